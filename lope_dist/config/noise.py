@@ -1,0 +1,52 @@
+"""`noise`: what is injected (HyNoIse, paper section 3.2) and what the data already carries."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from lope_dist.config.base import Section
+
+TextField = Literal["instruction", "input", "response"]
+
+
+class TextNoiseConfig(Section):
+    """An equal-share mix of discrete operations on an example's own text, never the template."""
+
+    rate: float = Field(default=0.05, ge=0, le=1)
+    """Share of the units that are corrupted; 0 is the identity."""
+    unit: Literal["word", "example"] = "word"
+    """`word`: every example has `rate` of its words corrupted, each operation an equal share.
+    `example`: `rate` of the examples have `strength` of their words corrupted by one operation."""
+    strength: float = Field(default=0.3, gt=0, le=1)
+    """Share of the words hit in a corrupted example; read only with `unit: example`."""
+    operations: tuple[str, ...] = Field(
+        default=("word_order", "char_insert", "char_delete"), min_length=1
+    )
+    """Registered operations; each gets an equal share."""
+    fields: tuple[TextField, ...] = Field(
+        default=("instruction", "input", "response"), min_length=1
+    )
+    """Which parts of an example may be corrupted."""
+
+
+class EmbeddingNoiseConfig(Section):
+    """Continuous noise `E' = E + alpha N M`, N ~ U(-1, 1), M the attention mask (section 3.2)."""
+
+    alpha: float = Field(default=0.05, ge=0)
+    """Noise ratio."""
+    scale: Literal["paper", "neftune"] = "paper"
+    """`paper`: alpha as it is. `neftune`: alpha / sqrt(length * hidden size)."""
+
+
+class NoiseConfig(Section):
+    """Injected noise, and noise of the data set itself."""
+
+    text: TextNoiseConfig = TextNoiseConfig()
+    """Discrete part of HyNoIse, injected in the stages whose `noise` is `text` or `hybrid`."""
+    embedding: EmbeddingNoiseConfig = EmbeddingNoiseConfig()
+    """Continuous part, in the stages whose `noise` is `embedding` or `hybrid`."""
+    data: TextNoiseConfig = TextNoiseConfig(rate=0.0)
+    """Noise that stands for the data set's own (the paper's *Nois* sets): the same in every
+    stage and epoch, under whatever a stage injects."""

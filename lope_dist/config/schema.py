@@ -1,0 +1,57 @@
+"""The whole configuration of a run and the checks that cross sections."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from lope_dist.config.adapter import AdapterConfig
+from lope_dist.config.base import Section
+from lope_dist.config.data import DataConfig
+from lope_dist.config.engine import EngineConfig
+from lope_dist.config.model import ModelConfig
+from lope_dist.config.noise import NoiseConfig
+from lope_dist.config.train import TrainConfig
+from lope_dist.core.roles import Role
+
+
+class RunConfig(Section):
+    """Everything that decides a run; written beside its output as `run.yaml`."""
+
+    output_dir: str
+    """The run's folder; a relative path starts at the working directory."""
+    seed: int = Field(default=614, ge=0)
+    """All randomness follows from this."""
+    model: ModelConfig
+    """The frozen base model."""
+    adapter: AdapterConfig = AdapterConfig()
+    """What is added to it."""
+    noise: NoiseConfig = NoiseConfig()
+    """What is injected."""
+    data: DataConfig
+    """What it learns from."""
+    train: TrainConfig = TrainConfig()
+    """How it learns."""
+    engine: EngineConfig = EngineConfig()
+    """On what."""
+
+    @model_validator(mode="after")
+    def _stages_train_what_exists(self) -> RunConfig:
+        absent: dict[Role, str] = {}
+        if self.adapter.num_poison == 0:
+            absent[Role.POISON_B] = "adapter.num_poison is 0"
+        if not self.adapter.has_router:
+            absent[Role.ROUTER] = "a single expert has no router"
+        for name, stage in self.train.stages.items():
+            for role in (*stage.trainable, *stage.groups):
+                if role in absent:
+                    raise ValueError(
+                        f"train.stages.{name} names the role '{role}', but {absent[role]}; "
+                        "remove the role from the stage or add the expert"
+                    )
+            for role in stage.groups:
+                if role not in stage.trainable:
+                    raise ValueError(
+                        f"train.stages.{name}.groups.{role} would have no effect: "
+                        f"'{role}' is not in train.stages.{name}.trainable"
+                    )
+        return self

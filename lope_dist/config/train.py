@@ -1,0 +1,88 @@
+"""`train`: batches, stages and their optimizer groups."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from lope_dist.config.base import Section
+from lope_dist.core.roles import ADAPTER_ROLES, Role
+
+
+class GroupConfig(Section):
+    """One role's own optimizer settings; what is not given is the stage's."""
+
+    lr: float | None = Field(default=None, ge=0)
+    """Peak learning rate."""
+    weight_decay: float | None = Field(default=None, ge=0)
+    """Decoupled weight decay (AdamW)."""
+
+
+class StageConfig(Section):
+    """One pass of training with one set of trainable roles. A stage is data, not code."""
+
+    noise: Literal["none", "text", "embedding", "hybrid"] = "none"
+    """What is injected: nothing, discrete, continuous, or both (HyNoIse)."""
+    trainable: tuple[Role, ...] = Field(min_length=1)
+    """Roles that train; all other parameters are frozen and stay in the forward pass."""
+    lr: float = Field(default=2e-4, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay (AdamW)."""
+    groups: dict[Role, GroupConfig] = {}
+    """Settings of single roles."""
+    epochs: int = Field(default=1, ge=1)
+    """Passes over the data."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Stop after so many optimizer steps."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """Learning rate after the warm-up: constant, or falling to 0 at the last step."""
+    warmup_ratio: float = Field(default=0.03, ge=0, le=1)
+    """Share of the steps over which the learning rate rises linearly."""
+
+    @field_validator("trainable")
+    @classmethod
+    def _only_adapter_roles(cls, roles: tuple[Role, ...]) -> tuple[Role, ...]:
+        allowed = ", ".join(ADAPTER_ROLES)
+        if Role.BASE in roles:
+            raise ValueError(f"the base model is never trained; allowed roles: {allowed}")
+        if len(set(roles)) != len(roles):
+            raise ValueError(f"a role is listed twice in {[str(r) for r in roles]}")
+        return roles
+
+
+def paper_stages() -> dict[str, StageConfig]:
+    """The paper's two stages (section 3.2)."""
+    return {
+        "poison": StageConfig(noise="hybrid", trainable=(Role.SHARED_A, Role.POISON_B)),
+        "finetune": StageConfig(trainable=(Role.SHARED_A, Role.NORMAL_B, Role.ROUTER)),
+    }
+
+
+class OptimizerConfig(Section):
+    """AdamW."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the running means."""
+    eps: float = Field(default=1e-8, gt=0)
+    """Added to the denominator."""
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """Clip the gradient's global norm to this; 0 does not clip."""
+
+
+class TrainConfig(Section):
+    """The training run."""
+
+    global_batch: int = Field(default=32, ge=1)
+    """Examples of one optimizer step, over all ranks: the loss does not depend on the split."""
+    micro_batch: int = Field(default=4, ge=1)
+    """Rows of one forward pass of one rank."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """The optimizer, fresh in each stage."""
+    stages: dict[str, StageConfig] = Field(default_factory=paper_stages, min_length=1)
+    """Stages by name, in order."""
+    log_every_steps: int = Field(default=1, ge=1)
+    """How often a line goes to `metrics.jsonl`."""
+    tensorboard: bool = False
+    """Write TensorBoard events beside `metrics.jsonl` (needs the `tensorboard` extra)."""

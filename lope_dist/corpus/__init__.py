@@ -1,0 +1,1 @@
+"""From files to batches of tokens, the same on any number of ranks."""

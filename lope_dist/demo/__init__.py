@@ -1,0 +1,1 @@
+"""The instruction corpus of the quickstart and its held-out tasks."""

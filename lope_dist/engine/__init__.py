@@ -1,0 +1,1 @@
+"""Who runs the steps. The only package that imports deepspeed."""

@@ -1,0 +1,1 @@
+"""Scores through lm-eval, with the expert mask as an argument of the model."""

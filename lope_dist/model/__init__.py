@@ -1,0 +1,1 @@
+"""Pretrained weights: families, NF4 layers, streamed loading."""

@@ -1,0 +1,1 @@
+"""Discrete noise on text: pure functions of (text, rng). No torch, no ranks."""

@@ -1,0 +1,1 @@
+"""Stages, the loop and checkpoints."""
