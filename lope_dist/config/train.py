@@ -30,7 +30,7 @@ class StageConfig(Section):
     """Peak learning rate."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay (AdamW)."""
-    groups: dict[Role, GroupConfig] = {}
+    groups: dict[Role, GroupConfig] = Field(default_factory=dict)
     """Settings of single roles."""
     epochs: int = Field(default=1, ge=1)
     """Passes over the data."""
