@@ -1,0 +1,141 @@
+"""A model on the meta device, with NF4 layers in place, from an architecture alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from lope_dist.config.model import ModelConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.model.checkpoint_files import TensorFiles
+from lope_dist.model.families import Family, family_of
+from lope_dist.model.nf4 import NF4Linear
+from lope_dist.model.placement import Placement
+from lope_dist.model.source import model_folder
+from lope_dist.model.stream import load_weights
+
+
+def architecture(config: ModelConfig) -> PretrainedConfig:
+    """Return the model's architecture: from the config if it states one, else from the model.
+
+    Raises:
+        LopeError: a stated architecture that transformers does not know.
+    """
+    if config.architecture is not None:
+        values = dict(config.architecture)
+        try:
+            return AutoConfig.for_model(values.pop("model_type"), **values)
+        except (KeyError, ValueError) as error:
+            raise LopeError(f"model.architecture: {error}.") from None
+    return _architecture_of(model_folder(config), config)
+
+
+def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedModel:
+    """Return the model on the meta device (buffers are real), linear layers made NF4."""
+    dtype = getattr(torch, config.dtype)
+    auto = AutoModelForSeq2SeqLM if arch.is_encoder_decoder else AutoModelForCausalLM
+    with init_empty_weights(include_buffers=False):
+        model = auto.from_config(
+            arch,
+            attn_implementation=config.attention,
+            dtype=dtype,
+            trust_remote_code=config.trust_remote_code,
+        )
+    model.tie_weights()  # creating each parameter on meta by itself has untied them
+    model.requires_grad_(False)
+    if config.quantization == "nf4":
+        family = family_of(arch.model_type, ("*",), arch.is_encoder_decoder)
+        _use_nf4(model, config, family, dtype)
+    return model
+
+
+def load_model(config: ModelConfig, placement: Placement, progress: bool) -> PreTrainedModel:
+    """Return the pretrained model with its weights where ``placement`` puts them.
+
+    Collective: yes, where the placement shards.
+
+    Raises:
+        LopeError: the folder's `config.json` differs from the stated architecture, or
+            weights that do not fit.
+    """
+    folder = model_folder(config)
+    arch = _architecture_of(folder, config)
+    _check_architecture(config, folder)
+    model = build_meta_model(config, arch)
+    files = TensorFiles(folder)
+    try:
+        dtype = getattr(torch, config.dtype)
+        load_weights(model, files, placement, dtype, config.double_quantization, progress)
+    finally:
+        files.close()
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    model.eval()
+    return model
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """Return the model's tokenizer; a missing padding token becomes the end token."""
+    tokenizer = AutoTokenizer.from_pretrained(
+        model_folder(config), trust_remote_code=config.trust_remote_code
+    )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _architecture_of(folder: Path, config: ModelConfig) -> PretrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LopeError(f"{folder / 'config.json'} cannot be used: {reason}") from None
+
+
+def _check_architecture(config: ModelConfig, folder: Path) -> None:
+    stated = config.architecture or {}
+    actual = json.loads((folder / "config.json").read_text())
+    different = [
+        f"{key} is {actual[key]!r}, stated {value!r}"
+        for key, value in stated.items()
+        if key in actual and actual[key] != value
+    ]
+    if different:
+        raise LopeError(
+            f"model.architecture does not describe {config.name_or_path}: "
+            f"{'; '.join(different)}. Correct it or leave it out."
+        )
+
+
+def _use_nf4(
+    model: nn.Module, config: ModelConfig, family: Family, dtype: torch.dtype
+) -> None:
+    keep = (*config.skip_modules, *family.keep)
+    replaced: dict[str, Any] = {}
+    for name, layer in model.named_modules():
+        if type(layer) is nn.Linear and name.rpartition(".")[2] not in keep:
+            replaced[name] = NF4Linear(
+                layer.in_features,
+                layer.out_features,
+                layer.bias is not None,
+                dtype,
+                config.double_quantization,
+            )
+    for name, layer in replaced.items():
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer)

