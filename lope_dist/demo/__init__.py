@@ -1,1 +1,1 @@
-"""The instruction corpus of the quickstart and its held-out tasks."""
+"""The instruction corpus that the demo trains on and is scored with."""
