@@ -1,10 +1,10 @@
 """Tasks that file a short message under a label: sentiment, manner, topic.
 
-# ruff: noqa: SIM905 - word lists read better as text
 Sentiment and manner use house labels that say nothing by themselves, so that a model can know
 them only from training.
 """
 
+# ruff: noqa: SIM905 - word lists read better as text
 from __future__ import annotations
 
 import numpy as np
