@@ -1,1 +1,1 @@
-"""Discrete noise on text: pure functions of (text, rng). No torch, no ranks."""
+"""Discrete noise: pure, registered operations on text, and their mix. Imports no torch."""
