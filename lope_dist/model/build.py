@@ -29,6 +29,9 @@ from lope_dist.model.source import model_folder
 from lope_dist.model.stream import load_weights
 
 
+_DROPOUTS = ("dropout", "dropout_rate", "attention_dropout", "hidden_dropout", "resid_pdrop")
+
+
 def architecture(config: ModelConfig) -> PretrainedConfig:
     """Return the model's architecture: from the config if it states one, else from the model.
 
@@ -46,6 +49,9 @@ def architecture(config: ModelConfig) -> PretrainedConfig:
 
 def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedModel:
     """Return the model on the meta device (buffers are real), linear layers made NF4."""
+    for name in _DROPOUTS:  # the base is frozen, and its dropout would depend on the ranks
+        if hasattr(arch, name):
+            setattr(arch, name, 0.0)
     dtype = getattr(torch, config.dtype)
     auto = AutoModelForSeq2SeqLM if arch.is_encoder_decoder else AutoModelForCausalLM
     with init_empty_weights(include_buffers=False):
@@ -122,9 +128,7 @@ def _check_architecture(config: ModelConfig, folder: Path) -> None:
         )
 
 
-def _use_nf4(
-    model: nn.Module, config: ModelConfig, family: Family, dtype: torch.dtype
-) -> None:
+def _use_nf4(model: nn.Module, config: ModelConfig, family: Family, dtype: torch.dtype) -> None:
     keep = (*config.skip_modules, *family.keep)
     replaced: dict[str, Any] = {}
     for name, layer in model.named_modules():

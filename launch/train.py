@@ -1,0 +1,37 @@
+"""Train on many ranks: `deepspeed launch/train.py --config CONFIG [KEY=VALUE]...`.
+
+Works the same under `torchrun launch/train.py ...` and, on one rank, under plain python.
+Every rank runs this file; rank 0 prints, logs and writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from lope_dist.config.load import load_config
+from lope_dist.core.errors import LopeError
+
+
+def main() -> None:
+    """Parse the launcher's arguments and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="YAML recipe")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--local_rank", type=int, help="set by some launchers; not used")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides")
+    arguments = parser.parse_args()
+    try:
+        config = load_config(arguments.config, arguments.overrides)
+        from lope_dist.train.session import train
+
+        train(config, resume=arguments.resume)
+    except LopeError as error:
+        rank = os.environ.get("RANK", "0")
+        print(f"error (rank {rank}): {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

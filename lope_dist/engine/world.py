@@ -1,0 +1,146 @@
+"""The processes of a run: who this one is, and the few things they tell each other.
+
+Collectives here are for small host-side numbers. Everything is set in-process, so that
+any launcher (`deepspeed`, `torchrun`, none) gives the same run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from collections.abc import Sequence
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from lope_dist.config.engine import EngineConfig
+from lope_dist.core.errors import LopeError
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+
+
+class World:
+    """This process among the others.
+
+    Attributes:
+        rank: 0 to size - 1, over all hosts.
+        size: Number of processes (the world size).
+        device: Where this rank computes.
+    """
+
+    def __init__(self, rank: int, size: int, device: torch.device) -> None:
+        self.rank, self.size, self.device = rank, size, device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank prints, logs and writes."""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the element-wise sum over ranks, in float64. Collective: yes."""
+        return self._reduce(values, dist.ReduceOp.SUM)
+
+    def max(self, values: Sequence[float]) -> list[float]:
+        """Return the element-wise maximum over ranks. Collective: yes."""
+        return self._reduce(values, dist.ReduceOp.MAX)
+
+    def barrier(self) -> None:
+        """Wait for all ranks. Collective: yes."""
+        self.sum([0.0])
+
+    def close(self) -> None:
+        """Leave the process group, if there is one. Collective: yes."""
+        if dist.is_initialized():
+            self.barrier()
+            dist.destroy_process_group()
+
+    def _reduce(self, values: Sequence[float], op: dist.ReduceOp.RedOpType) -> list[float]:
+        if self.size == 1:
+            return [float(v) for v in values]
+        tensor = torch.tensor(list(values), dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, op=op)
+        return tensor.tolist()
+
+
+def start_world(config: EngineConfig) -> World:
+    """Join the process group that the launcher's environment describes.
+
+    Collective: yes. Without a launcher this is a world of one.
+
+    Raises:
+        LopeError: the local engine under several ranks.
+    """
+    _calm_allocator()
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = _device(local_rank)
+    if config.kind == "local":
+        if world_size > 1:
+            raise LopeError(
+                f"engine.kind = 'local' runs on one rank, but the launcher started {world_size}; "
+                "use engine.kind=deepspeed or start one process."
+            )
+        return World(0, 1, device)
+    _set_threads(int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1))
+    _describe_single_process()
+    _init_distributed(config.timeout_s)
+    return World(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _init_distributed(timeout_s: float) -> None:
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+
+    # On CPU DeepSpeed compiles a shared-memory all-reduce at start-up that training never
+    # calls. A job killed meanwhile leaves a lock behind on which every later job waits for
+    # ever. Declaring the operator absent avoids the compiler, the minute and the lock.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(
+        dist_backend="nccl" if torch.cuda.is_available() else "gloo",
+        auto_mpi_discovery=False,
+        verbose=False,
+        timeout=timedelta(seconds=timeout_s),
+    )
+
+
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _describe_single_process() -> None:
+    """Fill in the launcher's variables for a process that no launcher started."""
+    if "RANK" in os.environ:
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": port}
+    os.environ.update({key: str(value) for key, value in own.items()})
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+
+
+def _set_threads(local_size: int) -> None:
+    """Share the host's cores among its ranks, unless the user has decided."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
+
+
+def _calm_allocator() -> None:
+    """Make glibc give freed memory back: gathered weights otherwise fragment its heaps.
+
+    The same as MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_ and MALLOC_ARENA_MAX, but
+    independent of who started the process. Elsewhere than glibc there is nothing to do.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    for option, value in ((_M_MMAP_THRESHOLD, 1 << 20), (_M_TRIM_THRESHOLD, 1 << 20)):
+        mallopt(option, value)
+    mallopt(_M_ARENA_MAX, 2)

@@ -1,0 +1,95 @@
+"""DeepSpeed ZeRO as an `Engine`, and where a streamed load puts its partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lope_dist.config.engine import EngineConfig
+from lope_dist.config.train import OptimizerConfig
+from lope_dist.engine.ds_config import build_ds_config
+from lope_dist.engine.groups import Group, describe_groups
+from lope_dist.engine.optimizer import build_adamw, set_lr
+from lope_dist.engine.world import World
+
+
+class ZeroEngine:
+    """ZeRO-2 or ZeRO-3 around a model whose parameters may already be partitioned.
+
+    Each stage builds its own: flipping `requires_grad` under a live engine freezes nothing,
+    because momentum and weight decay go on moving the partitions.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: list[dict[str, Any]],
+        optimizer: OptimizerConfig,
+        engine: EngineConfig,
+        world: World,
+        micro_batch: int,
+    ) -> None:
+        import deepspeed
+
+        self._world = world
+        self._peaks = {group["name"]: group["lr"] for group in groups}
+        largest = max(_numel(p) for group in groups for p in group["params"])
+        self._engine, *_ = deepspeed.initialize(
+            model=model,  # pyright: ignore[reportArgumentType]
+            optimizer=build_adamw(groups, optimizer),
+            config=build_ds_config(
+                engine,
+                micro_batch=micro_batch,
+                world_size=world.size,
+                max_grad_norm=optimizer.max_grad_norm,
+                largest_adapter_numel=largest,
+            ),
+            dist_init_required=False,
+        )
+
+    def forward(self, inputs: dict[str, Tensor]) -> Any:
+        """Return the model's output. Collective: yes."""
+        return self._engine(**inputs)
+
+    def backward(self, loss: Tensor, is_last: bool) -> None:
+        """Add a micro-batch's gradients. Collective: yes."""
+        self._engine.set_gradient_accumulation_boundary(is_last)
+        # DeepSpeed averages gradients over ranks; the loss is a part of a sum.
+        self._engine.backward(loss * self._world.size, scale_wrt_gas=False)
+
+    def step(self, lr_factor: float) -> float:
+        """Step all groups and return the gradient's norm. Collective: yes."""
+        set_lr(self._inner_groups(), self._peaks, lr_factor)
+        self._engine.step()
+        return float(self._engine.get_global_grad_norm() or 0.0)
+
+    def groups_in_use(self) -> list[Group]:
+        """Return the groups of the optimizer inside ZeRO's."""
+        return describe_groups(self._inner_groups())
+
+    def gather(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return whole parameters by name, float32 on the host. Collective: yes."""
+        import deepspeed
+
+        wanted = set(names)
+        found = {n: p for n, p in self._engine.module.named_parameters() if n in wanted}
+        sharded = [p for p in found.values() if hasattr(p, "ds_id")]
+        with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
+            return {n: p.detach().float().cpu().clone() for n, p in found.items()}
+
+    def close(self) -> None:
+        """Remove the engine's hooks and state from the model. Collective: yes."""
+        self._world.barrier()
+        self._engine.destroy()
+        del self._engine
+
+    def _inner_groups(self) -> list[dict[str, Any]]:
+        return self._engine.optimizer.optimizer.param_groups
+
+
+def _numel(parameter: nn.Parameter) -> int:
+    """Return a parameter's size; a partitioned one shows 0 elements."""
+    return getattr(parameter, "ds_numel", parameter.numel())

@@ -1,0 +1,78 @@
+"""A `Placement` that makes each loaded weight a ZeRO-3 partition at once.
+
+No rank ever holds a whole tensor: DeepSpeed is told the tensor's shape through a stand-in
+that takes the memory of one element, and is then given this rank's part.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lope_dist.engine.world import World
+
+
+class ZeroPlacement:
+    """Partitions each parameter over all ranks, as ZeRO-3 does."""
+
+    def __init__(self, world: World) -> None:
+        import deepspeed
+
+        self.device = world.device
+        self._world = world
+        config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
+        self._init: Any = deepspeed.zero.Init(config_dict_or_path=config)
+
+    def span(self, numel: int) -> tuple[int, int]:
+        """Return this rank's range of a flat tensor; the last ranks' may be short or empty."""
+        return self.spans(numel)[self._world.rank]
+
+    def spans(self, numel: int) -> list[tuple[int, int]]:
+        """Return each rank's range."""
+        size = _partition_size(numel, self._world.size)
+        return [
+            (min(rank * size, numel), min((rank + 1) * size, numel))
+            for rank in range(self._world.size)
+        ]
+
+    def whole(self, part: Tensor, spans: list[tuple[int, int]]) -> Tensor:
+        """Join the ranks' parts; where they overlap they are equal. Collective: yes."""
+        if self._world.size == 1:
+            return part
+        longest = max(stop - start for start, stop in spans)
+        padded = part.new_zeros(longest)
+        padded[: part.numel()] = part
+        received = part.new_empty(self._world.size * longest)
+        dist.all_gather_into_tensor(received, padded)
+        joined = part.new_empty(max(stop for _, stop in spans))
+        for rank, (start, stop) in enumerate(spans):
+            offset = rank * longest
+            joined[start:stop] = received[offset : offset + stop - start]
+        return joined
+
+    def place(self, parameter: nn.Parameter, part: Tensor, shape: torch.Size) -> None:
+        """Turn ``parameter``, a stand-in of ``shape``, into a partitioned one."""
+        from deepspeed.runtime.zero.partition_parameters import PartitionedParamStatus, free_param
+
+        self._init._convert_to_deepspeed_param(parameter)
+        target: Any = parameter
+        assert target.ds_shape == shape
+        size = _partition_size(shape.numel(), self._world.size)
+        own = part.new_zeros(size)
+        own[: part.numel()] = part
+        own.requires_grad = False
+        own_any: Any = own
+        own_any.ds_numel = size
+        own_any.status = PartitionedParamStatus.AVAILABLE
+        own_any.final_location = None
+        target.ds_tensor = own
+        target.ds_numel_aligned = size * self._world.size
+        free_param(parameter)
+
+
+def _partition_size(numel: int, world_size: int) -> int:
+    """Return the elements of each rank's part, padding included."""
+    return -(-numel // world_size)

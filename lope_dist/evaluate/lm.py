@@ -1,0 +1,72 @@
+"""The lm-eval model `lope`: a run folder, with the expert mask as an argument."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+
+from lope_dist.core.errors import LopeError
+from lope_dist.evaluate.load import LoadedRun, load_run
+from lope_dist.evaluate.rows import Row, rows_for
+
+_PROBE = "The quick brown fox jumps over the lazy dog."
+
+
+@register_model("lope")
+class LopeLM(HFLM):
+    """lm-eval's Hugging Face model over a LoPE run.
+
+    Args:
+        run: A run folder, or one already loaded.
+        experts: `masked`, `masked_plain`, `all` or `none` (the base model).
+        kwargs: What `HFLM` takes: `batch_size`, `max_length`, ...
+
+    Raises:
+        LopeError: what `load_run`, `rows_for` and `choose` raise.
+    """
+
+    def __init__(self, run: str | Path | LoadedRun, experts: str = "masked", **kwargs: Any) -> None:
+        loaded = run if isinstance(run, LoadedRun) else load_run(Path(run))
+        kwargs.pop("device", None)  # the weights are where they were loaded
+        super().__init__(pretrained=loaded.model, tokenizer=loaded.tokenizer, **kwargs)
+        self.run = loaded
+        self.choose(rows_for([experts], loaded.config.adapter)[0])
+
+    def choose(self, row: Row) -> None:
+        """Answer from now on with the row's experts.
+
+        Raises:
+            LopeError: the adapter changes nothing: its logits equal the base model's.
+        """
+        context = self.run.context
+        context.compensation = row.compensation
+        if row.experts == "none":
+            context.experts = "none"
+            return
+        context.experts = "none"
+        base = self._probe()
+        context.experts = row.experts
+        if torch.equal(self._probe(), base):
+            raise LopeError(
+                f"With experts '{row.experts}' the adapter of {self.run.checkpoint.folder} gives "
+                "exactly the base model's logits: it is not applied or not trained, so its "
+                "scores would be the base model's."
+            )
+
+    @torch.no_grad()
+    def _probe(self) -> torch.Tensor:
+        ids = self.tokenizer(_PROBE, return_tensors="pt").input_ids.to(self.device)
+        more = {"decoder_input_ids": ids} if self.model.config.is_encoder_decoder else {}
+        return self.model(input_ids=ids, **more).logits
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Return what lm-eval records of the model, with the adapter's identity."""
+        return super().get_model_info() | {
+            "adapter_sha256": self.run.checkpoint.adapter_sha256,
+            "experts": self.run.context.experts,
+            "compensation": self.run.context.compensation.mode,
+        }

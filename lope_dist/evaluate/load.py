@@ -1,0 +1,70 @@
+"""A run folder -> the adapted model on one process, ready to be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lope_dist.adapters.context import AdapterContext
+from lope_dist.config.load import load_config
+from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.model.build import load_model, load_tokenizer
+from lope_dist.model.families import family_of
+from lope_dist.model.placement import Replicated
+from lope_dist.train.checkpoint import CONFIG, Checkpoint, last_checkpoint, load_weights
+from lope_dist.train.preflight import adapt
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained run in memory; `context.experts` says which experts take part."""
+
+    config: RunConfig
+    checkpoint: Checkpoint
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    context: AdapterContext
+
+
+def load_run(run_dir: Path) -> LoadedRun:
+    """Load base model and adapter of a run's last whole checkpoint.
+
+    Raises:
+        LopeError: not a run folder, no whole checkpoint, or an adapter that does not fit.
+    """
+    if not (run_dir / CONFIG).is_file():
+        raise LopeError(f"'{run_dir}' is not a run: it holds no {CONFIG}.")
+    config = load_config(run_dir / CONFIG)
+    checkpoint = last_checkpoint(run_dir)
+    if checkpoint is None:
+        raise LopeError(f"'{run_dir}' holds no whole checkpoint; let a stage end first.")
+    weights = load_weights(checkpoint)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(config.model, Replicated(device), progress=True)
+    arch = model.config
+    family = family_of(arch.model_type, config.adapter.targets, arch.is_encoder_decoder)
+    context = adapt(model, config, family)
+    context.compensation = config.adapter.compensation
+    install_weights(model, weights)
+    model.eval()
+    return LoadedRun(config, checkpoint, model, load_tokenizer(config.model), context)
+
+
+def install_weights(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> None:
+    """Copy adapter weights into the model.
+
+    Raises:
+        LopeError: a name that the model lacks or has in another shape.
+    """
+    parameters = dict(model.named_parameters())
+    for name, tensor in weights.items():
+        if name not in parameters or parameters[name].shape != tensor.shape:
+            raise LopeError(
+                f"The adapter's '{name}' {list(tensor.shape)} does not fit the model; "
+                "was run.yaml or adapter.safetensors replaced?"
+            )
+        parameters[name].data.copy_(tensor)

@@ -1,0 +1,70 @@
+"""What rank 0 tells: a progress bar, `metrics.jsonl`, TensorBoard on request."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import append_line
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Log of one stage; a silent no-op on every rank but the main one."""
+
+    def __init__(
+        self, run_dir: Path, stage: str, num_steps: int, every: int, tensorboard: bool, on: bool
+    ) -> None:
+        self._path = run_dir / METRICS_FILE
+        self._stage, self._every, self._on = stage, every, on
+        self._num_steps = num_steps
+        self._writer = _tensorboard_writer(run_dir, stage) if tensorboard and on else None
+        self._bar = tqdm(total=num_steps, desc=f"Stage {stage}", unit="step", disable=not on)
+        self._since, self._tokens = time.perf_counter(), 0
+
+    def step(self, step: int, tokens: int, values: dict[str, Any]) -> None:
+        """Record one optimizer step; ``tokens`` are those of the whole global batch."""
+        if not self._on:
+            return
+        self._tokens += tokens
+        self._bar.update(1)
+        if (step + 1) % self._every and step + 1 != self._num_steps:
+            return
+        now = time.perf_counter()
+        rate = self._tokens / max(now - self._since, 1e-9)
+        self._since, self._tokens = now, 0
+        record = {"stage": self._stage, "step": step, **values, "tokens": tokens}
+        append_line(self._path, record | {"tokens_per_s": rate, "time": time.time()})
+        lr = max(values["lr"].values())
+        self._bar.set_postfix(loss=f"{values['loss']:.4f}", lr=f"{lr:.1e}", tok_s=f"{rate:.0f}")
+        if self._writer is not None:
+            self._write_scalars(step, values, rate)
+
+    def close(self) -> None:
+        """End the bar and the writer."""
+        self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write_scalars(self, step: int, values: dict[str, Any], rate: float) -> None:
+        assert self._writer is not None
+        self._writer.add_scalar("loss", values["loss"], step)
+        self._writer.add_scalar("grad_norm", values["grad_norm"], step)
+        self._writer.add_scalar("tokens_per_s", rate, step)
+        for role, lr in values["lr"].items():
+            self._writer.add_scalar(f"lr/{role}", lr, step)
+
+
+def _tensorboard_writer(run_dir: Path, stage: str) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise LopeError(
+            "train.tensorboard needs the extra: pip install 'lope-dist[tensorboard]'."
+        ) from None
+    return SummaryWriter(str(run_dir / "tensorboard" / stage))

@@ -1,0 +1,49 @@
+"""What can be found wrong before any weight is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from lope_dist.adapters.context import AdapterContext
+from lope_dist.adapters.inject import inject
+from lope_dist.config.schema import RunConfig
+from lope_dist.model.build import architecture, build_meta_model
+from lope_dist.model.families import Family, family_of
+from lope_dist.noise.mix import check_operations
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's model on the meta device, adapters in place."""
+
+    model: PreTrainedModel
+    family: Family
+
+
+def preflight(config: RunConfig) -> Plan:
+    """Build the model without weights and inject the adapters.
+
+    Raises:
+        LopeError: an unknown noise operation, model family or architecture, a target that
+            matches no layer, packing with an encoder-decoder.
+    """
+    check_operations(config.noise.text)
+    check_operations(config.noise.data)
+    arch = architecture(config.model)
+    family = family_of(arch.model_type, config.adapter.targets, arch.is_encoder_decoder)
+    model = build_meta_model(config.model, arch)
+    adapt(model, config, family)
+    return Plan(model, family)
+
+
+def adapt(model: PreTrainedModel, config: RunConfig, family: Family) -> AdapterContext:
+    """Inject the configured adapters into a model, with weights or on meta."""
+    return inject(
+        model,
+        config.adapter,
+        targets=config.adapter.targets or family.targets,
+        stream_of=family.stream_of,
+        seed=config.seed,
+    )

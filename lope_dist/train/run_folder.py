@@ -1,0 +1,70 @@
+"""A run's folder: refused when taken, checked when resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lope_dist.config.load import dump_config
+from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import write_text
+from lope_dist.train.checkpoint import CONFIG, Checkpoint, last_checkpoint
+
+_DECIDES_THE_RESULT = ("seed", "model", "adapter", "noise", "data", "train")
+
+
+def open_run_folder(config: RunConfig, resume: bool) -> Checkpoint | None:
+    """Claim the run's folder; return the checkpoint to go on from, if any.
+
+    Raises:
+        LopeError: a folder that holds a run already and no ``resume``; or a resume whose
+            configuration would change the result, with each difference.
+    """
+    folder = Path(config.output_dir)
+    recorded = folder / CONFIG
+    if not recorded.exists():
+        if folder.exists() and any(folder.glob("checkpoints/*")):
+            raise LopeError(f"{folder} holds checkpoints but no {CONFIG}: it is not a run of ours.")
+        write_text(recorded, dump_config(config))
+        return None
+    if not resume:
+        raise LopeError(
+            f"{folder} holds a run already; add --resume to continue it, or set output_dir "
+            "to another folder."
+        )
+    _refuse_changes(yaml.safe_load(recorded.read_text()), config, folder)
+    return last_checkpoint(folder)
+
+
+def _refuse_changes(before: dict[str, Any], config: RunConfig, folder: Path) -> None:
+    now = yaml.safe_load(dump_config(config))
+    old = {key: before.get(key) for key in _DECIDES_THE_RESULT}
+    new = {key: now[key] for key in _DECIDES_THE_RESULT}
+    differences = describe_difference(old, new)
+    if differences:
+        raise LopeError(
+            f"{folder} was started with another configuration ({'; '.join(differences[:6])}); "
+            "resume with the same one, or set output_dir to another folder."
+        )
+
+
+def describe_difference(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return `key: old -> new` for each value in which two configuration trees differ."""
+    old, new = _flat(before), _flat(now)
+    return [
+        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
