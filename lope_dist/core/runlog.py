@@ -1,36 +1,19 @@
-"""Files of a run: written whole or not at all, and one JSON object a line."""
+"""A run's JSON files: whole or absent, and logs of one object a line."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lope_dist.core.errors import LopeError
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file through a temporary one, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+from lope_dist.core.files import write_atomic
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON value; NaN and infinity are refused, for they are not JSON."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_atomic(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

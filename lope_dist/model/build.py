@@ -28,7 +28,6 @@ from lope_dist.model.placement import Placement
 from lope_dist.model.source import model_folder
 from lope_dist.model.stream import load_weights
 
-
 _DROPOUTS = ("dropout", "dropout_rate", "attention_dropout", "hidden_dropout", "resid_pdrop")
 
 

@@ -24,8 +24,9 @@ from torch import Tensor
 from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.core.files import write_atomic
 from lope_dist.core.roles import Role
-from lope_dist.core.runlog import read_json, write_json, write_text
+from lope_dist.core.runlog import read_json, write_json
 
 WEIGHTS, DESCRIPTION, STATE, CONFIG = (
     "adapter.safetensors",
@@ -87,7 +88,7 @@ def save_checkpoint(
         }
         write_json(staging / DESCRIPTION, description)
         write_json(staging / STATE, state)
-        write_text(staging / CONFIG, dump_config(config))
+        write_atomic(staging / CONFIG, dump_config(config))
         staging.rename(final)
         _sync(final.parent)
     except OSError as error:

@@ -10,7 +10,7 @@ import yaml
 from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.core.runlog import write_text
+from lope_dist.core.files import write_atomic
 from lope_dist.train.checkpoint import CONFIG, Checkpoint, last_checkpoint
 
 _DECIDES_THE_RESULT = ("seed", "model", "adapter", "noise", "data", "train")
@@ -28,7 +28,7 @@ def open_run_folder(config: RunConfig, resume: bool) -> Checkpoint | None:
     if not recorded.exists():
         if folder.exists() and any(folder.glob("checkpoints/*")):
             raise LopeError(f"{folder} holds checkpoints but no {CONFIG}: it is not a run of ours.")
-        write_text(recorded, dump_config(config))
+        write_atomic(recorded, dump_config(config))
         return None
     if not resume:
         raise LopeError(
