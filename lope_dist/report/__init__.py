@@ -1,1 +1,1 @@
-"""Tables, plots and the HTML page, from JSON files only."""
+"""Tables, plots and one HTML page from a run folder's JSON files. Never imports torch."""
