@@ -1,0 +1,200 @@
+"""The LoPE layer against peft's LoRA of the same total rank and HydraLoRA's loop over experts.
+
+One process, one thread, interleaved repeats, medians. The last line is one JSON object; its
+`ratios` are ours over the peer's (or the peer's over ours where the key says so):
+
+    time_over_lora                  forward + backward, LoRA of rank E * r        target <= 1.05
+    saved_bytes_over_lora           kept for backward, parameters not counted     target <= 1.02
+    hydra_time_over_ours            a plain loop over experts                     target >= 1.5
+    hydra_saved_bytes_over_ours                                                   target >= 2
+    masked_compensated_over_plain   forward, DyCompEnSate over plain masking      target <= 1.03
+    *_dropout                       the same with dropout 0.05 on both sides
+
+Run: python bench/adapter.py [--tokens 512] [--width 1024] [--repeats 60]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from lope_dist.adapters.context import AdapterContext
+from lope_dist.adapters.lope import LopeLinear
+from lope_dist.config.adapter import AdapterConfig, CompensationConfig
+from lope_dist.core.seeds import token_keys
+
+RANK, NORMAL, POISON, ALPHA = 4, 3, 1, 32.0
+EXPERTS = NORMAL + POISON
+
+
+class LoopHydra(nn.Module):
+    """`W0 x + s * sum_i softmax(W_g x)_i B_i A x`, one expert after the other."""
+
+    def __init__(self, base: nn.Linear, dropout: float) -> None:
+        super().__init__()
+        self.base = base
+        self.dropout = nn.Dropout(dropout)
+        self.A = nn.Linear(base.in_features, RANK, bias=False)
+        self.router = nn.Linear(base.in_features, EXPERTS, bias=False)
+        self.B = nn.ModuleList(
+            nn.Linear(RANK, base.out_features, bias=False) for _ in range(EXPERTS)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output."""
+        y = self.base(x)
+        w = F.softmax(self.router(x), dim=-1, dtype=torch.float32).to(x.dtype)
+        for i, expert in enumerate(self.B):
+            y = y + w[..., i : i + 1] * expert(self.A(self.dropout(x))) * (ALPHA / RANK)
+        return y
+
+
+def build_base(width: int) -> nn.Linear:
+    """Return the same frozen linear layer at every call."""
+    torch.manual_seed(0)
+    base = nn.Linear(width, width, bias=False)
+    return base.requires_grad_(False)
+
+
+def build_lope(width: int, dropout: float, tokens: int) -> LopeLinear:
+    """Return our layer with experts that are not zero."""
+    config = AdapterConfig(
+        rank=RANK, num_normal=NORMAL, num_poison=POISON, lora_alpha=ALPHA, dropout=dropout
+    )
+    context = AdapterContext(num_poison=POISON, compensation=CompensationConfig())
+    context.token_keys = {"decoder": torch.from_numpy(token_keys(0, "bench", 0, 0, tokens))[None]}
+    layer = LopeLinear(build_base(width), config, context, name="bench", stream="decoder", seed=0)
+    with torch.no_grad():
+        for name, value in layer.initial_values().items():
+            layer.get_parameter(name).copy_(
+                value if value.any() else torch.randn_like(value) * 0.02
+            )
+    return layer
+
+
+def build_lora(width: int, dropout: float) -> nn.Module:
+    """Return peft's LoRA layer of rank E * r around the same base."""
+    config = LoraConfig(
+        r=RANK * EXPERTS, lora_alpha=ALPHA, lora_dropout=dropout, target_modules=["0"]
+    )
+    layer = get_peft_model(nn.Sequential(build_base(width)), config).base_model.model[0]
+    nn.init.normal_(layer.lora_B["default"].weight, std=0.02)
+    return layer
+
+
+def train_step(layer: nn.Module, x: Tensor, grad: Tensor) -> Callable[[], None]:
+    """Return one forward and backward pass."""
+
+    def step() -> None:
+        layer(x).backward(grad)
+
+    return step
+
+
+def saved_bytes(layer: nn.Module, x: Tensor) -> int:
+    """Return the bytes of the distinct storages kept for backward, without parameters'."""
+    own = {p.untyped_storage().data_ptr() for p in layer.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = layer(x)
+    assert y.requires_grad
+    return sum(kept.values())
+
+
+def measure(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+    """Return the median milliseconds of each, measured in turn, so that drift hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for repeat in range(repeats + 3):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if repeat >= 3:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def compare(width: int, tokens: int, dropout: float, repeats: int) -> dict[str, dict[str, float]]:
+    """Return times and saved bytes of the three layers with this dropout."""
+    layers = {
+        "lope": build_lope(width, dropout, tokens),
+        "lora": build_lora(width, dropout),
+        "hydra_loop": LoopHydra(build_base(width), dropout),
+    }
+    torch.manual_seed(1)
+    x = torch.randn(1, tokens, width, requires_grad=True)
+    grad = torch.randn(1, tokens, width)
+    steps = {name: train_step(layer.train(), x, grad) for name, layer in layers.items()}
+    return {
+        "ms": measure(steps, repeats),
+        "saved_mb": {name: saved_bytes(layer, x) / 1e6 for name, layer in layers.items()},
+    }
+
+
+def compare_masked(width: int, tokens: int, repeats: int) -> dict[str, float]:
+    """Return forward times with the poisoning expert masked, by compensation."""
+    layer = build_lope(width, 0.0, tokens).eval()
+    layer.lope.context.experts = "masked"
+    x = torch.randn(1, tokens, width)
+
+    def forward(compensation: CompensationConfig) -> Callable[[], None]:
+        @torch.no_grad()
+        def step() -> None:
+            layer.lope.context.compensation = compensation
+            layer(x)
+
+        return step
+
+    return measure(
+        {
+            "plain": forward(CompensationConfig(mode="none")),
+            "compensated": forward(CompensationConfig(mode="conserve")),
+        },
+        2 * repeats,
+    )
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=60)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    ratios: dict[str, float] = {}
+    figures = {}
+    for suffix, dropout in (("", 0.0), ("_dropout", 0.05)):
+        run = figures["dropout" if dropout else "plain"] = compare(
+            args.width, args.tokens, dropout, args.repeats
+        )
+        for key, name in (("ms", "time"), ("saved_mb", "saved_bytes")):
+            ours = run[key]["lope"]
+            ratios[f"{name}_over_lora{suffix}"] = ours / run[key]["lora"]
+            ratios[f"hydra_{name}_over_ours{suffix}"] = run[key]["hydra_loop"] / ours
+    masked = figures["masked_ms"] = compare_masked(args.width, args.tokens, args.repeats)
+    ratios["masked_compensated_over_plain"] = masked["compensated"] / masked["plain"]
+    rounded = {name: round(value, 4) for name, value in sorted(ratios.items())}
+    print(
+        json.dumps(
+            {"ratios": rounded, "figures": figures, "args": vars(args), "torch": torch.__version__}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

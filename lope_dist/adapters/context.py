@@ -1,0 +1,76 @@
+"""What the adapter layers and the embedding noise must know about the current batch."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from lope_dist.config.adapter import CompensationConfig
+from lope_dist.config.noise import EmbeddingNoiseConfig
+from lope_dist.core.errors import LopeError, suggest
+
+Experts = Literal["all", "masked", "none"]
+"""`all`: every expert. `masked`: without the poisoning experts. `none`: the base model."""
+
+
+class AdapterContext:
+    """One mutable object a model, read by all of its adapter layers.
+
+    Whoever drives the model sets it before each forward pass and leaves it alone until the
+    backward pass is over: activation checkpointing and dropout read it again in backward.
+    """
+
+    compensation: CompensationConfig
+    """How the remaining experts are weighed when the poisoning ones are masked."""
+    token_keys: dict[str, Tensor]
+    """Stream (`decoder`, `encoder`) -> int32 (N, T) keys of `core.seeds.token_keys`."""
+    noise_mask: Tensor | None
+    """(N, T), 1 on real tokens and 0 on padding, of the stream `noise_stream`."""
+    noise_stream: str
+    """The stream whose embeddings are noised: the encoder's where there is one."""
+    embedding_noise: EmbeddingNoiseConfig | None
+    """Continuous noise of this stage; None is off."""
+    collect_router: bool
+    """Add up the router's weights for `router_usage`."""
+
+    def __init__(
+        self,
+        *,
+        num_poison: int,
+        compensation: CompensationConfig,
+        noise_stream: str = "decoder",
+    ) -> None:
+        self._num_poison = num_poison
+        self._experts: Experts = "all"
+        self.compensation = compensation
+        self.token_keys = {}
+        self.noise_mask = None
+        self.noise_stream = noise_stream
+        self.embedding_noise = None
+        self.collect_router = False
+
+    @property
+    def experts(self) -> Experts:
+        """Which experts take part."""
+        return self._experts
+
+    @experts.setter
+    def experts(self, experts: Experts) -> None:
+        """Choose the experts.
+
+        Raises:
+            LopeError: an unknown choice, or `masked` where no poisoning expert exists.
+        """
+        allowed = get_args(Experts)
+        if experts not in allowed:
+            raise LopeError(
+                f"experts = '{experts}' is not allowed; allowed: {', '.join(allowed)}."
+                f"{suggest(experts, allowed)}"
+            )
+        if experts == "masked" and self._num_poison == 0:
+            raise LopeError(
+                "experts = 'masked': this model has no poisoning expert to mask "
+                "(adapter.num_poison is 0); use experts = 'all'."
+            )
+        self._experts = experts

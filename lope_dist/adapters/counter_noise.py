@@ -1,0 +1,81 @@
+"""Random numbers as a pure function of (token key, salt, channel).
+
+torch's generators depend on the device, the batch's shape and everything drawn before. Here
+each token brings its own key (`core.seeds.token_keys`), so noise and dropout of an example
+are the same on CPU and CUDA, for any batch split, packing, padding or number of ranks, and
+may be computed again in the backward pass instead of being kept.
+
+All arithmetic is int32, which wraps alike on every device.
+
+Shapes: N batch, T tokens, W width (channels).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lope_dist.core.seeds import derive_key
+
+_GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads consecutive channels
+_MULTIPLIERS = (0x7FEB352D, 0x846CA68B)  # the odd constants of the "lowbias32" mixer
+
+
+def salt_of(seed: int, name: str) -> int:
+    """Return the 32-bit salt of one use of randomness, for example a layer's dropout."""
+    return derive_key(seed, f"salt:{name}") & 0xFFFFFFFF
+
+
+def uniform_bits(token_keys_NT: Tensor, salt: int, width: int) -> Tensor:
+    """Return 32 random bits for each token and channel.
+
+    Token and channel are mixed apart, which is cheap, and their sum once more.
+
+    Shapes: int32 (N, T) -> int32 (N, T, W).
+    """
+    assert token_keys_NT.dtype == torch.int32, "token keys are int32"
+    key_NT = _mix_(_fold_(token_keys_NT.bitwise_xor(_signed(salt)), 16))
+    channel_W = torch.arange(1, width + 1, dtype=torch.int32, device=token_keys_NT.device)
+    channel_W = _mix_(_fold_(channel_W.mul_(_signed(_GOLDEN)), 16))
+    return _mix_(key_NT.unsqueeze(-1) + channel_W)
+
+
+def uniform(token_keys_NT: Tensor, salt: int, width: int) -> Tensor:
+    """Return float32 (N, T, W), uniform in [-1, 1) with 24 bits."""
+    bits_NTW = uniform_bits(token_keys_NT, salt, width)
+    return bits_NTW.bitwise_right_shift_(8).to(torch.float32).mul_(2.0**-23)
+
+
+def keep_mask(token_keys_NT: Tensor, salt: int, width: int, p: float) -> Tensor:
+    """Return bool (N, T, W): False with probability ``p`` rounded to a multiple of 2^-16.
+
+    Two channels share the 32 bits of one draw, which halves the work.
+    """
+    bits_NTW = uniform_bits(token_keys_NT, salt, -(-width // 2)).view(torch.int16)[..., :width]
+    return bits_NTW >= _dropped_of_65536(p) - 32768
+
+
+def keep_scale(p: float) -> float:
+    """Return the factor that keeps the mean under `keep_mask` (inverted dropout)."""
+    return 65536 / (65536 - _dropped_of_65536(p))
+
+
+def _dropped_of_65536(p: float) -> int:
+    return min(round(p * 65536), 65535)
+
+
+def _mix_(x: Tensor) -> Tensor:
+    """Scramble int32 in place (a bijection)."""
+    return _fold_(_fold_(x.mul_(_signed(_MULTIPLIERS[0])), 15).mul_(_signed(_MULTIPLIERS[1])), 16)
+
+
+def _fold_(x: Tensor, shift: int) -> Tensor:
+    """Compute `x ^= x >>> shift`; torch shifts the sign in, so it is masked away."""
+    high = x.bitwise_right_shift(shift).bitwise_and_((1 << (32 - shift)) - 1)
+    return x.bitwise_xor_(high)
+
+
+def _signed(value: int) -> int:
+    """Return the int32 of the same bits."""
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value >= 1 << 31 else value

@@ -1,0 +1,96 @@
+"""The adapter's two matrix products, with as little kept for the backward pass as possible.
+
+Both take the float32 master parameters and cast them inside. Autograd would keep the cast
+copies and the dropped-out input; these keep the parameter objects themselves (whose data
+ZeRO-3 has gathered again by then) and the input, which the layers that share it share.
+
+Shapes: P tokens (batch and time flattened), D in, O out, R rank, Z columns of all experts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lope_dist.adapters.counter_noise import keep_mask, keep_scale
+
+
+def project(x_PD: Tensor, A_RD: Tensor, keys_P: Tensor | None, salt: int, p: float) -> Tensor:
+    """Compute `dropout(x) A^T` in x's dtype; no dropout where ``keys_P`` is None.
+
+    Shapes: (P, D), (R, D), int32 (P,) -> (P, R).
+    """
+    return _Project.apply(x_PD, A_RD, keys_P, salt, p)  # type: ignore[return-value]
+
+
+def add_experts(y_PO: Tensor, z_PZ: Tensor, experts_OR: list[Tensor], scale: float) -> Tensor:
+    """Compute `y + scale * z [B_1 ... B_E]^T` as one GEMM that accumulates on y.
+
+    Shapes: (P, O), (P, Z = E R), E times (O, R) -> (P, O).
+    """
+    return _AddExperts.apply(y_PO, z_PZ, scale, *experts_OR)  # type: ignore[return-value]
+
+
+class _Project(torch.autograd.Function):
+    """Keeps x and the keys; the dropout mask is computed again in backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_PD: Tensor, A_RD: Tensor, keys_P: Tensor | None, salt: int, p: float
+    ) -> Tensor:
+        ctx.save_for_backward(x_PD, A_RD, keys_P)
+        ctx.salt, ctx.p = salt, p
+        if keys_P is None:
+            return x_PD @ A_RD.to(x_PD.dtype).t()
+        keep_PD = keep_mask(keys_P, salt, x_PD.shape[-1], p)
+        return (x_PD * keep_PD) @ (A_RD * keep_scale(p)).to(x_PD.dtype).t()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_PR: Tensor) -> tuple[Tensor | None, ...]:
+        x_PD, A_RD, keys_P = ctx.saved_tensors
+        needs_x, needs_A = ctx.needs_input_grad[:2]
+        grad_x = grad_A = keep_PD = None
+        if keys_P is not None:
+            keep_PD = keep_mask(keys_P, ctx.salt, x_PD.shape[-1], ctx.p)
+            grad_PR = grad_PR * keep_scale(ctx.p)
+        if needs_x:
+            grad_x = grad_PR @ A_RD.to(grad_PR.dtype)
+            grad_x = grad_x if keep_PD is None else grad_x.mul_(keep_PD)
+        if needs_A:
+            dropped_PD = x_PD if keep_PD is None else x_PD * keep_PD
+            grad_A = (grad_PR.t() @ dropped_PD).to(A_RD.dtype)
+        return grad_x, grad_A, None, None, None
+
+
+class _AddExperts(torch.autograd.Function):
+    """Keeps z; frozen experts cost no gradient GEMM."""
+
+    @staticmethod
+    def forward(ctx: Any, y_PO: Tensor, z_PZ: Tensor, scale: float, *experts_OR: Tensor) -> Tensor:
+        ctx.save_for_backward(z_PZ, *experts_OR)
+        ctx.scale = scale
+        B_OZ = torch.cat(experts_OR, dim=1).to(z_PZ.dtype)
+        return torch.addmm(y_PO, z_PZ, B_OZ.t(), alpha=scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_PO: Tensor) -> tuple[Tensor | None, ...]:
+        z_PZ, *experts_OR = ctx.saved_tensors
+        needs_y, needs_z, _, *needs_B = ctx.needs_input_grad
+        grad_z = None
+        if needs_z:
+            B_OZ = torch.cat(experts_OR, dim=1).to(grad_PO.dtype)
+            grad_z = (grad_PO @ B_OZ).mul_(ctx.scale)
+        grads_B: list[Tensor | None] = [None] * len(experts_OR)
+        wanted = [i for i, needs in enumerate(needs_B) if needs]
+        if wanted:
+            parts = z_PZ.chunk(len(experts_OR), dim=1)
+            z_PW = z_PZ if all(needs_B) else torch.cat([parts[i] for i in wanted], dim=1)
+            grad_OW = (grad_PO.t() @ z_PW).mul_(ctx.scale)
+            for i, grad_OR in zip(wanted, grad_OW.chunk(len(wanted), dim=1), strict=True):
+                grads_B[i] = grad_OR.to(experts_OR[i].dtype)
+        return grad_PO if needs_y else None, grad_z, None, *grads_B

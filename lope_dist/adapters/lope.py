@@ -1,0 +1,283 @@
+"""The LoPE layer: one A, several experts B, a router, one GEMM for all experts.
+
+    x (N,T,D) ------------------- base (frozen, any precision) --------------> y (N,T,O)
+      |                                                                            |
+      +- dropout -- A (R,D) -> h (N,T,R) --+------------------+                    |
+                                           |                  |                    |
+                      router (E,R): softmax -> w (N,T,E)      |                    |
+                                           |                  |                    |
+                                           +- z = vec(w x h) -+                    |
+                                                 (N,T,E R)                         |
+                                                    |                              |
+                                     [B_1 ... B_K | B_D] (O, E R)                  |
+                                                    |                              |
+                                                    +----- * lora_alpha / R -----> + -> (N,T,O)
+
+`sum_i w_i B_i h = B_cat z`: the price of one LoRA of rank E R, and no O-wide output of a single
+expert ever exists. Masking leaves the poisoning columns out of z and B_cat altogether.
+
+Paper: sections 3.1 (adapter, router) and 3.3 (masking).
+Shapes: N batch, T tokens, D in, O out, R rank, E experts, K normal, M poisoning experts.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lope_dist.adapters.compensation import compensated_weights, cosines, grams, uses_cosine
+from lope_dist.adapters.context import AdapterContext
+from lope_dist.adapters.counter_noise import salt_of
+from lope_dist.adapters.gemms import add_experts, project
+from lope_dist.config.adapter import AdapterConfig, CompensationConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.core.roles import Role
+from lope_dist.core.seeds import example_rng
+
+
+class ExpertBank(nn.Module):
+    """All B of a layer, as parameters `normal_0`, ..., `poison_0`, ... of (O, R).
+
+    They are read in this module's forward and nowhere else, so that ZeRO-3, which gathers a
+    module's own parameters around its forward and backward, always has them whole.
+    """
+
+    def __init__(
+        self, out_features: int, config: AdapterConfig, device: torch.device | None
+    ) -> None:
+        super().__init__()
+        self.normal_names = tuple(f"normal_{i}" for i in range(config.num_normal))
+        self.poison_names = tuple(f"poison_{i}" for i in range(config.num_poison))
+        for name in (*self.normal_names, *self.poison_names):
+            self.register_parameter(name, _empty(out_features, config.rank, device=device))
+
+    def forward(
+        self,
+        y_NTO: Tensor,
+        h_NTR: Tensor,
+        w_NTE: Tensor | None,
+        scaling: float,
+        compensation: CompensationConfig | None,
+    ) -> Tensor:
+        """Add the weighted experts to the base layer's output.
+
+        Args:
+            y_NTO: Output of the base layer.
+            h_NTR: `A x`.
+            w_NTE: The router's weights, float32; None for a single expert, which weighs 1.
+            scaling: Factor on the sum.
+            compensation: Given, the poisoning experts are masked.
+        """
+        experts = [getattr(self, name) for name in self.normal_names]
+        poison = [getattr(self, name) for name in self.poison_names]
+        h32_NTR = h_NTR.float()
+        if compensation is None:
+            experts += poison
+        else:
+            assert w_NTE is not None, "masking needs a poisoning expert, and two experts a router"
+            K = len(experts)
+            w_NTK, poison_w_NTM = w_NTE[..., :K], w_NTE[..., K:]
+            theta_NTK = None
+            if uses_cosine(compensation):
+                theta_NTK = cosines(h32_NTR, poison_w_NTM, grams(experts, poison))
+            w_NTE = compensated_weights(w_NTK, poison_w_NTM, theta_NTK, compensation)
+        z_NTZ = h_NTR
+        if w_NTE is not None:
+            z_NTZ = (w_NTE.unsqueeze(-1) * h32_NTR.unsqueeze(-2)).flatten(-2)
+        z_PZ = z_NTZ.flatten(0, -2).to(y_NTO.dtype)
+        return add_experts(y_NTO.flatten(0, -2), z_PZ, experts, scaling).view_as(y_NTO)
+
+
+class LopeAdapter(nn.Module):
+    """Shared A, router and expert bank. Masters are float32, computed in x's dtype."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        config: AdapterConfig,
+        context: AdapterContext,
+        *,
+        stream: str,
+        salt: int,
+        device: torch.device | None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.context = context
+        self.stream = stream
+        self.salt = salt
+        self.A = _empty(config.rank, in_features, device=device)
+        self.B = ExpertBank(out_features, config, device)
+        if config.has_router:
+            self.router_width = config.rank if config.router == "rank" else in_features
+            self.router = _empty(config.num_experts, self.router_width, device=device)
+        self.usage_sum_E: Tensor | None = None  # of the router's weights, for `router_usage`
+        self.usage_tokens: Tensor | None = None
+
+    def forward(self, x_NTD: Tensor, y_NTO: Tensor) -> Tensor:
+        """Return the base layer's output ``y_NTO`` with the experts added."""
+        config, context = self.config, self.context
+        keys_P = None
+        if self.training and config.dropout > 0:
+            keys_P = self._dropout_keys(x_NTD)
+        h_PR = project(x_NTD.flatten(0, -2), self.A, keys_P, self.salt, config.dropout)
+        h_NTR = h_PR.view(*x_NTD.shape[:-1], config.rank)
+        w_NTE = None
+        if config.has_router:
+            w_NTE = self._route(x_NTD, h_NTR)
+            if context.collect_router:
+                self._collect(w_NTE.detach())
+        masked = context.compensation if context.experts == "masked" else None
+        return self.B(y_NTO, h_NTR, w_NTE, config.scaling, masked)
+
+    def _route(self, x_NTD: Tensor, h_NTR: Tensor) -> Tensor:
+        """Return the router's float32 softmax, (N, T, E)."""
+        if self.config.router == "rank":
+            return F.linear(h_NTR.float(), self.router).softmax(-1)
+        logits_NTE = F.linear(x_NTD, self.router.to(x_NTD.dtype))
+        return logits_NTE.softmax(-1, dtype=torch.float32)
+
+    def _dropout_keys(self, x_NTD: Tensor) -> Tensor:
+        keys_NT = self.context.token_keys.get(self.stream)
+        if keys_NT is None or keys_NT.shape != x_NTD.shape[:-1]:
+            given = "none" if keys_NT is None else f"keys of shape {tuple(keys_NT.shape)}"
+            raise LopeError(
+                f"Dropout of an adapter in the {self.stream} needs one key for each token: "
+                f"context.token_keys['{self.stream}'] of shape {tuple(x_NTD.shape[:-1])}, and "
+                f"there are {given}; set them before each training forward, call model.eval(), "
+                "or set adapter.dropout=0."
+            )
+        return keys_NT.flatten()
+
+    def _collect(self, w_NTE: Tensor) -> None:
+        mask_NT = self.context.noise_mask
+        if mask_NT is not None and self.stream == self.context.noise_stream:
+            w_NTE = w_NTE * mask_NT.unsqueeze(-1)
+            tokens = mask_NT.sum()
+        else:
+            tokens = torch.full((), w_NTE.numel() // w_NTE.shape[-1], device=w_NTE.device)
+        sum_E = w_NTE.flatten(0, -2).sum(0)
+        if self.usage_sum_E is None or self.usage_tokens is None:
+            self.usage_sum_E, self.usage_tokens = sum_E, tokens
+        else:
+            self.usage_sum_E, self.usage_tokens = (
+                self.usage_sum_E + sum_E,
+                self.usage_tokens + tokens,
+            )
+
+
+class LopeLinear(nn.Module):
+    """A linear layer of any kind (`base`) and its adapter (`lope`)."""
+
+    def __init__(
+        self,
+        base: nn.Linear,
+        config: AdapterConfig,
+        context: AdapterContext,
+        *,
+        name: str,
+        stream: str,
+        seed: int,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        # never weight.shape: it is packed under NF4 and (0,) under ZeRO-3
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.name = name
+        self.seed = seed
+        self.base = base
+        self.lope = LopeAdapter(
+            base.in_features,
+            base.out_features,
+            config,
+            context,
+            stream=stream,
+            salt=salt_of(seed, f"dropout:{name}"),
+            device=device,
+        )
+
+    @property
+    def weight(self) -> Tensor:
+        """The base layer's weight; some models look at its dtype."""
+        return self.base.weight
+
+    def forward(self, x_NTD: Tensor) -> Tensor:
+        """Compute the base layer plus the experts that the context selects."""
+        y_NTO = self.base(x_NTD)
+        if self.lope.context.experts == "none":
+            return y_NTO
+        return self.lope(x_NTD, y_NTO)
+
+    def roles(self) -> dict[str, Role]:
+        """Return the role of each adapter parameter, named relative to this layer."""
+        bank = self.lope.B
+        roles = {"lope.A": Role.SHARED_A}
+        roles |= {f"lope.B.{name}": Role.NORMAL_B for name in bank.normal_names}
+        roles |= {f"lope.B.{name}": Role.POISON_B for name in bank.poison_names}
+        if self.lope.config.has_router:
+            roles["lope.router"] = Role.ROUTER
+        return roles
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """Return the adapter's initial parameters, named relative to this layer.
+
+        A is Kaiming uniform and every B zero, as in LoRA, so the model starts as its base.
+        The router is random too, never zero: the normal experts start alike, and with equal
+        weights they would get equal gradients and stay alike for ever. Drawn for each
+        parameter's name, so rank, device and order of creation change nothing.
+
+        Shapes: float32 on the CPU.
+        """
+        config, bank = self.lope.config, self.lope.B
+        values = {"lope.A": self._kaiming("lope.A", config.rank, self.in_features)}
+        for name in (*bank.normal_names, *bank.poison_names):
+            values[f"lope.B.{name}"] = torch.zeros(self.out_features, config.rank)
+        if config.has_router:
+            shape = config.num_experts, self.lope.router_width
+            values["lope.router"] = self._kaiming("lope.router", *shape)
+        return values
+
+    def _kaiming(self, name: str, rows: int, fan_in: int) -> Tensor:
+        """Return Kaiming uniform values (a = sqrt 5), U(-1, 1) / sqrt(fan_in)."""
+        rng = example_rng(self.seed, f"init:{self.name}.{name}", 0, 0)
+        values = rng.uniform(-1.0, 1.0, size=(rows, fan_in)) / math.sqrt(fan_in)
+        return torch.from_numpy(values).to(torch.float32)
+
+
+def lope_layers(model: nn.Module) -> dict[str, LopeLinear]:
+    """Return the adapter layers of a model by module name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, LopeLinear)}
+
+
+def model_roles(model: nn.Module) -> dict[str, Role]:
+    """Return the role of every parameter; what no layer declares is `Role.BASE`."""
+    declared = {
+        f"{name}.{parameter}" if name else parameter: role
+        for name, layer in lope_layers(model).items()
+        for parameter, role in layer.roles().items()
+    }
+    roles = {name: declared.pop(name, Role.BASE) for name, _ in model.named_parameters()}
+    assert not declared, f"declared, but no parameters: {sorted(declared)}"
+    return roles
+
+
+def router_usage(model: nn.Module) -> dict[str, list[float]]:
+    """Return each layer's mean router weights since the last call, and start anew.
+
+    Collected while `context.collect_router` is set, on this rank; normal experts first.
+    """
+    usage = {}
+    for name, layer in lope_layers(model).items():
+        sum_E, tokens = layer.lope.usage_sum_E, layer.lope.usage_tokens
+        if sum_E is not None and tokens is not None:
+            usage[name] = (sum_E / tokens.clamp(min=1)).tolist()
+        layer.lope.usage_sum_E = layer.lope.usage_tokens = None
+    return usage
+
+
+def _empty(rows: int, columns: int, *, device: torch.device | None) -> nn.Parameter:
+    return nn.Parameter(torch.empty(rows, columns, dtype=torch.float32, device=device))
