@@ -18,6 +18,9 @@ class DataConfig(Section):
     """Split of a hub data set; files have one split."""
     format: Literal["auto", "alpaca", "messages"] = "auto"
     """`alpaca`: instruction, input, output. `messages`: a list of {role, content}."""
+    allow_empty_response: bool = False
+    """Keep rows with an empty response, as Alpaca-52K has a few: only the end of the answer is
+    learnt from them. Off: such a row is an error."""
     max_examples: int | None = Field(default=None, ge=1)
     """Use only the first so many examples."""
     template: Literal["alpaca", "chat"] = "alpaca"

@@ -1,0 +1,182 @@
+"""Which examples a rank reads in a step of a stage, as micro-batches.
+
+Everything here is a pure function of the step, so a resume is an index and no state is
+saved. Neither the number of ranks nor the size of a micro-batch changes which examples a
+step has, what they look like, or the randomness at their tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from lope_dist.config.data import DataConfig
+from lope_dist.config.noise import NoiseConfig
+from lope_dist.config.train import StageConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.core.seeds import derive_key
+from lope_dist.corpus.batches import MicroBatch, build_pairs, build_rows, without_content
+from lope_dist.corpus.order import permuted
+from lope_dist.corpus.packing import first_fit
+from lope_dist.corpus.prompts import render
+from lope_dist.corpus.records import ExampleSource
+from lope_dist.corpus.tokens import Tokenized, encode
+from lope_dist.corpus.views import stage_view
+from lope_dist.noise.mix import check_operations
+
+
+class StageLoader:
+    """One rank's batches of one stage.
+
+    A step has ``global_batch`` consecutive examples of the epoch's order (the last one of an
+    epoch has what is left); the one at place p goes to rank ``p % world_size``, so a rank may
+    get none.
+
+    Raises:
+        LopeError: packing with an encoder-decoder model, an unknown noise operation, or a
+            tokenizer that the template does not fit.
+    """
+
+    def __init__(
+        self,
+        source: ExampleSource,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        data: DataConfig,
+        noise: NoiseConfig,
+        stage: StageConfig,
+        seed: int,
+        global_batch: int,
+        micro_batch: int,
+        rank: int,
+        world_size: int,
+        is_encoder_decoder: bool,
+        decoder_start_token_id: int | None = None,
+    ) -> None:
+        assert 0 <= rank < world_size
+        assert not is_encoder_decoder or decoder_start_token_id is not None
+        if is_encoder_decoder and data.packing:
+            raise LopeError(
+                "data.packing = true with an encoder-decoder model: its encoder cannot keep "
+                "packed examples apart; set data.packing=false."
+            )
+        check_operations(noise)
+        self._source, self._tokenizer = source, tokenizer
+        self._data, self._noise, self._seed = data, noise, seed
+        self._injects_text = stage.noise in ("text", "hybrid")
+        self._global_batch, self._micro_batch = global_batch, micro_batch
+        self._rank, self._world_size = rank, world_size
+        self._steps_per_epoch = -(-len(source) // global_batch)
+        all_steps = stage.epochs * self._steps_per_epoch
+        self.num_steps = min(all_steps, stage.max_steps or all_steps)
+        """Optimizer steps of the stage."""
+        self._cut: set[int] = set()
+        self._pad_id = _pad_id(tokenizer)
+        self._decoder_start_token_id = decoder_start_token_id
+        self._is_encoder_decoder = is_encoder_decoder
+        render(source[0], data.template, tokenizer)  # a template that does not fit shows here
+
+    @property
+    def num_cut(self) -> int:
+        """Distinct examples, of those tokenized so far on this rank, longer than a row."""
+        return len(self._cut)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides which examples a step has and what they look like."""
+        chat_template = self._tokenizer.chat_template if self._data.template == "chat" else None
+        parts = {
+            "source": self._source.fingerprint,
+            "data_noise": self._noise.data.model_dump(mode="json"),
+            "text_noise": self._noise.text.model_dump(mode="json") if self._injects_text else None,
+            "template": [self._data.template, chat_template],
+            "max_length": self._data.max_length,
+            "shuffle": self._data.shuffle,
+            "seed": self._seed,
+            "global_batch": self._global_batch,
+        }
+        text = json.dumps(parts, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def example_ids(self, step: int) -> list[int]:
+        """Return the examples of a step, over all ranks, in order."""
+        assert 0 <= step < self.num_steps, (step, self.num_steps)
+        epoch, place = divmod(step, self._steps_per_epoch)
+        size = len(self._source)
+        first = place * self._global_batch
+        positions = np.arange(first, min(first + self._global_batch, size))
+        if self._data.shuffle:
+            positions = permuted(positions, size, derive_key(self._seed, "order", epoch))
+        return positions.tolist()
+
+    def micro_batches(self, step: int) -> list[MicroBatch]:
+        """Return this rank's part of a step; other ranks may have more micro-batches or fewer.
+
+        Packing is over the rank's part of one step.
+        """
+        epoch = step // self._steps_per_epoch
+        own = self.example_ids(step)[self._rank :: self._world_size]
+        tokenized = [self._tokens(index, epoch) for index in own]
+        rows, size = [[index] for index in range(len(tokenized))], self._micro_batch
+        if self._data.packing:
+            rows = first_fit([len(t.input_ids) for t in tokenized], self._data.max_length)
+        return [
+            self._build([[tokenized[i] for i in row] for row in rows[at : at + size]], epoch)
+            for at in range(0, len(rows), size)
+        ]
+
+    def filler(self) -> MicroBatch:
+        """Return a micro-batch without content, for a rank that has fewer than the others.
+
+        Every rank must take part in every collective of a step.
+        """
+        nothing = Tokenized(0, [self._pad_id] * 2, [self._pad_id] * 2, was_cut=False)
+        return without_content(self._build([[nothing]], epoch=0))
+
+    def _build(self, rows: list[list[Tokenized]], epoch: int) -> MicroBatch:
+        if not self._is_encoder_decoder:
+            return build_rows(
+                rows,
+                is_packed=self._data.packing,
+                pad_id=self._pad_id,
+                seed=self._seed,
+                epoch=epoch,
+            )
+        assert self._decoder_start_token_id is not None
+        return build_pairs(
+            [row[0] for row in rows],
+            pad_id=self._pad_id,
+            decoder_start_token_id=self._decoder_start_token_id,
+            seed=self._seed,
+            epoch=epoch,
+        )
+
+    def _tokens(self, index: int, epoch: int) -> Tokenized:
+        example = stage_view(
+            self._source[index],
+            self._noise,
+            injects_text=self._injects_text,
+            seed=self._seed,
+            epoch=epoch,
+        )
+        tokenized = encode(
+            example,
+            self._data.template,
+            self._tokenizer,
+            self._data.max_length,
+            self._is_encoder_decoder,
+        )
+        if tokenized.was_cut:
+            self._cut.add(index)
+        return tokenized
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return a token to pad with; padding is never attended to by what is not padding."""
+    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if isinstance(token_id, int):
+            return token_id
+    return 0
