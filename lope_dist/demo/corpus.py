@@ -6,6 +6,7 @@ the same bytes on every machine.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from lope_dist.core.files import write_atomic
 from lope_dist.core.seeds import example_rng
 from lope_dist.demo.draft import FAMILIES, is_held_out
 
-_DRAWS_PER_EXAMPLE = 50  # a family that repeats itself this often has run out of questions
+_FRUITLESS_DRAWS = 2000  # a family that brings nothing new for so long has run out
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ def build_family(family: str, seed: int, count: int, *, held_out: bool) -> list[
     side = "test" if held_out else "train"
     examples: dict[tuple[str, str], DemoExample] = {}
     drawn: Counter[str] = Counter()
-    for number in range(_DRAWS_PER_EXAMPLE * (count + 1)):
-        if len(examples) == count:
+    last_new = 0
+    for number in itertools.count():
+        if len(examples) == count or number - last_new > _FRUITLESS_DRAWS:
             break
         rng = example_rng(seed, f"demo {family} {side}", 0, number)
         draft = draw(rng, lambda fact: is_held_out(family, fact) == held_out)
@@ -54,6 +56,7 @@ def build_family(family: str, seed: int, count: int, *, held_out: bool) -> list[
         # Equal shares of all answers, so that always giving the same one gains nothing.
         if question in examples or drawn[draft.output] >= -(-count // len(answers)):
             continue
+        last_new = number
         drawn[draft.output] += 1
         choices = [answers[i] for i in rng.permutation(len(answers))]
         examples[question] = DemoExample(

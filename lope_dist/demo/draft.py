@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -38,6 +39,7 @@ Family = Callable[[np.random.Generator, Wanted], Draft]
 FAMILIES: Registry[Family] = Registry("demo family", package="lope_dist.demo.families")
 
 
+@cache
 def is_held_out(family: str, fact: str) -> bool:
     """Return whether the fact is for the test; depends on nothing else, not even the seed."""
     return derive_key(0, f"demo split: {family}: {fact}") % _TEST_SHARE == 0

@@ -1,0 +1,155 @@
+"""A run folder's files as plain data; what is absent is ``None``, what is broken an error."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lope_dist.core.errors import LopeError
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run has written so far."""
+
+    path: Path
+    metrics: list[dict[str, Any]]
+    """Lines of `metrics.jsonl`, at least one."""
+    results: dict[str, Any] | None
+    """`results.json`."""
+    router: dict[str, Any] | None
+    """`router.json`."""
+    config: str | None
+    """`run.yaml`, as text."""
+    state: dict[str, Any] | None
+    """`state.json`."""
+
+    def stages(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the metrics of each stage, in the order in which the stages ran."""
+        stages: dict[str, list[dict[str, Any]]] = {}
+        for line in self.metrics:
+            stages.setdefault(str(line["stage"]), []).append(line)
+        return stages
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure of the evaluation."""
+
+    value: float
+    stderr: float | None
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The evaluation as a grid: one line for each task, one column for each model."""
+
+    models: list[str]
+    lines: list[str]
+    """Task names; with the metric's name where it is not accuracy."""
+    scores: dict[tuple[str, str], Score]
+    """By (line, model); a model that was not scored on a task has no entry."""
+    parts: dict[str, list[str]]
+    """A group's line -> lines of the tasks that it averages."""
+
+    def overall(self) -> list[str]:
+        """Return the lines that are not part of a group."""
+        inside = {part for parts in self.parts.values() for part in parts}
+        return [line for line in self.lines if line not in inside]
+
+
+def read_run(run_dir: str | Path) -> RunFiles:
+    """Read what a run folder holds.
+
+    Raises:
+        LopeError: no such folder, no metrics at all, or a file that is not valid JSON.
+    """
+    path = Path(run_dir)
+    if not path.is_dir():
+        raise LopeError(f"'{path}' is not a folder; give the folder that `lope train` wrote.")
+    metrics = _read_metrics(path / "metrics.jsonl")
+    if not metrics:
+        raise LopeError(
+            f"{path / 'metrics.jsonl'} is absent or empty: there is nothing to report before "
+            "`lope train` has logged a step."
+        )
+    config = path / "run.yaml"
+    return RunFiles(
+        path=path,
+        metrics=metrics,
+        results=_read_json(path / "results.json"),
+        router=_read_json(path / "router.json"),
+        config=config.read_text(encoding="utf-8") if config.is_file() else None,
+        state=_read_json(path / "state.json"),
+    )
+
+
+def score_table(results: dict[str, Any]) -> ScoreTable:
+    """Turn the content of `results.json` into a grid.
+
+    Args:
+        results: ``{"rows": [{"name": ..., "tasks": {task: {"acc": ..., "acc_stderr": ...}}}]}``
+            and, where groups of tasks were scored, ``"groups": {group: [task, ...]}``.
+    """
+    lines: dict[str, None] = {}
+    scores: dict[tuple[str, str], Score] = {}
+    for row in results["rows"]:
+        for task, figures in row["tasks"].items():
+            for metric, stderr in _metrics(figures).items():
+                line = task if metric == "acc" else f"{task} ({metric})"
+                lines[line] = None
+                scores[line, row["name"]] = Score(float(figures[metric]), stderr)
+    parts = {
+        group: [task for task in tasks if task in lines]
+        for group, tasks in results.get("groups", {}).items()
+        if group in lines
+    }
+    return ScoreTable([row["name"] for row in results["rows"]], list(lines), scores, parts)
+
+
+def _metrics(figures: dict[str, Any]) -> dict[str, float | None]:
+    """Return the metrics of one task and their standard errors.
+
+    A metric is `acc` or what has a standard error beside it; a filter's name may follow:
+    `exact_match_strict` and `exact_match_stderr_strict`. The rest (limit, version) is not.
+    """
+    errors = {name.replace("_stderr", ""): name for name in figures if "_stderr" in name}
+    return {
+        name: float(figures[errors[name]]) if _is_finite(figures.get(errors.get(name))) else None
+        for name in figures
+        if _is_finite(figures[name]) and (name == "acc" or name in errors)
+    }
+
+
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LopeError(f"{path} is not valid JSON: {error}.") from None
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    metrics = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            metrics.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):  # a killed run leaves its last line half written
+                break
+            raise LopeError(f"{path}, line {number}: not valid JSON: {error}.") from None
+    return metrics

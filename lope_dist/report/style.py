@@ -1,0 +1,31 @@
+"""How every plot looks: one palette, light grid, no frame."""
+
+from __future__ import annotations
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK = "#1f2933"
+MUTED = "#7b8794"
+GRID = "#e4e7eb"
+POISON = "#c2410c"
+"""Whatever shows the poisoning expert."""
+PALETTE = ("#9aa5b1", "#74a9cf", "#0b5fa5", "#e08a3c", "#5b8c5a", "#8e6bb0", "#b5495b", "#3c8d8d")
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, sizes in inches."""
+    return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+
+
+def tidy(axes: Axes, *, grid: str = "y") -> None:
+    """Give axes the common look; grid lines along ``x``, ``y`` or ``both``."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(colors=INK, labelsize=8)
+    axes.grid(axis=grid, color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)

@@ -1,0 +1,171 @@
+"""The evaluation and the cost of training as Markdown, console and plain tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lope_dist.report.read import RunFiles, Score, ScoreTable, score_table
+
+MODEL_LABELS = {
+    "base": "base model",
+    "lope_masked_plain": "LoPE, masked, plain",
+    "lope_masked": "LoPE, masked",
+    "lope_unmasked": "LoPE, unmasked",
+}
+"""How the rows of `results.json` are shown; another name is shown as it is. `plain` masks the
+poisoning expert and does not compensate the others' weights."""
+
+ABSENT = "–"
+
+
+def model_label(name: str) -> str:
+    """Return how a row of `results.json` is called in tables and plots."""
+    return MODEL_LABELS.get(name, name)
+
+
+def format_score(score: Score | None) -> str:
+    """Return ``"61.4 ± 1.2"``, in percent, or a dash."""
+    if score is None:
+        return ABSENT
+    value = f"{100 * score.value:.1f}"
+    return value if score.stderr is None else f"{value} ± {100 * score.stderr:.1f}"
+
+
+def score_rows(table: ScoreTable) -> list[tuple[str, bool, list[str]]]:
+    """Return (name, whether it is part of the group above, one cell for each model)."""
+    order = []
+    for head in table.overall():
+        order.append((head, head, False))
+        order += [(p, p.removeprefix(f"{head}_"), True) for p in table.parts.get(head, [])]
+    return [
+        (name, part, [format_score(table.scores.get((line, model))) for model in table.models])
+        for line, name, part in order
+    ]
+
+
+def results_markdown(results: dict[str, Any]) -> str:
+    """Return `results.json` as a Markdown table: accuracy in percent ± standard error."""
+    table = score_table(results)
+    head = ["task", *(model_label(name) for name in table.models)]
+    body = [
+        [f"&nbsp;&nbsp;{_cell(line)}" if part else _cell(line), *cells]
+        for line, part, cells in score_rows(table)
+    ]
+    rule = ["---", *("---:" for _ in table.models)]
+    rows = [[_cell(name) for name in head], rule, *body]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def results_console(results: dict[str, Any]) -> Table:
+    """Return `results.json` as a rich table: accuracy in percent ± standard error."""
+    table = score_table(results)
+    console = Table(title="Accuracy, % ± standard error")
+    console.add_column("task", no_wrap=True)
+    for name in table.models:
+        console.add_column(escape(model_label(name)), justify="right")
+    for line, part, cells in score_rows(table):
+        name = escape(line)
+        console.add_row(f"  {name}" if part else f"[bold]{name}[/bold]", *cells)
+    return console
+
+
+def print_results(results: dict[str, Any]) -> None:
+    """Print `results.json` as a table."""
+    Console().print(results_console(results))
+
+
+def print_counts(counts: dict[str, Any]) -> None:
+    """Print what `lope params` counts: by role, by stage, and the paper's percentage."""
+    base = counts["model_parameters"]
+    roles = _count_table("Adapter", "role")
+    for role, number in counts["by_role"].items():
+        _add_count(roles, role, number, base)
+    roles.add_section()
+    _add_count(roles, "all", counts["adapter_parameters"], base)
+    _add_count(roles, "at inference, as the paper counts", counts["inference_parameters"], base)
+    stages = _count_table("Trained", "stage")
+    for stage, number in counts["trainable_by_stage"].items():
+        _add_count(stages, stage, number["total"], base)
+    console = Console()
+    console.print(f"Model: {base:,} parameters, {counts['adapted_layers']} layers adapted")
+    console.print(roles, stages)
+
+
+def _count_table(title: str, what: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(what)
+    table.add_column("parameters", justify="right")
+    table.add_column("% of the model", justify="right")
+    return table
+
+
+def _add_count(table: Table, name: str, number: int, base: int) -> None:
+    table.add_row(escape(name), f"{number:,}", f"{100 * number / base:.3f}")
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage took and what became of the loss."""
+
+    stage: str
+    num_steps: int
+    num_tokens: int
+    time_s: float
+    first_loss: float
+    """Mean over the first tenth of the logged steps."""
+    last_loss: float
+    """Mean over the last tenth."""
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Mean speed over the stage."""
+        return self.num_tokens / self.time_s if self.time_s > 0 else 0.0
+
+
+def stage_costs(run: RunFiles) -> list[StageCost]:
+    """Sum up each stage's metrics.
+
+    A line stands for the steps since the line before: its tokens count for each of them, and
+    its speed tells how long the first of these intervals took, before which there is no clock.
+    """
+    costs = []
+    for stage, lines in run.stages().items():
+        tenth = max(1, len(lines) // 10)
+        losses = [float(line["loss"]) for line in lines]
+        steps = [-1, *(int(line["step"]) for line in lines)]
+        tokens = [
+            int(line["tokens"]) * (now - before)
+            for line, before, now in zip(lines, steps, steps[1:], strict=False)
+        ]
+        rate = float(lines[0]["tokens_per_s"])
+        first_s = tokens[0] / rate if rate > 0 else 0.0
+        costs.append(
+            StageCost(
+                stage=stage,
+                num_steps=steps[-1] + 1,
+                num_tokens=sum(tokens),
+                time_s=first_s + float(lines[-1]["time"]) - float(lines[0]["time"]),
+                first_loss=sum(losses[:tenth]) / tenth,
+                last_loss=sum(losses[-tenth:]) / tenth,
+            )
+        )
+    return costs
+
+
+def format_duration(time_s: float) -> str:
+    """Return ``"1 h 02 min"``, ``"3 min 20 s"`` or ``"4.2 s"``."""
+    if time_s < 60:
+        return f"{time_s:.1f} s"
+    minutes, seconds = divmod(round(time_s), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
