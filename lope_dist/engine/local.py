@@ -27,7 +27,7 @@ class LocalEngine:
 
     def forward(self, inputs: dict[str, Tensor]) -> Any:
         """Return the model's output."""
-        return self._model(**inputs)
+        return self._model(**inputs, use_cache=False)
 
     def backward(self, loss: Tensor, is_last: bool) -> None:
         """Add a micro-batch's gradients."""

@@ -51,7 +51,7 @@ class ZeroEngine:
 
     def forward(self, inputs: dict[str, Tensor]) -> Any:
         """Return the model's output. Collective: yes."""
-        return self._engine(**inputs)
+        return self._engine(**inputs, use_cache=False)
 
     def backward(self, loss: Tensor, is_last: bool) -> None:
         """Add a micro-batch's gradients. Collective: yes."""

@@ -48,7 +48,9 @@ def load_weights(
     """
     tied = list(_parameters_with_owners(model))
     _check_names(model, files, tied)
-    for names, owners in tqdm(tied, desc="Loading weights", unit="tensor", disable=not progress):
+    for names, owners in tqdm(
+        tied, desc="Loading weights", unit="tensor", disable=not progress, mininterval=1.0
+    ):
         name = next(n for n in names if n in files.names())
         layer, attribute = owners[0]
         if isinstance(layer, NF4Linear) and attribute == "weight":

@@ -102,11 +102,10 @@ def _micro_step(
     shift: bool,
 ) -> torch.Tensor:
     """Run one micro-batch forward and backward; return its part of the step's loss."""
-    device = world.device
-    context.token_keys = {key: value.to(device) for key, value in batch.token_keys.items()}
-    context.noise_mask = batch.noise_mask.to(device)
-    output = engine.forward({key: value.to(device) for key, value in batch.inputs.items()})
-    loss = summed_cross_entropy(output.logits, batch.labels.to(device), shift) / plan.target_tokens
+    batch = batch.to(world.device)
+    context.token_keys, context.noise_mask = batch.token_keys, batch.noise_mask
+    output = engine.forward(batch.inputs)
+    loss = summed_cross_entropy(output.logits, batch.labels, shift) / plan.target_tokens
     engine.backward(loss, is_last)
     return loss.detach()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,13 @@ class MetricsLog:
         self._stage, self._every, self._on = stage, every, on
         self._num_steps = num_steps
         self._writer = _tensorboard_writer(run_dir, stage) if tensorboard and on else None
-        self._bar = tqdm(total=num_steps, desc=f"Stage {stage}", unit="step", disable=not on)
+        self._bar = tqdm(
+            total=num_steps,
+            desc=f"Stage {stage}",
+            unit="step",
+            disable=not on,
+            mininterval=0.2 if sys.stderr.isatty() else 15.0,  # a log file wants few lines
+        )
         self._since, self._tokens = time.perf_counter(), 0
 
     def step(self, step: int, tokens: int, values: dict[str, Any]) -> None:
@@ -41,7 +48,9 @@ class MetricsLog:
         record = {"stage": self._stage, "step": step, **values, "tokens": tokens}
         append_line(self._path, record | {"tokens_per_s": rate, "time": time.time()})
         lr = max(values["lr"].values())
-        self._bar.set_postfix(loss=f"{values['loss']:.4f}", lr=f"{lr:.1e}", tok_s=f"{rate:.0f}")
+        self._bar.set_postfix_str(
+            f"loss {values['loss']:.4f}, lr {lr:.1e}, {rate:.0f} tokens/s", refresh=False
+        )
         if self._writer is not None:
             self._write_scalars(step, values, rate)
 

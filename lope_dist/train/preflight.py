@@ -29,8 +29,7 @@ def preflight(config: RunConfig) -> Plan:
         LopeError: an unknown noise operation, model family or architecture, a target that
             matches no layer, packing with an encoder-decoder.
     """
-    check_operations(config.noise.text)
-    check_operations(config.noise.data)
+    check_operations(config.noise)
     arch = architecture(config.model)
     family = family_of(arch.model_type, config.adapter.targets, arch.is_encoder_decoder)
     model = build_meta_model(config.model, arch)
