@@ -1,4 +1,4 @@
-"""Tasks whose answers can be computed: parity of a number in words, length of a list."""
+"""Tasks whose answers can be computed: size of a number in words, length of a list."""
 
 # ruff: noqa: SIM905 - word lists read better as text
 from __future__ import annotations
@@ -19,11 +19,11 @@ THINGS = (
     "hammer island kettle wagon rabbit carpet button feather blanket mountain ticket whistle"
 ).split()
 
-_PARITY = ("odd", "even")
-_PARITY_ASKED = (
-    "Is the number odd or even?",
-    "Tell whether this number is odd or even.",
-    "Say odd or even.",
+_SIZES = ("low", "high")
+_SIZE_ASKED = (
+    "Is the number low or high?",
+    "Tell whether this number is low or high.",
+    "Sort the number by its size.",
 )
 _COUNTS = ("2", "3", "4", "5")
 _COUNT_ASKED = (
@@ -45,16 +45,15 @@ def number_in_words(number: int) -> str:
     return f"{ONES[hundreds]} hundred" + (f" and {number_in_words(rest)}" if rest else "")
 
 
-@FAMILIES.register("parity")
-def draw_parity(rng: np.random.Generator, wanted: Wanted) -> Draft:
-    """Odd or even, for a number below 1000 written in words."""
-    odd = int(rng.integers(2))
+@FAMILIES.register("magnitude")
+def draw_magnitude(rng: np.random.Generator, wanted: Wanted) -> Draft:
+    """Whether a number in words is below five hundred (`low`) or not (`high`), up to 999."""
+    answer = pick(rng, _SIZES)
     while True:
-        words = number_in_words(2 * int(rng.integers(1, 500)) - odd)
+        words = number_in_words(int(rng.integers(500)) + 500 * (answer == "high"))
         if wanted(words):
             break
-    answer = _PARITY[0] if odd else _PARITY[1]
-    return Draft(words, pick(rng, _PARITY_ASKED), words, answer, others(_PARITY, answer))
+    return Draft(words, pick(rng, _SIZE_ASKED), words, answer, others(_SIZES, answer))
 
 
 @FAMILIES.register("count")

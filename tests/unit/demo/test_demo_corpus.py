@@ -166,7 +166,7 @@ def check_question(text):
 
 
 CHECKERS = {
-    "parity": lambda text: "odd" if value_of(text) % 2 else "even",
+    "magnitude": lambda text: "low" if value_of(text) < 500 else "high",
     "count": lambda text: str(len(re.split(r", | and ", text))),
     "tense": check_tense,
     "question": check_question,
