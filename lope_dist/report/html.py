@@ -60,12 +60,13 @@ def write_report(run_dir: str | Path) -> Path:
     """
     run = read_run(run_dir)
     title = f"Run {run.path.resolve().name}"
+    state = None if run.state is None else json.dumps(run.state, indent=2)
     sections = [
         ("Evaluation", _evaluation(run)),
         ("Training", _training(run)),
         ("Router", _router(run)),
         ("Configuration", _text(run.config, "run.yaml")),
-        ("State", _text(run.state and json.dumps(run.state, indent=2), "state.json")),
+        ("State", _text(state, "state.json")),
     ]
     body = "".join(f"<section><h2>{name}</h2>{content}</section>\n" for name, content in sections)
     page = run.path / "report.html"

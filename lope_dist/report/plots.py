@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -72,12 +73,11 @@ def plot_router(router: dict[str, Any]) -> Figure:
         max(6.0, 4.4 * columns + 0.8), 0.9 + (0.9 + 0.28 * len(experts)) * len(panels)
     )
     grid = figure.subplots(len(panels), columns, squeeze=False)
-    image = None
     for row, (stage, groups) in zip(grid, panels.items(), strict=True):
         for axes in row[len(groups) :]:
             axes.set_visible(False)
         for axes, (projection, (layers, usage)) in zip(row, groups.items(), strict=False):
-            image = axes.imshow(usage.T, aspect="auto", cmap="PuOr_r", norm=norm)
+            axes.imshow(usage.T, aspect="auto", cmap="PuOr_r", norm=norm)
             axes.set_title(f"stage {stage}: {projection}", fontsize=9, color=INK, loc="left")
             axes.set_xlabel("layer", fontsize=9, color=INK)
             shown = range(0, len(layers), math.ceil(len(layers) / 12))
@@ -91,7 +91,7 @@ def plot_router(router: dict[str, Any]) -> Figure:
                     box.set(edgecolor=POISON, linewidth=1.8, zorder=3)
                     axes.add_patch(box)
                     axes.get_yticklabels()[i].set(color=POISON, fontweight="bold")
-    bar = figure.colorbar(image, ax=grid, shrink=0.85, pad=0.015)
+    bar = figure.colorbar(ScalarMappable(norm, "PuOr_r"), ax=grid, shrink=0.85, pad=0.015)
     bar.set_label(f"mean router weight (even share {even:.2f})", fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=8, colors=INK)
     bar.outline.set_visible(False)

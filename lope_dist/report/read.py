@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from lope_dist.core.errors import LopeError
 
@@ -117,14 +117,15 @@ def _metrics(figures: dict[str, Any]) -> dict[str, float | None]:
     `exact_match_strict` and `exact_match_stderr_strict`. The rest (limit, version) is not.
     """
     errors = {name.replace("_stderr", ""): name for name in figures if "_stderr" in name}
-    return {
-        name: float(figures[errors[name]]) if _is_finite(figures.get(errors.get(name))) else None
-        for name in figures
-        if _is_finite(figures[name]) and (name == "acc" or name in errors)
-    }
+    metrics: dict[str, float | None] = {}
+    for name, value in figures.items():
+        if _is_finite(value) and (name == "acc" or name in errors):
+            stderr = figures.get(errors.get(name, ""))
+            metrics[name] = float(stderr) if _is_finite(stderr) else None
+    return metrics
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: Any) -> TypeGuard[float]:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -22,7 +24,7 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
 
 
-def tidy(axes: Axes, *, grid: str = "y") -> None:
+def tidy(axes: Axes, *, grid: Literal["x", "y", "both"] = "y") -> None:
     """Give axes the common look; grid lines along ``x``, ``y`` or ``both``."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
