@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from lope_dist.config.explain import explain
 from lope_dist.config.schema import RunConfig
+from lope_dist.config.train import paper_stages
 from lope_dist.core.errors import LopeError
 
 
@@ -27,6 +28,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             impossible value.
     """
     merged = _read_layers(Path(path), ())
+    _spell_out_stages(merged, overrides)
     for override in overrides:
         _apply(merged, override)
     try:
@@ -68,6 +70,14 @@ def _read_layers(path: Path, parents: tuple[Path, ...]) -> DictConfig:
         _read_layers(path.parent / entry, (*parents, path.resolve())) for entry in include or []
     ]
     return OmegaConf.merge(*layers, tree)
+
+
+def _spell_out_stages(tree: DictConfig, overrides: Sequence[str]) -> None:
+    """Let `train.stages.poison.lr=1e-4` change the paper's stages where a recipe lists none."""
+    touches_stage = any(override.strip().startswith("train.stages.") for override in overrides)
+    if touches_stage and OmegaConf.select(tree, "train.stages") is None:
+        stages = {name: stage.model_dump(mode="json") for name, stage in paper_stages().items()}
+        OmegaConf.update(tree, "train.stages", stages, force_add=True)
 
 
 def _apply(tree: DictConfig, override: str) -> None:

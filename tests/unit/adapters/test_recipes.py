@@ -1,0 +1,109 @@
+"""Every shipped recipe: resolved, its model built on meta, adapted and counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lope_dist.config.load import load_config
+from lope_dist.core.errors import LopeError
+from lope_dist.core.roles import Role
+from lope_dist.train.params import count_run
+
+RECIPES = Path(__file__).resolve().parents[3] / "configs"
+LLAMA2 = RECIPES / "recipes" / "llama2_7b_alpaca.yaml"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "percent"),
+    [
+        ("recipes/llama2_7b_alpaca", [], 0.062),
+        ("recipes/llama2_7b_alpaca", ["adapter.rank=8"], 0.124),
+        ("recipes/llama2_7b_alpaca", ["adapter.rank=2"], 0.031),
+        ("recipes/llama2_7b_alpaca", ["adapter.num_normal=2"], 0.047),
+        ("baselines/lora", [], 0.031),
+        ("baselines/lora", ["adapter.rank=2"], 0.016),  # the paper cuts it to 0.015
+        ("baselines/hydralora", [], 0.062),
+    ],
+)
+def test_percentages_are_the_papers(recipe: str, overrides: list[str], percent: float) -> None:
+    counts = count_run(load_config(RECIPES / f"{recipe}.yaml", overrides))
+    assert counts["model_parameters"] == 6_738_415_616
+    assert round(counts["percent_inference"], 3) == percent
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parameters", "layers"),
+    [
+        ("qwen2_7b_alpaca", 7_615_616_512, 2 * 28),
+        ("qwen1_5_14b_alpaca", 14_167_290_880, 2 * 40),
+        ("t5_large_alpaca", 737_668_096, 2 * (24 + 2 * 24)),
+    ],
+)
+def test_backbones_have_their_published_sizes(recipe: str, parameters: int, layers: int) -> None:
+    counts = count_run(load_config(RECIPES / "recipes" / f"{recipe}.yaml"))
+    assert counts["model_parameters"] == parameters
+    assert counts["adapted_layers"] == layers
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RECIPES.glob("recipes/*_alpaca.yaml")), ids=lambda p: p.stem
+)
+def test_recipes_hold_the_papers_settings(path: Path) -> None:
+    config = load_config(path)
+    assert (config.seed, config.data.max_examples, config.data.path) == (
+        614,
+        5200,
+        "tatsu-lab/alpaca",
+    )
+    assert (config.adapter.rank, config.adapter.num_normal, config.adapter.num_poison) == (4, 3, 1)
+    assert (config.adapter.lora_alpha, config.adapter.dropout) == (32, 0.05)
+    noise = config.noise
+    assert (noise.text.rate, noise.embedding.alpha, noise.data.rate) == (0.05, 0.05, 0.05)
+    assert {n: (s.lr, s.epochs, s.noise) for n, s in config.train.stages.items()} == {
+        "poison": (2e-4, 1, "hybrid"),
+        "finetune": (2e-4, 1, "none"),
+    }
+
+
+def test_honest_counts_stand_beside_the_papers() -> None:
+    counts = count_run(load_config(LLAMA2))
+    A, B, router = 64 * 4 * 4096, 64 * 4096 * 4, 64 * 4 * 4
+    assert counts["by_role"] == {
+        "shared_a": A,
+        "normal_b": 3 * B,
+        "poison_b": B,
+        "router": router,
+    }
+    assert counts["adapter_parameters"] == A + 4 * B + router
+    assert counts["trainable_by_stage"]["poison"]["total"] == A + B
+    assert counts["trainable_by_stage"]["finetune"]["total"] == A + 3 * B + router
+
+
+def test_baselines_have_one_stage_without_noise_or_poison() -> None:
+    for name in ("lora", "hydralora"):
+        stages = load_config(RECIPES / "baselines" / f"{name}.yaml").train.stages
+        assert list(stages) == ["finetune"]
+        assert stages["finetune"].noise == "none"
+
+
+def test_taking_the_experts_away_from_the_papers_stages_is_refused() -> None:
+    with pytest.raises(LopeError, match=r"train\.stages\.poison names the role 'poison_b'"):
+        load_config(LLAMA2, ["adapter.num_normal=1", "adapter.num_poison=0"])
+    config = load_config(
+        LLAMA2,
+        [
+            "adapter.num_normal=1",
+            "adapter.num_poison=0",
+            "train.stages={finetune: {trainable: [shared_a, normal_b]}}",
+        ],
+    )
+    assert list(config.train.stages) == ["finetune"]
+
+
+def test_one_key_of_a_default_stage_can_be_overridden() -> None:
+    stages = load_config(LLAMA2, ["train.stages.poison.lr=1e-4"]).train.stages
+    assert stages["poison"].lr == 1e-4
+    assert stages["poison"].trainable == (Role.SHARED_A, Role.POISON_B)
+    assert stages["finetune"].lr == 2e-4
