@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lope_dist.config.adapter import CompensationConfig
 
-_TINY = 1e-6  # relative; (1 + theta) is not resolved below it in float32
+_TINY = 1e-6  # 1 + theta is not resolved below it in float32
 
 
 class Grams(NamedTuple):
@@ -64,18 +64,19 @@ def cosines(h_NTR: Tensor, poison_w_NTM: Tensor, grams: Grams) -> Tensor:
     Shapes: (N, T, R), (N, T, M) -> (N, T, K).
     """
     K, M = grams.cross_KMRR.shape[:2]
-    forms = (grams.own_KRR, grams.cross_KMRR.flatten(0, 1), grams.poison_MMRR.flatten(0, 1))
+    forms = (grams.own_KRR, grams.poison_MMRR.flatten(0, 1), grams.cross_KMRR.flatten(0, 1))
     forms_QF = torch.cat(forms).flatten(1)
     hh_NTF = (h_NTR.unsqueeze(-1) * h_NTR.unsqueeze(-2)).flatten(-2)
-    own_NTK, cross_NTKM, poison_NTMM = (hh_NTF @ forms_QF.t()).split((K, K * M, M * M), dim=-1)
+    values_NTQ = hh_NTF @ forms_QF.t()
+    squares_NTX, cross_NTK = values_NTQ.split((K + M * M, K * M), dim=-1)
     if M > 1:
         w_NT1M = poison_w_NTM.unsqueeze(-2)
-        ww_NTMM = (w_NT1M.transpose(-1, -2) * w_NT1M).flatten(-2)
-        cross_NTK = (cross_NTKM.unflatten(-1, (K, M)) * w_NT1M).sum(-1)
-        poison_NT1 = (poison_NTMM * ww_NTMM).sum(-1, keepdim=True)
-    else:
-        cross_NTK, poison_NT1 = cross_NTKM, poison_NTMM
-    return (cross_NTK * _inverse_root(own_NTK) * _inverse_root(poison_NT1)).clamp(-1.0, 1.0)
+        ww_NTX = (w_NT1M.transpose(-1, -2) * w_NT1M).flatten(-2)
+        poison_NT1 = (squares_NTX[..., K:] * ww_NTX).sum(-1, keepdim=True)
+        squares_NTX = torch.cat([squares_NTX[..., :K], poison_NT1], dim=-1)
+        cross_NTK = (cross_NTK.unflatten(-1, (K, M)) * w_NT1M).sum(-1)
+    roots_NTX = _inverse_root(squares_NTX)  # of each |y_i|^2, and last of |y_D|^2
+    return (cross_NTK * roots_NTX[..., :K] * roots_NTX[..., K:]).clamp(-1.0, 1.0)
 
 
 def compensated_weights(
@@ -105,9 +106,12 @@ def compensated_weights(
         new_NTK = w_NTK / w_NTK.sum(-1, keepdim=True)
     else:
         assert theta_NTK is not None
-        new_NTK = w_NTK * (1 + theta_NTK)
+        gain_NTK = 1 + theta_NTK
         if config.mode == "constant":
-            new_NTK = new_NTK / config.beta
+            gain_NTK = gain_NTK / config.beta
+        if config.mode == "conserve":  # where every theta is -1, the mass is shared by w
+            gain_NTK = gain_NTK.clamp(min=_TINY)
+        new_NTK = w_NTK * gain_NTK
     if config.mode != "conserve":
         return new_NTK if top_k == K else torch.where(_largest(w_NTK, top_k), new_NTK, w_NTK)
     if top_k == K:
@@ -118,16 +122,9 @@ def compensated_weights(
 
 
 def _conserve(new_NTK: Tensor, w_NTK: Tensor, poison_w_NTM: Tensor) -> Tensor:
-    """Divide by beta, so that the compensated experts hold what they and the masked held.
-
-    Where every theta is -1 nothing is left to divide: the mass is then shared by `w`.
-    """
+    """Divide by beta, so that the compensated experts hold what they and the masked held."""
     mass_NT1 = w_NTK.sum(-1, keepdim=True) + poison_w_NTM.sum(-1, keepdim=True)
-    total_NT1 = new_NTK.sum(-1, keepdim=True)
-    is_empty = total_NT1 <= _TINY * mass_NT1
-    share_NTK = torch.where(is_empty, w_NTK, new_NTK)
-    total_NT1 = torch.where(is_empty, w_NTK.sum(-1, keepdim=True), total_NT1)
-    return share_NTK * (mass_NT1 / total_NT1)
+    return new_NTK * (mass_NT1 / new_NTK.sum(-1, keepdim=True))
 
 
 def _largest(w_NTK: Tensor, top_k: int) -> Tensor:
