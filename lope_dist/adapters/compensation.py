@@ -107,7 +107,7 @@ def compensated_weights(
     else:
         assert theta_NTK is not None
         gain_NTK = 1 + theta_NTK
-        if config.mode == "constant":
+        if config.beta is not None:
             gain_NTK = gain_NTK / config.beta
         if config.mode == "conserve":  # where every theta is -1, the mass is shared by w
             gain_NTK = gain_NTK.clamp(min=_TINY)
