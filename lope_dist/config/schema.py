@@ -35,6 +35,18 @@ class RunConfig(Section):
     """On what."""
 
     @model_validator(mode="after")
+    def _flash_attention_packs_one_row(self) -> RunConfig:
+        rows = self.train.micro_batch
+        if self.model.attention == "flash_attention_2" and self.data.packing and rows > 1:
+            raise ValueError(
+                f"train.micro_batch = {rows} with data.packing and model.attention = "
+                "'flash_attention_2', which keeps packed examples apart only in a batch of one "
+                "row; set train.micro_batch=1 (and a larger data.max_length), "
+                "data.packing=false or model.attention=sdpa"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _stages_train_what_exists(self) -> RunConfig:
         absent: dict[Role, str] = {}
         if self.adapter.num_poison == 0:
