@@ -11,9 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from lope_dist.config.adapter import AdapterConfig
 from lope_dist.config.explain import explain
 from lope_dist.config.schema import RunConfig
-from lope_dist.config.train import paper_stages
+from lope_dist.config.train import default_stages
 from lope_dist.core.errors import LopeError
 
 
@@ -28,8 +29,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             impossible value.
     """
     merged = _read_layers(Path(path), ())
-    _spell_out_stages(merged, overrides)
+    of_stages = [o for o in overrides if o.strip().startswith("train.stages.")]
     for override in overrides:
+        if override not in of_stages:
+            _apply(merged, override)
+    if of_stages:
+        _spell_out_stages(merged)
+    for override in of_stages:
         _apply(merged, override)
     try:
         tree = OmegaConf.to_container(merged, resolve=True)
@@ -72,12 +78,20 @@ def _read_layers(path: Path, parents: tuple[Path, ...]) -> DictConfig:
     return OmegaConf.merge(*layers, tree)
 
 
-def _spell_out_stages(tree: DictConfig, overrides: Sequence[str]) -> None:
-    """Let `train.stages.poison.lr=1e-4` change the paper's stages where a recipe lists none."""
-    touches_stage = any(override.strip().startswith("train.stages.") for override in overrides)
-    if touches_stage and OmegaConf.select(tree, "train.stages") is None:
-        stages = {name: stage.model_dump(mode="json") for name, stage in paper_stages().items()}
-        OmegaConf.update(tree, "train.stages", stages, force_add=True)
+def _spell_out_stages(tree: DictConfig) -> None:
+    """Write the default stages out, so that one key of theirs can be overridden."""
+    if OmegaConf.select(tree, "train.stages") is not None:
+        return
+    numbers = [OmegaConf.select(tree, f"adapter.num_{kind}") for kind in ("normal", "poison")]
+    default = AdapterConfig()
+    stages = default_stages(
+        *(
+            given if isinstance(given, int) else usual
+            for given, usual in zip(numbers, (default.num_normal, default.num_poison), strict=True)
+        )
+    )
+    plain = {name: stage.model_dump(mode="json") for name, stage in stages.items()}
+    OmegaConf.update(tree, "train.stages", plain, force_add=True)
 
 
 def _apply(tree: DictConfig, override: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
 
 from lope_dist.config.adapter import AdapterConfig
 from lope_dist.config.base import Section
@@ -10,7 +12,7 @@ from lope_dist.config.data import DataConfig
 from lope_dist.config.engine import EngineConfig
 from lope_dist.config.model import ModelConfig
 from lope_dist.config.noise import NoiseConfig
-from lope_dist.config.train import TrainConfig
+from lope_dist.config.train import TrainConfig, default_stages
 from lope_dist.core.roles import Role
 
 
@@ -29,10 +31,25 @@ class RunConfig(Section):
     """What is injected."""
     data: DataConfig
     """What it learns from."""
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig
     """How it learns."""
     engine: EngineConfig = EngineConfig()
     """On what."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_stages_fit_the_adapter(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        train = tree.get("train") or {}
+        if not isinstance(train, dict) or "stages" in train:
+            return tree
+        try:
+            adapter = AdapterConfig.model_validate(tree.get("adapter", {}))
+        except ValidationError:
+            adapter = AdapterConfig()  # told when the adapter's own turn comes
+        stages = default_stages(adapter.num_normal, adapter.num_poison)
+        return tree | {"train": train | {"stages": stages}}
 
     @model_validator(mode="after")
     def _flash_attention_packs_one_row(self) -> RunConfig:

@@ -52,12 +52,17 @@ class StageConfig(Section):
         return roles
 
 
-def paper_stages() -> dict[str, StageConfig]:
-    """The paper's two stages (section 3.2)."""
-    return {
-        "poison": StageConfig(noise="hybrid", trainable=(Role.SHARED_A, Role.POISON_B)),
-        "finetune": StageConfig(trainable=(Role.SHARED_A, Role.NORMAL_B, Role.ROUTER)),
-    }
+def default_stages(num_normal: int, num_poison: int) -> dict[str, StageConfig]:
+    """Return the paper's stages (section 3.2) as far as the adapter has what they train.
+
+    Without a poisoning expert Stage II alone is left (LoRA, HydraLoRA).
+    """
+    router = (Role.ROUTER,) if num_normal + num_poison > 1 else ()
+    finetune = StageConfig(trainable=(Role.SHARED_A, Role.NORMAL_B, *router))
+    if num_poison == 0:
+        return {"finetune": finetune}
+    poison = StageConfig(noise="hybrid", trainable=(Role.SHARED_A, Role.POISON_B))
+    return {"poison": poison, "finetune": finetune}
 
 
 class OptimizerConfig(Section):
@@ -80,8 +85,9 @@ class TrainConfig(Section):
     """Rows of one forward pass of one rank."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimizer, fresh in each stage."""
-    stages: dict[str, StageConfig] = Field(default_factory=paper_stages, min_length=1)
-    """Stages by name, in order."""
+    stages: dict[str, StageConfig] = Field(min_length=1)
+    """Stages by name, in order. Default: the paper's two, `poison` and `finetune`; without a
+    poisoning expert `finetune` alone."""
     log_every_steps: int = Field(default=1, ge=1)
     """How often a line goes to `metrics.jsonl`."""
     tensorboard: bool = False

@@ -42,7 +42,7 @@ def evaluate_run(run_dir: Path, request: EvalRequest) -> dict[str, Any]:
     Raises:
         LopeError: unknown tasks or experts, or an adapter that changes nothing.
     """
-    logging.getLogger("lm_eval").setLevel(logging.WARNING)
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = TaskManager(
         include_path=request.include_path, include_defaults=request.include_path is None
     )
@@ -94,6 +94,8 @@ def _record(run_dir: Path, row: Row, model: LopeLM, request: EvalRequest, raw: A
             "version": raw.get("versions", {}).get(task),
         }
     table["rows"] = list(rows.values())
+    members = raw.get("group_subtasks", {})
+    table["groups"] = table.get("groups", {}) | {g: members[g] for g in raw.get("groups", {})}
     table["versions"] = {name: version(name) for name in ("lm_eval", "torch", "transformers")}
     write_json(path, table)
 

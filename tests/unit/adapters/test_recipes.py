@@ -23,6 +23,7 @@ LLAMA2 = RECIPES / "recipes" / "llama2_7b_alpaca.yaml"
         ("recipes/llama2_7b_alpaca", ["adapter.rank=2"], 0.031),
         ("recipes/llama2_7b_alpaca", ["adapter.num_normal=2"], 0.047),
         ("baselines/lora", [], 0.031),
+        ("recipes/llama2_7b_alpaca", ["adapter.num_normal=1", "adapter.num_poison=0"], 0.031),
         ("baselines/lora", ["adapter.rank=2"], 0.016),  # the paper cuts it to 0.015
         ("baselines/hydralora", [], 0.062),
     ],
@@ -88,18 +89,15 @@ def test_baselines_have_one_stage_without_noise_or_poison() -> None:
         assert stages["finetune"].noise == "none"
 
 
-def test_taking_the_experts_away_from_the_papers_stages_is_refused() -> None:
+def test_default_stages_lose_what_the_adapter_has_not() -> None:
+    config = load_config(LLAMA2, ["adapter.num_normal=1", "adapter.num_poison=0"])
+    stages = config.train.stages
+    assert {name: stage.trainable for name, stage in stages.items()} == {
+        "finetune": (Role.SHARED_A, Role.NORMAL_B)
+    }
+    listed = "train.stages={poison: {trainable: [shared_a, poison_b]}}"
     with pytest.raises(LopeError, match=r"train\.stages\.poison names the role 'poison_b'"):
-        load_config(LLAMA2, ["adapter.num_normal=1", "adapter.num_poison=0"])
-    config = load_config(
-        LLAMA2,
-        [
-            "adapter.num_normal=1",
-            "adapter.num_poison=0",
-            "train.stages={finetune: {trainable: [shared_a, normal_b]}}",
-        ],
-    )
-    assert list(config.train.stages) == ["finetune"]
+        load_config(LLAMA2, ["adapter.num_poison=0", listed])
 
 
 def test_one_key_of_a_default_stage_can_be_overridden() -> None:
