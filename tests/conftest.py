@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
+from support.tiny import save_byte_tokenizer, tiny_tree
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the hub is a broken test
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -27,21 +29,6 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data sets at {folder}; set LOPE_DATA")
     return folder
-
-
-def save_byte_tokenizer(folder: Path) -> None:
-    """Write a tokenizer whose tokens are bytes, plus `<eos>` and `<pad>`."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: i for i, token in enumerate([*alphabet, "<eos>", "<pad>"])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>"
-    ).save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
@@ -86,16 +73,16 @@ def alpaca_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def tiny_config(tiny_llama: Path, alpaca_file: Path, tmp_path: Path):
-    """Return a maker of run configurations on the tiny model, in float32 NF4."""
+@pytest.fixture(scope="session")
+def config_in(tiny_llama: Path, alpaca_file: Path):
+    """Return a maker of run configurations on the tiny model, in float32 NF4, in a folder."""
 
-    def make(**changes):
+    def make(output: Path, **changes):
         from omegaconf import OmegaConf
 
         from lope_dist.config.load import validate_config
 
-        tree = OmegaConf.create(tiny_tree(tiny_llama, alpaca_file, tmp_path / "run"))
+        tree = OmegaConf.create(tiny_tree(tiny_llama, alpaca_file, output))
         for key, value in changes.items():
             OmegaConf.update(tree, key.replace("__", "."), value)
         return validate_config(OmegaConf.to_container(tree), "test")
@@ -103,25 +90,7 @@ def tiny_config(tiny_llama: Path, alpaca_file: Path, tmp_path: Path):
     return make
 
 
-def tiny_tree(model: Path, data: Path, output: Path) -> dict:
-    """Return the configuration tree that the tests train with."""
-    return {
-        "output_dir": str(output),
-        "model": {"name_or_path": str(model), "dtype": "float32"},
-        "adapter": {"rank": 4, "dropout": 0.1},
-        "data": {"path": str(data), "max_length": 256},
-        "train": {
-            "global_batch": 8,
-            "micro_batch": 2,
-            "stages": {
-                "poison": {"noise": "hybrid", "trainable": ["shared_a", "poison_b"], "lr": 0.01},
-                "finetune": {
-                    "trainable": ["shared_a", "normal_b", "router"],
-                    "lr": 0.01,
-                    "weight_decay": 0.01,
-                    "groups": {"router": {"lr": 0.003, "weight_decay": 0.0}},
-                },
-            },
-        },
-        "engine": {"kind": "local", "timeout_s": 60},
-    }
+@pytest.fixture
+def tiny_config(config_in, tmp_path: Path):
+    """Return a maker of run configurations in this test's own folder."""
+    return partial(config_in, tmp_path / "run")

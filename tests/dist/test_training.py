@@ -1,0 +1,133 @@
+"""ZeRO-2 and ZeRO-3 on several ranks against the local engine, both stages, real processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from support.launching import run_ranks, succeed
+from support.tiny import tiny_tree
+
+pytestmark = pytest.mark.dist
+
+ENGINES = {
+    "local": (1, {"kind": "local"}),
+    "zero2_x2": (2, {"kind": "deepspeed", "zero_stage": 2, "timeout_s": 60}),
+    "zero3_x2": (2, {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}),
+    "zero3_x3": (3, {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}),
+}
+DISTRIBUTED = [name for name in ENGINES if name != "local"]
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_llama: Path, alpaca_file: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Train the same configuration with each engine, one launch each."""
+    folder = tmp_path_factory.mktemp("runs")
+    finished = {}
+    for name, (num_ranks, engine) in ENGINES.items():
+        tree = tiny_tree(tiny_llama, alpaca_file, folder / name) | {"engine": engine}
+        recipe = folder / f"{name}.yaml"
+        recipe.write_text(yaml.safe_dump(tree, sort_keys=False))
+        arguments = ["launch/train.py", "--config", str(recipe)]
+        succeed(run_ranks(arguments, num_ranks, folder=folder))
+        finished[name] = folder / name
+    return finished
+
+
+def _metrics(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def _adapter(run: Path, stage: str) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / stage / "adapter.safetensors")
+
+
+@pytest.mark.parametrize("name", DISTRIBUTED)
+def test_losses_equal_the_local_engines(runs: dict[str, Path], name: str) -> None:
+    """With dropout, both kinds of noise, packing, a partial last batch and clipping on."""
+    expected, found = _metrics(runs["local"]), _metrics(runs[name])
+    assert len(expected) == len(found) == 22
+    for ours, theirs in zip(found, expected, strict=True):
+        for key in ("stage", "step", "tokens", "target_tokens", "lr"):
+            assert ours[key] == theirs[key]
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTED)
+@pytest.mark.parametrize("stage", ["1-poison", "2-finetune"])
+def test_adapters_equal_the_local_engines(runs: dict[str, Path], name: str, stage: str) -> None:
+    expected, found = _adapter(runs["local"], stage), _adapter(runs[name], stage)
+    assert expected.keys() == found.keys()
+    for key, value in found.items():
+        assert value.shape == expected[key].shape
+        torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", list(ENGINES))
+def test_each_stage_moves_its_own_roles_and_no_other_by_a_bit(
+    runs: dict[str, Path], name: str
+) -> None:
+    first, second = _adapter(runs[name], "1-poison"), _adapter(runs[name], "2-finetune")
+    seen = set()
+    for key, before in first.items():
+        after = second[key]
+        part = key.split(".lope.")[1]
+        seen.add(part)
+        if part.startswith("B.normal"):
+            assert not before.any()
+            assert after.any()
+        elif part.startswith("B.poison"):
+            assert before.any()
+            assert torch.equal(after, before)
+        else:
+            assert not torch.equal(after, before)
+    assert seen == {"A", "router", "B.normal_0", "B.normal_1", "B.normal_2", "B.poison_0"}
+    routers = [key for key in first if key.endswith("router")]
+    untouched = _adapter(runs["local"], "1-poison")
+    assert all(torch.equal(first[key], untouched[key]) for key in routers)
+
+
+def test_a_taken_folder_is_refused_by_every_rank(runs: dict[str, Path], tmp_path: Path) -> None:
+    recipe = runs["zero3_x2"].with_suffix(".yaml")
+    ended = run_ranks(["launch/train.py", "--config", str(recipe)], 2, folder=tmp_path)
+    assert [rank.status for rank in ended] == [2, 2]
+    assert "holds a run already; add --resume" in ended[0].output
+    assert "Traceback" not in ended[0].output + ended[1].output
+
+
+def test_resume_after_the_first_stage_ends_in_the_same_adapter(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """On another number of ranks, and from ZeRO-3 to ZeRO-2."""
+    run = tmp_path / "run"
+    shutil.copytree(runs["zero3_x2"], run)
+    shutil.rmtree(run / "checkpoints" / "2-finetune")
+    (run / "metrics.jsonl").unlink()
+    recipe = runs["zero3_x2"].with_suffix(".yaml")
+    overrides = [f"output_dir={run}", "engine.zero_stage=2"]
+    arguments = ["launch/train.py", "--config", str(recipe), "--resume", *overrides]
+    succeed(run_ranks(arguments, 3, folder=tmp_path))
+    assert {line["stage"] for line in _metrics(run)} == {"finetune"}
+    expected, found = _adapter(runs["zero3_x2"], "2-finetune"), _adapter(run, "2-finetune")
+    for key, value in found.items():
+        torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-4)
+
+
+def test_a_loss_that_is_no_number_stops_all_ranks_with_its_cause(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe = runs["zero3_x2"].with_suffix(".yaml")
+    run = tmp_path / "run"
+    arguments = ["tests/dist/workers/nan_on_rank_1.py", str(recipe), str(run)]
+    ended = run_ranks(arguments, 2, folder=tmp_path)
+    assert [rank.status for rank in ended] == [2, 2]
+    assert "Step 3, rank 1: the loss is nan; examples [" in ended[1].output
+    assert "Step 3: the loss is not finite on rank 1" in ended[0].output
+    assert not (run / "checkpoints").exists()
+    assert len(_metrics(run)) == 3

@@ -1,0 +1,92 @@
+"""The demo's own commands on the real pretrained model, a few steps of each stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+
+pytestmark = [pytest.mark.dist, pytest.mark.model, pytest.mark.timeout(500)]
+
+
+def _run(command: list[str], folder: Path, repository: Path) -> str:
+    environment = os.environ | {
+        "LOPE_DEMO_DATA": str(folder / "data"),
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "TORCH_EXTENSIONS_DIR": str(folder / "torch_extensions"),
+    }
+    done = subprocess.run(
+        command,
+        cwd=repository,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """Corpus, `deepspeed` on two ranks, scores and report."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    _run([sys.executable, "-m", "lope_dist.demo", str(folder / "data")], folder, repository)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    overrides = [
+        f"output_dir={folder / 'run'}",
+        f"data.path={folder / 'data' / 'train.jsonl'}",
+        "train.global_batch=4",
+        "train.stages.poison.max_steps=2",
+        "train.stages.finetune.max_steps=2",
+    ]
+    launcher = ["deepspeed", "--num_gpus", "2", "--master_port", str(port), "--no_local_rank"]
+    recipe = ["launch/train.py", "--config", "configs/recipes/quickstart.yaml"]
+    _run([str(BIN / launcher[0]), *launcher[1:], *recipe, *overrides], folder, repository)
+    scores = ["--tasks", "lope_demo", "--experts", "none,masked_plain,masked,all", "--limit", "2"]
+    where = ["--include-path", "eval/tasks/demo"]
+    _run([str(BIN / "lope"), "eval", str(folder / "run"), *scores, *where], folder, repository)
+    _run([str(BIN / "lope"), "report", str(folder / "run")], folder, repository)
+    return folder / "run"
+
+
+def test_both_stages_left_a_whole_checkpoint(run: Path) -> None:
+    assert json.loads((run / "state.json").read_text())["status"] == "finished"
+    for name in ("1-poison", "2-finetune"):
+        described = json.loads((run / "checkpoints" / name / "adapter.json").read_text())
+        # 30 layers, q and v: A, router, three normal experts, one poisoning expert
+        assert len(described["tensors"]) == 30 * 2 * 6
+        assert described["tensors"]["model.layers.0.self_attn.v_proj.lope.B.poison_0"]["norm"] > 0
+    sizes = [f.stat().st_size for f in run.rglob("*.safetensors")]
+    assert max(sizes) < 10_000_000  # adapters only: the frozen base is never written
+
+
+def test_scores_have_four_rows_with_standard_errors(run: Path) -> None:
+    rows = json.loads((run / "results.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == [
+        "base",
+        "lope_masked_plain",
+        "lope_masked",
+        "lope_unmasked",
+    ]
+    for row in rows:
+        group = row["tasks"]["lope_demo"]
+        assert 0 <= group["acc"] <= 1
+        assert group["acc_stderr"] > 0
+        assert len(row["adapter_sha256"]) == 64
+
+
+def test_report_and_plots_are_there(run: Path) -> None:
+    page = (run / "report.html").read_text()
+    assert "lope_masked" in page
+    assert {p.name for p in (run / "plots").glob("*.png")} >= {"loss.png", "router.png"}
