@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,5 +25,6 @@ def summed_cross_entropy(logits: Tensor, labels: Tensor, shift: bool) -> Tensor:
     is_target = labels != IGNORE
     selected = logits[is_target].float()
     if selected.shape[0] == 0:
-        return logits.sum().float() * 0.0  # a graph with zero gradients
+        # A graph with zero gradients; a sum in float16 would overflow to infinity.
+        return logits.sum(dtype=torch.float32) * 0.0
     return F.cross_entropy(selected, labels[is_target], reduction="sum")
