@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -69,10 +70,13 @@ def save_checkpoint(
     One rank calls this.
 
     Raises:
-        LopeError: a tensor is absent, of a wrong shape, not finite or zero.
+        LopeError: a tensor is absent, of a wrong shape, not finite or zero; the disk is full;
+            or a whole checkpoint of this stage is there already.
     """
     tensors = _checked(weights, roles, trained, shapes)
     final = run_dir / "checkpoints" / f"{index}-{stage}"
+    if _is_whole(final):
+        raise LopeError(f"The checkpoint {final} exists already; it was left as it is.")
     staging = final.with_name(f".{final.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -89,12 +93,13 @@ def save_checkpoint(
         write_json(staging / DESCRIPTION, description)
         write_json(staging / STATE, state)
         write_atomic(staging / CONFIG, dump_config(config))
+        shutil.rmtree(final, ignore_errors=True)  # the rest of one that was not whole
         staging.rename(final)
         _sync(final.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise LopeError(
-            f"The checkpoint {final} could not be written ({error.strerror}); earlier ones are "
+            f"The checkpoint {final} could not be written ({error}); earlier ones are "
             "untouched. Free disk space and run again with --resume."
         ) from None
     return Checkpoint(final, index, stage)
@@ -105,9 +110,13 @@ def last_checkpoint(run_dir: Path) -> Checkpoint | None:
     whole = []
     for folder in (run_dir / "checkpoints").glob("[0-9]*-*"):
         index, _, stage = folder.name.partition("-")
-        if index.isdigit() and all((folder / f).is_file() for f in (WEIGHTS, DESCRIPTION, STATE)):
+        if index.isdigit() and _is_whole(folder):
             whole.append(Checkpoint(folder, int(index), stage))
     return max(whole, key=lambda c: c.index, default=None)
+
+
+def _is_whole(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in (WEIGHTS, DESCRIPTION, STATE))
 
 
 def load_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
