@@ -20,23 +20,36 @@ def open_run_folder(config: RunConfig, resume: bool) -> Checkpoint | None:
     """Claim the run's folder; return the checkpoint to go on from, if any.
 
     Raises:
-        LopeError: a folder that holds a run already and no ``resume``; or a resume whose
-            configuration would change the result, with each difference.
+        LopeError: a folder that cannot be written, or holds a run already and no ``resume``;
+            or a resume whose configuration would change the result, with each difference.
     """
     folder = Path(config.output_dir)
     recorded = folder / CONFIG
     if not recorded.exists():
         if folder.exists() and any(folder.glob("checkpoints/*")):
             raise LopeError(f"{folder} holds checkpoints but no {CONFIG}: it is not a run of ours.")
-        write_atomic(recorded, dump_config(config))
+        try:
+            write_atomic(recorded, dump_config(config))
+        except OSError as error:
+            raise LopeError(f"output_dir: {folder} cannot be written ({error.strerror}).") from None
         return None
     if not resume:
         raise LopeError(
             f"{folder} holds a run already; add --resume to continue it, or set output_dir "
             "to another folder."
         )
-    _refuse_changes(yaml.safe_load(recorded.read_text()), config, folder)
+    _refuse_changes(_read(recorded), config, folder)
     return last_checkpoint(folder)
+
+
+def _read(recorded: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(recorded.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        tree = None
+    if not isinstance(tree, dict):
+        raise LopeError(f"{recorded} is not the configuration of a run; restore it from a copy.")
+    return tree
 
 
 def _refuse_changes(before: dict[str, Any], config: RunConfig, folder: Path) -> None:
