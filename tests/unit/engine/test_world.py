@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from lope_dist.config.engine import EngineConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.engine.world import World, start_world
+
+LOCAL = EngineConfig(kind="local")
+_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.fixture(autouse=True)
+def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in _LAUNCHER:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_local_engine_needs_no_launcher_and_no_process_group() -> None:
+    world = start_world(LOCAL)
+    assert (world.rank, world.size, world.is_main) == (0, 1, True)
+    assert not torch.distributed.is_initialized()
+    assert world.sum([1.5, float("nan")])[0] == 1.5
+    assert world.max([2]) == [2.0]
+    world.barrier()
+    world.close()
+
+
+def test_local_engine_under_several_ranks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(LopeError, match="launcher started 2; use engine.kind=deepspeed"):
+        start_world(LOCAL)
+
+
+def test_only_the_first_rank_is_main() -> None:
+    assert not World(1, 2, torch.device("cpu")).is_main
+
+
+def test_a_deepspeed_world_of_one_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in _LAUNCHER:  # so that what start_world sets is undone afterwards
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    num_threads = torch.get_num_threads()
+    world = start_world(EngineConfig(kind="deepspeed", timeout_s=30))
+    try:
+        assert (world.rank, world.size) == (0, 1)
+        assert torch.distributed.is_initialized()
+        assert world.sum([3.0]) == [3.0]
+    finally:
+        world.close()
+        torch.set_num_threads(num_threads)
+    assert not torch.distributed.is_initialized()
