@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test check clean setup
+.PHONY: run test check docs clean setup
 
 run: $(READY)
 	$(BIN)/python launch/quickstart.py
@@ -23,6 +23,9 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 	$(BIN)/codespell lope_dist launch eval configs tests bench docs *.md
+
+docs: $(READY)
+	$(BIN)/python -m lope_dist.config.reference > docs/configuration.md
 
 setup: $(READY)
 

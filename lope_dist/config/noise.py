@@ -31,6 +31,13 @@ class TextNoiseConfig(Section):
     """Which parts of an example may be corrupted."""
 
 
+class DataNoiseConfig(TextNoiseConfig):
+    """Noise that stands for the data set's own: none unless a `rate` is given."""
+
+    rate: float = Field(default=0.0, ge=0, le=1)
+    """Share of the units that are corrupted; 0 leaves the data as published."""
+
+
 class EmbeddingNoiseConfig(Section):
     """Continuous noise `E' = E + alpha N M`, N ~ U(-1, 1), M the attention mask (section 3.2)."""
 
@@ -47,6 +54,6 @@ class NoiseConfig(Section):
     """Discrete part of HyNoIse, injected in the stages whose `noise` is `text` or `hybrid`."""
     embedding: EmbeddingNoiseConfig = EmbeddingNoiseConfig()
     """Continuous part, in the stages whose `noise` is `embedding` or `hybrid`."""
-    data: TextNoiseConfig = TextNoiseConfig(rate=0.0)
+    data: DataNoiseConfig = DataNoiseConfig()
     """Noise that stands for the data set's own (the paper's *Nois* sets): the same in every
     stage and epoch, under whatever a stage injects."""
