@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from lope_dist.core.errors import LopeError
-from lope_dist.core.runlog import append_line
+from lope_dist.core.files import write_atomic
+from lope_dist.core.runlog import append_line, read_lines
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -67,6 +70,14 @@ class MetricsLog:
         self._writer.add_scalar("tokens_per_s", rate, step)
         for role, lr in values["lr"].items():
             self._writer.add_scalar(f"lr/{role}", lr, step)
+
+
+def keep_stages(run_dir: Path, done: Collection[str]) -> None:
+    """Drop the lines of a stage that was interrupted: a resume trains it from its start."""
+    path = run_dir / METRICS_FILE
+    if path.exists():
+        kept = [json.dumps(line) + "\n" for line in read_lines(path) if line["stage"] in done]
+        write_atomic(path, "".join(kept))
 
 
 def _tensorboard_writer(run_dir: Path, stage: str) -> Any:

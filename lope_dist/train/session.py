@@ -29,7 +29,7 @@ from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.placement import Placement, Replicated
 from lope_dist.train.checkpoint import Checkpoint, load_weights, save_checkpoint
 from lope_dist.train.loop import run_stage
-from lope_dist.train.metrics import MetricsLog
+from lope_dist.train.metrics import MetricsLog, keep_stages
 from lope_dist.train.preflight import Plan, adapt, preflight
 from lope_dist.train.run_folder import open_run_folder
 
@@ -69,6 +69,8 @@ def train(config: RunConfig, *, resume: bool = False) -> Path:
     done = _on_main(world, lambda: open_run_folder(config, resume))
     session = _load(config, world, source, plan)
     start = _restore(session, done, resume)
+    if world.is_main:
+        keep_stages(session.run_dir, list(config.train.stages)[:start])
     for index, (name, stage) in enumerate(config.train.stages.items(), start=1):
         if index > start:
             _train_stage(session, index, name, stage)
