@@ -58,11 +58,7 @@ class StageLoader:
     ) -> None:
         assert 0 <= rank < world_size
         assert not is_encoder_decoder or decoder_start_token_id is not None
-        if is_encoder_decoder and data.packing:
-            raise LopeError(
-                "data.packing = true with an encoder-decoder model: its encoder cannot keep "
-                "packed examples apart; set data.packing=false."
-            )
+        check_packing(data, is_encoder_decoder)
         check_operations(noise)
         self._source, self._tokenizer = source, tokenizer
         self._data, self._noise, self._seed = data, noise, seed
@@ -172,6 +168,19 @@ class StageLoader:
         if tokenized.was_cut:
             self._cut.add(index)
         return tokenized
+
+
+def check_packing(data: DataConfig, is_encoder_decoder: bool) -> None:
+    """Refuse packed rows where the model cannot keep the examples in them apart.
+
+    Raises:
+        LopeError: packing with an encoder-decoder model.
+    """
+    if is_encoder_decoder and data.packing:
+        raise LopeError(
+            "data.packing = true with an encoder-decoder model: its encoder cannot keep "
+            "packed examples apart; set data.packing=false."
+        )
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.inject import inject
 from lope_dist.config.schema import RunConfig
+from lope_dist.corpus.loader import check_packing
 from lope_dist.model.build import architecture, build_meta_model
 from lope_dist.model.families import Family, family_of
 from lope_dist.noise.mix import check_operations
@@ -32,6 +33,7 @@ def preflight(config: RunConfig) -> Plan:
     check_operations(config.noise)
     arch = architecture(config.model)
     family = family_of(arch.model_type, config.adapter.targets, arch.is_encoder_decoder)
+    check_packing(config.data, arch.is_encoder_decoder)
     model = build_meta_model(config.model, arch)
     adapt(model, config, family)
     return Plan(model, family)

@@ -1,0 +1,55 @@
+"""Both stages on a tiny T5: no shift of labels, noise on the encoder's input alone."""
+
+import shutil
+
+import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import read_json
+from lope_dist.train.session import train
+
+
+@pytest.fixture(scope="module")
+def tiny_t5(tiny_llama, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny_t5")
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=258,
+        d_model=64,
+        d_kv=16,
+        d_ff=128,
+        num_layers=1,
+        num_heads=4,
+        decoder_start_token_id=257,
+        pad_token_id=257,
+        eos_token_id=256,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_llama / name, folder)
+    return str(folder)
+
+
+def test_both_stages_train_an_encoder_decoder(tiny_config, tiny_t5, losses) -> None:
+    changes = {
+        "model__name_or_path": tiny_t5,
+        "data__packing": False,
+        "data__max_length": 512,
+        "train__stages__poison__max_steps": 2,
+        "train__stages__finetune__max_steps": 8,
+    }
+    folder = train(tiny_config(**changes))
+    values = losses(folder)
+    assert len(values) == 10
+    assert values[-1] < values[0]
+    layers = read_json(folder / "router.json")["finetune"]
+    assert any("EncDecAttention" in name for name in layers)
+    assert any(name.startswith("encoder.") for name in layers)
+
+
+def test_packing_is_refused_before_the_folder_is_claimed(tiny_config, tiny_t5, tmp_path) -> None:
+    with pytest.raises(LopeError, match=r"data\.packing"):
+        train(tiny_config(model__name_or_path=tiny_t5))
+    assert not (tmp_path / "run").exists()
