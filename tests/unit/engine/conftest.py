@@ -17,7 +17,7 @@ class Toy(nn.Module):
         for name in ROLES:
             self.register_parameter(name, nn.Parameter(torch.zeros(1)))
 
-    def forward(self, x, use_cache=True):
+    def forward(self, x, use_cache=True):  # noqa: D102
         assert not use_cache
         return sum(self.parameters()) * x
 

@@ -27,7 +27,7 @@ def test_local_engine_needs_no_launcher_and_no_process_group() -> None:
 
 def test_local_engine_under_several_ranks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(LopeError, match="launcher started 2; use engine.kind=deepspeed"):
+    with pytest.raises(LopeError, match=r"launcher started 2; use engine\.kind=deepspeed"):
         start_world(LOCAL)
 
 

@@ -1,0 +1,49 @@
+"""One trained run that many tests look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from lope_dist.config.schema import RunConfig
+from lope_dist.core.runlog import read_lines
+from lope_dist.train import session
+
+
+@dataclass
+class TrainedRun:
+    """A run folder with both stages done; tests must not write into it."""
+
+    folder: Path
+    config: RunConfig
+    embedding_noise: list[object] = field(default_factory=list)
+    """`context.embedding_noise` as each stage began."""
+
+
+def losses_of(folder: Path) -> list[float]:
+    """Return the losses of all steps, as logged."""
+    return [line["loss"] for line in read_lines(folder / "metrics.jsonl")]
+
+
+@pytest.fixture(scope="session")
+def losses():
+    """Return a function: run folder -> its losses."""
+    return losses_of
+
+
+@pytest.fixture(scope="session")
+def trained(config_in, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """Both stages on the tiny model, NF4 in float32, local engine."""
+    run = TrainedRun(Path(), config_in(tmp_path_factory.mktemp("trained") / "run"))
+    original = session.run_stage
+
+    def spy(stage, loader, engine, context, *args, **kwargs):
+        run.embedding_noise.append(context.embedding_noise)
+        original(stage, loader, engine, context, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "run_stage", spy)
+        run.folder = session.train(run.config)
+    return run

@@ -1,0 +1,173 @@
+"""What a run's losses and weights may depend on, and how a run ends that cannot go on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import read_json, read_lines
+from lope_dist.engine.local import LocalEngine
+from lope_dist.train import loop, session
+from lope_dist.train.session import train
+
+SHORT = {"train__stages__poison__max_steps": 3, "train__stages__finetune__max_steps": 3}
+
+
+def adapter(folder: Path, checkpoint: str = "2-finetune") -> dict[str, torch.Tensor]:
+    return load_file(folder / "checkpoints" / checkpoint / "adapter.safetensors")
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert set(first) == set(second)
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+@pytest.fixture(scope="module")
+def short(config_in, tmp_path_factory):
+    """Three steps a stage."""
+    return train(config_in(tmp_path_factory.mktemp("short") / "run", **SHORT))
+
+
+def test_the_same_configuration_gives_the_same_run(tiny_config, short, losses) -> None:
+    again = train(tiny_config(**SHORT))
+    assert losses(again) == losses(short)
+    assert_same(adapter(again), adapter(short))
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "packing"), [(1, True), (3, True), (1, False), (3, False), (8, False)]
+)
+def test_how_a_batch_is_split_changes_no_loss(
+    tiny_config, short, losses, micro_batch: int, packing: bool
+) -> None:
+    folder = train(tiny_config(train__micro_batch=micro_batch, data__packing=packing, **SHORT))
+    assert losses(folder) == pytest.approx(losses(short), rel=1e-5)
+
+
+def test_the_seed_changes_the_run(tiny_config, short, losses) -> None:
+    assert losses(train(tiny_config(seed=1, **SHORT)))[0] != losses(short)[0]
+
+
+def test_an_evaluation_between_steps_changes_nothing(
+    tiny_config, short, losses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, outputs = LocalEngine.step, []
+
+    def step(engine: LocalEngine, lr_factor: float) -> float:
+        norm = original(engine, lr_factor)
+        model, context = engine._model, engine._model.lope_context
+        before = context.experts, context.collect_router
+        model.eval()
+        with torch.no_grad():
+            for experts in ("masked", "none", "all"):
+                context.experts, context.collect_router = experts, False
+                ids = torch.arange(40).view(2, 20) + len(outputs)
+                outputs.append(model(input_ids=ids).logits)
+        context.experts, context.collect_router = before
+        model.train()
+        return norm
+
+    monkeypatch.setattr(LocalEngine, "step", step)
+    folder = train(tiny_config(**SHORT))
+    assert len(outputs) == 18
+    assert losses(folder) == losses(short)
+    assert_same(adapter(folder), adapter(short))
+    assert read_json(folder / "router.json") == read_json(short / "router.json")
+
+
+class Killed(BaseException):
+    """The process dies."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:
+    original = session.MetricsLog.step
+
+    def log(self, at, *args):
+        if (self._stage, at) == (stage, step):
+            raise Killed
+        original(self, at, *args)
+
+    monkeypatch.setattr(session.MetricsLog, "step", log)
+
+
+@pytest.mark.parametrize(("stage", "step"), [("poison", 1), ("finetune", 2)])
+def test_a_run_killed_and_resumed_equals_one_that_was_not(
+    tiny_config, short, losses, stage: str, step: int
+) -> None:
+    config = tiny_config(**SHORT)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, stage, step)
+        with pytest.raises(Killed):
+            train(config)
+    folder = train(config, resume=True)
+    assert_same(adapter(folder, "1-poison"), adapter(short, "1-poison"))
+    assert_same(adapter(folder), adapter(short))
+    lines = [(line["stage"], line["step"]) for line in read_lines(folder / "metrics.jsonl")]
+    assert lines == [(name, i) for name in ("poison", "finetune") for i in range(3)]
+    assert losses(folder) == losses(short)
+    assert read_json(folder / "router.json") == read_json(short / "router.json")
+    assert read_json(folder / "state.json") == {"status": "finished"}
+
+
+def test_a_resumed_run_that_was_finished_trains_nothing(
+    tiny_config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(**SHORT)
+    folder = train(config)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    monkeypatch.setattr(session, "_train_stage", None)
+    train(config, resume=True)
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_its_step(
+    tiny_config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls, ids = loop.summed_cross_entropy, [], []
+
+    def sometimes_nan(*args):
+        calls.append(0)
+        loss = original(*args)
+        return loss * float("nan") if len(calls) == 3 else loss
+
+    original_micro = loop._micro_step
+
+    def micro(engine, context, batch, *args):
+        ids.append(list(batch.example_ids))
+        return original_micro(engine, context, batch, *args)
+
+    steps = []
+    monkeypatch.setattr(LocalEngine, "step", lambda engine, f: steps.append(f) or 1.0)
+    monkeypatch.setattr(loop, "summed_cross_entropy", sometimes_nan)
+    monkeypatch.setattr(loop, "_micro_step", micro)
+    config = tiny_config(data__packing=False, **SHORT)  # 4 micro-batches of 2 examples a step
+    with pytest.raises(LopeError) as caught:
+        train(config)
+    assert f"Step 0, rank 0: the loss is nan; examples {ids[2]}." in str(caught.value)
+    assert len(ids[2]) == 2
+    assert steps == []
+    assert not (Path(config.output_dir) / "checkpoints").exists()
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(
+    tiny_config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LocalEngine, "step", lambda engine, factor: float("inf"))
+    config = tiny_config(**SHORT)
+    with pytest.raises(LopeError, match=r"Step 0: the gradient's norm is inf; examples \["):
+        train(config)
+    assert not (Path(config.output_dir) / "checkpoints").exists()
+
+
+def test_a_step_without_any_target_is_told(tiny_config) -> None:
+    with pytest.raises(LopeError, match=r"Step 0 has no token to learn from.*data\.max_length"):
+        train(tiny_config(data__max_length=8, **SHORT))
+
+
+def test_what_is_wrong_is_found_before_the_folder_is_claimed(tiny_config) -> None:
+    config = tiny_config(adapter__targets=["q_prj"])
+    with pytest.raises(LopeError, match=r"'q_prj' matches no linear layer.*Did you mean 'q_proj'"):
+        train(config)
+    assert not Path(config.output_dir).exists()
