@@ -1,0 +1,141 @@
+"""What README says can be typed, opened and counted as it says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from lope_dist.cli import app
+from lope_dist.config.adapter import AdapterConfig
+from lope_dist.config.load import load_config
+from lope_dist.evaluate.rows import rows_for
+from lope_dist.train.params import count_run
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    words
+    for language, block in BLOCKS
+    if language == "sh"
+    for line in block.replace("\\\n", " ").splitlines()
+    for part in line.split("&&")
+    if (words := shlex.split(part, comments=True))
+]
+NAMED_PATHS = sorted(
+    set(
+        re.findall(r"(?<![\w/.-])(?:configs|launch|eval|docs|lope_dist|tests|bench)/[\w./-]*", TEXT)
+    )
+)
+TABLE = re.findall(r"^\| `(configs/[^`]+)` \|(.*)\|$", TEXT, re.MULTILINE)
+VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def of(*starts: str) -> list[list[str]]:
+    """Return README's commands that start with one of these words."""
+    found = [command for command in COMMANDS if command[0] in starts]
+    assert found
+    return found
+
+
+def spelt(command: list[str]) -> str:
+    return " ".join(command)
+
+
+def test_commands_of_every_kind_are_checked() -> None:
+    kinds = {"make", "lope", "deepspeed", "torchrun", "python", "python3", "pip", "."}
+    assert {command[0] for command in COMMANDS} == kinds
+
+
+@pytest.mark.parametrize("command", of("lope"), ids=spelt)
+def test_lope_commands_are_understood(command: list[str]) -> None:
+    verb, *arguments = command[1:]
+    assert verb in VERBS
+    # Everything of a call but the call: unknown options and missing values raise here.
+    params = VERBS[verb].make_context(verb, arguments).params
+    if "config" in params:
+        load_config(ROOT / params["config"], params["overrides"] or ())
+    if "experts" in params:
+        assert rows_for(params["experts"].split(","), AdapterConfig())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_and_stands_in_the_readme(verb: str) -> None:
+    result = CliRunner().invoke(app, [verb, "--help"])
+    assert result.exit_code == 0
+    assert f"lope {verb}" in TEXT
+
+
+@pytest.mark.parametrize("command", of("deepspeed", "torchrun"), ids=spelt)
+def test_launched_scripts_take_the_arguments(command: list[str]) -> None:
+    (script,) = (word for word in command if word.endswith(".py"))
+    arguments = command[command.index(script) + 1 :]
+    usage = subprocess.run(
+        [sys.executable, ROOT / script, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    options = [word for word in arguments if word.startswith("--")]
+    assert set(options) <= set(re.findall(r"--[\w-]+", usage))
+    recipe = arguments[arguments.index("--config") + 1]
+    load_config(ROOT / recipe, [word for word in arguments if "=" in word])
+
+
+@pytest.mark.parametrize("command", of("make"), ids=spelt)
+def test_make_targets_and_variables_exist(command: list[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for word in command[1:]:
+        name, equals, _ = word.partition("=")
+        assert re.search(rf"^{name} *{r'[?]=' if equals else ':'}", makefile, re.MULTILINE), word
+
+
+def test_extras_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    installed = re.findall(r"pip install -e '\.\[([\w,]+)\]'", TEXT)
+    named = re.findall(r"^\| `(\w+)` \|.*\|$", TEXT.split("| extra |")[1], re.MULTILINE)[:3]
+    extras = set(project["optional-dependencies"])
+    assert installed
+    assert extras == set(named)
+    assert set(",".join(installed).split(",")) <= extras
+
+
+@pytest.mark.parametrize("path", NAMED_PATHS)
+def test_named_paths_exist(path: str) -> None:
+    assert (ROOT / path.rstrip(".")).exists()
+
+
+def test_linked_files_exist() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_table_of_recipes_is_complete() -> None:
+    files = {
+        f"configs/{folder}/{path.name}"
+        for folder in ("recipes", "baselines")
+        for path in (ROOT / "configs" / folder).glob("*.yaml")
+    }
+    assert {path for path, _ in TABLE} == files
+
+
+@pytest.mark.parametrize(
+    ("path", "cells"), [row for row in TABLE if "quickstart" not in row[0]], ids=lambda c: c[:30]
+)
+def test_table_of_recipes_is_what_params_counts(path: str, cells: str) -> None:
+    _, parameters, layers, inference, adapter = (cell.strip() for cell in cells.split("|"))
+    counts = count_run(load_config(ROOT / path))
+    assert parameters == f"{counts['model_parameters'] / 1e9:.2f} B"
+    assert layers == str(counts["adapted_layers"])
+    assert inference == f"{counts['percent_inference']:.3f}"
+    assert adapter == f"{counts['percent_with_router_and_poison']:.3f}"
