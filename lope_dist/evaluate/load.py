@@ -9,9 +9,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lope_dist.adapters.context import AdapterContext
+from lope_dist.adapters.lope import model_roles
 from lope_dist.config.load import load_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.core.roles import Role
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
 from lope_dist.model.placement import Replicated
@@ -36,9 +38,7 @@ def load_run(run_dir: Path) -> LoadedRun:
     Raises:
         LopeError: not a run folder, no whole checkpoint, or an adapter that does not fit.
     """
-    if not (run_dir / CONFIG).is_file():
-        raise LopeError(f"'{run_dir}' is not a run: it holds no {CONFIG}.")
-    config = load_config(run_dir / CONFIG)
+    config = load_run_config(run_dir)
     checkpoint = last_checkpoint(run_dir)
     if checkpoint is None:
         raise LopeError(f"'{run_dir}' holds no whole checkpoint; let a stage end first.")
@@ -54,17 +54,34 @@ def load_run(run_dir: Path) -> LoadedRun:
     return LoadedRun(config, checkpoint, model, load_tokenizer(config.model), context)
 
 
+def load_run_config(run_dir: Path) -> RunConfig:
+    """Read the configuration that a run was trained with.
+
+    Raises:
+        LopeError: not a run folder.
+    """
+    if not (run_dir / CONFIG).is_file():
+        raise LopeError(f"'{run_dir}' is not a run: it holds no {CONFIG}.")
+    return load_config(run_dir / CONFIG)
+
+
 def install_weights(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> None:
     """Copy adapter weights into the model.
 
     Raises:
-        LopeError: a name that the model lacks or has in another shape.
+        LopeError: a name that either lacks, or a tensor of another shape.
     """
-    parameters = dict(model.named_parameters())
-    for name, tensor in weights.items():
-        if name not in parameters or parameters[name].shape != tensor.shape:
+    parameters = {
+        name: model.get_parameter(name)
+        for name, role in model_roles(model).items()
+        if role != Role.BASE
+    }
+    for name in sorted({*parameters, *weights}):
+        held, saved = (tensors.get(name) for tensors in (parameters, weights))
+        if held is None or saved is None or held.shape != saved.shape:
+            has, wants = ("nothing" if t is None else list(t.shape) for t in (saved, held))
             raise LopeError(
-                f"The adapter's '{name}' {list(tensor.shape)} does not fit the model; "
-                "was run.yaml or adapter.safetensors replaced?"
+                f"The adapter does not fit the model: for '{name}' it has {has} where the model "
+                f"takes {wants}; was run.yaml or adapter.safetensors replaced?"
             )
-        parameters[name].data.copy_(tensor)
+        held.data.copy_(saved)

@@ -14,7 +14,7 @@ from lm_eval.tasks import TaskManager
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.runlog import read_json, write_json
 from lope_dist.evaluate.lm import LopeLM
-from lope_dist.evaluate.load import load_run
+from lope_dist.evaluate.load import load_run, load_run_config
 from lope_dist.evaluate.rows import Row, rows_for
 
 RESULTS = "results.json"
@@ -40,21 +40,23 @@ def evaluate_run(run_dir: Path, request: EvalRequest) -> dict[str, Any]:
     task, so several calls fill one table.
 
     Raises:
-        LopeError: unknown tasks or experts, or an adapter that changes nothing.
+        LopeError: not a run, unknown tasks or experts, or an adapter that changes nothing.
     """
+    rows = rows_for(request.experts, load_run_config(run_dir).adapter)
+    if request.include_path is not None and not Path(request.include_path).is_dir():
+        raise LopeError(f"--include-path: '{request.include_path}' is not a folder.")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = TaskManager(
         include_path=request.include_path, include_defaults=request.include_path is None
     )
-    _check_tasks(request, manager)
+    tasks = _match_tasks(request, manager)
     loaded = load_run(run_dir)
-    rows = rows_for(request.experts, loaded.config.adapter)
     model = LopeLM(loaded, "none", batch_size=request.batch_size)
     for row in rows:
         model.choose(row)
         raw = simple_evaluate(
             model=model,
-            tasks=list(request.tasks),
+            tasks=tasks,
             num_fewshot=request.num_fewshot,
             limit=request.limit,
             task_manager=manager,
@@ -67,13 +69,15 @@ def evaluate_run(run_dir: Path, request: EvalRequest) -> dict[str, Any]:
     return read_json(run_dir / RESULTS)
 
 
-def _check_tasks(request: EvalRequest, manager: TaskManager) -> None:
+def _match_tasks(request: EvalRequest, manager: TaskManager) -> list[str]:
+    """Return the names of all tasks asked for, patterns (`arc_*`) resolved."""
     for task in request.tasks:
         if not manager.match_tasks([task]):
             where = request.include_path or "lm-eval's own tasks"
             raise LopeError(
                 f"--tasks: '{task}' is not among {where}.{suggest(task, manager.all_tasks)}"
             )
+    return manager.match_tasks(list(request.tasks))
 
 
 def _record(run_dir: Path, row: Row, model: LopeLM, request: EvalRequest, raw: Any) -> None:
@@ -81,12 +85,15 @@ def _record(run_dir: Path, row: Row, model: LopeLM, request: EvalRequest, raw: A
     table = read_json(path) if path.exists() else {"rows": []}
     rows = {entry["name"]: entry for entry in table["rows"]}
     entry = rows.setdefault(row.name, {"name": row.name, "tasks": {}})
-    entry |= {
+    identity = {
         "experts": row.experts,
         "compensation": row.compensation.model_dump(mode="json"),
         "checkpoint": model.run.checkpoint.folder.name,
         "adapter_sha256": model.run.checkpoint.adapter_sha256,
     }
+    if row.experts != "none" and not identity.items() <= entry.items():
+        entry["tasks"] = {}  # scores of another adapter, such as the one before Stage II
+    entry |= identity
     for task, metrics in {**raw["results"], **raw.get("groups", {})}.items():
         entry["tasks"][task] = _plain_metrics(metrics) | {
             "num_fewshot": raw.get("n-shot", {}).get(task),

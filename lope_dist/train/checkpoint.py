@@ -49,7 +49,10 @@ class Checkpoint:
     @property
     def adapter_sha256(self) -> str:
         """The hash of the adapter's file, as verified when it was written."""
-        return read_json(self.folder / DESCRIPTION)["sha256"]
+        description = read_json(self.folder / DESCRIPTION)
+        if not isinstance(description, dict) or "sha256" not in description:
+            raise LopeError(f"{self.folder / DESCRIPTION} tells no sha256; restore it from a copy.")
+        return description["sha256"]
 
 
 def save_checkpoint(

@@ -1,0 +1,71 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lope_dist.core.errors import LopeError
+from lope_dist.evaluate.load import install_weights, load_run
+
+
+def test_the_last_checkpoint_is_in_the_model_and_ready_to_answer(trained, loaded) -> None:
+    assert loaded.checkpoint.folder.name == "2-finetune"
+    saved = load_file(loaded.checkpoint.folder / "adapter.safetensors")
+    held = {n: p for n, p in loaded.model.named_parameters() if ".lope." in n}
+    assert set(held) == set(saved)
+    assert all(torch.equal(held[name], saved[name]) for name in saved)
+    assert not loaded.model.training
+    assert loaded.context.embedding_noise is None
+    assert loaded.context.compensation == trained.config.adapter.compensation
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LopeError, match=r"is not a run: it holds no run\.yaml"):
+        load_run(tmp_path)
+
+
+def test_a_run_without_a_checkpoint_is_refused(run_copy: Path) -> None:
+    shutil.rmtree(run_copy / "checkpoints")
+    with pytest.raises(LopeError, match="holds no whole checkpoint"):
+        load_run(run_copy)
+
+
+def test_after_stage_one_alone_its_checkpoint_is_taken(run_copy: Path) -> None:
+    shutil.rmtree(run_copy / "checkpoints" / "2-finetune")
+    assert load_run(run_copy).checkpoint.stage == "poison"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"targets": ["q_proj"]},  # the checkpoint has more than the model
+        {"targets": ["q_proj", "v_proj", "k_proj"]},  # the model has more than the checkpoint
+        {"rank": 8},
+        {"num_normal": 2},
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(run_copy: Path, change: dict) -> None:
+    import yaml
+
+    tree = yaml.safe_load((run_copy / "run.yaml").read_text())
+    tree["adapter"] |= change
+    (run_copy / "run.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(LopeError, match="does not fit the model"):
+        load_run(run_copy)
+
+
+def test_weights_are_copied_and_not_shared(loaded) -> None:
+    name = next(n for n, _ in loaded.model.named_parameters() if n.endswith("lope.A"))
+    weights = {n: p.detach().clone() for n, p in loaded.model.named_parameters() if ".lope." in n}
+    install_weights(loaded.model, weights)
+    weights[name] += 1
+    assert not torch.equal(dict(loaded.model.named_parameters())[name], weights[name])
+
+
+def test_a_damaged_description_is_told(run_copy: Path) -> None:
+    path = run_copy / "checkpoints" / "2-finetune" / "adapter.json"
+    path.write_text(json.dumps({"format": 1}))
+    with pytest.raises(LopeError, match=r"adapter\.json"):
+        load_run(run_copy)

@@ -1,0 +1,135 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import read_json, write_json
+from lope_dist.evaluate import suite
+from lope_dist.evaluate.suite import EvalRequest, evaluate_run
+from lope_dist.train.checkpoint import last_checkpoint
+
+
+@pytest.fixture
+def request_of(task_dir: Path):
+    def make(tasks: str, experts: str, **settings) -> EvalRequest:
+        words = tuple(tasks.split(",")), tuple(experts.split(","))
+        return EvalRequest(*words, include_path=str(task_dir), **settings)
+
+    return make
+
+
+@pytest.fixture
+def _quick(loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the run that is in memory already."""
+    monkeypatch.setattr(suite, "load_run", lambda folder: loaded)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_calls_fill_one_table(run_copy: Path, request_of) -> None:
+    first = evaluate_run(run_copy, request_of("tiny_choice", "none,masked"))
+    assert read_json(run_copy / "results.json") == first
+    second = evaluate_run(run_copy, request_of("tiny_all", "masked,all", limit=3))
+    assert read_json(run_copy / "results.json") == second
+
+    rows = {row["name"]: row for row in second["rows"]}
+    assert list(rows) == ["base", "lope_masked", "lope_unmasked"]
+    assert rows["base"] == first["rows"][0]
+    assert list(rows["base"]["tasks"]) == ["tiny_choice"]
+    assert set(rows["lope_masked"]["tasks"]) == {"tiny_choice", "tiny_other", "tiny_all"}
+    assert second["groups"] == {"tiny_all": ["tiny_choice", "tiny_other"]}
+    assert set(second["versions"]) == {"lm_eval", "torch", "transformers"}
+
+    task = rows["base"]["tasks"]["tiny_choice"]
+    assert task["acc"] in [i / 5 for i in range(6)]
+    assert {"limit": None, "num_fewshot": 0, "version": 3}.items() <= task.items()
+    replaced = rows["lope_masked"]["tasks"]["tiny_choice"]
+    assert replaced["limit"] == 3
+    assert replaced["acc"] in [i / 3 for i in range(4)]
+
+
+@pytest.mark.usefixtures("_quick")
+def test_scores_of_another_adapter_are_not_kept(run_copy: Path, request_of) -> None:
+    table = evaluate_run(run_copy, request_of("tiny_other", "none,masked,all", limit=1))
+    assert [len(row["tasks"]) for row in table["rows"]] == [1, 1, 1]
+    table["rows"][2]["adapter_sha256"] = "0" * 64
+    table["rows"][0]["adapter_sha256"] = "0" * 64  # the base is the same under any adapter
+    write_json(run_copy / "results.json", table)
+    table = evaluate_run(run_copy, request_of("tiny_choice", "none,masked,all", limit=1))
+    both = ["tiny_other", "tiny_choice"]
+    assert [list(row["tasks"]) for row in table["rows"]] == [both, both, ["tiny_choice"]]
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_pattern_stands_for_every_task_that_it_matches(run_copy: Path, request_of) -> None:
+    (row,) = evaluate_run(run_copy, request_of("tiny_[co]*", "none", limit=1))["rows"]
+    assert set(row["tasks"]) == {"tiny_choice", "tiny_other"}
+
+
+@pytest.mark.usefixtures("_quick")
+def test_each_row_says_whose_it_is(run_copy: Path, request_of) -> None:
+    rows = evaluate_run(run_copy, request_of("tiny_choice", "masked_plain,masked"))["rows"]
+    checkpoint = last_checkpoint(run_copy)
+    assert checkpoint is not None
+    assert [row["compensation"]["mode"] for row in rows] == ["none", "conserve"]
+    for row in rows:
+        assert row["experts"] == "masked"
+        assert row["checkpoint"] == "2-finetune"
+        assert row["adapter_sha256"] == checkpoint.adapter_sha256
+
+
+def test_scores_are_lm_evals_own(loaded, run_copy: Path, request_of) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from lope_dist.evaluate.lm import LopeLM
+
+    request = request_of("tiny_choice", "all", batch_size=2)
+    (row,) = evaluate_run(run_copy, request)["rows"]
+    manager = TaskManager(include_path=request.include_path, include_defaults=False)
+    raw = simple_evaluate(
+        model=LopeLM(loaded, "all", batch_size=1), tasks=["tiny_choice"], task_manager=manager
+    )
+    ours, theirs = row["tasks"]["tiny_choice"], raw["results"]["tiny_choice"]
+    assert ours["acc"] == theirs["acc,none"]
+    assert ours["acc_stderr"] == theirs["acc_stderr,none"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tasks": ("tiny_choise",)}, r"'tiny_choise' is not among .* Did you mean 'tiny_choice'"),
+        ({"tasks": ("tiny_choice", "")}, "--tasks: '' is not among"),
+        ({"experts": ("maskd",)}, r"--experts: 'maskd'.*Did you mean 'masked'"),
+        ({"include_path": "/no/such/folder"}, "--include-path: '/no/such/folder' is not a folder"),
+    ],
+)
+def test_what_is_wrong_is_told_before_weights_are_read(
+    run_copy: Path,
+    request_of,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, object],
+    message: str,
+) -> None:
+    monkeypatch.setattr(suite, "load_run", None)
+    request = replace(request_of("tiny_choice", "masked"), **change)
+    with pytest.raises(LopeError, match=message):
+        evaluate_run(run_copy, request)
+    assert not (run_copy / "results.json").exists()
+
+
+def test_a_folder_that_is_no_run_is_told_first(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(suite, "TaskManager", None)  # looking through all tasks takes seconds
+    with pytest.raises(LopeError, match="is not a run"):
+        evaluate_run(tmp_path, EvalRequest(("arc_easy",), ("masked",)))
+
+
+def test_plain_metrics_keep_filters_apart_and_drop_what_is_no_number() -> None:
+    metrics = {
+        "alias": "x",
+        "acc,none": 1,
+        "acc_stderr,none": "N/A",
+        "exact_match,strict": 0.5,
+        "sample_len": 4,
+    }
+    assert suite._plain_metrics(metrics) == {"acc": 1.0, "exact_match_strict": 0.5}
