@@ -47,4 +47,4 @@ def test_a_forward_pass_frees_what_it_gathered(facts: list[dict]) -> None:
     """Bitsandbytes' own forward, measured beside ours, keeps the whole quantized model."""
     for fact in facts:
         assert fact["live_nf4_bytes_ours"] == 0
-        assert fact["live_nf4_bytes_stock"] >= 0.9 * fact["nf4_bytes"]
+        assert fact["live_nf4_bytes_stock"] >= 0.8 * fact["nf4_bytes"]

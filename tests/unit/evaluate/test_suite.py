@@ -23,6 +23,8 @@ def request_of(task_dir: Path):
 def _quick(loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the run that is in memory already."""
     monkeypatch.setattr(suite, "load_run", lambda folder: loaded)
+    # A description of the machine that lm-eval adds to its own output, by slow subprocesses.
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
 
 
 @pytest.mark.usefixtures("_quick")
@@ -78,6 +80,7 @@ def test_each_row_says_whose_it_is(run_copy: Path, request_of) -> None:
         assert row["adapter_sha256"] == checkpoint.adapter_sha256
 
 
+@pytest.mark.usefixtures("_quick")
 def test_scores_are_lm_evals_own(loaded, run_copy: Path, request_of) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
