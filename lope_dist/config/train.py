@@ -92,3 +92,13 @@ class TrainConfig(Section):
     """How often a line goes to `metrics.jsonl`."""
     tensorboard: bool = False
     """Write TensorBoard events beside `metrics.jsonl` (needs the `tensorboard` extra)."""
+
+    @field_validator("stages")
+    @classmethod
+    def _names_can_name_folders(cls, stages: dict[str, StageConfig]) -> dict[str, StageConfig]:
+        for name in stages:
+            if not name or any(mark in name for mark in "/\\\0"):
+                raise ValueError(
+                    f"a stage's name also names its checkpoint's folder, which {name!r} cannot"
+                )
+        return stages

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -18,9 +19,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lope_dist.config.model import ModelConfig
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, suggest
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.families import Family, family_of
 from lope_dist.model.nf4 import NF4Linear
@@ -35,31 +37,49 @@ def architecture(config: ModelConfig) -> PretrainedConfig:
     """Return the model's architecture: from the config if it states one, else from the model.
 
     Raises:
-        LopeError: a stated architecture that transformers does not know.
+        LopeError: a stated architecture that transformers does not know or cannot have.
     """
     if config.architecture is not None:
         values = dict(config.architecture)
+        model_type = values.pop("model_type", None)
+        if model_type not in CONFIG_MAPPING:
+            hint = suggest(str(model_type), CONFIG_MAPPING.keys())
+            raise LopeError(
+                f"model.architecture.model_type: transformers knows no {model_type!r}.{hint}"
+            )
         try:
-            return AutoConfig.for_model(values.pop("model_type"), **values)
-        except (KeyError, ValueError) as error:
-            raise LopeError(f"model.architecture: {error}.") from None
+            return AutoConfig.for_model(model_type, **values)
+        except (StrictDataclassError, ValueError, TypeError, ArithmeticError) as error:
+            reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+            raise LopeError(f"model.architecture: {reason}.") from None
     return _architecture_of(model_folder(config), config)
 
 
 def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedModel:
-    """Return the model on the meta device (buffers are real), linear layers made NF4."""
+    """Return the model on the meta device (buffers are real), linear layers made NF4.
+
+    Raises:
+        LopeError: an architecture that cannot be, or an attention that is not installed.
+    """
     for name in _DROPOUTS:  # the base is frozen, and its dropout would depend on the ranks
         if hasattr(arch, name):
             setattr(arch, name, 0.0)
     dtype = getattr(torch, config.dtype)
     auto = AutoModelForSeq2SeqLM if arch.is_encoder_decoder else AutoModelForCausalLM
-    with init_empty_weights(include_buffers=False):
-        model = auto.from_config(
-            arch,
-            attn_implementation=config.attention,
-            dtype=dtype,
-            trust_remote_code=config.trust_remote_code,
-        )
+    try:
+        with init_empty_weights(include_buffers=False):
+            model = auto.from_config(
+                arch,
+                attn_implementation=config.attention,
+                dtype=dtype,
+                trust_remote_code=config.trust_remote_code,
+            )
+    except (ImportError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise LopeError(
+            f"A {arch.model_type} model with model.attention = '{config.attention}' and this "
+            f"architecture cannot be built: {reason}."
+        ) from None
     model.tie_weights()  # creating each parameter on meta by itself has untied them
     model.requires_grad_(False)
     if config.quantization == "nf4":
