@@ -1,0 +1,176 @@
+"""Every verb of `lope`: what it prints, and one line with status 2 for bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lope_dist.cli import main
+from lope_dist.config.load import dump_config, load_config
+from lope_dist.evaluate import suite
+
+ARCHITECTURE = {
+    "model_type": "llama",
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> str:
+    """Return a recipe whose model exists as an architecture alone."""
+    path = tmp_path / "recipe.yaml"
+    tree = {
+        "output_dir": str(tmp_path / "run"),
+        "model": {"name_or_path": "/no/such/model", "architecture": ARCHITECTURE},
+        "data": {"path": str(tmp_path / "data.jsonl")},
+        "train": {},
+    }
+    path.write_text(yaml.safe_dump(tree))
+    return str(path)
+
+
+@pytest.fixture
+def lope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Return a function: arguments -> (status, standard output, standard error)."""
+
+    def run(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lope", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return ended.value.code, output.out, output.err
+
+    return run
+
+
+@pytest.fixture
+def refused(lope):
+    """Return a function: arguments -> the one line that tells what is wrong."""
+
+    def run(*arguments: str) -> str:
+        status, out, error = lope(*arguments)
+        assert (status, out) == (2, "")
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert error.endswith("\n")
+        assert "Traceback" not in error
+        return error
+
+    return run
+
+
+def test_check_prints_a_configuration_that_loads_again(lope, recipe: str, tmp_path: Path) -> None:
+    status, out, _ = lope("check", recipe, "adapter.rank=8", "train.stages.finetune.lr=1e-3")
+    assert status == 0
+    resolved = tmp_path / "resolved.yaml"
+    resolved.write_text(out)
+    config = load_config(resolved)
+    assert dump_config(config) == out
+    assert config.adapter.rank == 8
+    assert config.train.stages["finetune"].lr == 1e-3
+    assert not (tmp_path / "run").exists()
+
+
+def test_params_counts_by_role(lope, recipe: str) -> None:
+    status, out, _ = lope("params", recipe, "--json")
+    assert status == 0
+    counts = json.loads(out)
+    # query 64 -> 64 and value 64 -> 32 in two layers, rank 4, three normal experts
+    assert counts["by_role"] == {
+        "shared_a": 2 * 2 * 4 * 64,
+        "normal_b": 2 * 3 * 4 * (64 + 32),
+        "poison_b": 2 * 4 * (64 + 32),
+        "router": 2 * 2 * 4 * 4,
+    }
+    status, out, _ = lope("params", recipe)
+    assert status == 0
+    assert f"{counts['by_role']['normal_b']:,}" in out
+
+
+@pytest.mark.parametrize("verb", ["check", "params", "train"])
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("adapter.targets=[q_prj]", ["'q_prj'", "q_proj, k_proj", "Did you mean 'q_proj'?"]),
+        ("noise.text.operations=[char_inset]", ["'char_inset'", "Did you mean 'char_insert'?"]),
+        ("adapter.rnk=8", ["'rnk' in adapter", "Did you mean 'rank'?"]),
+        ("adapter.rank=0", ["adapter.rank", "0"]),
+        ("adapter.rank", ["'adapter.rank'", "key.subkey=value"]),
+        ("model.architecture.model_type=lama", ["no 'lama'", "Did you mean 'llama'?"]),
+        ("model.architecture.model_type=null", ["model.architecture.model_type"]),
+        ("model.architecture.hidden_size=abc", ["model.architecture: ", "'hidden_size'", "abc"]),
+        ("model.architecture.num_attention_heads=7", ["(64) is not a multiple", "heads (7)"]),
+        ("model.architecture.num_attention_heads=0", ["model.architecture: ", "by zero"]),
+        ("train.stages={a/b: {trainable: [shared_a]}}", ["train.stages", "'a/b'"]),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_told_in_one_line(
+    refused, recipe: str, tmp_path: Path, verb: str, override: str, parts: list[str]
+) -> None:
+    message = refused(verb, recipe, override)
+    assert [part for part in parts if part not in message] == []
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("verb", ["check", "params", "train"])
+def test_a_recipe_that_is_absent_is_told(refused, verb: str) -> None:
+    assert "'no.yaml' is not a file" in refused(verb, "no.yaml")
+
+
+def test_data_and_model_that_are_absent_are_told(refused, recipe: str, tmp_path: Path) -> None:
+    assert "data.jsonl" in refused("train", recipe)
+    (tmp_path / "data.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    assert "/no/such/model" in refused("train", recipe, "engine.kind=local")
+
+
+def test_train_takes_a_recipe_to_the_end_and_refuses_to_do_it_twice(
+    lope, refused, tiny_config, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    config = tiny_config(train__stages__poison__max_steps=1, train__stages__finetune__max_steps=1)
+    path.write_text(dump_config(config))
+    status, out, _ = lope("train", str(path), "train.micro_batch=4")
+    assert (status, out) == (0, f"Done: {config.output_dir}\n")
+    assert "holds a run already; add --resume" in refused("train", str(path))
+    message = refused("train", str(path), "--resume", "seed=2")
+    assert "seed: 614 -> 2" in message
+
+
+def test_eval_refuses_what_it_cannot_score(
+    refused, trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "load_run", None)  # no weights are read for any of these
+    run = str(trained.folder)
+    assert "is not a run" in refused("eval", str(tmp_path), "--tasks", "arc_easy")
+    message = refused("eval", run, "--tasks", "arc_easy", "--experts", "none,maskd")
+    assert "'maskd' is not known; allowed: none, masked_plain, masked, all" in message
+    arguments = "eval", run, "--tasks", "x", "--include-path"
+    assert "is not a folder" in refused(*arguments, str(tmp_path / "no"))
+    assert "'x' is not among" in refused(*arguments, str(tmp_path))
+    assert not (trained.folder / "results.json").exists()
+
+
+def test_report_refuses_a_folder_without_a_run(refused, tmp_path: Path) -> None:
+    assert "metrics.jsonl is absent" in refused("report", str(tmp_path))
+    assert "is not a folder" in refused("report", str(tmp_path / "no"))
+
+
+def test_the_installed_command_ends_with_one_line_too(recipe: str) -> None:
+    command = [str(Path(sys.executable).with_name("lope")), "train", recipe, "adapter.rnk=4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
