@@ -9,7 +9,6 @@ import pytest
 
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.runlog import read_lines
-from lope_dist.train import session
 
 
 @dataclass
@@ -36,6 +35,8 @@ def losses():
 @pytest.fixture(scope="session")
 def trained(config_in, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """Both stages on the tiny model, NF4 in float32, local engine."""
+    from lope_dist.train import session  # torch: seconds that other tests need not spend
+
     run = TrainedRun(Path(), config_in(tmp_path_factory.mktemp("trained") / "run"))
     original = session.run_stage
 
