@@ -17,8 +17,9 @@ class ModelConfig(Section):
     architecture: dict[str, Any] | None = None
     """Values of the model's own `config.json`. With them `lope params` and `lope check` need
     neither hub nor weights; when weights are loaded, a different `config.json` is an error."""
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Precision of the computation and of the weights that are not quantized."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Precision of the computation and of the weights that are not quantized. Not float16:
+    its gradients need a loss scaler."""
     quantization: Literal["nf4", "none"] = "nf4"
     """`nf4`: linear layers in 4 bits (QLoRA). `none`: all weights in `dtype`."""
     double_quantization: bool = True

@@ -14,6 +14,7 @@ from lope_dist.core.files import write_atomic
 from lope_dist.train.checkpoint import CONFIG, Checkpoint, last_checkpoint
 
 _DECIDES_THE_RESULT = ("seed", "model", "adapter", "noise", "data", "train")
+_ONLY_LOGGING = ("train.log_every_steps", "train.tensorboard")
 
 
 def open_run_folder(config: RunConfig, resume: bool) -> Checkpoint | None:
@@ -65,12 +66,12 @@ def _refuse_changes(before: dict[str, Any], config: RunConfig, folder: Path) -> 
 
 
 def describe_difference(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return `key: old -> new` for each value in which two configuration trees differ."""
+    """Return `key: old -> new` for each value that differs and decides the result."""
     old, new = _flat(before), _flat(now)
     return [
         f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and key not in _ONLY_LOGGING
     ]
 
 
