@@ -19,6 +19,8 @@ class TrainedRun:
     config: RunConfig
     embedding_noise: list[object] = field(default_factory=list)
     """`context.embedding_noise` as each stage began."""
+    lrs: list[dict[str, float]] = field(default_factory=list)
+    """The optimizer's own learning rates at each step."""
 
 
 def losses_of(folder: Path) -> list[float]:
@@ -38,13 +40,19 @@ def trained(config_in, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     from lope_dist.train import session  # torch: seconds that other tests need not spend
 
     run = TrainedRun(Path(), config_in(tmp_path_factory.mktemp("trained") / "run"))
-    original = session.run_stage
+    original, step = session.run_stage, session.LocalEngine.step
 
     def spy(stage, loader, engine, context, *args, **kwargs):
         run.embedding_noise.append(context.embedding_noise)
         original(stage, loader, engine, context, *args, **kwargs)
 
+    def step_spy(engine, lr_factor):
+        norm = step(engine, lr_factor)
+        run.lrs.append({str(group.role): group.lr for group in engine.groups_in_use()})
+        return norm
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session.LocalEngine, "step", step_spy)
         patch.setattr(session, "run_stage", spy)
         run.folder = session.train(run.config)
     return run

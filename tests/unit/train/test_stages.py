@@ -104,6 +104,11 @@ def test_each_step_logs_its_loss_and_each_roles_own_lr(trained) -> None:
         assert line["tokens_per_s"] > 0
 
 
+def test_the_optimizer_steps_with_the_lr_that_is_logged(trained) -> None:
+    lines = list(read_lines(trained.folder / "metrics.jsonl"))
+    assert trained.lrs == [line["lr"] for line in lines]
+
+
 def test_training_lowers_the_loss(trained, losses) -> None:
     values = losses(trained.folder)
     assert sum(values[-3:]) < 0.8 * sum(values[:3])
