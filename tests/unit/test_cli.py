@@ -108,7 +108,7 @@ def test_params_counts_by_role(lope, recipe: str) -> None:
         ("adapter.rnk=8", ["'rnk' in adapter", "Did you mean 'rank'?"]),
         ("adapter.rank=0", ["adapter.rank", "0"]),
         ("adapter.rank", ["'adapter.rank'", "key.subkey=value"]),
-        ("model.architecture.model_type=lama", ["no 'lama'", "Did you mean 'llama'?"]),
+        ("model.architecture.model_type=llamas", ["no 'llamas'", "Did you mean 'llama'?"]),
         ("model.architecture.model_type=null", ["model.architecture.model_type"]),
         ("model.architecture.hidden_size=abc", ["model.architecture: ", "'hidden_size'", "abc"]),
         ("model.architecture.num_attention_heads=7", ["(64) is not a multiple", "heads (7)"]),
