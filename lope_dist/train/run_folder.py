@@ -14,7 +14,13 @@ from lope_dist.core.files import write_atomic
 from lope_dist.train.checkpoint import CONFIG, Checkpoint, last_checkpoint
 
 _DECIDES_THE_RESULT = ("seed", "model", "adapter", "noise", "data", "train")
-_ONLY_LOGGING = ("train.log_every_steps", "train.tensorboard")
+# Settings in there that may change on resume: logging, and how a batch is split or recomputed.
+_FREE_TO_CHANGE = (
+    "model.gradient_checkpointing",
+    "train.log_every_steps",
+    "train.micro_batch",
+    "train.tensorboard",
+)
 
 
 def open_run_folder(config: RunConfig, resume: bool) -> Checkpoint | None:
@@ -71,7 +77,7 @@ def describe_difference(before: dict[str, Any], now: dict[str, Any]) -> list[str
     return [
         f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted({*old, *new})
-        if old.get(key) != new.get(key) and key not in _ONLY_LOGGING
+        if old.get(key) != new.get(key) and key not in _FREE_TO_CHANGE
     ]
 
 

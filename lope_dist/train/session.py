@@ -216,11 +216,11 @@ def _on_main(world: World, action: Callable[[], T]) -> T | None:
     Collective: yes.
     """
     result: T | None = None
-    error: LopeError | None = None
+    error: Exception | None = None
     if world.is_main:
         try:
             result = action()
-        except LopeError as caught:
+        except Exception as caught:  # of any kind: the others must not wait in vain
             error = caught
     (failed,) = world.sum([float(error is not None)])
     if error is not None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lope_dist.config.data import DataConfig
-from lope_dist.config.noise import NoiseConfig, TextNoiseConfig
+from lope_dist.config.noise import DataNoiseConfig, NoiseConfig, TextNoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
@@ -70,7 +70,7 @@ def test_an_epoch_visits_every_example_once_in_its_own_order(make_loader):
 
 
 def test_what_an_example_becomes_depends_on_seed_and_epoch_alone(make_loader):
-    noise = NoiseConfig(text=TextNoiseConfig(rate=0.3), data=TextNoiseConfig(rate=0.1))
+    noise = NoiseConfig(text=TextNoiseConfig(rate=0.3), data=DataNoiseConfig(rate=0.1))
     common = {"noise": noise, "stage": TEXT_STAGE}
 
     def epoch(number, **changes):
@@ -112,7 +112,7 @@ def test_text_noise_is_injected_in_its_stages_alone(make_loader):
     clean = tokens("none")
     assert tokens("embedding") == clean
     assert tokens("text") == tokens("hybrid") != clean
-    data_only = NoiseConfig(data=TextNoiseConfig(rate=0.3))
+    data_only = NoiseConfig(data=DataNoiseConfig(rate=0.3))
     assert tokens("none", noise=data_only) != clean
 
 
@@ -210,7 +210,7 @@ def test_fingerprint_covers_what_decides_the_data_and_nothing_else(make_loader):
         {"data": {"max_length": 100}},
         {"data": {"shuffle": False}},
         {"stage": TEXT_STAGE},
-        {"noise": NoiseConfig(data=TextNoiseConfig(rate=0.1))},
+        {"noise": NoiseConfig(data=DataNoiseConfig(rate=0.1))},
     )
     prints = {make_loader(**changes).fingerprint for changes in different}
     assert len(prints | {reference}) == 1 + len(different)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lope_dist.config.noise import NoiseConfig, TextNoiseConfig
+from lope_dist.config.noise import DataNoiseConfig, NoiseConfig, TextNoiseConfig
 from lope_dist.corpus.prompts import alpaca_prompt, render
 from lope_dist.corpus.turns import Example, Turn
 from lope_dist.corpus.views import noisy, stage_view
@@ -79,7 +79,7 @@ def test_noise_never_touches_the_template(tokenizer, template):
         assert render(result, template, tokenizer)[0].text == alpaca_prompt(turn.text, turn.context)
 
 
-NOISE = NoiseConfig(text=TextNoiseConfig(rate=0.5), data=TextNoiseConfig(rate=0.5))
+NOISE = NoiseConfig(text=TextNoiseConfig(rate=0.5), data=DataNoiseConfig(rate=0.5))
 
 
 def view(epoch=0, injects_text=True, noise=NOISE, seed=1, example=EXAMPLE):
