@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lope_dist.config.data import DataConfig
-from lope_dist.config.noise import DataNoiseConfig, NoiseConfig, TextNoiseConfig
+from lope_dist.config.noise import NoiseConfig, TextNoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
 from lope_dist.corpus.loader import StageLoader
