@@ -20,7 +20,7 @@ def explain(error: ValidationError) -> str:
     return " ".join(sentences)
 
 
-def _sentence(item: dict[str, Any]) -> str:
+def _sentence(item: Any) -> str:
     loc = tuple(str(part) for part in item["loc"])
     key = ".".join(loc)
     if item["type"] == "extra_forbidden":

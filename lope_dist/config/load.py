@@ -75,7 +75,9 @@ def _read_layers(path: Path, parents: tuple[Path, ...]) -> DictConfig:
     layers = [
         _read_layers(path.parent / entry, (*parents, path.resolve())) for entry in include or []
     ]
-    return OmegaConf.merge(*layers, tree)
+    merged = OmegaConf.merge(*layers, tree)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def _spell_out_stages(tree: DictConfig) -> None:
@@ -102,7 +104,9 @@ def _apply(tree: DictConfig, override: str) -> None:
             "for example train.global_batch=16."
         )
     try:
-        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"v={override[len(key) + 1 :]}"]))
+        value: Any = OmegaConf.to_container(
+            OmegaConf.from_dotlist([f"v={override[len(key) + 1 :]}"])
+        )
         OmegaConf.update(tree, key.strip(), value["v"], merge=True, force_add=True)
     except (yaml.YAMLError, OmegaConfBaseException, TypeError, KeyError, ValueError) as error:
         raise LopeError(f"Override '{override}' cannot be applied: {_first_line(error)}.") from None

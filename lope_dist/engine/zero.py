@@ -36,6 +36,7 @@ class ZeroEngine:
         self._world = world
         self._peaks = {group["name"]: group["lr"] for group in groups}
         largest = max(_numel(p) for group in groups for p in group["params"])
+        self._engine: Any
         self._engine, *_ = deepspeed.initialize(
             model=model,  # pyright: ignore[reportArgumentType]
             optimizer=build_adamw(groups, optimizer),

@@ -13,11 +13,11 @@ from lope_dist.core.errors import LopeError
 from lope_dist.evaluate.load import LoadedRun, load_run
 from lope_dist.evaluate.rows import Row, rows_for
 
+_HFLM: Any = HFLM  # its own registration hides its type
 _PROBE = "The quick brown fox jumps over the lazy dog."
 
 
-@register_model("lope")
-class LopeLM(HFLM):
+class LopeLM(_HFLM):
     """lm-eval's Hugging Face model over a LoPE run.
 
     Args:
@@ -70,3 +70,6 @@ class LopeLM(HFLM):
             "experts": self.run.context.experts,
             "compensation": self.run.context.compensation.mode,
         }
+
+
+register_model("lope")(LopeLM)

@@ -18,6 +18,7 @@ from lope_dist.evaluate.load import load_run, load_run_config
 from lope_dist.evaluate.rows import Row, rows_for
 
 RESULTS = "results.json"
+_simple_evaluate: Any = simple_evaluate  # its decorator hides its parameters
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def evaluate_run(run_dir: Path, request: EvalRequest) -> dict[str, Any]:
     model = LopeLM(loaded, "none", batch_size=request.batch_size)
     for row in rows:
         model.choose(row)
-        raw = simple_evaluate(
+        raw = _simple_evaluate(
             model=model,
             tasks=tasks,
             num_fewshot=request.num_fewshot,
@@ -82,7 +83,7 @@ def _match_tasks(request: EvalRequest, manager: TaskManager) -> list[str]:
 
 def _record(run_dir: Path, row: Row, model: LopeLM, request: EvalRequest, raw: Any) -> None:
     path = run_dir / RESULTS
-    table = read_json(path) if path.exists() else {"rows": []}
+    table: dict[str, Any] = read_json(path) if path.exists() else {"rows": []}
     rows = {entry["name"]: entry for entry in table["rows"]}
     entry = rows.setdefault(row.name, {"name": row.name, "tasks": {}})
     identity = {
