@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lope_dist.core.memory import format_bytes
-from lope_dist.engine.plan import RankPlan, Settings, Sizes, accumulation, plan_rank, rows_per_rank
+from lope_dist.engine.plan import RankPlan, accumulation, plan_rank, rows_per_rank
+from lope_dist.engine.sizes import Settings, Sizes
 
 USABLE = 0.9
 """Share of a device that a plan may fill; the rest is the CUDA context, the libraries' own

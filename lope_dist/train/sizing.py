@@ -14,7 +14,8 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.engine.activations import Adapters, Block
 from lope_dist.engine.advice import advise
-from lope_dist.engine.plan import Settings, Sizes, plan_rank
+from lope_dist.engine.plan import plan_rank
+from lope_dist.engine.sizes import Settings, Sizes, packed_bytes
 from lope_dist.model.nf4 import NF4Linear
 from lope_dist.train.preflight import preflight
 
@@ -48,6 +49,7 @@ def plan_run(
         checkpointing=config.model.gradient_checkpointing,
         prefetch_numel=config.engine.prefetch_bucket_numel,
         bucket_numel=config.engine.reduce_bucket_numel,
+        load_buffer=config.model.load_buffer_mib << 20,
     )
     one_row = config.model.attention == "flash_attention_2" and config.data.packing
     advice = advise(sizes, run, device=gpu_memory, node=node_memory, one_row=one_row)
@@ -84,7 +86,7 @@ def measure(model: nn.Module, config: RunConfig) -> Sizes:
     stacks = _stacks(model)
     itemsize = next(p for n, p in base.items() if n not in packed).element_size()
     in_layers = sum(
-        packed[name] // 2 if name in packed else p.numel() * itemsize
+        packed_bytes(packed[name]) if name in packed else p.numel() * itemsize
         for name, p in base.items()
         if any(name.startswith(f"{stack}.") for stack in stacks)
     )
@@ -175,7 +177,7 @@ def _block(name: str, stack: nn.ModuleList, arch: Any) -> Block:
 def _norm_width(layer: nn.Module, query: int, key: int) -> int:
     widths = {"q_norm": query, "k_norm": key}  # over each head: their weight is one head's
     return sum(
-        widths.get(path.rpartition(".")[2], module.weight.numel())
+        widths.get(path.rpartition(".")[2], module.get_parameter("weight").numel())
         for path, module in layer.named_modules()
         if type(module).__name__.endswith("Norm")
     )

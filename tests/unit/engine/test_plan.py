@@ -8,14 +8,12 @@ import pytest
 
 from lope_dist.engine.activations import Adapters, Block
 from lope_dist.engine.advice import USABLE, advise
-from lope_dist.engine.plan import (
+from lope_dist.engine.plan import accumulation, gathered_bytes, plan_rank
+from lope_dist.engine.sizes import (
     Settings,
     Sizes,
-    accumulation,
     all_statistics,
     base_bytes,
-    gathered_bytes,
-    plan_rank,
     statistics_bytes,
 )
 
@@ -72,6 +70,7 @@ RUN = Settings(
     checkpointing=True,
     prefetch_numel=50_000_000,
     bucket_numel=5_000_000,
+    load_buffer=256 << 20,
 )
 
 
