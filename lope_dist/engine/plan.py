@@ -18,6 +18,7 @@ from lope_dist.engine.activations import (
 from lope_dist.engine.sizes import (
     Settings,
     Sizes,
+    all_nested,
     all_statistics,
     base_bytes,
     partitioned,
@@ -62,14 +63,15 @@ class RankPlan:
 def plan_rank(sizes: Sizes, run: Settings, zero_stage: int, rows: int) -> RankPlan:
     """Return one rank's memory and traffic with micro-batches of ``rows`` rows.
 
-    * The base and its statistics are divided by the ranks under ZeRO-3, whole under ZeRO-2.
+    * The base and its statistics are divided by the ranks under ZeRO-3, whole under ZeRO-2;
+      the scales of scales (a hundredth of the statistics' 3 %) are whole in both.
       Parameters no larger than an adapter's (the norms) stay resident under ZeRO-3 too.
     * Adapters are whole and float32 in both stages; under ZeRO-3 their partitions come on top.
     * Gradients: a share of what trains, in float32, and the bucket that collects them.
     * AdamW: two moments and DeepSpeed's own copy of the values, a float32 share each.
     """
     world, sharded = run.world_size, zero_stage == 3
-    base, statistics = base_bytes(sizes), all_statistics(sizes)
+    base, statistics, nested = base_bytes(sizes), all_statistics(sizes), all_nested(sizes)
     kept = resident(sizes) * sizes.itemsize if sharded else 0
     trained = FLOAT32 * sizes.trainable
     adapters = FLOAT32 * sizes.adapter
@@ -87,7 +89,7 @@ def plan_rank(sizes: Sizes, run: Settings, zero_stage: int, rows: int) -> RankPl
     largest = max(sizes.quantized, default=0)
     held = {
         "base_weights": (_share(base, world) if sharded else base) + kept,
-        "statistics": _share(statistics, world) if sharded else statistics,
+        "statistics": nested + _share(statistics - nested, world) if sharded else statistics,
         "adapters": adapters + own_copy,
         "gradients": _share(trained, world) + FLOAT32 * run.bucket_numel,
         "optimizer": 3 * _share(trained, world),

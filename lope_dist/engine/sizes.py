@@ -69,9 +69,12 @@ def statistics_bytes(weights: int, nested: bool) -> int:
     for 256 of these, 16,384 weights (QLoRA, section 3: 0.127 bits a weight).
     """
     scales = -(-weights // BLOCK)
-    if not nested:
-        return scales * FLOAT32
-    return scales + -(-scales // NESTED_BLOCK) * FLOAT32
+    return scales + nested_bytes(weights, nested) if nested else scales * FLOAT32
+
+
+def nested_bytes(weights: int, nested: bool) -> int:
+    """Return the bytes of the scales of scales, which every rank keeps whole."""
+    return -(-weights // (BLOCK * NESTED_BLOCK)) * FLOAT32 if nested else 0
 
 
 def base_bytes(sizes: Sizes) -> int:
@@ -82,6 +85,11 @@ def base_bytes(sizes: Sizes) -> int:
 def all_statistics(sizes: Sizes) -> int:
     """Return the bytes of all layers' scales."""
     return sum(statistics_bytes(weights, sizes.nested) for weights in sizes.quantized)
+
+
+def all_nested(sizes: Sizes) -> int:
+    """Return the bytes of all layers' scales of scales."""
+    return sum(nested_bytes(weights, sizes.nested) for weights in sizes.quantized)
 
 
 def _elements(sizes: Sizes) -> list[int]:

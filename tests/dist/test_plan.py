@@ -87,7 +87,8 @@ def test_the_base_with_its_statistics(run: SimpleNamespace) -> None:
     for rank in run.ranks:
         measured = rank["base_weights"] + rank["statistics"]
         planned = run.plan["base_weights"] + run.plan["statistics"]
-        assert planned == pytest.approx(measured, rel=CLOSE)
+        # each partition is rounded up, and a replicated load keeps exactly what is planned
+        assert planned == pytest.approx(measured, rel=CLOSE if run.name in ZERO3 else 1e-3)
 
 
 def test_adapters_gradients_and_optimizer(run: SimpleNamespace) -> None:
@@ -103,11 +104,10 @@ def test_bytes_received_in_a_step(run: SimpleNamespace) -> None:
         assert run.plan["wire_adapters"] == pytest.approx(rank["wire_adapters"], rel=CLOSE)
 
 
-def test_replicated_statistics_and_saved_activations(run: SimpleNamespace) -> None:
+def test_saved_activations(run: SimpleNamespace) -> None:
     if run.name in ZERO3:
-        pytest.skip("whole tensors are measured where ranks hold them")
+        pytest.skip("measured once, where ranks hold whole tensors")
     for rank in run.ranks:
-        assert run.plan["statistics"] == rank["statistics"]
         assert run.plan["activations"] == pytest.approx(rank["activations"], rel=CLOSE)
 
 

@@ -35,8 +35,6 @@ count("all_gather_into_tensor", 0.5)
 count("reduce_scatter_tensor", 0.5)
 count("all_reduce", 1.0)  # a reduce-scatter and an all-gather
 
-from bitsandbytes.nn import Linear4bit  # noqa: E402
-
 from lope_dist.adapters.inject import set_trainable  # noqa: E402
 from lope_dist.adapters.lope import model_roles  # noqa: E402
 from lope_dist.config.load import load_config  # noqa: E402
@@ -84,13 +82,15 @@ def held(parameters) -> dict[int, int]:
 
 
 def statistics() -> dict[int, int]:
-    """Return the storages of the quantization states, without the constant code books."""
+    """Return the storages of scales that no parameter holds, without constant code books."""
     found = {}
     for layer in model.modules():
+        nested = getattr(layer, "nested_scales", None)
         state = getattr(getattr(layer, "weight", None), "quant_state", None)
-        if isinstance(layer, Linear4bit) and state is not None:
-            nested = state.state2.absmax if state.nested else None
-            found |= storages([state.absmax, nested])
+        if nested is not None:
+            found |= storages([nested.absmax])
+        elif state is not None:
+            found |= storages([state.absmax, state.state2.absmax if state.nested else None])
     return found
 
 

@@ -12,6 +12,7 @@ from lope_dist.engine.plan import accumulation, gathered_bytes, plan_rank
 from lope_dist.engine.sizes import (
     Settings,
     Sizes,
+    all_nested,
     all_statistics,
     base_bytes,
     statistics_bytes,
@@ -95,7 +96,9 @@ def test_a_rank_holds_a_share_under_zero_3_and_all_under_zero_2() -> None:
     resident_norms = 65 * 4096 * 2
     assert sharded.base_weights == base_bytes(L7) // 8 + resident_norms
     assert replicated.statistics == all_statistics(L7)
-    assert sharded.statistics == -(-all_statistics(L7) // 8)
+    whole = all_nested(L7)
+    assert whole == 6_476_005_376 // 16384 * 4
+    assert sharded.statistics == whole + -(-(all_statistics(L7) - whole) // 8)
     assert replicated.adapters == 4 * L7.adapter
     assert sharded.optimizer == 3 * 4 * L7.trainable // 8
     assert replicated.gathered == replicated.wire_base == 0
