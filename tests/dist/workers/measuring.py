@@ -95,15 +95,16 @@ def statistics() -> dict[int, int]:
 
 
 def gathered() -> int:
-    """Return the bytes of partitioned base weights that are gathered now."""
-    whole = [p.data for p in base if hasattr(p, "ds_id") and not p.ds_persist]
-    return sum(t.numel() * t.element_size() for t in whole)
+    """Return the bytes of partitioned base weights that are whole now or on their way."""
+    present = [p for p in base if hasattr(p, "ds_id") and not p.ds_persist]
+    present = [p for p in present if p.ds_status.name != "NOT_AVAILABLE"]
+    return sum(p.ds_numel * p.element_size() for p in present)
 
 
 peaks = [0]
 for layer in model.modules():
-    if isinstance(layer, torch.nn.Linear | torch.nn.Embedding):
-        layer.register_forward_hook(lambda *_: peaks.append(gathered()))
+    if isinstance(layer, torch.nn.Linear | torch.nn.Embedding):  # after DeepSpeed's own hook
+        layer.register_forward_pre_hook(lambda *_: peaks.append(gathered()))
 
 rows, length = config.train.micro_batch, config.data.max_length
 ids = torch.randint(0, 8000, (rows, length))
