@@ -26,8 +26,8 @@ from lope_dist.engine.sizes import (
 )
 
 PROCESS_BYTES = 2 << 30
-"""Host memory of one rank without the model: the libraries (about 1 GiB measured) and what a
-CUDA context maps (about as much again)."""
+"""Host memory of one rank without the model: the libraries (0.5 GiB measured) and what a CUDA
+context maps (1 to 1.5 GiB, an estimate)."""
 
 
 @dataclass(frozen=True)
