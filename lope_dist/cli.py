@@ -72,6 +72,40 @@ def params(config: ConfigArg, overrides: OverridesArg = None, as_json: JsonOptio
         print_counts(counts)
 
 
+@app.command()
+def plan(
+    config: ConfigArg,
+    world_size: Annotated[int, typer.Option(help="Ranks, over all nodes.")],
+    overrides: OverridesArg = None,
+    gpu_memory: Annotated[str, typer.Option(help="Memory of each device.")] = "80GiB",
+    node_memory: Annotated[str | None, typer.Option(help="Host memory of each node.")] = None,
+    ranks_per_node: Annotated[int, typer.Option(help="Ranks of a full node.")] = 8,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a run will take of memory and network, and how to shard it; reads no weights."""
+    from lope_dist.config.load import load_config
+    from lope_dist.core.memory import parse_bytes
+
+    gpu = parse_bytes(gpu_memory, "--gpu-memory")
+    node = None if node_memory is None else parse_bytes(node_memory, "--node-memory")
+    resolved = load_config(config, overrides or ())
+    from lope_dist.train.sizing import plan_run
+
+    figures = plan_run(
+        resolved,
+        world_size=world_size,
+        gpu_memory=gpu,
+        node_memory=node,
+        ranks_per_node=ranks_per_node,
+    )
+    if as_json:
+        typer.echo(json.dumps(figures, indent=2))
+    else:
+        from lope_dist.report.plan import print_plan
+
+        print_plan(figures)
+
+
 @app.command(name="eval")
 def evaluate(
     run: RunArg,

@@ -33,6 +33,9 @@ def build_ds_config(
         zero |= {
             "stage3_param_persistence_threshold": largest_adapter_numel,
             "stage3_prefetch_bucket_size": engine.prefetch_bucket_numel,
+            # Its prefetcher runs ahead at every module and keeps what it finds gathered: by
+            # itself the bucket bounds nothing, and a billion elements stay.
+            "stage3_max_live_parameters": engine.prefetch_bucket_numel,
             # Otherwise a small model's gathered weights are all kept for the backward pass.
             "stage3_max_reuse_distance": 0,
         }

@@ -1,0 +1,107 @@
+"""A model and a run in plain numbers, and what quantization makes of the weights.
+
+Sources: QLoRA (arXiv 2305.14314, sections 2 and 3) for the quantized sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lope_dist.engine.activations import FLOAT32, Adapters, Block
+
+BLOCK, NESTED_BLOCK = 64, 256
+"""Weights to a scale, and scales to a scale of scales (QLoRA, section 3)."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A model with its adapters, in numbers."""
+
+    quantized: tuple[int, ...]
+    """Weights of each NF4 layer."""
+    plain: tuple[int, ...]
+    """Elements of each other parameter of the base: embeddings, norms, head, biases."""
+    itemsize: int
+    """Bytes of an element of the base's dtype; packed weights are stored as this dtype too."""
+    nested: bool
+    """Whether the NF4 scales are quantized too."""
+    input_only: int
+    """Elements of the embedding that the backward pass does not need (0 where tied)."""
+    in_layers: int
+    """Bytes of the base inside the layers, which checkpointing computes twice."""
+    adapter: int
+    """Parameters of all adapters."""
+    trainable: int
+    """Those of the stage that trains most."""
+    largest_adapter: int
+    """Elements of the largest trainable parameter: smaller ones of the base stay resident."""
+    vocabulary: int
+    blocks: tuple[Block, ...]
+    adapters: Adapters
+    attention: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the configuration and the command line say of the run."""
+
+    world_size: int
+    ranks_per_node: int
+    global_batch: int
+    micro_batch: int
+    max_length: int
+    checkpointing: bool
+    prefetch_numel: int
+    bucket_numel: int
+    load_buffer: int
+    """Bytes that the loader works in beside the share that it keeps."""
+
+
+def packed_bytes(weights: int) -> int:
+    """Return the bytes of NF4 weights: half a byte each."""
+    return weights // 2
+
+
+def statistics_bytes(weights: int, nested: bool) -> int:
+    """Return the bytes of one NF4 layer's scales.
+
+    A float32 for 64 weights; with double quantization an int8 for 64 weights and a float32
+    for 256 of these, 16,384 weights (QLoRA, section 3: 0.127 bits a weight).
+    """
+    scales = -(-weights // BLOCK)
+    return scales + nested_bytes(weights, nested) if nested else scales * FLOAT32
+
+
+def nested_bytes(weights: int, nested: bool) -> int:
+    """Return the bytes of the scales of scales, which every rank keeps whole."""
+    return -(-weights // (BLOCK * NESTED_BLOCK)) * FLOAT32 if nested else 0
+
+
+def base_bytes(sizes: Sizes) -> int:
+    """Return the whole base's bytes without statistics; bfloat16 embeddings cost 2 a value."""
+    return sum(map(packed_bytes, sizes.quantized)) + sizes.itemsize * sum(sizes.plain)
+
+
+def all_statistics(sizes: Sizes) -> int:
+    """Return the bytes of all layers' scales."""
+    return sum(statistics_bytes(weights, sizes.nested) for weights in sizes.quantized)
+
+
+def all_nested(sizes: Sizes) -> int:
+    """Return the bytes of all layers' scales of scales."""
+    return sum(nested_bytes(weights, sizes.nested) for weights in sizes.quantized)
+
+
+def _elements(sizes: Sizes) -> list[int]:
+    """Return each parameter's elements in the base's dtype, as ZeRO sees them."""
+    return [packed_bytes(n) // sizes.itemsize for n in sizes.quantized] + list(sizes.plain)
+
+
+def partitioned(sizes: Sizes) -> list[int]:
+    """Return the elements of the parameters that ZeRO-3 gathers for each use."""
+    return [n for n in _elements(sizes) if n > sizes.largest_adapter]
+
+
+def resident(sizes: Sizes) -> int:
+    """Return the elements of those that stay resident: DeepSpeed gathers no small ones."""
+    return sum(n for n in _elements(sizes) if n <= sizes.largest_adapter)

@@ -1,0 +1,81 @@
+"""What `lope plan` prints: one rank's bytes under both ZeRO stages, and the advice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lope_dist.core.memory import format_bytes
+
+_MEMORY = {
+    "base_weights": "base weights",
+    "statistics": "quantization statistics",
+    "adapters": "adapters, float32",
+    "gradients": "gradients",
+    "optimizer": "optimizer (AdamW)",
+    "gathered": "weights gathered at once",
+    "activations": "activations",
+    "logits": "logits and loss",
+    "working": "short-lived tensors",
+}
+_OTHER = {
+    "activations_checkpointed": "activations, with checkpointing",
+    "activations_whole": "activations, without",
+    "load_peak": "peak while loading",
+    "host_per_node": "host memory of a node",
+    "host_per_node_cpu": "the same, computing on CPU",
+}
+_WIRE = {"wire_base": "received a step: base", "wire_adapters": "received a step: adapters"}
+
+
+def plan_table(plan: dict[str, Any]) -> Table:
+    """Return the figures of `lope plan --json` as a rich table."""
+    title = (
+        f"Each of {plan['world_size']} ranks: micro-batch {plan['micro_batch']} x "
+        f"{plan['max_length']} tokens"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    table.add_column("ZeRO-2 (replicate)", justify="right")
+    table.add_column("ZeRO-3 (shard)", justify="right")
+    _add_rows(table, plan, _MEMORY)
+    table.add_section()
+    _add_rows(table, plan, {"total": "[bold]peak of a training step[/bold]"})
+    table.add_section()
+    _add_rows(table, plan, _OTHER)
+    table.add_section()
+    _add_rows(table, plan, _WIRE)
+    return table
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """Print the table and the recommendation."""
+    console = Console(highlight=False)
+    weights = plan["quantized_weights"] + plan["unquantized_weights"]
+    console.print(
+        f"Model: {weights:,} weights, {plan['quantized_weights']:,} of them in NF4; "
+        f"adapters: {plan['adapter_parameters']:,} parameters",
+        plan_table(plan),
+        sep="\n",
+    )
+    advice = plan["recommendation"]
+    if advice["zero_stage"] is None:
+        console.print("[bold]Does not fit.[/bold]", advice["why"], soft_wrap=True)
+        console.print("What would help:", "; ".join(advice["helps"]), soft_wrap=True)
+        return
+    console.print(
+        f"[bold]Recommended: engine.zero_stage={advice['zero_stage']} "
+        f"train.micro_batch={advice['micro_batch']}[/bold] (accumulation over "
+        f"{advice['accumulation_steps']} for a global batch of {plan['global_batch']}).",
+        advice["why"],
+        soft_wrap=True,
+    )
+    for note in advice["helps"]:
+        console.print("Note:", note, soft_wrap=True)
+
+
+def _add_rows(table: Table, plan: dict[str, Any], rows: dict[str, str]) -> None:
+    for key, label in rows.items():
+        table.add_row(label, *(format_bytes(plan[stage][key]) for stage in ("zero2", "zero3")))

@@ -1,0 +1,213 @@
+"""The planner's arithmetic on LLaMA2's shapes, worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lope_dist.engine.activations import Adapters, Block
+from lope_dist.engine.advice import USABLE, advise
+from lope_dist.engine.plan import accumulation, gathered_bytes, plan_rank
+from lope_dist.engine.sizes import (
+    Settings,
+    Sizes,
+    all_nested,
+    all_statistics,
+    base_bytes,
+    statistics_bytes,
+)
+
+GiB = 1 << 30
+
+
+def llama(hidden: int, inner: int, layers: int, heads: int, kv_width: int) -> Sizes:
+    """LLaMA2 with the paper's adapter on q_proj and v_proj."""
+    square, narrow, mlp = hidden * hidden, hidden * kv_width, hidden * inner
+    layer = (square, narrow, narrow, square, mlp, mlp, mlp)
+    own = 4 * (2 * hidden + 4 * (hidden + kv_width)) + 2 * 16
+    return Sizes(
+        quantized=layer * layers,
+        plain=(32000 * hidden, *[hidden] * (2 * layers + 1), 32000 * hidden),
+        itemsize=2,
+        nested=True,
+        input_only=32000 * hidden,
+        in_layers=layers * (sum(layer) // 2 + 4 * hidden),
+        adapter=layers * own,
+        trainable=layers * (own - 4 * (hidden + kv_width)),
+        largest_adapter=4 * hidden,
+        vocabulary=32000,
+        blocks=(
+            Block(
+                count=layers,
+                hidden=hidden,
+                norms=2 * hidden,
+                norm_keeps_input=False,
+                attentions=1,
+                heads=heads,
+                query=hidden,
+                key=kv_width,
+                mlp_inner=inner,
+                mlp_kept=3,
+                bias_heads=1,
+                adapters=2,
+                adapter_inputs=hidden,
+            ),
+        ),
+        adapters=Adapters(rank=4, num_experts=4, has_router=True, router_reads_rank=True),
+        attention="sdpa",
+    )
+
+
+L7 = llama(4096, 11008, 32, 32, 4096)
+L13 = llama(5120, 13824, 40, 40, 5120)
+L70 = llama(8192, 28672, 80, 64, 1024)
+RUN = Settings(
+    world_size=8,
+    ranks_per_node=8,
+    global_batch=32,
+    micro_batch=4,
+    max_length=1024,
+    checkpointing=True,
+    prefetch_numel=50_000_000,
+    bucket_numel=5_000_000,
+    load_buffer=256 << 20,
+)
+
+
+def test_the_quantized_7b_base() -> None:
+    embeddings = 2 * 32000 * 4096 * 2  # input and head, 0.26 GB each
+    norms = 65 * 4096 * 2
+    assert base_bytes(L7) == 6_476_005_376 // 2 + embeddings + norms
+    assert base_bytes(L7) == pytest.approx(3.24e9 + 2 * 0.262e9, rel=0.01)
+    assert all_statistics(L7) == 6_476_005_376 // 64 + 6_476_005_376 // 16384 * 4
+
+
+def test_statistics_round_up_and_cost_four_times_as_much_unnested() -> None:
+    assert statistics_bytes(64, nested=True) == 1 + 4
+    assert statistics_bytes(64 * 257, nested=True) == 257 + 2 * 4
+    assert statistics_bytes(64 * 257, nested=False) == 257 * 4
+    assert 8 * all_statistics(L7) / sum(L7.quantized) == pytest.approx(0.127, abs=0.001)
+
+
+def test_a_rank_holds_a_share_under_zero_3_and_all_under_zero_2() -> None:
+    replicated, sharded = (plan_rank(L7, RUN, stage, 4) for stage in (2, 3))
+    assert replicated.base_weights == base_bytes(L7)
+    resident_norms = 65 * 4096 * 2
+    assert sharded.base_weights == base_bytes(L7) // 8 + resident_norms
+    assert replicated.statistics == all_statistics(L7)
+    whole = all_nested(L7)
+    assert whole == 6_476_005_376 // 16384 * 4
+    assert sharded.statistics == whole + -(-(all_statistics(L7) - whole) // 8)
+    assert replicated.adapters == 4 * L7.adapter
+    assert sharded.optimizer == 3 * 4 * L7.trainable // 8
+    assert replicated.gathered == replicated.wire_base == 0
+    assert sharded.load_peak == sharded.base_weights + sharded.statistics + (256 << 20)
+
+
+@pytest.mark.parametrize("sizes", [L7, L70], ids=["7b", "70b"])
+def test_more_ranks_never_take_more_of_each(sizes: Sizes) -> None:
+    plans = [plan_rank(sizes, replace(RUN, world_size=n), 3, 1) for n in (2, 4, 8, 16, 64)]
+    for key in ("base_weights", "statistics", "optimizer", "total", "load_peak"):
+        values = [getattr(plan, key) for plan in plans]
+        assert values == sorted(values, reverse=True)
+        assert values[0] > values[-1]
+    totals = [plan_rank(sizes, replace(RUN, world_size=n), 2, 1) for n in (2, 64)]
+    assert totals[0].base_weights == totals[1].base_weights
+
+
+def test_gathered_weights_are_bounded_by_prefetch_and_by_the_model() -> None:
+    head = 32000 * 4096
+    assert gathered_bytes(L7, 50_000_000) == 2 * (50_000_000 + head)
+    partitioned = base_bytes(L7) - 65 * 4096 * 2
+    assert gathered_bytes(L7, 1 << 60) == partitioned
+    assert plan_rank(L7, replace(RUN, world_size=1), 3, 1).gathered == 0
+
+
+def test_the_base_travels_once_a_pass_and_again_to_recompute() -> None:
+    one = replace(RUN, global_batch=8, checkpointing=False)  # a single micro-batch
+    whole = base_bytes(L7) - 65 * 4096 * 2 + all_statistics(L7)
+    embedding = 2 * 32000 * 4096
+    assert plan_rank(L7, one, 3, 1).wire_base == (2 * whole - embedding) * 7 // 8
+    again = plan_rank(L7, replace(one, checkpointing=True), 3, 1)
+    assert again.wire_base > plan_rank(L7, one, 3, 1).wire_base
+    assert plan_rank(L7, RUN, 3, 1).wire_base == 4 * again.wire_base
+    assert plan_rank(L7, one, 2, 1).wire_adapters == 4 * 3 * L7.trainable * 7 // 8
+
+
+def test_checkpointing_keeps_layer_inputs_and_one_layer() -> None:
+    plan = plan_rank(L7, RUN, 3, 4)
+    tokens = 4 * 1024
+    inputs = tokens * 32 * 4096 * 2
+    last_norm = tokens * 4 * 4097
+    layer = (plan.activations_whole - last_norm) // 32
+    assert plan.activations == plan.activations_checkpointed == inputs + layer + last_norm
+    # the figure that the base configuration gives for four rows of 1,024 tokens
+    assert plan.activations_whole == pytest.approx(18e9, rel=0.1)
+
+
+def _advice(sizes: Sizes, device: int, world_size: int = 8, **changes):
+    run = replace(RUN, world_size=world_size, **changes)
+    return advise(sizes, run, device=device, node=None, one_row=False), run
+
+
+@pytest.mark.parametrize("sizes", [L7, L13], ids=["7b", "13b"])
+def test_small_models_on_large_cards_are_replicated(sizes: Sizes) -> None:
+    advice, _ = _advice(sizes, 80 * GiB)
+    assert advice.zero_stage == 2
+    assert "would only cost time" in advice.why
+    assert (advice.micro_batch, advice.accumulation_steps) == (4, 1)
+
+
+@pytest.mark.parametrize("device", [24 * GiB, 80 * GiB])
+def test_70b_is_sharded(device: int) -> None:
+    advice, run = _advice(L70, device)
+    assert advice.zero_stage == 3
+    assert plan_rank(L70, run, 3, advice.micro_batch).total <= USABLE * device
+    assert advice.micro_batch * advice.accumulation_steps >= 4
+    expected = "Only a sharded base fits" if device == 24 * GiB else "larger micro-batches"
+    assert expected in advice.why
+
+
+def test_a_small_card_shards_7b() -> None:
+    assert _advice(L7, 8 * GiB)[0].zero_stage == 3
+
+
+def test_one_rank_has_nobody_to_share_with() -> None:
+    advice, _ = _advice(L70, 80 * GiB, world_size=1)
+    assert advice.zero_stage == 2
+    assert "nobody to share with" in advice.why
+
+
+def test_what_fits_nowhere_says_so_and_what_would_help() -> None:
+    advice, _ = _advice(L70, 12 * GiB, world_size=2, checkpointing=False)
+    assert advice.zero_stage is None
+    assert "fits in neither stage" in advice.why
+    helps = "; ".join(advice.helps)
+    assert "model.gradient_checkpointing=true" in helps
+    assert "data.max_length=512" in helps
+    assert "devices of" in helps
+    ranks = [h for h in _advice(L70, 12 * GiB, world_size=2)[0].helps if "ranks under" in h]
+    assert len(ranks) == 1
+    enough = int(ranks[0].split()[0])
+    assert plan_rank(L70, replace(RUN, world_size=enough), 3, 1).total <= USABLE * 12 * GiB
+    assert plan_rank(L70, replace(RUN, world_size=enough // 2), 3, 1).total > USABLE * 12 * GiB
+
+
+def test_micro_batches_are_even_and_cover_the_global_batch() -> None:
+    run = replace(RUN, world_size=3, global_batch=32)  # 11 rows a rank
+    fixed = plan_rank(L7, run, 2, 8).total / USABLE + 1  # room for eight rows
+    advice = advise(L7, run, device=int(fixed), node=None, one_row=False)
+    assert (advice.micro_batch, advice.accumulation_steps) == (6, 2)
+    assert accumulation(run, advice.micro_batch) == 2
+
+
+def test_flash_attention_with_packing_takes_one_row() -> None:
+    advice = advise(L7, RUN, device=80 * GiB, node=None, one_row=True)
+    assert (advice.micro_batch, advice.accumulation_steps) == (1, 4)
+
+
+def test_a_node_without_memory_for_its_processes_is_told() -> None:
+    advice = advise(L7, RUN, device=80 * GiB, node=8 * GiB, one_row=False)
+    assert advice.zero_stage is None
+    assert "host memory" in advice.why
