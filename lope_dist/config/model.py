@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from lope_dist.config.base import Section
 
 
@@ -27,6 +29,9 @@ class ModelConfig(Section):
     """Names of linear layers that stay in `dtype`."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention implementation of transformers."""
+    load_buffer_mib: int = Field(default=256, ge=1)
+    """Working memory of a rank while it loads, in MiB, beside what it keeps: bytes read and
+    the quantizer's temporaries."""
     gradient_checkpointing: bool = False
     """Recompute each layer's activations in the backward pass."""
     trust_remote_code: bool = False

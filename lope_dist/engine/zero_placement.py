@@ -53,6 +53,11 @@ class ZeroPlacement:
             joined[start:stop] = received[offset : offset + stop - start]
         return joined
 
+    def empty_part(self, numel: int, dtype: torch.dtype) -> Tensor:
+        """Return this rank's partition of zeros, the last ranks' padding included."""
+        size = _partition_size(numel, self._world.size)
+        return torch.zeros(size, dtype=dtype, device=self.device)
+
     def place(self, parameter: nn.Parameter, part: Tensor, shape: torch.Size) -> None:
         """Turn ``parameter``, a stand-in of ``shape``, into a partitioned one."""
         from deepspeed.runtime.zero.partition_parameters import PartitionedParamStatus, free_param
@@ -60,16 +65,14 @@ class ZeroPlacement:
         self._init._convert_to_deepspeed_param(parameter)
         target: Any = parameter
         assert target.ds_shape == shape
-        size = _partition_size(shape.numel(), self._world.size)
-        own = part.new_zeros(size)
-        own[: part.numel()] = part
+        assert part.numel() == _partition_size(shape.numel(), self._world.size)
+        own: Any = part
         own.requires_grad = False
-        own_any: Any = own
-        own_any.ds_numel = size
-        own_any.status = PartitionedParamStatus.AVAILABLE
-        own_any.final_location = None
+        own.ds_numel = part.numel()
+        own.status = PartitionedParamStatus.AVAILABLE
+        own.final_location = None
         target.ds_tensor = own
-        target.ds_numel_aligned = size * self._world.size
+        target.ds_numel_aligned = part.numel() * self._world.size
         free_param(parameter)
 
 

@@ -48,6 +48,8 @@ def architecture(config: ModelConfig) -> PretrainedConfig:
 
 def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedModel:
     """Return the model on the meta device (buffers are real), linear layers made NF4."""
+    if hasattr(arch, "quantization_config"):
+        del arch.quantization_config  # how the files are packed; the loader sees that in them
     for name in _DROPOUTS:  # the base is frozen, and its dropout would depend on the ranks
         if hasattr(arch, name):
             setattr(arch, name, 0.0)
@@ -84,7 +86,7 @@ def load_model(config: ModelConfig, placement: Placement, progress: bool) -> Pre
     files = TensorFiles(folder)
     try:
         dtype = getattr(torch, config.dtype)
-        load_weights(model, files, placement, dtype, config.double_quantization, progress)
+        load_weights(model, files, placement, dtype, config.load_buffer_mib << 20, progress)
     finally:
         files.close()
     if config.gradient_checkpointing:
