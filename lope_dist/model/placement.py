@@ -37,7 +37,7 @@ class Placement(Protocol):
         ...
 
     def empty_part(self, numel: int, dtype: torch.dtype) -> Tensor:
-        """Return a flat tensor for what this rank keeps of a tensor of ``numel`` elements.
+        """Return flat zeros for what this rank keeps of a tensor of ``numel`` elements.
 
         It may be longer than the rank's `span`; what is beyond is padding.
         """
@@ -67,8 +67,8 @@ class Replicated:
         return part
 
     def empty_part(self, numel: int, dtype: torch.dtype) -> Tensor:
-        """Return an unfilled tensor of all elements."""
-        return torch.empty(numel, dtype=dtype, device=self.device)
+        """Return zeros for all elements."""
+        return torch.zeros(numel, dtype=dtype, device=self.device)
 
     def place(self, parameter: nn.Parameter, part: Tensor, shape: torch.Size) -> None:
         """Set the parameter's data."""

@@ -1,10 +1,10 @@
 """NF4 weights as bitsandbytes saves them, the way the hub holds quantized models.
 
-    X.weight                                  packed, two weights a byte, in any storage dtype
-    X.weight.absmax                           scales: uint8 if nested, else float32
-    X.weight.quant_map                        NF4's 16 values
-    X.weight.nested_absmax, .nested_quant_map what turns the uint8 scales into float32
-    X.weight.quant_state.bitsandbytes__nf4    JSON as uint8: type, block size, shape, offset
+X.weight                                  packed, two weights a byte, in any storage dtype
+X.weight.absmax                           scales: uint8 if nested, else float32
+X.weight.quant_map                        NF4's 16 values
+X.weight.nested_absmax, .nested_quant_map what turns the uint8 scales into float32
+X.weight.quant_state.bitsandbytes__nf4    JSON as uint8: type, block size, shape, offset
 """
 
 from __future__ import annotations
