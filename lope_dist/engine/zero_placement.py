@@ -12,18 +12,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lope_dist.config.engine import EngineConfig
+from lope_dist.engine.ds_config import offload_settings
 from lope_dist.engine.world import World
 
 
 class ZeroPlacement:
-    """Partitions each parameter over all ranks, as ZeRO-3 does."""
+    """Partitions each parameter over all ranks, as ZeRO-3 does, on the host if offloaded."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, engine: EngineConfig) -> None:
         import deepspeed
 
         self.device = world.device
         self._world = world
-        config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
+        self._on_host = engine.offloads_parameters
+        zero = {"stage": 3, **offload_settings(engine)}
+        config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero}
         self._init: Any = deepspeed.zero.Init(config_dict_or_path=config)
 
     def span(self, numel: int) -> tuple[int, int]:
@@ -56,6 +60,8 @@ class ZeroPlacement:
     def empty_part(self, numel: int, dtype: torch.dtype) -> Tensor:
         """Return this rank's partition of zeros, the last ranks' padding included."""
         size = _partition_size(numel, self._world.size)
+        if self._on_host:
+            return torch.zeros(size, dtype=dtype, pin_memory=self.device.type == "cuda")
         return torch.zeros(size, dtype=dtype, device=self.device)
 
     def place(self, parameter: nn.Parameter, part: Tensor, shape: torch.Size) -> None:

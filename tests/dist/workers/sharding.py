@@ -39,7 +39,7 @@ config = validate_config(
     "worker",
 )
 world = start_world(config.engine)
-placement = ZeroPlacement(world)
+placement = ZeroPlacement(world, config.engine)
 whole = load_model(config.model, Replicated(world.device), progress=False)
 sharded = load_model(config.model, placement, progress=False)
 packed_config = config.model.model_copy(update={"name_or_path": packed_dir})
