@@ -54,16 +54,18 @@ def measure(
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, str(HERE / "sharded_load_rank.py")]
         command += [kind, str(model), out, str(num_tokens), str(num_steps)]
+        logs = [Path(out, f"{rank}.log") for rank in range(num_ranks)]
         ranks = []
-        for rank in range(num_ranks):
+        for rank, log in enumerate(logs):
             own = common | {"RANK": rank, "LOCAL_RANK": rank}
             environment = os.environ | {key: str(value) for key, value in own.items()}
-            log = Path(out, f"{rank}.log").open("w+")
-            ranks.append((subprocess.Popen(command, env=environment, stdout=log, stderr=log), log))
-        for process, log in ranks:
-            if process.wait():
-                log.seek(0)
-                sys.exit(f"{kind} on {num_ranks} ranks failed:\n{log.read()[-4000:]}")
+            with log.open("w") as file:
+                ranks.append(subprocess.Popen(command, env=environment, stdout=file, stderr=file))
+        statuses = [process.wait() for process in ranks]
+        for rank, status in enumerate(statuses):
+            if status:
+                tail = logs[rank].read_text()[-4000:]
+                sys.exit(f"{kind}: rank {rank} of {num_ranks} ended with {status}:\n{tail}")
         facts = [json.loads(Path(out, f"{rank}.json").read_text()) for rank in range(num_ranks)]
     worst = {key: max(fact[key] for fact in facts) for key in facts[0] if key != "losses"}
     result = {

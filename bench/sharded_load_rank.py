@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import peft  # noqa: F401  both sides' imports belong to the bare process of both
+import peft  # here, not where it is used: the bare process of both sides has all imports
 import torch
 import torch.nn.functional as F
+from process_memory import Peak, now
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from lope_dist.adapters.inject import set_trainable
@@ -29,7 +30,6 @@ from lope_dist.engine.zero_placement import ZeroPlacement
 from lope_dist.model.build import load_model
 from lope_dist.model.families import FAMILIES
 from lope_dist.train.preflight import adapt
-from process_memory import Peak, now
 
 ROLES = (Role.SHARED_A, Role.NORMAL_B, Role.POISON_B, Role.ROUTER)
 CONFIG = {
