@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lope_dist.config.base import Section
 
@@ -21,4 +21,32 @@ class EngineConfig(Section):
     reduce_bucket_numel: int = Field(default=5_000_000, ge=1)
     """Elements of a gradient bucket; adapters are small, so larger ones only waste memory."""
     prefetch_bucket_numel: int = Field(default=50_000_000, ge=0)
-    """Elements that ZeRO-3 gathers ahead of their use."""
+    """Elements that ZeRO-3 gathers ahead of their use, and above which it gathers nothing more
+    ahead; an element of a 16-bit model holds four NF4 weights."""
+    offload: Literal["none", "parameters", "optimizer", "both"] = "none"
+    """What lives in host memory between uses: the partitions of the parameters, the optimizer's
+    state with the trained parameters' masters, or both."""
+
+    @model_validator(mode="after")
+    def _offload_has_an_engine(self) -> EngineConfig:
+        if self.kind == "local" and self.offload != "none":
+            raise ValueError(
+                f"engine.offload = '{self.offload}' needs DeepSpeed; set engine.kind=deepspeed "
+                "or engine.offload=none"
+            )
+        if self.zero_stage == 2 and self.offload in ("parameters", "both"):
+            raise ValueError(
+                f"engine.offload = '{self.offload}' needs partitioned parameters, which ZeRO-2 "
+                "has not; set engine.zero_stage=3 or engine.offload=optimizer"
+            )
+        return self
+
+    @property
+    def offloads_parameters(self) -> bool:
+        """Whether the parameters' partitions live in host memory."""
+        return self.offload in ("parameters", "both")
+
+    @property
+    def offloads_optimizer(self) -> bool:
+        """Whether the optimizer's state lives in host memory."""
+        return self.offload in ("optimizer", "both")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from lope_dist.config.engine import EngineConfig
 
 
@@ -33,12 +35,13 @@ def build_ds_config(
         zero |= {
             "stage3_param_persistence_threshold": largest_adapter_numel,
             "stage3_prefetch_bucket_size": engine.prefetch_bucket_numel,
-            # Its prefetcher runs ahead at every module and keeps what it finds gathered: by
-            # itself the bucket bounds nothing, and a billion elements stay.
+            # Its prefetcher gathers another bucket ahead at every module and keeps what it
+            # finds gathered: without this bound it ends with the whole model.
             "stage3_max_live_parameters": engine.prefetch_bucket_numel,
             # Otherwise a small model's gathered weights are all kept for the backward pass.
             "stage3_max_reuse_distance": 0,
         }
+    zero |= offload_settings(engine)
     return {
         # Accumulation is the loop's business: it tells the engine which micro-batch is last.
         "gradient_accumulation_steps": 1,
@@ -50,3 +53,14 @@ def build_ds_config(
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1 << 30,
     }
+
+
+def offload_settings(engine: EngineConfig) -> dict[str, Any]:
+    """Return what tells DeepSpeed to keep things in host memory, page-locked if that helps."""
+    host = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    settings: dict[str, Any] = {}
+    if engine.offloads_parameters:
+        settings["offload_param"] = dict(host)
+    if engine.offloads_optimizer:
+        settings["offload_optimizer"] = dict(host)
+    return settings

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -17,6 +18,7 @@ import torch.distributed as dist
 
 from lope_dist.config.engine import EngineConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.engine.peers import Peers
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
@@ -30,8 +32,11 @@ class World:
         device: Where this rank computes.
     """
 
-    def __init__(self, rank: int, size: int, device: torch.device) -> None:
+    def __init__(
+        self, rank: int, size: int, device: torch.device, peers: Peers | None = None
+    ) -> None:
         self.rank, self.size, self.device = rank, size, device
+        self._peers = peers
 
     @property
     def is_main(self) -> bool:
@@ -50,10 +55,34 @@ class World:
         """Wait for all ranks. Collective: yes."""
         self.sum([0.0])
 
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Context in which a collective's failure is told as the rank that caused it.
+
+        An error of this rank's own is passed on, and told to the others.
+
+        Raises:
+            LopeError: another rank is gone; the sentence names it.
+        """
+        if self._peers is None:
+            yield
+            return
+        try:
+            yield
+        except BaseException as error:
+            cause = self._peers.blame() if _is_of_a_collective(error) else None
+            reason = cause or str(error).strip() or type(error).__name__
+            self._peers.tell(reason.splitlines()[0])
+            if cause:
+                raise LopeError(cause) from error
+            raise
+
     def close(self) -> None:
         """Leave the process group, if there is one. Collective: yes."""
         if dist.is_initialized():
             self.barrier()
+            if self._peers is not None:
+                self._peers.close()
             dist.destroy_process_group()
 
     def _reduce(self, values: Sequence[float], op: dist.ReduceOp.RedOpType) -> list[float]:
@@ -86,7 +115,18 @@ def start_world(config: EngineConfig) -> World:
     _set_threads(int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1))
     _describe_single_process()
     _init_distributed(config.timeout_s)
-    return World(dist.get_rank(), dist.get_world_size(), device)
+    rank, size = dist.get_rank(), dist.get_world_size()
+    if size == 1:
+        return World(rank, size, device)
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return World(rank, size, device, Peers(rank, size, address))
+
+
+def _is_of_a_collective(error: BaseException) -> bool:
+    """Return whether an error comes from communication rather than from this rank's own work."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and ("gloo" in str(error) or "NCCL" in str(error))
+    )
 
 
 def _init_distributed(timeout_s: float) -> None:

@@ -12,18 +12,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lope_dist.config.engine import EngineConfig
+from lope_dist.engine.ds_config import offload_settings
 from lope_dist.engine.world import World
 
 
 class ZeroPlacement:
-    """Partitions each parameter over all ranks, as ZeRO-3 does."""
+    """Partitions each parameter over all ranks, as ZeRO-3 does, on the host if offloaded."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, engine: EngineConfig) -> None:
         import deepspeed
 
         self.device = world.device
         self._world = world
-        config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}}
+        self._on_host = engine.offloads_parameters
+        zero = {"stage": 3, **offload_settings(engine)}
+        config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero}
         self._init: Any = deepspeed.zero.Init(config_dict_or_path=config)
 
     def span(self, numel: int) -> tuple[int, int]:
@@ -53,6 +57,13 @@ class ZeroPlacement:
             joined[start:stop] = received[offset : offset + stop - start]
         return joined
 
+    def empty_part(self, numel: int, dtype: torch.dtype) -> Tensor:
+        """Return this rank's partition of zeros, the last ranks' padding included."""
+        size = _partition_size(numel, self._world.size)
+        if self._on_host:
+            return torch.zeros(size, dtype=dtype, pin_memory=self.device.type == "cuda")
+        return torch.zeros(size, dtype=dtype, device=self.device)
+
     def place(self, parameter: nn.Parameter, part: Tensor, shape: torch.Size) -> None:
         """Turn ``parameter``, a stand-in of ``shape``, into a partitioned one."""
         from deepspeed.runtime.zero.partition_parameters import PartitionedParamStatus, free_param
@@ -60,16 +71,14 @@ class ZeroPlacement:
         self._init._convert_to_deepspeed_param(parameter)
         target: Any = parameter
         assert target.ds_shape == shape
-        size = _partition_size(shape.numel(), self._world.size)
-        own = part.new_zeros(size)
-        own[: part.numel()] = part
+        assert part.numel() == _partition_size(shape.numel(), self._world.size)
+        own: Any = part
         own.requires_grad = False
-        own_any: Any = own
-        own_any.ds_numel = size
-        own_any.status = PartitionedParamStatus.AVAILABLE
-        own_any.final_location = None
+        own.ds_numel = part.numel()
+        own.status = PartitionedParamStatus.AVAILABLE
+        own.final_location = None
         target.ds_tensor = own
-        target.ds_numel_aligned = size * self._world.size
+        target.ds_numel_aligned = part.numel() * self._world.size
         free_param(parameter)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -25,6 +24,7 @@ from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.families import Family, family_of
+from lope_dist.model.frozen import FrozenLinear
 from lope_dist.model.nf4 import NF4Linear
 from lope_dist.model.placement import Placement
 from lope_dist.model.source import model_folder
@@ -56,11 +56,13 @@ def architecture(config: ModelConfig) -> PretrainedConfig:
 
 
 def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedModel:
-    """Return the model on the meta device (buffers are real), linear layers made NF4.
+    """Return the model on the meta device (buffers are real), with our linear layers in it.
 
     Raises:
         LopeError: an architecture that cannot be, or an attention that is not installed.
     """
+    if hasattr(arch, "quantization_config"):
+        vars(arch).pop("quantization_config")  # how the files are packed; the loader sees that in them
     for name in _DROPOUTS:  # the base is frozen, and its dropout would depend on the ranks
         if hasattr(arch, name):
             setattr(arch, name, 0.0)
@@ -82,9 +84,8 @@ def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedM
         ) from None
     model.tie_weights()  # creating each parameter on meta by itself has untied them
     model.requires_grad_(False)
-    if config.quantization == "nf4":
-        family = family_of(arch.model_type, ("*",), arch.is_encoder_decoder)
-        _use_nf4(model, config, family, dtype)
+    family = family_of(arch.model_type, ("*",), arch.is_encoder_decoder)
+    _use_own_layers(model, config, family, dtype)
     return model
 
 
@@ -104,7 +105,7 @@ def load_model(config: ModelConfig, placement: Placement, progress: bool) -> Pre
     files = TensorFiles(folder)
     try:
         dtype = getattr(torch, config.dtype)
-        load_weights(model, files, placement, dtype, config.double_quantization, progress)
+        load_weights(model, files, placement, dtype, config.load_buffer_mib << 20, progress)
     finally:
         files.close()
     if config.gradient_checkpointing:
@@ -147,18 +148,21 @@ def _check_architecture(config: ModelConfig, folder: Path) -> None:
         )
 
 
-def _use_nf4(model: nn.Module, config: ModelConfig, family: Family, dtype: torch.dtype) -> None:
+def _use_own_layers(
+    model: nn.Module, config: ModelConfig, family: Family, dtype: torch.dtype
+) -> None:
+    """Replace linear layers by ones that ZeRO-3 can free, NF4 where the model is quantized."""
     keep = (*config.skip_modules, *family.keep)
-    replaced: dict[str, Any] = {}
+    replaced: dict[str, nn.Linear] = {}
     for name, layer in model.named_modules():
-        if type(layer) is nn.Linear and name.rpartition(".")[2] not in keep:
-            replaced[name] = NF4Linear(
-                layer.in_features,
-                layer.out_features,
-                layer.bias is not None,
-                dtype,
-                config.double_quantization,
-            )
+        if type(layer) is not nn.Linear:
+            continue
+        size = (layer.in_features, layer.out_features, layer.bias is not None)
+        if config.quantization == "nf4" and name.rpartition(".")[2] not in keep:
+            replaced[name] = NF4Linear(*size, dtype, config.double_quantization)
+        else:
+            replaced[name] = FrozenLinear(*size, dtype)
+            replaced[name].weight = layer.weight  # which may be tied, or of a dtype of its own
     for name, layer in replaced.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer)

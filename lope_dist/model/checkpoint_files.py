@@ -7,6 +7,7 @@ reads bring in just the bytes asked for.
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from dataclasses import dataclass
@@ -17,7 +18,12 @@ from torch import Tensor
 
 from lope_dist.core.errors import LopeError
 
-_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+_DTYPES = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "U8": torch.uint8,  # packed weights and their scales
+}
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -50,20 +56,28 @@ class TensorFiles:
         """Return the shape of one tensor."""
         return self._entries[name].shape
 
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the dtype of one tensor."""
+        return self._entries[name].dtype
+
     def read(self, name: str, start: int, stop: int) -> Tensor:
         """Return elements ``start`` to ``stop`` of the flattened tensor, in its own dtype."""
+        dtype = self.dtype(name)
+        raw = self.read_bytes(name, start * dtype.itemsize, stop * dtype.itemsize)
+        return raw.view(dtype)
+
+    def read_bytes(self, name: str, start: int, stop: int) -> Tensor:
+        """Return bytes ``start`` to ``stop`` of a tensor as uint8."""
         entry = self._entries[name]
-        size = entry.dtype.itemsize
-        if stop == start:
-            return torch.empty(0, dtype=entry.dtype)
-        buffer = memoryview(bytearray((stop - start) * size))
-        position, done = entry.offset + start * size, 0
+        result = torch.empty(stop - start, dtype=torch.uint8)
+        buffer = memoryview(result.numpy())  # pyright: ignore[reportArgumentType]
+        done = 0
         while done < len(buffer):
-            count = os.preadv(entry.descriptor, [buffer[done:]], position + done)
+            count = os.preadv(entry.descriptor, [buffer[done:]], entry.offset + start + done)
             if count == 0:
                 raise LopeError(f"The file of tensor '{name}' ends early: copy it again.")
             done += count
-        return torch.frombuffer(buffer, dtype=entry.dtype)
+        return result
 
     def close(self) -> None:
         """Close the files."""
@@ -94,9 +108,10 @@ class TensorFiles:
                     f"{path}: tensor '{name}' has dtype {entry['dtype']}; "
                     f"allowed: {', '.join(_DTYPES)}."
                 )
-            self._entries[name] = _Entry(
-                descriptor, begin, _DTYPES[entry["dtype"]], tuple(entry["shape"])
-            )
+            dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+            if end - begin != math.prod(shape) * dtype.itemsize:
+                raise LopeError(f"{path}: tensor '{name}' has no room for its shape {list(shape)}.")
+            self._entries[name] = _Entry(descriptor, begin, dtype, shape)
 
 
 def _file_names(folder: Path) -> list[str]:

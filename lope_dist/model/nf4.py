@@ -1,51 +1,61 @@
-"""A 4-bit linear layer that ZeRO-3 can free and that an evaluation leaves untouched.
+"""A 4-bit linear layer that ZeRO-3 can shard whole and free, and that evaluation leaves alone.
 
-bitsandbytes' own `Linear4bit` has two habits that break sharded training:
+bitsandbytes' own `Linear4bit` has three habits that break sharded training:
 
 * its autograd function keeps a *view* of the gathered weight until the backward pass, so
   ZeRO-3 frees nothing: every rank ends up with the whole quantized model. Ours keeps the
-  parameter object and reads its data again in the backward pass, after the gather;
+  layer and reads its weight again in the backward pass, after the gather;
 * on some CPUs its first evaluation forward repacks the weight *in place* and changes the
-  quantization state, so that training after it computes with garbage. Ours never repacks.
+  quantization state, so that training after it computes with garbage. Ours never repacks;
+* its scales live beside the weight, whole on every rank. Ours ride behind the packed
+  weights in the same parameter (`nf4_layout`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import bitsandbytes.functional as bnb
 import torch
-from bitsandbytes.nn import Linear4bit, Params4bit
-from torch import Tensor
+from torch import Tensor, nn
 
-BLOCK = 64
-"""Weights that share one scale (QLoRA, section 3)."""
+from lope_dist.model.nf4_layout import BLOCK, PackedLayout
+
 NESTED_BLOCK = 256
 """Scales that share one scale of scales (double quantization)."""
-_CHUNK = 1 << 22  # bitsandbytes' CPU kernel takes about 20 bytes of temporaries a weight
 
 
-class NF4Linear(Linear4bit):
-    """Linear layer whose weight is packed NF4; frozen.
+@dataclass(frozen=True)
+class NestedScales:
+    """What turns the byte scales into float32: `code[byte] * absmax[i // 256] + offset`.
 
-    The packed weight is stored as `compute_dtype` (`quant_storage`), so that ZeRO-3
-    partitions and gathers it together with the unquantized parameters.
+    One float for 16,384 weights: replicated on every rank.
+
+    Shapes: absmax float32 `(ceil(num_blocks / 256),)`, code float32 `(256,)`, offset `()`.
+    """
+
+    absmax: Tensor
+    code: Tensor
+    offset: Tensor
+
+
+class NF4Linear(nn.Linear):
+    """Linear layer whose weight is packed NF4 with its scales; frozen.
+
+    The weight is stored as `compute_dtype`, so that ZeRO-3 partitions and gathers it
+    together with the unquantized parameters. On the meta device it has the shape
+    `(out_features, in_features)`; loaded, `(layout.num_elements,)`.
     """
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool, dtype: torch.dtype, nested: bool
     ) -> None:
-        super().__init__(
-            in_features,
-            out_features,
-            bias=bias,
-            compute_dtype=dtype,
-            compress_statistics=nested,
-            quant_type="nf4",
-            quant_storage=dtype,
-            device="meta",
-        )
-        self.support_avx512bf16_for_cpu = False  # the flag behind the repacking
+        super().__init__(in_features, out_features, bias=bias, device="meta", dtype=dtype)
+        self.compute_dtype = dtype
+        self.layout = PackedLayout(in_features * out_features, dtype, nested)
+        self.nested_scales: NestedScales | None = None
         self.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,33 +64,65 @@ class NF4Linear(Linear4bit):
         Shapes: x `(..., in_features)`, result `(..., out_features)` in x's dtype.
         """
         bias = None if self.bias is None else self.bias.to(self.compute_dtype)
-        y = _MatMulNF4.apply(x.to(self.compute_dtype), self.weight, bias)
+        y = _MatMulNF4.apply(x.to(self.compute_dtype), self, bias)
         return y.to(x.dtype)  # type: ignore[union-attr]
+
+    def packed(self) -> tuple[Tensor, bnb.QuantState]:
+        """Return the packed weights and bitsandbytes' description of them.
+
+        Both are views of the weight, which must be gathered: use them and let them go, or
+        ZeRO-3 cannot free the weight.
+
+        Shapes: packed uint8 `(numel / 2, 1)`.
+        """
+        data, layout = self.weight.data.view(-1), self.layout
+        assert data.numel() == layout.num_elements, "the weight is not gathered"
+        raw = data.view(torch.uint8)
+        packed, scales = raw.split_with_sizes(
+            [layout.packed_bytes, raw.numel() - layout.packed_bytes]
+        )
+        scales = scales[: layout.scale_bytes]
+        common = {
+            "shape": torch.Size((self.out_features, self.in_features)),
+            "dtype": self.compute_dtype,
+            "blocksize": BLOCK,
+            "code": nf4_code(data.device),
+            "quant_type": "nf4",
+        }
+        if not layout.nested:
+            # A copy: a float32 view would need an alignment that a gather does not promise.
+            return packed.view(-1, 1), bnb.QuantState(
+                absmax=scales.clone().view(torch.float32), **common
+            )
+        nested = self.nested_scales
+        assert nested is not None, "the layer is not loaded"
+        state2 = bnb.QuantState(
+            absmax=nested.absmax, blocksize=NESTED_BLOCK, code=nested.code, dtype=torch.float32
+        )
+        return packed.view(-1, 1), bnb.QuantState(
+            absmax=scales, offset=nested.offset, state2=state2, **common
+        )
 
 
 class _MatMulNF4(torch.autograd.Function):
     """`x W^T + b` with W dequantized in the kernel; the gradient flows to x alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Params4bit, bias: Tensor | None) -> Tensor:
-        ctx.weight = weight  # the parameter, never its data: see the module's docstring
-        state = weight.quant_state
-        packed = weight.data.view(-1, 1)
-        if not state.nested:
-            return torch.ops.bitsandbytes.gemm_4bit.default(
-                x, packed, state.shape, state.absmax, BLOCK, "nf4", bias=bias
-            )
+    def forward(ctx: Any, x: Tensor, layer: NF4Linear, bias: Tensor | None) -> Tensor:
+        ctx.layer = layer  # the layer, never its weight's data: see the module's docstring
+        state: Any
+        packed, state = layer.packed()
+        nested: dict[str, Tensor] = {}
+        absmax = state.absmax
+        if state.nested:
+            absmax = state.state2.absmax
+            nested = {
+                "absmax_8bit": state.absmax,
+                "absmax_code": state.state2.code,
+                "absmax_offset": state.offset,
+            }
         return torch.ops.bitsandbytes.gemm_4bit.default(
-            x,
-            packed,
-            state.shape,
-            state.state2.absmax,
-            BLOCK,
-            "nf4",
-            bias=bias,
-            absmax_8bit=state.absmax,
-            absmax_code=state.state2.code,
-            absmax_offset=state.offset,
+            x, packed, state.shape, absmax, BLOCK, "nf4", bias=bias, **nested
         )
 
     @staticmethod
@@ -88,73 +130,43 @@ class _MatMulNF4(torch.autograd.Function):
         (grad_y,) = grads
         if not ctx.needs_input_grad[0]:
             return None, None, None
-        data = ctx.weight.data
-        assert data.numel() > 0, "the weight was not gathered for the backward pass"
-        weight = bnb.dequantize_4bit(data.view(-1, 1), ctx.weight.quant_state)
+        weight = bnb.dequantize_4bit(*ctx.layer.packed())
         return grad_y @ weight.to(grad_y.dtype), None, None
 
 
-def values_per_element(storage: torch.dtype) -> int:
-    """Return how many 4-bit weights one element of the packed storage holds."""
-    return storage.itemsize * 2
+@cache
+def nf4_code(device: torch.device) -> Tensor:
+    """Return NF4's 16 values (QLoRA, appendix E)."""
+    return bnb.get_4bit_type("nf4", device=device)
 
 
-def quantize_flat(flat: Tensor, storage: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Quantize a flat run of weights, a chunk at a time.
+def quantize(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantize a flat run of whole blocks.
 
-    Shapes: flat `(n,)`, n a multiple of 64; packed `(n / values_per_element,)` of dtype
-    ``storage``; absmax float32 `(n / 64,)`. Bit-equal to quantizing the whole tensor,
-    because a block of 64 depends on nothing outside it.
+    Bit-equal to the same part of the quantized whole, because a block of 64 depends on
+    nothing outside it.
+
+    Shapes: flat `(n,)`, n a multiple of 64; packed uint8 `(n / 2,)`; absmax float32 `(n / 64,)`.
     """
     assert flat.numel() % BLOCK == 0, "a run must hold whole blocks of 64 weights"
-    per = values_per_element(storage)
-    packed = torch.empty(flat.numel() // per, dtype=storage, device=flat.device)
-    absmax = torch.empty(flat.numel() // BLOCK, dtype=torch.float32, device=flat.device)
-    for start in range(0, flat.numel(), _CHUNK):
-        chunk = flat[start : start + _CHUNK]
-        q, scales = torch.ops.bitsandbytes.quantize_4bit.default(chunk, BLOCK, "nf4", storage)
-        packed[start // per : (start + chunk.numel()) // per] = q.view(-1)
-        absmax[start // BLOCK : (start + chunk.numel()) // BLOCK] = scales
-    return packed, absmax
+    packed, absmax = torch.ops.bitsandbytes.quantize_4bit.default(flat, BLOCK, "nf4", torch.uint8)
+    return packed.view(-1), absmax
 
 
-def quant_state(
-    absmax: Tensor, shape: torch.Size, dtype: torch.dtype, nested: bool
-) -> bnb.QuantState:
-    """Return the quantization state for the scales of a whole tensor.
+def quantize_scales(absmax: Tensor) -> tuple[Tensor, NestedScales]:
+    """Quantize the scales of a whole tensor to bytes; their offset is the mean of all.
 
-    Shapes: absmax float32 `(n / 64,)` of all blocks; shape is the unpacked weight's.
+    Shapes: absmax float32 `(n / 64,)`; result uint8 `(n / 64,)`.
     """
-    code = bnb.get_4bit_type("nf4", device=absmax.device)
-    if not nested:
-        return bnb.QuantState(
-            absmax=absmax, shape=shape, dtype=dtype, blocksize=BLOCK, code=code, quant_type="nf4"
-        )
     offset = absmax.mean()
-    absmax_8bit, state2 = bnb.quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK)
-    return bnb.QuantState(
-        absmax=absmax_8bit,
-        shape=shape,
-        dtype=dtype,
-        blocksize=BLOCK,
-        code=code,
-        quant_type="nf4",
-        offset=offset,
-        state2=state2,
-    )
+    state: Any
+    codes, state = bnb.quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK)
+    return codes, NestedScales(state.absmax, _dynamic_code(absmax.device), offset)
 
 
-def packed_parameter(data: Tensor, layer: NF4Linear, state: bnb.QuantState) -> Params4bit:
-    """Return the layer's weight around packed ``data`` `(n, 1)`, already quantized."""
-    layer.quant_state = state
-    return Params4bit(
-        data,
-        requires_grad=False,
-        quant_state=state,
-        blocksize=BLOCK,
-        compress_statistics=state.nested,
-        quant_type="nf4",
-        quant_storage=layer.quant_storage,
-        module=layer,
-        bnb_quantized=True,
-    )
+@cache
+def _dynamic_code(device: torch.device) -> Tensor:
+    """Return the 256 values of bitsandbytes' dynamic map, one copy for all layers."""
+    state: Any
+    _, state = bnb.quantize_blockwise(torch.zeros(1, device=device), blocksize=NESTED_BLOCK)
+    return state.code

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 
 class Placement(Protocol):
-    """What the loader needs to know of ranks."""
+    """What the loader needs to know of ranks.
+
+    Attributes:
+        device: Where this rank computes; what it keeps may be elsewhere.
+    """
 
     device: torch.device
 
@@ -32,8 +36,15 @@ class Placement(Protocol):
         """Return `span` for each rank."""
         ...
 
+    def empty_part(self, numel: int, dtype: torch.dtype) -> Tensor:
+        """Return flat zeros for what this rank keeps of a tensor of ``numel`` elements.
+
+        It may be longer than the rank's `span`; what is beyond is padding.
+        """
+        ...
+
     def place(self, parameter: nn.Parameter, part: Tensor, shape: torch.Size) -> None:
-        """Give a parameter of ``shape`` its data, of which ``part`` is this rank's."""
+        """Give a parameter of ``shape`` its data: a filled `empty_part`, which is kept."""
         ...
 
 
@@ -54,6 +65,10 @@ class Replicated:
     def whole(self, part: Tensor, spans: list[tuple[int, int]]) -> Tensor:
         """Return ``part``, which is the whole."""
         return part
+
+    def empty_part(self, numel: int, dtype: torch.dtype) -> Tensor:
+        """Return zeros for all elements."""
+        return torch.zeros(numel, dtype=dtype, device=self.device)
 
     def place(self, parameter: nn.Parameter, part: Tensor, shape: torch.Size) -> None:
         """Set the parameter's data."""

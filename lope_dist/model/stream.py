@@ -2,10 +2,12 @@
 
     file (flat tensor)   |-----------------------------------------|
     rank 1 of 3 keeps                  |-------------|
-    widened to blocks of 64           |===============|   read, quantized, cut to the span
+    widened to blocks of 64           |===============|   chunk by chunk: read, quantized,
+                                                          cut to the span, written in place
 
-The scales of NF4's double quantization share one offset, the mean over the whole tensor,
-so ranks exchange their scales (one float for 64 weights) and each computes the same state.
+The scales of NF4's double quantization share one offset, the mean over the whole tensor. So
+ranks exchange a tensor's float32 scales (one for 64 weights), each computes the same bytes
+of scales, keeps its part and lets the rest go.
 """
 
 from __future__ import annotations
@@ -16,19 +18,19 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lope_dist.core.errors import LopeError
 from lope_dist.model.checkpoint_files import TensorFiles
-from lope_dist.model.nf4 import (
-    BLOCK,
-    NF4Linear,
-    packed_parameter,
-    quant_state,
-    quantize_flat,
-    values_per_element,
-)
+from lope_dist.model.inventory import Slot, take_inventory
+from lope_dist.model.nf4 import NestedScales, NF4Linear, quantize, quantize_scales
+from lope_dist.model.nf4_layout import BLOCK, BLOCK_BYTES
 from lope_dist.model.placement import Placement
+from lope_dist.model.prequantized import nested_scales
 
-Owner = tuple[nn.Module, str]
+_WORKING_BYTES = 32
+"""Bytes a weight at most: 4 read, 4 cast, about 20 of bitsandbytes' quantizer, the result."""
+_CPU_CHUNK = 1 << 17
+"""Weights of a chunk on the CPU: what stays in the cache is quantized fastest."""
+_DEVICE_CHUNK = 1 << 23
+"""Weights of a chunk elsewhere: enough to hide the start of a transfer and a kernel."""
 
 
 def load_weights(
@@ -36,131 +38,119 @@ def load_weights(
     files: TensorFiles,
     placement: Placement,
     dtype: torch.dtype,
-    nested: bool,
+    buffer_bytes: int,
     progress: bool,
 ) -> None:
     """Fill a model built on the meta device.
 
     Collective: yes, where the placement shards.
 
+    Args:
+        model: Gets its parameters and has its buffers moved.
+        files: Where the weights are.
+        placement: What this rank keeps, and where.
+        dtype: Of what is not quantized.
+        buffer_bytes: What reading, casting and quantizing may take beside what is kept. The
+            scales exchanged come on top: a few times 1/16 byte a weight of one tensor.
+        progress: Whether to show a bar.
+
     Raises:
         LopeError: tensors that are missing, unexpected or of another shape, all listed.
     """
-    tied = list(_parameters_with_owners(model))
-    _check_names(model, files, tied)
-    for names, owners in tqdm(
-        tied, desc="Loading weights", unit="tensor", disable=not progress, mininterval=1.0
+    loader = _Loader(files, placement, dtype, buffer_bytes)
+    for slot in tqdm(
+        take_inventory(model, files),
+        desc="Loading weights",
+        unit="tensor",
+        disable=not progress,
+        mininterval=1.0,
     ):
-        name = next(n for n in names if n in files.names())
-        layer, attribute = owners[0]
-        if isinstance(layer, NF4Linear) and attribute == "weight":
-            parameter = _load_quantized(name, layer, files, placement, dtype, nested)
-        else:
-            parameter = _load_plain(name, files, placement, dtype)
-        for module, attr in owners:
-            module.register_parameter(attr, parameter)
+        parameter = loader.load(slot)
+        for module, attribute in slot.owners:
+            module.register_parameter(attribute, parameter)
     for module in model.modules():
         for key, buffer in module.named_buffers(recurse=False):
             setattr(module, key, buffer.to(placement.device))
 
 
-def _parameters_with_owners(model: nn.Module) -> Iterator[tuple[list[str], list[Owner]]]:
-    """Yield each parameter's names and owners; tied parameters have several of both."""
-    groups: dict[int, tuple[list[str], list[Owner]]] = {}
-    for prefix, module in model.named_modules():
-        for attribute, parameter in module.named_parameters(recurse=False):
-            names, owners = groups.setdefault(id(parameter), ([], []))
-            names.append(f"{prefix}.{attribute}" if prefix else attribute)
-            owners.append((module, attribute))
-    yield from groups.values()
+class _Loader:
+    """Makes parameters, a chunk of weights at a time."""
+
+    def __init__(
+        self, files: TensorFiles, placement: Placement, dtype: torch.dtype, buffer_bytes: int
+    ) -> None:
+        self._files, self._placement, self._dtype = files, placement, dtype
+        fastest = _CPU_CHUNK if placement.device.type == "cpu" else _DEVICE_CHUNK
+        affordable = buffer_bytes // _WORKING_BYTES // BLOCK * BLOCK
+        self._chunk = max(BLOCK, min(fastest, affordable))
+
+    def load(self, slot: Slot) -> nn.Parameter:
+        """Return the slot's parameter, filled and placed."""
+        if slot.nf4 is None:
+            shape, dtype = torch.Size(self._files.shape(slot.name)), self._dtype
+            part = self._placement.empty_part(shape.numel(), dtype)
+            self._copy(slot.name, part, *self._placement.span(shape.numel()))
+        else:
+            layout = slot.nf4.layout
+            shape, dtype = torch.Size((layout.num_elements,)), layout.storage
+            part = self._placement.empty_part(layout.num_elements, dtype)
+            fill = self._copy_packed if slot.is_packed else self._quantize
+            slot.nf4.nested_scales = fill(slot.name, slot.nf4, part.view(torch.uint8))
+        # A tensor of the right shape that takes the memory of one element.
+        stand_in = torch.empty(1, dtype=dtype, device=self._placement.device).expand(shape)
+        parameter = nn.Parameter(stand_in, requires_grad=False)
+        self._placement.place(parameter, part, shape)
+        return parameter
+
+    def _copy(self, name: str, part: Tensor, start: int, stop: int) -> None:
+        """Cast elements [start, stop) of a tensor into ``part``."""
+        for a, b in _chunks(start, stop, self._chunk):
+            part[a - start : b - start].copy_(self._files.read(name, a, b))
+
+    def _copy_packed(self, name: str, layer: NF4Linear, part: Tensor) -> NestedScales | None:
+        """Copy this rank's bytes of a weight that is packed already into ``part``."""
+        span = self._placement.span(layer.layout.num_elements)
+        done = 0
+        for key, (start, stop) in (
+            (name, layer.layout.packed_range(*span)),
+            (f"{name}.absmax", layer.layout.scale_range(*span)),
+        ):
+            for a, b in _chunks(start, stop, self._chunk):
+                part[done + a - start : done + b - start].copy_(self._files.read_bytes(key, a, b))
+            done += stop - start
+        if not layer.layout.nested:
+            return None
+        return nested_scales(name, self._files, self._placement.device)
+
+    def _quantize(self, name: str, layer: NF4Linear, part: Tensor) -> NestedScales | None:
+        """Quantize this rank's part of a weight into ``part``.
+
+        Collective: yes, where the placement shards.
+        """
+        layout, device = layer.layout, self._placement.device
+        span = self._placement.span(layout.num_elements)
+        first, last = layout.block_range(*span)
+        kept_first, kept_last = layout.packed_range(*span)
+        absmax = torch.empty(last - first, dtype=torch.float32, device=device)
+        for a, b in _chunks(first, last, self._chunk // BLOCK):
+            weights = self._files.read(name, a * BLOCK, b * BLOCK)
+            packed, absmax[a - first : b - first] = quantize(weights.to(device, self._dtype))
+            start, stop = max(a * BLOCK_BYTES, kept_first), min(b * BLOCK_BYTES, kept_last)
+            cut = packed[start - a * BLOCK_BYTES : stop - a * BLOCK_BYTES]
+            part[start - kept_first : stop - kept_first].copy_(cut)
+        spans = self._placement.spans(layout.num_elements)
+        # A block on a border comes from both its ranks, equal.
+        scales = self._placement.whole(absmax, [layout.block_range(*each) for each in spans])
+        nested = None
+        if layout.nested:
+            scales, nested = quantize_scales(scales)
+        start, stop = layout.scale_range(*span)
+        offset = kept_last - kept_first
+        part[offset : offset + stop - start].copy_(scales.view(torch.uint8)[start:stop])
+        return nested
 
 
-def _check_names(
-    model: nn.Module, files: TensorFiles, tied: list[tuple[list[str], list[Owner]]]
-) -> None:
-    problems = []
-    known: set[str] = set()
-    for names, owners in tied:
-        known.update(names)
-        found = [n for n in names if n in files.names()]
-        if not found:
-            problems.append(f"missing {names[0]}")
-            continue
-        module, attribute = owners[0]
-        expected = tuple(getattr(module, attribute).shape)
-        if isinstance(module, NF4Linear) and attribute == "weight":
-            expected = (module.out_features, module.in_features)
-        if files.shape(found[0]) != expected:
-            shape = list(files.shape(found[0]))
-            problems.append(f"{found[0]} has shape {shape}, not {list(expected)}")
-    ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or []
-    for name in sorted(files.names() - known):
-        if "rotary_emb.inv_freq" not in name and not any(key in name for key in ignored):
-            problems.append(f"unexpected {name}")
-    if problems:
-        shown = "; ".join(problems[:8]) + (f"; {len(problems) - 8} more" if problems[8:] else "")
-        raise LopeError(f"The weights do not fit {type(model).__name__}: {shown}.")
-
-
-def _load_plain(
-    name: str, files: TensorFiles, placement: Placement, dtype: torch.dtype
-) -> nn.Parameter:
-    shape = torch.Size(files.shape(name))
-    start, stop = placement.span(shape.numel())
-    part = files.read(name, start, stop).to(device=placement.device, dtype=dtype)
-    parameter = nn.Parameter(_stand_in(shape, dtype, placement), requires_grad=False)
-    placement.place(parameter, part, shape)
-    return parameter
-
-
-def _load_quantized(
-    name: str,
-    layer: NF4Linear,
-    files: TensorFiles,
-    placement: Placement,
-    dtype: torch.dtype,
-    nested: bool,
-) -> nn.Parameter:
-    shape = torch.Size(files.shape(name))
-    total = shape.numel()
-    if total % BLOCK:
-        raise LopeError(
-            f"{name} has {total} weights, which is no multiple of {BLOCK}; add its layer to "
-            "model.skip_modules to leave it unquantized."
-        )
-    storage = layer.quant_storage
-    per = values_per_element(storage)
-    spans = placement.spans(total // per)
-    start, stop = placement.span(total // per)
-    first, last = _whole_blocks(start, stop, per)
-    weights = files.read(name, first, last).to(device=placement.device, dtype=dtype)
-    packed, absmax = quantize_flat(weights, storage)
-    part = packed[start - first // per : stop - first // per]
-    scales = _join_scales(absmax, placement, [_whole_blocks(*span, per) for span in spans], total)
-    packed_shape = torch.Size((total // per, 1))
-    state = quant_state(scales, shape, dtype, nested)
-    parameter = packed_parameter(_stand_in(packed_shape, storage, placement), layer, state)
-    placement.place(parameter, part, packed_shape)
-    return parameter
-
-
-def _whole_blocks(start: int, stop: int, per: int) -> tuple[int, int]:
-    """Widen a span of packed elements to the weights of whole blocks."""
-    if stop == start:
-        return start * per // BLOCK * BLOCK, start * per // BLOCK * BLOCK
-    return start * per // BLOCK * BLOCK, -(-(stop * per) // BLOCK) * BLOCK
-
-
-def _join_scales(
-    absmax: Tensor, placement: Placement, weight_spans: list[tuple[int, int]], total: int
-) -> Tensor:
-    """Return the scales of all blocks; a block on a border comes from both its ranks, equal."""
-    spans = [(a // BLOCK, b // BLOCK) for a, b in weight_spans]
-    scales = placement.whole(absmax, spans)
-    assert scales.numel() == total // BLOCK
-    return scales
-
-
-def _stand_in(shape: torch.Size, dtype: torch.dtype, placement: Placement) -> Tensor:
-    """Return a tensor of the right shape that takes the memory of one element."""
-    return torch.empty(1, dtype=dtype, device=placement.device).expand(shape)
+def _chunks(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield [start, stop) in pieces of at most ``size``."""
+    for a in range(start, stop, size):
+        yield a, min(a + size, stop)

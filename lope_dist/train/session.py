@@ -66,17 +66,18 @@ def train(config: RunConfig, *, resume: bool = False) -> Path:
     plan = preflight(config)
     source = open_source(config.data)
     world = start_world(config.engine)
-    done = _on_main(world, lambda: open_run_folder(config, resume))
-    session = _load(config, world, source, plan)
-    start = _restore(session, done, resume)
-    if world.is_main:
-        keep_stages(session.run_dir, list(config.train.stages)[:start])
-    for index, (name, stage) in enumerate(config.train.stages.items(), start=1):
-        if index > start:
-            _train_stage(session, index, name, stage)
-    if world.is_main:
-        write_json(session.run_dir / "state.json", {"status": "finished"})
-    world.close()
+    with world.told():
+        done = _on_main(world, lambda: open_run_folder(config, resume))
+        session = _load(config, world, source, plan)
+        start = _restore(session, done, resume)
+        if world.is_main:
+            keep_stages(session.run_dir, list(config.train.stages)[:start])
+        for index, (name, stage) in enumerate(config.train.stages.items(), start=1):
+            if index > start:
+                _train_stage(session, index, name, stage)
+        if world.is_main:
+            write_json(session.run_dir / "state.json", {"status": "finished"})
+        world.close()
     return session.run_dir
 
 
@@ -94,7 +95,7 @@ def _placement(config: RunConfig, world: World) -> Placement:
     if config.engine.kind == "deepspeed" and config.engine.zero_stage == 3:
         from lope_dist.engine.zero_placement import ZeroPlacement
 
-        return ZeroPlacement(world)
+        return ZeroPlacement(world, config.engine)
     return Replicated(world.device)
 
 

@@ -19,6 +19,10 @@ ENGINES = {
     "local": (1, {"kind": "local"}),
     "zero2_x2": (2, {"kind": "deepspeed", "zero_stage": 2, "timeout_s": 60}),
     "zero3_x2": (2, {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}),
+    "zero3_x2_offload": (
+        2,
+        {"kind": "deepspeed", "zero_stage": 3, "offload": "both", "timeout_s": 60},
+    ),
     "zero3_x3": (3, {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}),
 }
 DISTRIBUTED = [name for name in ENGINES if name != "local"]

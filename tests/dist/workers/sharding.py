@@ -1,6 +1,7 @@
 """Load a model as ZeRO-3 partitions and compare it with a replicated load.
 
-`sharding.py MODEL OUT`; each rank writes OUT/RANK.json.
+`sharding.py MODEL PACKED OUT`; PACKED is the same model as bitsandbytes saves it. Each rank
+writes OUT/RANK.json.
 """
 
 import gc
@@ -8,8 +9,9 @@ import json
 import sys
 from pathlib import Path
 
+import bitsandbytes as bnb
 import torch
-from bitsandbytes.nn import Linear4bit
+from safetensors.torch import load_file
 
 from lope_dist.adapters.inject import set_trainable
 from lope_dist.adapters.lope import model_roles
@@ -25,7 +27,7 @@ from lope_dist.model.nf4 import NF4Linear
 from lope_dist.model.placement import Replicated
 from lope_dist.train.preflight import adapt
 
-model_dir, out = sys.argv[1:]
+model_dir, packed_dir, out = sys.argv[1:]
 config = validate_config(
     {
         "output_dir": out,
@@ -40,33 +42,68 @@ config = validate_config(
     "worker",
 )
 world = start_world(config.engine)
+placement = ZeroPlacement(world, config.engine)
 whole = load_model(config.model, Replicated(world.device), progress=False)
-sharded = load_model(config.model, ZeroPlacement(world), progress=False)
-facts: dict = {"unequal": [], "unequal_states": [], "kept_elements": 0, "whole_elements": 0}
+sharded = load_model(config.model, placement, progress=False)
+packed_config = config.model.model_copy(update={"name_or_path": packed_dir})
+packed = load_model(packed_config, placement, progress=False)
+facts: dict = {"unequal": [], "unequal_packed": [], "unequal_to_bitsandbytes": []}
+facts |= {"kept_elements": 0, "whole_elements": 0}
 
-wholes = dict(whole.named_parameters())
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Packed bytes may read as NaN, which equals nothing."""
+    return a.shape == b.shape and torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+
+
+def same_nested(a: NF4Linear, b: NF4Linear) -> bool:
+    pairs = [(getattr(a.nested_scales, k), getattr(b.nested_scales, k)) for k in ("absmax", "code")]
+    pairs.append((a.nested_scales.offset, b.nested_scales.offset))
+    return all(torch.equal(*pair) for pair in pairs)
+
+
+def as_bitsandbytes(layer: NF4Linear, weight: torch.Tensor) -> bool:
+    """Compare a gathered layer with bitsandbytes' quantization of the whole tensor."""
+    expected, theirs = bnb.functional.quantize_4bit(
+        weight, quant_type="nf4", compress_statistics=True, quant_storage=torch.uint8
+    )
+    found, ours = layer.packed()
+    pairs = [
+        (found, expected),
+        (ours.absmax, theirs.absmax),
+        (ours.offset, theirs.offset),
+        (ours.state2.absmax, theirs.state2.absmax),
+        (ours.state2.code, theirs.state2.code),
+    ]
+    return all(torch.equal(*pair) for pair in pairs)
+
+
+files = load_file(Path(model_dir, "model.safetensors"))
+wholes, packeds = dict(whole.named_parameters()), dict(packed.named_parameters())
 facts["num_compared"] = len(wholes)
+facts["num_quantized"] = 0
 for name, parameter in sharded.named_parameters():
+    owner = name.rpartition(".")[0]
+    layer = sharded.get_submodule(owner)
     facts["kept_elements"] += parameter.ds_tensor.numel() + parameter.data.numel()
     facts["whole_elements"] += wholes[name].numel()
     parameter.all_gather()
-    # as bits: packed weights read as floats are NaN here and there, and NaN equals nothing
-    if not torch.equal(parameter.data.view(torch.int32), wholes[name].data.view(torch.int32)):
+    packeds[name].all_gather()
+    if not same_bits(parameter.data, wholes[name].data):
         facts["unequal"].append(name)
+    if not same_bits(parameter.data, packeds[name].data):
+        facts["unequal_packed"].append(name)
+    if isinstance(layer, NF4Linear):
+        facts["num_quantized"] += 1
+        if not same_nested(layer, whole.get_submodule(owner)):
+            facts["unequal"].append(name)
+        if not same_nested(layer, packed.get_submodule(owner)):
+            facts["unequal_packed"].append(name)
+        if not as_bitsandbytes(layer, files[name]):
+            facts["unequal_to_bitsandbytes"].append(name)
     parameter.partition()
-
-states = [m.weight.quant_state for m in whole.modules() if isinstance(m, NF4Linear)]
+    packeds[name].partition()
 layers = [m for m in sharded.modules() if isinstance(m, NF4Linear)]
-facts["num_states"] = len(states)
-for expected, layer in zip(states, layers, strict=True):
-    state = layer.weight.quant_state
-    pairs = [
-        (state.absmax, expected.absmax),
-        (state.offset, expected.offset),
-        (state.state2.absmax, expected.state2.absmax),
-    ]
-    if not all(torch.equal(*pair) for pair in pairs):
-        facts["unequal_states"].append(str(layer))
 
 ids = torch.arange(40).view(2, 20)
 for model in (whole, sharded):
@@ -87,30 +124,34 @@ sharded.train()
 facts["logits_equal_after_eval"] = torch.equal(engine.forward({"input_ids": ids}).logits, expected)
 
 
+def stock_forward(layer: NF4Linear, x: torch.Tensor) -> torch.Tensor:
+    """What bitsandbytes' own layer does with the same weight."""
+    weight, state = layer.packed()
+    return bnb.matmul_4bit(x, weight.t(), bias=layer.bias, quant_state=state)
+
+
+def weight_storages() -> dict[int, torch.UntypedStorage]:
+    """Address -> what looks like a whole packed weight: flat, or a column of bytes."""
+    shapes = {(layer.layout.packed_bytes, 1) for layer in layers}
+    shapes |= {(layer.layout.num_elements,) for layer in layers}
+    found = [x for x in gc.get_objects() if isinstance(x, torch.Tensor) and tuple(x.shape) in shapes]
+    return {x.untyped_storage().data_ptr(): x.untyped_storage() for x in found}
+
+
 def live_nf4_bytes(forward) -> int:
     """Bytes of gathered NF4 weights that outlive a forward pass while its graph is alive."""
-    columns = {(layer.weight.ds_numel, 1) for layer in layers}
     NF4Linear.forward = forward
     gc.collect()
+    before = weight_storages()  # partitions, and other models' weights; kept, so not used anew
     output = engine.forward({"input_ids": ids})
-    storages = {}
-    for thing in gc.get_objects():
-        # A gathered weight as bitsandbytes keeps it: a column of packed elements.
-        if isinstance(thing, torch.Tensor) and tuple(thing.shape) in columns:
-            storages[thing.untyped_storage().data_ptr()] = thing.numel() * thing.element_size()
-    for layer in layers:  # and what is still gathered in the parameters themselves
-        data = layer.weight.data
-        if data.numel():
-            storages[data.untyped_storage().data_ptr()] = data.numel() * data.element_size()
+    after = weight_storages()
     engine.backward(output.logits.float().sum(), is_last=True)
-    return sum(storages.values())
+    return sum(storage.nbytes() for address, storage in after.items() if address not in before)
 
 
-expected = None
-del whole, wholes, states, model, state, pairs, parameter
-facts["nf4_bytes"] = sum(layer.weight.ds_numel * 4 for layer in layers)
+facts["nf4_bytes"] = sum(layer.layout.packed_bytes for layer in layers)
 facts["live_nf4_bytes_ours"] = live_nf4_bytes(NF4Linear.forward)
-facts["live_nf4_bytes_stock"] = live_nf4_bytes(Linear4bit.forward)
+facts["live_nf4_bytes_stock"] = live_nf4_bytes(stock_forward)
 Path(out, f"{world.rank}.json").write_text(json.dumps(facts))
 engine.close()
 world.close()

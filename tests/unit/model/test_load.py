@@ -19,6 +19,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.model.build import build_meta_model, load_model
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.families import FAMILIES, family_of
+from lope_dist.model.frozen import FrozenLinear
 from lope_dist.model.nf4 import NF4Linear
 from lope_dist.model.placement import Replicated
 
@@ -88,7 +89,7 @@ def test_encoder_decoder(tmp_path: Path) -> None:
     ours = _load(tmp_path, quantization="none")
     assert torch.equal(_logits(ours, **inputs), _logits(stock, **inputs))
     quantized = _load(tmp_path)
-    assert type(quantized.encoder.block[0].layer[1].DenseReluDense.wo) is torch.nn.Linear
+    assert isinstance(quantized.encoder.block[0].layer[1].DenseReluDense.wo, FrozenLinear)
     assert not torch.equal(_logits(quantized, **inputs), _logits(stock, **inputs))
 
 

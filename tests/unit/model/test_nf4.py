@@ -4,7 +4,18 @@ import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from lope_dist.model.nf4 import NF4Linear, packed_parameter, quant_state, quantize_flat
+from lope_dist.model.nf4 import NF4Linear, quantize, quantize_scales
+from lope_dist.model.nf4_layout import PackedLayout
+
+
+def _fill(layer: NF4Linear, weight: torch.Tensor) -> None:
+    packed, scales = quantize(weight.flatten())
+    if layer.layout.nested:
+        scales, layer.nested_scales = quantize_scales(scales)
+    raw = torch.cat([packed, scales.view(torch.uint8)])
+    padding = -raw.numel() % layer.layout.storage.itemsize
+    raw = torch.cat([raw, torch.zeros(padding, dtype=torch.uint8)])
+    layer.weight = torch.nn.Parameter(raw.view(layer.layout.storage), requires_grad=False)
 
 
 def _pair(nested: bool = True, bias: bool = True) -> tuple[NF4Linear, Linear4bit]:
@@ -12,9 +23,7 @@ def _pair(nested: bool = True, bias: bool = True) -> tuple[NF4Linear, Linear4bit
     torch.manual_seed(0)
     weight, bias_values = torch.randn(48, 128), torch.randn(48)
     ours = NF4Linear(128, 48, bias, torch.float32, nested)
-    packed, absmax = quantize_flat(weight.flatten(), torch.float32)
-    state = quant_state(absmax, weight.shape, torch.float32, nested)
-    ours.weight = packed_parameter(packed.view(-1, 1), ours, state)
+    _fill(ours, weight)
     stock = Linear4bit(
         128,
         48,
@@ -43,7 +52,7 @@ def _pair(nested: bool = True, bias: bool = True) -> tuple[NF4Linear, Linear4bit
 @pytest.mark.parametrize("bias", [True, False])
 def test_forward_and_gradient_equal_bitsandbytes(nested: bool, bias: bool) -> None:
     ours, stock = _pair(nested, bias)
-    assert torch.equal(ours.weight.data, stock.weight.data)
+    assert torch.equal(ours.packed()[0], stock.weight.data.view(torch.uint8).view(-1, 1))
     x = torch.randn(2, 5, 128)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     outputs = [layer(i) for layer, i in zip((ours, stock), inputs, strict=True)]
@@ -56,15 +65,13 @@ def test_forward_and_gradient_equal_bitsandbytes(nested: bool, bias: bool) -> No
 def test_evaluation_leaves_weight_and_training_bit_equal() -> None:
     ours, _ = _pair()
     x = torch.randn(3, 128)
-    before, state = ours.weight.data.clone(), ours.weight.quant_state
+    before = ours.weight.data.clone()
     trained = ours(x)
     ours.eval()
     with torch.no_grad():
         evaluated = ours(x)
     ours.train()
     assert torch.equal(ours.weight.data, before)
-    assert ours.weight.quant_state is state
-    assert not getattr(state, "packing_format_for_cpu", False)
     assert torch.equal(evaluated, trained)
     assert torch.equal(ours(x), trained)
 
@@ -77,25 +84,57 @@ def test_backward_reads_the_parameter_again_and_pins_nothing() -> None:
     gathered = StorageWeakRef(ours.weight.data.untyped_storage())
     ours.weight.data = torch.empty(0)
     assert gathered.expired()
-    with pytest.raises(AssertionError, match="not gathered"):
+    with pytest.raises(AssertionError, match="is not gathered"):
         y.sum().backward()
 
 
-def test_chunks_and_block_aligned_parts_quantize_like_the_whole() -> None:
+@pytest.mark.parametrize("storage", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("nested", [True, False])
+def test_packed_weight_and_state_are_bitsandbytes_own(storage: torch.dtype, nested: bool) -> None:
     torch.manual_seed(1)
-    weight = torch.randn(64 * 100)
-    packed, absmax = quantize_flat(weight, torch.bfloat16)
-    part, part_absmax = quantize_flat(weight[64 * 7 : 64 * 31], torch.bfloat16)
-    assert torch.equal(packed[16 * 7 : 16 * 31].view(torch.int16), part.view(torch.int16))
-    assert torch.equal(absmax[7:31], part_absmax)
-    whole, state = bnb.quantize_4bit(
-        weight.view(64, 100),
-        quant_type="nf4",
-        compress_statistics=True,
-        quant_storage=torch.bfloat16,
+    weight = torch.randn(20, 320)  # 100 blocks: the byte scales need padding in float32 alone
+    layer = NF4Linear(320, 20, False, storage, nested)
+    _fill(layer, weight.to(storage))
+    packed, state = layer.packed()
+    expected, expected_state = bnb.quantize_4bit(
+        weight.to(storage), quant_type="nf4", compress_statistics=nested, quant_storage=storage
     )
-    assert torch.equal(whole.flatten().view(torch.int16), packed.view(torch.int16))
-    ours = quant_state(absmax, torch.Size((64, 100)), torch.float32, nested=True)
-    assert torch.equal(ours.absmax, state.absmax)
-    assert torch.equal(ours.offset, state.offset)
-    assert torch.equal(ours.state2.absmax, state.state2.absmax)
+    assert torch.equal(packed, expected.view(torch.uint8).view(-1, 1))
+    assert (state.shape, state.dtype) == (expected_state.shape, expected_state.dtype)
+    assert torch.equal(state.absmax, expected_state.absmax)
+    assert torch.equal(state.code, expected_state.code)
+    if nested:
+        assert torch.equal(state.offset, expected_state.offset)
+        assert torch.equal(state.state2.absmax, expected_state.state2.absmax)
+        assert torch.equal(state.state2.code, expected_state.state2.code)
+    back = bnb.dequantize_4bit(packed, state)
+    assert torch.equal(back, bnb.dequantize_4bit(expected, expected_state))
+
+
+@pytest.mark.parametrize("storage", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("num_blocks", [1, 2, 7, 100])
+def test_layout_ranges_cover_each_byte_once_however_cut(
+    storage: torch.dtype, nested: bool, num_blocks: int
+) -> None:
+    layout = PackedLayout(64 * num_blocks, storage, nested)
+    for world_size in (1, 2, 3, 5, 200):
+        size = -(-layout.num_elements // world_size)
+        packed_end = scales_end = 0
+        for rank in range(world_size):
+            span = [min(r * size, layout.num_elements) for r in (rank, rank + 1)]
+            for (start, stop), end in (
+                (layout.packed_range(*span), packed_end),
+                (layout.scale_range(*span), scales_end),
+            ):
+                assert start == end
+                assert stop >= start
+            start, packed_end = layout.packed_range(*span)
+            first, last = layout.block_range(*span)
+            if start < packed_end:
+                assert first * 32 <= start < first * 32 + 32
+                assert last * 32 - 32 < packed_end <= last * 32
+            else:
+                assert first == last
+            scales_end = layout.scale_range(*span)[1]
+        assert (packed_end, scales_end) == (layout.packed_bytes, layout.scale_bytes)

@@ -1,0 +1,122 @@
+"""Peak memory and time of a sharded NF4 load, beside transformers + DeepSpeed.
+
+Each rank is a process with one thread; every figure is above the bare process (imports done,
+process group up) and of the worst rank. The last line is one JSON object; its `ratios`:
+
+    peak_2_over_1        anonymous memory over load and initialize, 2 ranks by 1   target <= 0.65
+    peak_4_over_1                                                                         <= 0.40
+    peak_2_over_stock_2  the same by transformers' NF4 + DeepSpeed's ZeRO-3               <= 0.60
+    rss_2_over_stock_2   resident memory, mapped files included                           <= 0.30
+    time_over_stock      wall time of load and initialize, 2 ranks                        <= 1.00
+    step_2_over_stock_2  anonymous memory over the first two training steps               <= 0.80
+
+Run: python bench/sharded_load.py [--workdir DIR]            1.2 B parameters, about 8 minutes
+     python bench/sharded_load.py --shape llama2-7b --ranks 2   ours alone, one step of 16 tokens
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from random_llama import SHAPES, write_checkpoint
+
+HERE = Path(__file__).resolve().parent
+MIB = 1 << 20
+
+
+def measure(
+    kind: str, model: Path, num_ranks: int, num_tokens: int, num_steps: int
+) -> dict[str, float]:
+    """Start the ranks of one measurement and return the worst rank's figures."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {
+        "WORLD_SIZE": num_ranks,
+        "LOCAL_WORLD_SIZE": num_ranks,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": 1,
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": 1,
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")])
+        ),
+    }
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, str(HERE / "sharded_load_rank.py")]
+        command += [kind, str(model), out, str(num_tokens), str(num_steps)]
+        logs = [Path(out, f"{rank}.log") for rank in range(num_ranks)]
+        ranks = []
+        for rank, log in enumerate(logs):
+            own = common | {"RANK": rank, "LOCAL_RANK": rank}
+            environment = os.environ | {key: str(value) for key, value in own.items()}
+            with log.open("w") as file:
+                ranks.append(subprocess.Popen(command, env=environment, stdout=file, stderr=file))
+        statuses = [process.wait() for process in ranks]
+        for rank, status in enumerate(statuses):
+            if status:
+                tail = logs[rank].read_text()[-4000:]
+                sys.exit(f"{kind}: rank {rank} of {num_ranks} ended with {status}:\n{tail}")
+        facts = [json.loads(Path(out, f"{rank}.json").read_text()) for rank in range(num_ranks)]
+    worst = {key: max(fact[key] for fact in facts) for key in facts[0] if key != "losses"}
+    result = {
+        key.replace("_anon", "_anon_mib").replace("_rss", "_rss_mib"): round(
+            value if key.endswith("_s") else value / MIB, 1
+        )
+        for key, value in worst.items()
+    }
+    print(f"{kind} x{num_ranks}: {result}", flush=True)
+    return result | {"losses": facts[0]["losses"]}
+
+
+def compare(model: Path, num_tokens: int) -> dict:
+    """Measure ours on 1, 2 and 4 ranks and stock on 2."""
+    found = {f"ours_{n}": measure("ours", model, n, num_tokens, 2) for n in (1, 2, 4)}
+    found["stock_2"] = measure("stock", model, 2, num_tokens, 2)
+    one, two, four, stock = found.values()
+    ratios = {
+        "peak_2_over_1": two["load_anon_mib"] / one["load_anon_mib"],
+        "peak_4_over_1": four["load_anon_mib"] / one["load_anon_mib"],
+        "peak_2_over_stock_2": two["load_anon_mib"] / stock["load_anon_mib"],
+        "rss_2_over_stock_2": two["load_rss_mib"] / stock["load_rss_mib"],
+        "time_over_stock": two["load_s"] / stock["load_s"],
+        "step_2_over_stock_2": two["step_anon_mib"] / stock["step_anon_mib"],
+    }
+    return {"measured": found, "ratios": {key: round(value, 3) for key, value in ratios.items()}}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=Path, help="where the checkpoint is kept for next time")
+    parser.add_argument("--shape", choices=list(SHAPES), default="llama-1.2b")
+    parser.add_argument("--ranks", type=int, default=2, help="of a shape other than the default")
+    parser.add_argument("--tokens", type=int, help="of a batch; default 128, 16 for llama2-7b")
+    parser.add_argument("--out", type=Path, help="write the JSON there too")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.workdir or Path(temporary)
+        model = write_checkpoint(arguments.shape, folder)
+        if arguments.shape == "llama-1.2b":
+            result = compare(model, arguments.tokens or 128)
+        else:
+            n = arguments.ranks
+            facts = measure("ours", model, n, arguments.tokens or 16, 1)
+            result = {"measured": {f"ours_{n}": facts}, "ratios": {}}
+    result = {"shape": arguments.shape, **result}
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

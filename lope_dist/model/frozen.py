@@ -1,0 +1,49 @@
+"""A linear layer of the frozen base that lets go of its weight between forward and backward.
+
+PyTorch's own keeps the transposed weight, a view, for the gradient of its input. Under ZeRO-3
+that view pins the gathered weight although the parameter has been released, and the backward
+pass gathers a second one beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FrozenLinear(nn.Linear):
+    """`x W^T + b` whose weight and bias get no gradient."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool, dtype: torch.dtype) -> None:
+        super().__init__(in_features, out_features, bias=bias, device="meta", dtype=dtype)
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the layer's output.
+
+        Shapes: x `(..., in_features)`, result `(..., out_features)`.
+        """
+        y = _MatMulFrozen.apply(x, self)
+        assert isinstance(y, Tensor)
+        return y
+
+
+class _MatMulFrozen(torch.autograd.Function):
+    """The product, with the weight read anew in the backward pass, once gathered again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: FrozenLinear) -> Tensor:
+        ctx.layer = layer
+        return F.linear(x, layer.weight, layer.bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None]:
+        (grad_y,) = grads
+        if not ctx.needs_input_grad[0]:
+            return None, None
+        weight = ctx.layer.weight.data
+        assert weight.numel() > 0, "the weight was not gathered for the backward pass"
+        return grad_y @ weight, None

@@ -1,0 +1,112 @@
+"""NF4 weights as bitsandbytes saves them, the way the hub holds quantized models.
+
+X.weight                                  packed, two weights a byte, in any storage dtype
+X.weight.absmax                           scales: uint8 if nested, else float32
+X.weight.quant_map                        NF4's 16 values
+X.weight.nested_absmax, .nested_quant_map what turns the uint8 scales into float32
+X.weight.quant_state.bitsandbytes__nf4    JSON as uint8: type, block size, shape, offset
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from lope_dist.model.checkpoint_files import TensorFiles
+from lope_dist.model.nf4 import NESTED_BLOCK, NestedScales, NF4Linear, nf4_code
+from lope_dist.model.nf4_layout import BLOCK
+
+_STATE = ".quant_state.bitsandbytes__"
+_PARTS = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
+
+
+def companions(name: str, available: set[str]) -> set[str]:
+    """Return the tensors that describe how ``name`` is packed; none if it is not packed."""
+    wanted = {name + part for part in (*_PARTS, f"{_STATE}nf4", f"{_STATE}fp4")}
+    return wanted & available
+
+
+def misfits(name: str, layer: NF4Linear, files: TensorFiles) -> Iterator[str]:
+    """Yield what keeps a packed weight from being used as the layer's."""
+    available = files.names()
+    if f"{name}{_STATE}fp4" in available:
+        yield f"{name} is quantized as fp4; only nf4 can be loaded"
+        return
+    if f"{name}{_STATE}nf4" not in available:
+        yield f"missing {name}{_STATE}nf4"
+        return
+    state = _state(name, files)
+    if state is None:
+        yield f"{name}{_STATE}nf4 is not JSON"
+        return
+    has_nested = "nested_offset" in state
+    if has_nested != layer.layout.nested:
+        yield (
+            f"{name} was packed {'with' if has_nested else 'without'} double quantization; set "
+            f"model.double_quantization={'true' if has_nested else 'false'}"
+        )
+        return
+    stated = {"quant_type": "nf4", "blocksize": BLOCK}
+    if has_nested:
+        stated["nested_blocksize"] = NESTED_BLOCK
+    for key, value in stated.items():
+        if state.get(key) != value:
+            yield f"{name} has {key} {state.get(key)!r}; only {value!r} can be loaded"
+    shape = [layer.out_features, layer.in_features]
+    if state.get("shape") != shape:
+        yield f"{name} has shape {state.get('shape')}, not {shape}"
+        return
+    yield from _part_misfits(name, layer, files)
+
+
+def nested_scales(name: str, files: TensorFiles, device: torch.device) -> NestedScales:
+    """Read what every rank keeps of a nested weight's statistics."""
+    state = _state(name, files)
+    assert state is not None
+    absmax, code = (
+        files.read(key, 0, files.shape(key)[0]).to(device)
+        for key in (f"{name}.nested_absmax", f"{name}.nested_quant_map")
+    )
+    return NestedScales(absmax, code, torch.tensor(float(state["nested_offset"]), device=device))
+
+
+def _part_misfits(name: str, layer: NF4Linear, files: TensorFiles) -> Iterator[str]:
+    layout = layer.layout
+    if layout.numel % BLOCK:
+        yield f"{name} has {layout.numel} weights, no multiple of {BLOCK}"
+        return
+    itemsize = files.dtype(name).itemsize
+    packed = layout.packed_bytes // itemsize
+    if files.shape(name) not in ((packed, 1), (1, packed), (packed,)):
+        yield f"{name} has packed shape {list(files.shape(name))}, not {[packed, 1]}"
+    expected = {
+        ".absmax": (layout.num_blocks, torch.uint8 if layout.nested else torch.float32),
+        ".quant_map": (16, torch.float32),
+    }
+    if layout.nested:
+        expected[".nested_absmax"] = (-(-layout.num_blocks // NESTED_BLOCK), torch.float32)
+        expected[".nested_quant_map"] = (256, torch.float32)
+    for part, (numel, dtype) in expected.items():
+        key = name + part
+        if key not in files.names():
+            yield f"missing {key}"
+        elif files.shape(key) != (numel,) or files.dtype(key) != dtype:
+            found = f"{list(files.shape(key))} of {files.dtype(key)}"
+            yield f"{key} is {found}, not {[numel]} of {dtype}"
+        elif part == ".quant_map":
+            values = files.read(key, 0, 16)
+            if not torch.allclose(values, nf4_code(values.device), atol=1e-6):
+                yield f"{key} does not hold NF4's 16 values"
+
+
+def _state(name: str, files: TensorFiles) -> dict[str, Any] | None:
+    key = f"{name}{_STATE}nf4"
+    raw = files.read_bytes(key, 0, files.shape(key)[0] * files.dtype(key).itemsize)
+    try:
+        state = json.loads(bytes(raw.tolist()))
+    except ValueError:
+        return None
+    return state if isinstance(state, dict) else None
