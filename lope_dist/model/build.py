@@ -49,7 +49,9 @@ def architecture(config: ModelConfig) -> PretrainedConfig:
 def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedModel:
     """Return the model on the meta device (buffers are real), with our linear layers in it."""
     if hasattr(arch, "quantization_config"):
-        del arch.quantization_config  # how the files are packed; the loader sees that in them
+        delattr(
+            arch, "quantization_config"
+        )  # how the files are packed; the loader sees that in them
     for name in _DROPOUTS:  # the base is frozen, and its dropout would depend on the ranks
         if hasattr(arch, name):
             setattr(arch, name, 0.0)

@@ -70,7 +70,7 @@ class TensorFiles:
         """Return bytes ``start`` to ``stop`` of a tensor as uint8."""
         entry = self._entries[name]
         result = torch.empty(stop - start, dtype=torch.uint8)
-        buffer = memoryview(result.numpy())
+        buffer = memoryview(result.numpy())  # pyright: ignore[reportArgumentType]
         done = 0
         while done < len(buffer):
             count = os.preadv(entry.descriptor, [buffer[done:]], entry.offset + start + done)
