@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from torch.distributed import PrefixStore, TCPStore
+import torch.distributed as dist
 
 _PERIOD_S, _SILENCE_S, _GRACE_S = 2.0, 40.0, 10.0
 
@@ -55,8 +55,11 @@ class Peers:
 
     def __init__(self, rank: int, size: int, address: tuple[str, int]) -> None:
         self._rank, self._others = rank, [r for r in range(size) if r != rank]
-        self._store = PrefixStore(
-            "lope_peers", TCPStore(*address, is_master=False, timeout=timedelta(seconds=15))
+        self._store = dist.PrefixStore(  # pyright: ignore[reportPrivateImportUsage]
+            "lope_peers",
+            dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
+                *address, is_master=False, timeout=timedelta(seconds=15)
+            ),
         )
         self._identities: dict[int, _Identity] = {}
         self._beats: dict[int, tuple[str, float]] = {}

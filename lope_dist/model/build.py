@@ -61,8 +61,8 @@ def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedM
     Raises:
         LopeError: an architecture that cannot be, or an attention that is not installed.
     """
-    if hasattr(arch, "quantization_config"):
-        vars(arch).pop("quantization_config")  # how the files are packed; the loader sees that in them
+    # How the files are packed; the loader sees that in the files themselves.
+    vars(arch).pop("quantization_config", None)
     for name in _DROPOUTS:  # the base is frozen, and its dropout would depend on the ranks
         if hasattr(arch, name):
             setattr(arch, name, 0.0)

@@ -21,6 +21,7 @@ import bitsandbytes.functional as bnb
 import torch
 from torch import Tensor, nn
 
+from lope_dist.model.nf4_cpu import quantize_on_cpu
 from lope_dist.model.nf4_layout import BLOCK, PackedLayout
 
 NESTED_BLOCK = 256
@@ -112,9 +113,9 @@ class _MatMulNF4(torch.autograd.Function):
         ctx.layer = layer  # the layer, never its weight's data: see the module's docstring
         state: Any
         packed, state = layer.packed()
-        nested: dict[str, Tensor] = {}
-        absmax = state.absmax
-        if state.nested:
+        absmax: Any = state.absmax
+        nested: dict[str, Any] = {}
+        if state.state2 is not None:
             absmax = state.state2.absmax
             nested = {
                 "absmax_8bit": state.absmax,
@@ -149,8 +150,17 @@ def quantize(flat: Tensor) -> tuple[Tensor, Tensor]:
     Shapes: flat `(n,)`, n a multiple of 64; packed uint8 `(n / 2,)`; absmax float32 `(n / 64,)`.
     """
     assert flat.numel() % BLOCK == 0, "a run must hold whole blocks of 64 weights"
+    if flat.device.type == "cpu":
+        return quantize_on_cpu(flat, _borders())
     packed, absmax = torch.ops.bitsandbytes.quantize_4bit.default(flat, BLOCK, "nf4", torch.uint8)
     return packed.view(-1), absmax
+
+
+@cache
+def _borders() -> list[float]:
+    """Return the values midway between NF4's, in float32 as bitsandbytes computes them."""
+    code = nf4_code(torch.device("cpu"))
+    return ((code[:-1] + code[1:]) / 2).tolist()
 
 
 def quantize_scales(absmax: Tensor) -> tuple[Tensor, NestedScales]:
@@ -169,4 +179,5 @@ def _dynamic_code(device: torch.device) -> Tensor:
     """Return the 256 values of bitsandbytes' dynamic map, one copy for all layers."""
     state: Any
     _, state = bnb.quantize_blockwise(torch.zeros(1, device=device), blocksize=NESTED_BLOCK)
+    assert state.code is not None
     return state.code

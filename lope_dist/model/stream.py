@@ -26,7 +26,7 @@ from lope_dist.model.placement import Placement
 from lope_dist.model.prequantized import nested_scales
 
 _WORKING_BYTES = 32
-"""Bytes a weight at most: 4 read, 4 cast, about 20 of bitsandbytes' quantizer, the result."""
+"""Bytes a weight at most: 4 read, 4 cast, about 20 of a quantizer, the result."""
 _CPU_CHUNK = 1 << 17
 """Weights of a chunk on the CPU: what stays in the cache is quantized fastest."""
 _DEVICE_CHUNK = 1 << 23

@@ -138,3 +138,21 @@ def test_layout_ranges_cover_each_byte_once_however_cut(
                 assert first == last
             scales_end = layout.scale_range(*span)[1]
         assert (packed_end, scales_end) == (layout.packed_bytes, layout.scale_bytes)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_quantizing_on_the_cpu_is_bit_equal_to_bitsandbytes(dtype: torch.dtype) -> None:
+    torch.manual_seed(2)
+    code = bnb.get_4bit_type("nf4", device="cpu")
+    borders = (code[:-1] + code[1:]) / 2
+    on_borders = torch.rand(40, 64)
+    for row in on_borders:  # weights that fall on a border once scaled, and next to it
+        row[0] = row.max() + 1
+        row[1:16], row[16:31] = borders * row[0], torch.nextafter(borders, torch.ones(15)) * row[0]
+    weights = [torch.randn(64 * 99), on_borders.flatten(), torch.zeros(128)]
+    weights += [torch.randn(640) * 1e-30, torch.tensor([float("inf"), 1.0, -1.0, 0.0] * 16)]
+    for weight in (each.to(dtype) for each in weights):
+        packed, absmax = quantize(weight)
+        expected, scales = torch.ops.bitsandbytes.quantize_4bit(weight, 64, "nf4", torch.uint8)
+        assert torch.equal(packed, expected.view(-1))
+        assert torch.equal(absmax, scales)
