@@ -109,7 +109,9 @@ def load_model(config: ModelConfig, placement: Placement, progress: bool) -> Pre
     finally:
         files.close()
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # The other kind compares shapes of what is saved twice, and fails in a second stage under
+        # ZeRO-3, where parameters are released in between.
+        model.gradient_checkpointing_enable({"use_reentrant": True})
         model.enable_input_require_grads()
     model.eval()
     return model

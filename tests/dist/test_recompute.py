@@ -1,0 +1,39 @@
+"""Gradient checkpointing under ZeRO-3: what was let go is there again in the backward pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from support.launching import run_ranks, succeed
+from support.tiny import tiny_tree
+
+pytestmark = pytest.mark.dist
+
+
+def _losses(tiny_llama: Path, data: Path, folder: Path, ranks: int, model: dict) -> list[float]:
+    folder.mkdir()
+    tree = tiny_tree(tiny_llama, data, folder / "run")
+    tree["model"] |= model
+    tree["adapter"]["dropout"] = 0.0
+    if ranks > 1:
+        tree["engine"] = {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(tree, sort_keys=False))
+    succeed(run_ranks(["launch/train.py", "--config", str(recipe)], ranks, folder=folder))
+    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_losses_equal_the_local_engines_without_it(
+    tiny_llama: Path, alpaca_file: Path, tmp_path: Path, quantization: str
+) -> None:
+    plain = {"quantization": quantization}
+    expected = _losses(tiny_llama, alpaca_file, tmp_path / "local", 1, plain)
+    recomputing = plain | {"gradient_checkpointing": True}
+    found = _losses(tiny_llama, alpaca_file, tmp_path / "zero3", 2, recomputing)
+    assert len(found) == 22
+    assert found == pytest.approx(expected, rel=1e-4)
