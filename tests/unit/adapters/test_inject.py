@@ -10,7 +10,7 @@ from lope_dist.adapters.count import count_parameters
 from lope_dist.adapters.inject import initialize, inject, set_trainable
 from lope_dist.adapters.lope import LopeLinear, lope_layers, model_roles, router_usage
 from lope_dist.config.adapter import AdapterConfig
-from lope_dist.config.train import StageConfig, paper_stages
+from lope_dist.config.train import StageConfig, default_stages
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 
@@ -158,7 +158,7 @@ def test_router_usage_by_layer(llama: nn.Module) -> None:
 def test_counts_by_role_and_stage(llama: nn.Module) -> None:
     base = sum(p.numel() for p in llama.parameters())
     adapt(llama)
-    counts = count_parameters(llama, AdapterConfig(), paper_stages())
+    counts = count_parameters(llama, AdapterConfig(), default_stages(3, 1))
     A, B, router = 4 * 4 * 32, 2 * (32 + 16) * 4, 4 * 4 * 4
     assert counts["model_parameters"] == base
     assert counts["by_role"] == {
