@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from lope_dist.config.noise import NoiseConfig, TextNoiseConfig
+from lope_dist.config.noise import DataNoiseConfig, NoiseConfig, TextNoiseConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.seeds import example_rng
 from lope_dist.noise import mix
@@ -75,7 +75,7 @@ def test_rate_zero_is_the_identity():
 
 def test_unknown_operation_is_refused_by_its_key():
     mix.check_operations(NoiseConfig())
-    config = NoiseConfig(data=TextNoiseConfig(operations=("char_delet",)))
+    config = NoiseConfig(data=DataNoiseConfig(operations=("char_delet",)))
     with pytest.raises(LopeError, match=r"noise\.data\.operations.*'char_delete'"):
         mix.check_operations(config)
 

@@ -65,7 +65,7 @@ def test_activations_are_what_autograd_keeps(
             "output_dir": "unused",
             "model": tree | {"dtype": dtype, "quantization": "none"},
             "adapter": adapter,
-            "data": {"path": "unused.jsonl"},
+            "data": {"path": "unused.jsonl", "packing": architecture["model_type"] != "t5"},
             "train": {},
         },
         "test",
