@@ -27,6 +27,8 @@ from pathlib import Path
 import torch.distributed as dist
 
 _PERIOD_S, _SILENCE_S, _GRACE_S = 2.0, 40.0, 10.0
+_EXIT_S = 1.0
+"""A killed process closes its connections a moment before it is gone."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Peers:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._store.set(f"identity/{rank}", json.dumps(asdict(_own_identity())))
-        self._look()
+        self._meet()
         threading.Thread(target=self._watch, name="lope-peers", daemon=True).start()
 
     def tell(self, reason: str) -> None:
@@ -86,13 +88,23 @@ class Peers:
         deadline = time.monotonic() + _SILENCE_S + 2 * _PERIOD_S
         while time.monotonic() < deadline:
             if sentence := self._look():
-                return sentence
+                time.sleep(_EXIT_S)
+                return self._look() or sentence
             time.sleep(0.2)
         return None
 
     def close(self) -> None:
         """Stop watching: the run is over."""
         self._over.set()
+
+    def _meet(self) -> None:
+        """Wait a while for the others, which are about here too, to know who they are."""
+        deadline = time.monotonic() + _GRACE_S
+        while True:
+            self._look()
+            if len(self._identities) == len(self._others) or time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
 
     def _watch(self) -> None:
         while not self._over.wait(_PERIOD_S):
