@@ -94,6 +94,31 @@ def compare(model: Path, num_tokens: int) -> dict:
     return {"measured": found, "ratios": {key: round(value, 3) for key, value in ratios.items()}}
 
 
+def planned(shape: str, num_ranks: int, num_tokens: int) -> dict[str, float]:
+    """Return what `lope plan` says of the same run: MiB a rank, load and step."""
+    from sharded_load_rank import CONFIG
+
+    from lope_dist.config.load import validate_config
+    from lope_dist.train.sizing import plan_run
+
+    architecture = {"model_type": "llama", "vocab_size": 32000, **SHAPES[shape]}
+    tree = CONFIG | {
+        "model": {"name_or_path": shape, "architecture": architecture},
+        "data": CONFIG["data"] | {"max_length": num_tokens},
+    }
+    plan = plan_run(
+        validate_config(tree, "bench"),
+        world_size=num_ranks,
+        gpu_memory=80 << 30,
+        node_memory=None,
+        ranks_per_node=num_ranks,
+    )["zero3"]
+    return {
+        "load_mib": round(plan["load_peak"] / MIB, 1),
+        "step_mib": round(plan["total"] / MIB, 1),
+    }
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -110,8 +135,14 @@ def main() -> None:
             result = compare(model, arguments.tokens or 128)
         else:
             n = arguments.ranks
-            facts = measure("ours", model, n, arguments.tokens or 16, 1)
-            result = {"measured": {f"ours_{n}": facts}, "ratios": {}}
+            num_tokens = arguments.tokens or 16
+            facts = measure("ours", model, n, num_tokens, 1)
+            plan = planned(arguments.shape, n, num_tokens)
+            ratios = {
+                "load_over_planned": round(facts["load_anon_mib"] / plan["load_mib"], 3),
+                "step_over_planned": round(facts["step_anon_mib"] / plan["step_mib"], 3),
+            }
+            result = {"measured": {f"ours_{n}": facts}, "planned": plan, "ratios": ratios}
     result = {"shape": arguments.shape, **result}
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")
