@@ -37,6 +37,7 @@ def test_percentages_are_the_papers(recipe: str, overrides: list[str], percent: 
 @pytest.mark.parametrize(
     ("recipe", "parameters", "layers"),
     [
+        ("llama2_70b_alpaca", 68_976_648_192, 2 * 80),
         ("qwen2_7b_alpaca", 7_615_616_512, 2 * 28),
         ("qwen1_5_14b_alpaca", 14_167_290_880, 2 * 40),
         ("t5_large_alpaca", 737_668_096, 2 * (24 + 2 * 24)),
