@@ -8,7 +8,7 @@ from pathlib import Path
 from lope_dist.demo.corpus import write_demo
 
 NUM_TRAIN = 3000
-NUM_TEST_PER_FAMILY = 20
+NUM_TEST_PER_FAMILY = 12
 SEED = 614
 
 if __name__ == "__main__":
