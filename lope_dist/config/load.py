@@ -11,10 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from lope_dist.config.adapter import AdapterConfig
 from lope_dist.config.explain import explain
 from lope_dist.config.schema import RunConfig
-from lope_dist.config.train import default_stages
 from lope_dist.core.errors import LopeError
 
 
@@ -33,15 +31,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     for override in overrides:
         if override not in of_stages:
             _apply(merged, override)
-    if of_stages:
-        _spell_out_stages(merged)
+    if of_stages and OmegaConf.select(merged, "train.stages") is None:
+        # Written out, so that one key of a default stage can be overridden.
+        default = validate_config(_resolved(merged, path), str(path)).train.model_dump(mode="json")
+        OmegaConf.update(merged, "train.stages", default["stages"], force_add=True)
     for override in of_stages:
         _apply(merged, override)
-    try:
-        tree = OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as error:
-        raise LopeError(f"{path}: {_first_line(error)}.") from None
-    return validate_config(tree, str(path))
+    return validate_config(_resolved(merged, path), str(path))
 
 
 def validate_config(tree: Any, source: str) -> RunConfig:
@@ -80,20 +76,11 @@ def _read_layers(path: Path, parents: tuple[Path, ...]) -> DictConfig:
     return merged
 
 
-def _spell_out_stages(tree: DictConfig) -> None:
-    """Write the default stages out, so that one key of theirs can be overridden."""
-    if OmegaConf.select(tree, "train.stages") is not None:
-        return
-    numbers = [OmegaConf.select(tree, f"adapter.num_{kind}") for kind in ("normal", "poison")]
-    default = AdapterConfig()
-    stages = default_stages(
-        *(
-            given if isinstance(given, int) else usual
-            for given, usual in zip(numbers, (default.num_normal, default.num_poison), strict=True)
-        )
-    )
-    plain = {name: stage.model_dump(mode="json") for name, stage in stages.items()}
-    OmegaConf.update(tree, "train.stages", plain, force_add=True)
+def _resolved(tree: DictConfig, path: str | Path) -> Any:
+    try:
+        return OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as error:
+        raise LopeError(f"{path}: {_first_line(error)}.") from None
 
 
 def _apply(tree: DictConfig, override: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lope_dist.config.base import Section
 
@@ -19,8 +19,8 @@ class TextNoiseConfig(Section):
     unit: Literal["word", "example"] = "word"
     """`word`: every example has `rate` of its words corrupted, each operation an equal share.
     `example`: `rate` of the examples have `strength` of their words corrupted by one operation."""
-    strength: float = Field(default=0.3, gt=0, le=1)
-    """Share of the words hit in a corrupted example; read only with `unit: example`."""
+    strength: float | None = Field(default=None, gt=0, le=1)
+    """With `unit: example`, and only then: share of the words hit in a corrupted example."""
     operations: tuple[str, ...] = Field(
         default=("word_order", "char_insert", "char_delete"), min_length=1
     )
@@ -29,6 +29,15 @@ class TextNoiseConfig(Section):
         default=("instruction", "input", "response"), min_length=1
     )
     """Which parts of an example may be corrupted."""
+
+    @model_validator(mode="after")
+    def _strength_belongs_to_examples(self) -> TextNoiseConfig:
+        if (self.unit == "example") != (self.strength is not None):
+            raise ValueError(
+                f"strength = {self.strength} with unit = '{self.unit}': strength must be given "
+                "with unit 'example' and with no other"
+            )
+        return self
 
 
 class DataNoiseConfig(TextNoiseConfig):

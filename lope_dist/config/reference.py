@@ -52,7 +52,7 @@ def _section(section: type[BaseModel], path: str) -> Iterator[str]:
         assert not isinstance(default, BaseModel) or default == type(default)(), f"{path}.{name}"
     prefix = f"{path}." if path else ""
     inner = {
-        f"{prefix}{name}{_placeholder(field)}": _section_in(field.annotation)
+        f"{prefix}{name}{_free_name(field)}": _section_in(field.annotation)
         for name, field in section.model_fields.items()
     }
     rows = [
@@ -128,7 +128,7 @@ def _yaml(value: Any) -> str:
     return str(value)
 
 
-def _placeholder(field: FieldInfo) -> str:
+def _free_name(field: FieldInfo) -> str:
     """Return what stands for the free keys of a mapping of sections."""
     if get_origin(field.annotation) is not dict:
         return ""

@@ -77,7 +77,10 @@ class StageLoader:
 
     @property
     def num_cut(self) -> int:
-        """Distinct examples, of those tokenized so far on this rank, longer than a row."""
+        """This rank's examples of the first epoch, so far, that were longer than a row.
+
+        Later epochs deal the examples to other ranks; of one epoch, the ranks' counts add up.
+        """
         return len(self._cut)
 
     @property
@@ -165,7 +168,7 @@ class StageLoader:
             self._data.max_length,
             self._is_encoder_decoder,
         )
-        if tokenized.was_cut:
+        if tokenized.was_cut and epoch == 0:
             self._cut.add(index)
         return tokenized
 

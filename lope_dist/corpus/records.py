@@ -101,6 +101,11 @@ def open_source(config: DataConfig) -> ExampleSource:
     paths = _local_files(config.path)
     files: list[Rows]
     if paths:
+        if config.split != "train":
+            raise LopeError(
+                f"data.split = {config.split!r} with the local file {config.path!r}, which has no "
+                "splits; leave data.split out, or name the split's own file."
+            )
         files = [_open_file(path) for path in paths]
     else:
         files = [HubDataset(config.path, config.split)]

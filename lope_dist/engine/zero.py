@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO as an `Engine`, and where a streamed load puts its partitions."""
+"""DeepSpeed ZeRO as an `Engine`."""
 
 from __future__ import annotations
 

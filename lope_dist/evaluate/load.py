@@ -9,15 +9,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lope_dist.adapters.context import AdapterContext
-from lope_dist.adapters.lope import model_roles
 from lope_dist.config.load import load_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.core.roles import Role
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
 from lope_dist.model.placement import Replicated
-from lope_dist.train.checkpoint import CONFIG, Checkpoint, last_checkpoint, load_weights
+from lope_dist.train.checkpoint import CONFIG, Checkpoint, install_checkpoint, last_checkpoint
 from lope_dist.train.preflight import adapt
 
 
@@ -42,14 +40,13 @@ def load_run(run_dir: Path) -> LoadedRun:
     checkpoint = last_checkpoint(run_dir)
     if checkpoint is None:
         raise LopeError(f"'{run_dir}' holds no whole checkpoint; let a stage end first.")
-    weights = load_weights(checkpoint)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(config.model, Replicated(device), progress=True)
     arch = model.config
     family = family_of(arch.model_type, config.adapter.targets, arch.is_encoder_decoder)
     context = adapt(model, config, family)
     context.compensation = config.adapter.compensation
-    install_weights(model, weights)
+    install_checkpoint(model, checkpoint)
     model.eval()
     return LoadedRun(config, checkpoint, model, load_tokenizer(config.model), context)
 
@@ -63,25 +60,3 @@ def load_run_config(run_dir: Path) -> RunConfig:
     if not (run_dir / CONFIG).is_file():
         raise LopeError(f"'{run_dir}' is not a run: it holds no {CONFIG}.")
     return load_config(run_dir / CONFIG)
-
-
-def install_weights(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> None:
-    """Copy adapter weights into the model.
-
-    Raises:
-        LopeError: a name that either lacks, or a tensor of another shape.
-    """
-    parameters = {
-        name: model.get_parameter(name)
-        for name, role in model_roles(model).items()
-        if role != Role.BASE
-    }
-    for name in sorted({*parameters, *weights}):
-        held, saved = (tensors.get(name) for tensors in (parameters, weights))
-        if held is None or saved is None or held.shape != saved.shape:
-            has, wants = ("nothing" if t is None else list(t.shape) for t in (saved, held))
-            raise LopeError(
-                f"The adapter does not fit the model: for '{name}' it has {has} where the model "
-                f"takes {wants}; was run.yaml or adapter.safetensors replaced?"
-            )
-        held.data.copy_(saved)

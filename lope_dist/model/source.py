@@ -31,6 +31,12 @@ def model_folder(config: ModelConfig) -> Path:
         LopeError: neither a folder, nor a known package, nor a hub name that can be reached.
     """
     name = config.name_or_path
+    is_hub_name = not name.startswith(_PACKAGE_PREFIX) and not Path(name).expanduser().is_dir()
+    if config.revision is not None and not is_hub_name:
+        raise LopeError(
+            f"model.revision = '{config.revision}' with '{name}', which is not on the hub and has "
+            "no revisions; leave model.revision out."
+        )
     if name.startswith(_PACKAGE_PREFIX):
         return _from_package(name.removeprefix(_PACKAGE_PREFIX))
     path = Path(name).expanduser()

@@ -29,6 +29,7 @@ def corrupt(texts: Sequence[str], config: TextNoiseConfig, rng: np.random.Genera
         names, rate = config.operations, config.rate / len(config.operations)
     elif rng.random() < config.rate:
         names = (config.operations[int(rng.integers(len(config.operations)))],)
+        assert config.strength is not None, "the schema sees to that"
         rate = config.strength
     else:
         return list(texts)

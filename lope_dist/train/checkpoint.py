@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from lope_dist.adapters.lope import model_roles
 from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
@@ -136,6 +137,29 @@ def load_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
             "restore it from a copy or train again."
         )
     return load_file(path)
+
+
+def install_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Copy a checkpoint's weights into a model whose adapters are whole (not yet partitioned).
+
+    Raises:
+        LopeError: what `load_weights` raises; a name that either lacks, or another shape.
+    """
+    weights = load_weights(checkpoint)
+    parameters = {
+        name: model.get_parameter(name)
+        for name, role in model_roles(model).items()
+        if role != Role.BASE
+    }
+    for name in sorted({*parameters, *weights}):
+        held, saved = (tensors.get(name) for tensors in (parameters, weights))
+        if held is None or saved is None or held.shape != saved.shape:
+            has, wants = ("nothing" if t is None else list(t.shape) for t in (saved, held))
+            raise LopeError(
+                f"The adapter does not fit the model: for '{name}' it has {has} where the model "
+                f"takes {wants}; was run.yaml or adapter.safetensors replaced?"
+            )
+        held.data.copy_(saved)
 
 
 def _checked(

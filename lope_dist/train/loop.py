@@ -54,8 +54,7 @@ def run_stage(
             for i, batch in enumerate(plan.batches)
         ]
         values = torch.stack(losses).tolist()  # one wait for the device a step
-        _refuse_non_finite(values, plan.batches, step, world)
-        (loss,) = world.sum([sum(values)])
+        loss = _global_loss(values, plan.batches, step, world)
         factor = lr_factor(stage, step, loader.num_steps)
         grad_norm = engine.step(factor)
         if not math.isfinite(grad_norm):
@@ -110,14 +109,21 @@ def _micro_step(
     return loss.detach()
 
 
-def _refuse_non_finite(
+def _global_loss(
     values: Sequence[float], batches: Sequence[MicroBatch], step: int, world: World
-) -> None:
-    """Stop every rank together, with the cause told by the rank that has it."""
+) -> float:
+    """Return the step's loss over all ranks.
+
+    Collective: yes.
+
+    Raises:
+        LopeError: on every rank together if it is no number; the rank at fault tells the cause.
+    """
     bad = [i for i, value in enumerate(values) if not math.isfinite(value)]
     flags = [0.0] * world.size
     flags[world.rank] = float(bool(bad))
-    guilty = [rank for rank, flag in enumerate(world.sum(flags)) if flag]
+    loss, *flags = world.sum([sum(values), *flags])
+    guilty = [rank for rank, flag in enumerate(flags) if flag]
     if bad:
         ids = [i for index in bad for i in batches[index].example_ids]
         raise LopeError(
@@ -126,3 +132,4 @@ def _refuse_non_finite(
         )
     if guilty:
         raise LopeError(f"Step {step}: the loss is not finite on rank {guilty[0]}; see its log.")
+    return loss

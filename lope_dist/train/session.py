@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from lope_dist.engine.local import LocalEngine
 from lope_dist.engine.world import World, start_world
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.placement import Placement, Replicated
-from lope_dist.train.checkpoint import Checkpoint, load_weights, save_checkpoint
+from lope_dist.train.checkpoint import STATE, Checkpoint, install_checkpoint, save_checkpoint
 from lope_dist.train.loop import run_stage
 from lope_dist.train.metrics import MetricsLog, keep_stages
 from lope_dist.train.preflight import Plan, adapt, preflight
@@ -69,14 +70,15 @@ def train(config: RunConfig, *, resume: bool = False) -> Path:
     with world.told():
         done = _on_main(world, lambda: open_run_folder(config, resume))
         session = _load(config, world, source, plan)
-        start = _restore(session, done, resume)
+        start = _restore(session, done)
         if world.is_main:
             keep_stages(session.run_dir, list(config.train.stages)[:start])
         for index, (name, stage) in enumerate(config.train.stages.items(), start=1):
             if index > start:
                 _train_stage(session, index, name, stage)
         if world.is_main:
-            write_json(session.run_dir / "state.json", {"status": "finished"})
+            state = read_json(_checkpoint_of(session, len(config.train.stages)).folder / STATE)
+            write_json(session.run_dir / STATE, state | {"status": "finished"})
         world.close()
     return session.run_dir
 
@@ -99,18 +101,35 @@ def _placement(config: RunConfig, world: World) -> Placement:
     return Replicated(world.device)
 
 
-def _restore(session: Session, done: Checkpoint | None, resume: bool) -> int:
-    """Load the checkpoint that rank 0 found; return how many stages are done."""
+def _restore(session: Session, done: Checkpoint | None) -> int:
+    """Load the checkpoint that rank 0 found; return how many stages are done.
+
+    Collective: yes.
+
+    Raises:
+        LopeError: its stage saw other data than there are now, or an adapter that does not fit.
+    """
     (index,) = session.world.max([float(done.index) if done else 0.0])
     if not index:
         return 0
-    name = list(session.config.train.stages)[int(index) - 1]
-    folder = session.run_dir / "checkpoints" / f"{int(index)}-{name}"
-    weights = load_weights(Checkpoint(folder, int(index), name))
-    parameters = dict(session.model.named_parameters())
-    for key in session.roles:
-        parameters[key].data.copy_(weights[key])
+    checkpoint = _checkpoint_of(session, int(index))
+    stage = session.config.train.stages[checkpoint.stage]
+    seen = read_json(checkpoint.folder / STATE)["data_fingerprint"]
+    now = _loader(session, stage).fingerprint
+    if seen != now:
+        raise LopeError(
+            f"The stage '{checkpoint.stage}' was trained on other data than "
+            f"'{session.config.data.path}' holds now (fingerprint {seen}, now {now}); restore the "
+            "data, or start over in another output_dir."
+        )
+    install_checkpoint(session.model, checkpoint)
     return int(index)
+
+
+def _checkpoint_of(session: Session, index: int) -> Checkpoint:
+    """Return where the checkpoint of the stage at ``index``, from 1, is or will be."""
+    name = list(session.config.train.stages)[index - 1]
+    return Checkpoint(session.run_dir / "checkpoints" / f"{index}-{name}", index, name)
 
 
 def _train_stage(session: Session, index: int, name: str, stage: StageConfig) -> None:
@@ -135,7 +154,23 @@ def _train_stage(session: Session, index: int, name: str, stage: StageConfig) ->
     weights = engine.gather(list(session.roles))
     engine.close()
     model.eval()
-    _on_main(world, lambda: _save(session, index, name, weights, loader))
+    usage = router_usage(model, world.sum)
+    (num_cut,) = (int(n) for n in world.sum([loader.num_cut]))
+    if num_cut and world.is_main:
+        print(
+            f"Stage {name}: {num_cut} examples were longer than data.max_length = "
+            f"{config.data.max_length} tokens and cut at the end.",
+            file=sys.stderr,
+        )
+    state = {
+        "status": "running",
+        "stage": name,
+        "stage_index": index,
+        "steps": loader.num_steps,
+        "data_fingerprint": loader.fingerprint,
+        "cut_examples": num_cut,
+    }
+    _on_main(world, lambda: _save(session, index, name, weights, state, usage))
 
 
 def _engine(session: Session, stage: StageConfig) -> Engine:
@@ -179,17 +214,14 @@ def _loader(session: Session, stage: StageConfig) -> StageLoader:
 
 
 def _save(
-    session: Session, index: int, name: str, weights: dict[str, Tensor], loader: StageLoader
+    session: Session,
+    index: int,
+    name: str,
+    weights: dict[str, Tensor],
+    state: dict[str, Any],
+    usage: dict[str, list[float]],
 ) -> None:
     stages = list(session.config.train.stages.values())[:index]
-    state: dict[str, Any] = {
-        "status": "running",
-        "stage": name,
-        "stage_index": index,
-        "steps": loader.num_steps,
-        "data_fingerprint": loader.fingerprint,
-        "cut_examples": loader.num_cut,
-    }
     save_checkpoint(
         session.run_dir,
         index,
@@ -201,14 +233,14 @@ def _save(
         session.shapes,
         state,
     )
-    write_json(session.run_dir / "state.json", state)
+    write_json(session.run_dir / STATE, state)
     router_file = session.run_dir / "router.json"
-    usage = read_json(router_file) if router_file.exists() else {}
-    usage[name] = router_usage(session.model)
+    usages = read_json(router_file) if router_file.exists() else {}
+    usages[name] = usage
     adapter = session.config.adapter
-    usage["experts"] = [f"normal_{i}" for i in range(adapter.num_normal)]
-    usage["experts"] += [f"poison_{i}" for i in range(adapter.num_poison)]
-    write_json(router_file, usage)
+    usages["experts"] = [f"normal_{i}" for i in range(adapter.num_normal)]
+    usages["experts"] += [f"poison_{i}" for i in range(adapter.num_poison)]
+    write_json(router_file, usages)
 
 
 def _on_main(world: World, action: Callable[[], T]) -> T | None:

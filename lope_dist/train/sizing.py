@@ -34,11 +34,17 @@ def plan_run(
     """Return the plan of `lope plan --json`: both ZeRO stages, all sizes in bytes.
 
     Raises:
-        LopeError: what `preflight` refuses, a model of an unknown build, numbers below 1.
+        LopeError: what `preflight` refuses, a model of an unknown build, host offload, numbers
+            below 1.
     """
     for name, value in (("--world-size", world_size), ("--ranks-per-node", ranks_per_node)):
         if value < 1:
             raise LopeError(f"{name} = {value} is not allowed; give a number of at least 1.")
+    if config.engine.offload != "none":
+        raise LopeError(
+            f"engine.offload = '{config.engine.offload}' is not planned for; plan with "
+            "engine.offload=none, whose figures for the devices are an upper bound."
+        )
     sizes = measure(preflight(config).model, config)
     run = Settings(
         world_size=world_size,

@@ -9,7 +9,7 @@ from lope_dist.train import loop
 from lope_dist.train.session import train
 
 recipe, output = sys.argv[1:]
-real, real_refuse = loop.summed_cross_entropy, loop._refuse_non_finite
+real, real_global_loss = loop.summed_cross_entropy, loop._global_loss
 step_now = [0]
 
 
@@ -19,11 +19,12 @@ def broken(*arguments):
 
 
 def count(values, batches, step, world):
-    real_refuse(values, batches, step, world)
+    loss = real_global_loss(values, batches, step, world)
     step_now[0] = step + 1
+    return loss
 
 
-loop.summed_cross_entropy, loop._refuse_non_finite = broken, count
+loop.summed_cross_entropy, loop._global_loss = broken, count
 try:
     train(load_config(recipe, [f"output_dir={output}"]))
 except LopeError as error:

@@ -285,4 +285,9 @@ def test_router_usage_counts_real_tokens_and_resets(make_layer: MakeLayer) -> No
     torch.testing.assert_close(torch.tensor(usage[""]), expected)
     assert sum(usage[""]) == pytest.approx(1.0, abs=1e-5)
     assert router_usage(layer) == {}
+    layer(x)
+    other_rank = [2.0, 1.0, 1.0, 0.0, 4.0][-len(usage[""]) - 1 :]
+    added = router_usage(layer, lambda own: [a + b for a, b in zip(own, other_rank, strict=True)])
+    both = (w[mask.bool()].sum(0) + torch.tensor(other_rank[:-1])) / (mask.sum() + 4)
+    torch.testing.assert_close(torch.tensor(added[""]), both)
     assert set(layer.state_dict()) == {n for n, _ in layer.named_parameters()}

@@ -72,6 +72,8 @@ def test_layers_that_include_each_other_are_refused(tmp_path: Path) -> None:
         ("engine.zero_stage=1", ["engine.zero_stage = 1", "2 or 3"]),
         ("train.stages.poison.trainable=[base]", ["never trained", "shared_a"]),
         ("train.stages.poison.groups.router.lr=1", ["no effect", "trainable"]),
+        ("noise.text.unit=example", ["noise.text", "strength = None", "must be given"]),
+        ("noise.data.strength=0.5", ["noise.data", "unit = 'word'", "with no other"]),
         ("noise.text.rate=1.5", ["noise.text.rate = 1.5", "less than or equal to 1"]),
         ("just_a_word", ["key.subkey=value"]),
         ("data=null", ["data"]),

@@ -59,4 +59,4 @@ def test_rows_tell_type_bounds_and_default(key: str, cells: list[str]) -> None:
 
 
 def test_data_noise_stays_off_when_only_its_form_is_given() -> None:
-    assert NoiseConfig.model_validate({"data": {"unit": "example"}}).data.rate == 0
+    assert NoiseConfig.model_validate({"data": {"unit": "example", "strength": 0.3}}).data.rate == 0

@@ -158,6 +158,18 @@ def test_cut_examples_are_kept_and_counted_once(make_loader):
     assert make_loader().num_cut == 0
 
 
+def test_cut_examples_of_two_ranks_add_up_over_epochs(make_loader):
+    stage = StageConfig(trainable=(Role.SHARED_A,), epochs=2)
+    counts = []
+    for rank in range(2):
+        shape = {"rank": rank, "world_size": 2, "stage": stage, "global_batch": 5}
+        loader = make_loader(data={"max_length": 64}, **shape)
+        for step in range(loader.num_steps):
+            loader.micro_batches(step)
+        counts.append(loader.num_cut)
+    assert sum(counts) == 22
+
+
 @pytest.mark.parametrize("packing", [True, False])
 def test_filler_has_no_content(make_loader, packing):
     loader = make_loader(data={"packing": packing})

@@ -30,6 +30,12 @@ def write_as(path, rows):
     return path
 
 
+def test_a_split_of_a_file_is_refused(tmp_path, rows):
+    path = write_as(tmp_path / "data.jsonl", rows)
+    with pytest.raises(LopeError, match=r"data\.split = 'test' with the local file .* no splits"):
+        open_path(path, split="test")
+
+
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".parquet"])
 def test_every_form_gives_the_same_examples(tmp_path, suffix, rows):
     source = open_path(write_as(tmp_path / f"data{suffix}", rows))

@@ -37,10 +37,10 @@ class Oracle(LM):
         return scores
 
     def generate_until(self, requests):  # noqa: D102
-        raise NotImplementedError
+        raise AssertionError("multiple-choice tasks ask for likelihoods alone")
 
     def loglikelihood_rolling(self, requests):  # noqa: D102
-        raise NotImplementedError
+        raise AssertionError("multiple-choice tasks ask for likelihoods alone")
 
 
 @pytest.fixture(scope="module")

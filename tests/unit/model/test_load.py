@@ -45,6 +45,11 @@ def test_unquantized_logits_equal_transformers(tiny_llama: Path) -> None:
     assert torch.equal(_logits(ours, input_ids=IDS), _logits(stock, input_ids=IDS))
 
 
+def test_a_revision_of_a_folder_is_refused(tiny_llama: Path) -> None:
+    with pytest.raises(LopeError, match=r"model\.revision = 'v2' with .* has no revisions"):
+        _load(tiny_llama, revision="v2")
+
+
 def test_quantized_logits_equal_transformers_with_bitsandbytes(tiny_llama: Path) -> None:
     settings = BitsAndBytesConfig(
         load_in_4bit=True,

@@ -68,8 +68,8 @@ def test_unit_example_hits_a_share_of_the_examples_with_one_operation(monkeypatc
 
 
 def test_rate_zero_is_the_identity():
-    for unit in ("word", "example"):
-        config = TextNoiseConfig(rate=0.0, unit=unit)
+    for unit in ({"unit": "word"}, {"unit": "example", "strength": 0.5}):
+        config = TextNoiseConfig(rate=0.0, **unit)
         assert mix.corrupt([TEXT, ""], config, np.random.default_rng(0)) == [TEXT, ""]
 
 

@@ -108,7 +108,22 @@ def test_a_run_killed_and_resumed_equals_one_that_was_not(
     assert lines == [(name, i) for name in ("poison", "finetune") for i in range(3)]
     assert losses(folder) == losses(short)
     assert read_json(folder / "router.json") == read_json(short / "router.json")
-    assert read_json(folder / "state.json") == {"status": "finished"}
+    assert read_json(folder / "state.json") == read_json(short / "state.json")
+    assert read_json(folder / "state.json")["status"] == "finished"
+
+
+def test_a_resume_on_other_data_is_refused(
+    tiny_config, alpaca_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_bytes(alpaca_file.read_bytes())
+    config = tiny_config(data__path=str(data), **SHORT)
+    kill_at(monkeypatch, "finetune", 1)
+    with pytest.raises(Killed):
+        train(config)
+    data.write_bytes(b"".join(data.read_bytes().splitlines(keepends=True)[1:]))
+    with pytest.raises(LopeError, match=r"'poison' was trained on other data than .*restore"):
+        train(config, resume=True)
 
 
 def test_a_resumed_run_that_was_finished_trains_nothing(

@@ -175,6 +175,7 @@ def test_the_table_shows_both_stages_and_the_advice(repository) -> None:
         (["--world-size", "2", "--gpu-memory", "much"], "--gpu-memory: 'much' is no size"),
         (["--world-size", "2", "--node-memory", "1 Tb it"], "--node-memory"),
         (["--world-size", "2", "--ranks-per-node", "0"], "--ranks-per-node = 0"),
+        (["--world-size", "2", "engine.offload=both"], "engine.offload = 'both' is not planned"),
     ],
 )
 def test_bad_input_is_one_sentence(repository, arguments: list[str], message: str) -> None:
