@@ -1,30 +1,15 @@
-"""The `lope` command. Heavy imports happen inside the verbs, after the config is checked."""
+"""`lope train`, `check`, `params` and `plan`: from a recipe to a run."""
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lope_dist.core.errors import LopeError
+from lope_dist.cli.options import ConfigArg, JsonOption, OverridesArg
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Noise-robust LoRA fine-tuning of quantized models with a poisoning expert (LoPE).",
-)
-
-ConfigArg = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML recipe.")]
-OverridesArg = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, e.g. adapter.rank=8."),
-]
-RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+app = typer.Typer()
 
 
 @app.command()
@@ -104,59 +89,3 @@ def plan(
         from lope_dist.report.plan import print_plan
 
         print_plan(figures)
-
-
-@app.command(name="eval")
-def evaluate(
-    run: RunArg,
-    tasks: Annotated[str, typer.Option(help="lm-eval tasks or groups, comma-separated.")],
-    experts: Annotated[
-        str, typer.Option(help="Rows to score: masked, masked_plain, all, none (the base).")
-    ] = "masked",
-    include_path: Annotated[
-        str | None, typer.Option(help="Folder of task YAMLs to use instead of lm-eval's own.")
-    ] = None,
-    num_fewshot: Annotated[int | None, typer.Option(help="Examples in the prompt.")] = None,
-    limit: Annotated[
-        float | None, typer.Option(help="Documents of each task, or a share below 1.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Requests of a forward pass.")] = 8,
-    apply_chat_template: Annotated[bool, typer.Option(help="Wrap prompts in it.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Score a run through lm-eval, masked or not, beside its base model."""
-    from lope_dist.evaluate.suite import EvalRequest, evaluate_run
-
-    request = EvalRequest(
-        tasks=tuple(tasks.split(",")),
-        experts=tuple(experts.split(",")),
-        include_path=include_path,
-        num_fewshot=num_fewshot,
-        limit=limit,
-        batch_size=batch_size,
-        apply_chat_template=apply_chat_template,
-    )
-    results = evaluate_run(run, request)
-    if as_json:
-        typer.echo(json.dumps(results, indent=2))
-    else:
-        from lope_dist.report.tables import print_results
-
-        print_results(results)
-
-
-@app.command()
-def report(run: RunArg) -> None:
-    """Write report.html with plots and tables of a run."""
-    from lope_dist.report.html import write_report
-
-    typer.echo(f"Written: {write_report(run)}")
-
-
-def main() -> None:
-    """Run the command; bad input ends with one sentence and status 2."""
-    try:
-        app()
-    except LopeError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)

@@ -1,0 +1,31 @@
+"""The `lope` command, a file a group of verbs.
+
+Heavy imports happen inside the verbs, after the config is checked.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from lope_dist.cli import results, training
+from lope_dist.core.errors import LopeError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Noise-robust LoRA fine-tuning of quantized models with a poisoning expert (LoPE).",
+)
+for group in (training, results):
+    app.add_typer(group.app)
+
+
+def main() -> None:
+    """Run the command; bad input ends with one sentence and status 2."""
+    try:
+        app()
+    except LopeError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,16 @@
+"""Arguments that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigArg = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML recipe.")]
+OverridesArg = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, e.g. adapter.rank=8."),
+]
+RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
