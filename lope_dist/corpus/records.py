@@ -25,6 +25,7 @@ from lope_dist.corpus.turns import Example, Turn
 
 __all__ = ["Example", "ExampleSource", "Turn", "open_source"]
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 _FORM = 1
 """Of what is written; raise it when the same rows come to other examples."""
 
@@ -147,7 +148,7 @@ def _lines(
 
 
 def _line(turns: tuple[Turn, ...]) -> bytes:
-    text = json.dumps([[t.role, t.text, t.context] for t in turns], ensure_ascii=False)
+    text = _ENCODE([[t.role, t.text, t.context] for t in turns])
     try:
         line = text.encode() + b"\n"
     except UnicodeEncodeError:

@@ -143,7 +143,7 @@ def _decode(line: bytes) -> str:
 
 def _parse(line: bytes) -> Any:
     try:
-        return json.loads(_decode(line))
+        return json.loads(_decode(line).rstrip("\r\n"))  # or the end is on another line
     except json.JSONDecodeError as error:
         reason = f"not valid JSON: {error.msg} (column {error.colno})"
     except RecursionError:
