@@ -77,7 +77,8 @@ class Layout:
                     "missing field",
                     f"field '{field}' is missing{mapped}; the columns are {_listed(names)}",
                 )
-        return (*needed, *optional)
+        taken = self._columns.values()  # {instruction: input} leaves no input
+        return (*needed, *(f for f in optional if f in self._columns or f not in taken))
 
     def _detect(self, names: Collection[str]) -> str:
         fitting = [

@@ -32,7 +32,7 @@ def build(kind: str, bad: bytes) -> bytes:
 
 
 CASES = [
-    (".jsonl", b'{"instruction": "a"}', "missing field", "field 'output' is missing; the columns are"),
+    (".jsonl", b'{"instruction": "a"}', "missing field", "'output' is missing; the columns are"),
     (".jsonl", b'{"instruction": 3, "output": "b"}', "wrong type", "must be a string, not int"),
     (".jsonl", b'{"instruction": "a", "output": null}', "wrong type", "must be a string, not null"),
     (".jsonl", b'{"instruction": "a", "output": " "}', "empty response", "output is empty"),

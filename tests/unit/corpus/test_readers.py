@@ -16,7 +16,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.corpus.records import open_source
 from lope_dist.corpus.turns import Turn
 
-ODD = 'tab\t "quoted", a comma,\nline two\u2028not a line\x85nor this\r\nend é \U0001f469\u200d\U0001f467'
+ODD = 'tab\t "quoted", comma,\nline two\u2028no line\x85nor this\r\né \U0001f469\u200d\U0001f467'
 
 
 def open_path(path, **keys):
@@ -161,7 +161,7 @@ def test_a_hub_data_set(hub, tmp_path, rows, streaming):
     with pytest.raises(LopeError, match=r"split 'dev'\): (Bad|Unknown) split"):
         open_path("someone/alpaca", streaming=streaming, split="dev")
     with pytest.raises(
-        LopeError, match="'x' of data.columns.*; the columns are input, instruction, output"
+        LopeError, match=r"'x' of data\.columns.*; the columns are input, instruction, output"
     ):
         open_path("someone/alpaca", streaming=streaming, columns={"output": "x"}, format="alpaca")
 

@@ -198,7 +198,9 @@ def test_bad_files_are_explained(tmp_path, name, content, reason):
     "path", ["missing.jsonl", "./missing", "/nowhere/x", "missing/*", "a[bc].txt", "~/missing-x"]
 )
 def test_a_missing_path_is_never_asked_of_the_hub(monkeypatch, path):
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: pytest.fail("asked the hub"))
+    monkeypatch.setattr(
+        datasets, "load_dataset_builder", lambda *a, **k: pytest.fail("asked the hub")
+    )
     with pytest.raises(LopeError, match=r"(does not exist|matches no file)"):
         open_path(path)
 
