@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +16,9 @@ from support.tiny import save_byte_tokenizer, tiny_tree
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the hub is a broken test
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "LOPE_DATA_CACHE" not in os.environ:  # workers of distributed tests inherit it
+    os.environ["LOPE_DATA_CACHE"] = tempfile.mkdtemp(prefix="lope_data_")
+    atexit.register(shutil.rmtree, os.environ["LOPE_DATA_CACHE"], ignore_errors=True)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

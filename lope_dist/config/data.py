@@ -2,27 +2,96 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from lope_dist.config.base import Section
 
 
-class DataConfig(Section):
-    """The training set."""
+class RowFields(NamedTuple):
+    """The fields of a format: every row has the needed ones and may have the others."""
 
-    path: str
-    """A `.json`, `.jsonl` or `.parquet` file, a glob of such files, or a hub data set's name."""
+    needed: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
+FORMATS = {
+    "alpaca": RowFields(("instruction", "output"), ("input",)),
+    "messages": RowFields(("messages",)),
+    "sharegpt": RowFields(("conversations",)),
+    "prompt": RowFields(("prompt", "completion")),
+    "text": RowFields(("text",)),
+}
+"""Value of `data.format` -> the fields of a row."""
+
+
+class _Place(Section):
+    """Where rows are and what they look like."""
+
+    path: str | tuple[str, ...] | None = None
+    """A file, a glob of files, a folder of Arrow files, a hub data set's name, or a list of
+    them. Files: `.json`, `.jsonl`, `.csv`, `.txt`, each also `.gz` or `.zst`; `.parquet`,
+    `.arrow`."""
+    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt", "text"] = "auto"
+    """`alpaca`: instruction, input, output. `messages`: a list of {role, content}. `sharegpt`:
+    conversations, a list of {from, value}. `prompt`: prompt, completion. `text`: text, all of it
+    learnt and put into no template. `auto`: the one that fits the first row."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """The format's field: the column that holds it, for example {instruction: question}. Columns
+    of other names than the fields are ignored."""
     split: str = "train"
-    """Split of a hub data set; files have one split."""
-    format: Literal["auto", "alpaca", "messages"] = "auto"
-    """`alpaca`: instruction, input, output. `messages`: a list of {role, content}."""
-    allow_empty_response: bool = False
-    """Keep rows with an empty response, as Alpaca-52K has a few: only the end of the answer is
-    learnt from them. Off: such a row is an error."""
+    """Split of a hub data set or of a folder that holds several; files have no splits."""
+    subset: str | None = None
+    """Configuration of a hub data set that has several."""
+    streaming: bool = False
+    """Fetch a hub data set row by row, no more than `max_examples` need, in place of
+    downloading all of it first."""
     max_examples: int | None = Field(default=None, ge=1)
     """Use only the first so many examples."""
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _is_one_or_several(cls, value: Any) -> Any:
+        paths = value if isinstance(value, (list, tuple)) else [value]
+        if value is not None and not (paths and all(isinstance(p, str) and p for p in paths)):
+            raise ValueError("it must be a string or a list of strings that is not empty")
+        return value
+
+    @model_validator(mode="after")
+    def _columns_are_of_the_format(self) -> _Place:
+        names = list(FORMATS) if self.format == "auto" else [self.format]
+        fields = {name: [*FORMATS[name].needed, *FORMATS[name].optional] for name in names}
+        if not any(set(self.columns) <= set(known) for known in fields.values()):
+            allowed = "; ".join(f"{name}: {', '.join(known)}" for name, known in fields.items())
+            raise ValueError(
+                f"columns maps {', '.join(self.columns)}, which are not fields of one format; "
+                f"allowed are, as field: column, the fields of {allowed}"
+            )
+        return self
+
+
+class SourceConfig(_Place):
+    """One of several sources of examples."""
+
+    path: str | tuple[str, ...] = Field()
+    """As `data.path`."""
+    weight: float = Field(default=1, gt=0)
+    """How often an epoch visits each example of this source: 2 is twice; 0.5 is a half of them
+    in each epoch, in the next epoch the other half."""
+
+
+class DataConfig(_Place):
+    """The training set."""
+
+    sources: tuple[SourceConfig, ...] = ()
+    """Several sources with a format and a weight each, in place of `data.path`."""
+    max_bad_rows: float = Field(default=0, ge=0, lt=1)
+    """Share of all rows that may be bad: these are told, counted and left out. With 0 the first
+    bad row ends the run before it starts."""
+    allow_empty_response: bool = False
+    """Keep rows with an empty response, as Alpaca-52K has a few: only the end of the answer is
+    learnt from them. Off: such a row is a bad row."""
     template: Literal["alpaca", "chat"] = "alpaca"
     """Stanford Alpaca's prompt, or the tokenizer's own chat template."""
     max_length: int = Field(default=1024, ge=8)
@@ -31,3 +100,20 @@ class DataConfig(Section):
     """Several examples in a row, with no attention across their borders. Off: one, padded."""
     shuffle: bool = True
     """Visit the examples in an order drawn from (seed, epoch)."""
+
+    @model_validator(mode="after")
+    def _is_one_source_or_several(self) -> DataConfig:
+        if (self.path is None) == (not self.sources):
+            given = "neither is" if self.path is None else "both are"
+            raise ValueError(f"one of data.path and data.sources must be given, and {given}")
+        for key, field in _Place.model_fields.items() if self.sources else ():
+            if getattr(self, key) != field.get_default(call_default_factory=True):
+                raise ValueError(f"data.{key} has no effect with data.sources; set it in each")
+        return self
+
+    @property
+    def places(self) -> tuple[SourceConfig, ...]:
+        """The sources, of which ``path`` makes one."""
+        if self.path is None:
+            return self.sources
+        return (SourceConfig(**{name: getattr(self, name) for name in _Place.model_fields}),)

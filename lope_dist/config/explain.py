@@ -59,11 +59,16 @@ def _about(loc: tuple[str, ...]) -> str:
 
 
 def _fields_at(path: list[str]) -> dict[str, Any]:
-    """Return the fields of the section at ``path``; a name inside a ``dict`` is free."""
+    """Return the fields of the section at ``path``.
+
+    A name inside a ``dict`` is free; an entry of a list stands at its number.
+    """
     annotation: Any = RunConfig
     for part in path:
         if get_origin(annotation) is dict:
             annotation = get_args(annotation)[1]
+        elif get_origin(annotation) is tuple:
+            annotation = get_args(annotation)[0]
         else:
             annotation = _section(annotation).model_fields[part].annotation
     return _section(annotation).model_fields
@@ -86,8 +91,8 @@ def _all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def _section(annotation: Any) -> Any:
-    """Return the section inside ``Section | None`` or ``dict[..., Section]``."""
-    if get_origin(annotation) in (dict, Union, types.UnionType):
+    """Return the section inside ``Section | None``, ``dict[..., Section]`` or a list of them."""
+    if get_origin(annotation) in (dict, tuple, Union, types.UnionType):
         inner = [a for a in get_args(annotation) if _is_section(a)]
         return inner[0] if inner else annotation
     return annotation

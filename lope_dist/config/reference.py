@@ -30,7 +30,7 @@ later one wins. Unknown keys and impossible values are errors. `lope check RECIP
 recipe resolved, and each run keeps that as `run.yaml`.
 
 `<name>` stands for a stage's name of your choice and `<role>` for a role of its `trainable`. Roles
-are {roles}.
+are {roles}. `[]` stands for an entry of a list.
 """
 _FILLED_IN = {"train.stages": "the paper's two"}
 """Required fields that a validator of `RunConfig` fills in."""
@@ -90,7 +90,8 @@ def _kind(annotation: Any) -> str:
         return "mapping"
     if origin is tuple:
         if Ellipsis in arguments:
-            return f"list of {_kind(arguments[0])}"
+            what = "sections" if _is_section(arguments[0]) else _kind(arguments[0])
+            return f"list of {what}"
         return f"list of {len(arguments)} × {_kind(arguments[0])}"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return "role"
@@ -123,13 +124,17 @@ def _yaml(value: Any) -> str:
     """Return a default as one would write it in a recipe."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(_yaml, value))}]"
+    if value == {}:
+        return "{}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
 
 
 def _free_name(field: FieldInfo) -> str:
-    """Return what stands for the free keys of a mapping of sections."""
+    """Return what stands for the free keys of a mapping of sections, or a place in a list."""
+    if get_origin(field.annotation) is tuple:
+        return "[]"
     if get_origin(field.annotation) is not dict:
         return ""
     keys = get_args(field.annotation)[0]

@@ -1,9 +1,14 @@
-"""Files that are either complete or not there."""
+"""Files that are either complete or not there, and the folder for those that can be made again."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """Return the folder for files that can be made again (`$XDG_CACHE_HOME/lope_dist`)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lope_dist"
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

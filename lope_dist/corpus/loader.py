@@ -17,9 +17,8 @@ from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.core.seeds import derive_key
 from lope_dist.corpus.batches import MicroBatch, build_pairs, build_rows, without_content
-from lope_dist.corpus.order import permuted
+from lope_dist.corpus.mixture import Mixture
 from lope_dist.corpus.packing import first_fit
 from lope_dist.corpus.prompts import render
 from lope_dist.corpus.records import ExampleSource
@@ -65,7 +64,8 @@ class StageLoader:
         self._injects_text = stage.noise in ("text", "hybrid")
         self._global_batch, self._micro_batch = global_batch, micro_batch
         self._rank, self._world_size = rank, world_size
-        self._steps_per_epoch = -(-len(source) // global_batch)
+        self._mixture = Mixture(source.sizes, source.weights, seed, shuffle=data.shuffle)
+        self._steps_per_epoch = -(-self._mixture.epoch_size // global_batch)
         all_steps = stage.epochs * self._steps_per_epoch
         self.num_steps = min(all_steps, stage.max_steps or all_steps)
         """Optimizer steps of the stage."""
@@ -73,7 +73,8 @@ class StageLoader:
         self._pad_id = _pad_id(tokenizer)
         self._decoder_start_token_id = decoder_start_token_id
         self._is_encoder_decoder = is_encoder_decoder
-        render(source[0], data.template, tokenizer)  # a template that does not fit shows here
+        for first in self._mixture.starts:  # a template that does not fit shows here
+            render(source[first], data.template, tokenizer)
 
     @property
     def num_cut(self) -> int:
@@ -97,6 +98,8 @@ class StageLoader:
             "seed": self._seed,
             "global_batch": self._global_batch,
         }
+        if set(self._source.weights) != {1}:
+            parts["weights"] = [*zip(self._source.sizes, self._source.weights, strict=True)]
         text = json.dumps(parts, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -104,12 +107,9 @@ class StageLoader:
         """Return the examples of a step, over all ranks, in order."""
         assert 0 <= step < self.num_steps, (step, self.num_steps)
         epoch, place = divmod(step, self._steps_per_epoch)
-        size = len(self._source)
         first = place * self._global_batch
-        positions = np.arange(first, min(first + self._global_batch, size))
-        if self._data.shuffle:
-            positions = permuted(positions, size, derive_key(self._seed, "order", epoch))
-        return positions.tolist()
+        end = min(first + self._global_batch, self._mixture.epoch_size)
+        return self._mixture.example_ids(epoch, np.arange(first, end)).tolist()
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
         """Return this rank's part of a step; other ranks may have more micro-batches or fewer.

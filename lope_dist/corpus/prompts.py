@@ -1,7 +1,8 @@
 """An example -> pieces of text, each a target of the loss or not.
 
 Targets are the text of every assistant turn together with what ends it (the end-of-sequence
-or end-of-turn token), and nothing else. Pieces alternate and the last one is a target.
+or end-of-turn token), and nothing else. Pieces alternate and the last one is a target. Plain text
+is a single target.
 """
 
 from __future__ import annotations
@@ -36,10 +37,14 @@ class Piece:
 def render(example: Example, template: str, tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
     """Return the pieces of an example in the ``alpaca`` or the ``chat`` template.
 
+    Plain text is in neither: it is one target, as the text of a pretraining corpus.
+
     Raises:
         LopeError: the tokenizer has no end-of-sequence token or no chat template, or its chat
             template refuses or rewrites the conversation.
     """
+    if example.is_plain:
+        return [Piece(example.turns[0].text + _end_of_sequence(tokenizer), True)]
     if template == "alpaca":
         return _render_alpaca(example, _end_of_sequence(tokenizer))
     return _render_chat(example, tokenizer)

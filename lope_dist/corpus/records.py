@@ -1,152 +1,166 @@
-"""The examples of `data.path`, whatever it names, checked row by row when they are opened."""
+"""The examples of `data`, whatever it names, checked row by row when they are opened.
+
+All rows go through one pass that checks, hashes and writes them into a `store`; from then on
+only the store is read. Rows that were checked once are not read again until they change.
+"""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
-from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
-from lope_dist.config.data import DataConfig
+from tqdm import tqdm
+
+from lope_dist.config.data import DataConfig, SourceConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.rows import READERS, HubDataset, Rows
-from lope_dist.corpus.turns import Example, Turn, detect_format, parse_turns
+from lope_dist.corpus.bad_rows import BadRows, RowError
+from lope_dist.corpus.layouts import Layout
+from lope_dist.corpus.readers import Rows, find_rows
+from lope_dist.corpus.readers.base import ROW_LIMIT
+from lope_dist.corpus.readers.lines import too_long
+from lope_dist.corpus.store import Store, StoreWriter, open_store
+from lope_dist.corpus.turns import Example, Turn
 
 __all__ = ["Example", "ExampleSource", "Turn", "open_source"]
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+_FORM = 1
+"""Of what is written; raise it when the same rows come to other examples."""
+
 
 class ExampleSource:
-    """Random access to the examples of one or several files, in order.
+    """Random and sequential access to the examples of one or several sources, in order.
 
-    All rows are read once when the source is made, so that a bad one ends a run before it
-    starts, and to fingerprint them. The fingerprint depends on the examples alone, neither
-    on how files are cut or named nor on their format.
-
-    Raises:
-        LopeError: no row, or a bad one; names file and line or row.
+    It holds none of them in memory and can be sent to another process.
     """
 
-    def __init__(
-        self,
-        files: Sequence[Rows],
-        name: str,
-        *,
-        layout: str = "auto",
-        max_examples: int | None = None,
-        allow_empty_response: bool = False,
-    ) -> None:
-        self._files = list(files)
-        self._ends = list(accumulate(len(rows) for rows in files))
-        total = self._ends[-1] if self._ends else 0
-        self._length = total if max_examples is None else min(total, max_examples)
-        self._allow_empty_response = allow_empty_response
-        if self._length == 0:
-            raise LopeError(f"data.path = {name!r} holds no example; give at least one.")
-        self._layout = self._find_layout() if layout == "auto" else layout
-        self.fingerprint = self._check_all()
-        """Hash of all examples."""
+    def __init__(self, store: Store, name: str, weights: tuple[float, ...]) -> None:
+        self._store = store
+        self.name = name
+        """What `data` names, for messages."""
+        self.fingerprint: str = store.index["fingerprint"]
+        """Hash of all examples; how they are cut into files, and in what form, is no part of it."""
+        self.sizes: tuple[int, ...] = tuple(store.index["sizes"])
+        """Examples of each source; those of the second follow those of the first."""
+        self.weights = weights
+        """Visits of an epoch to each example, by source."""
+        self.bad_rows = BadRows.from_json(store.index["bad_rows"])
+        """Rows that were left out."""
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._store)
 
     def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < self._length:
+        if not 0 <= index < len(self):
             raise IndexError(index)
-        rows, local = self._locate(index)
-        try:
-            turns = parse_turns(
-                rows.row(local), self._layout, allow_empty_response=self._allow_empty_response
-            )
-        except ValueError as error:
-            raise LopeError(f"{rows.place(local)}: {error}.") from None
-        return Example(index, turns)
+        return _example(index, self._store.line(index))
 
-    def _locate(self, index: int) -> tuple[Rows, int]:
-        file = bisect_right(self._ends, index)
-        return self._files[file], index - (self._ends[file - 1] if file else 0)
-
-    def _find_layout(self) -> str:
-        rows, local = self._locate(0)
-        try:
-            return detect_format(rows.row(local))
-        except ValueError as error:
-            raise LopeError(f"{rows.place(local)}: {error}.") from None
-
-    def _check_all(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        for index in range(self._length):
-            turns = [[t.role, t.text, t.context] for t in self[index].turns]
-            try:
-                digest.update(json.dumps(turns, ensure_ascii=False).encode() + b"\n")
-            except UnicodeEncodeError:
-                rows, local = self._locate(index)
-                raise LopeError(
-                    f"{rows.place(local)}: half of a surrogate pair in the text "
-                    "(a \\ud800 to \\udfff escape without its partner); remove it."
-                ) from None
-        return digest.hexdigest()
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Example]:
+        """Yield the examples from ``start`` to before ``stop`` in order, in flat memory."""
+        stop = len(self) if stop is None else min(stop, len(self))
+        for index, line in enumerate(self._store.lines(start, stop), start=start):
+            yield _example(index, line)
 
 
 def open_source(config: DataConfig) -> ExampleSource:
-    """Open the files or the hub data set of ``data.path``.
+    """Open the examples of ``data.path`` or ``data.sources``.
 
-    A local file or glob comes first; what looks like a path is never asked of the hub.
+    The first process on a host reads all rows and writes their store into the cache folder;
+    others that open the same data meanwhile wait for it. Collective: no.
 
     Raises:
-        LopeError: nothing there, a foreign suffix, a folder, an empty set or a bad row.
+        LopeError: nothing there, a foreign suffix, no example, bad rows (file and line are
+            told), or a setting that would have no effect.
     """
-    paths = _local_files(config.path)
-    files: list[Rows]
-    if paths:
-        if config.split != "train":
-            raise LopeError(
-                f"data.split = {config.split!r} with the local file {config.path!r}, which has no "
-                "splits; leave data.split out, or name the split's own file."
-            )
-        files = [_open_file(path) for path in paths]
-    else:
-        files = [HubDataset(config.path, config.split)]
-    return ExampleSource(
-        files,
-        config.path,
-        layout=config.format,
-        max_examples=config.max_examples,
-        allow_empty_response=config.allow_empty_response,
+    places = config.places
+    inputs = [find_rows(place) for place in places]
+    name = ", ".join(
+        place.path if isinstance(place.path, str) else ", ".join(place.path) for place in places
     )
 
+    def write(writer: StoreWriter) -> dict[str, Any]:
+        index = _read_all(config, list(zip(places, inputs, strict=True)), writer)
+        if _key(config, inputs) != key:
+            raise LopeError(f"The data of '{name}' changed while they were read; start again.")
+        return index
 
-def _local_files(given: str) -> list[Path]:
-    """Return the files that ``given`` names, sorted, or nothing if it is a hub name."""
-    path = Path(given).expanduser()
-    if path.is_file():
-        return [path]
-    suffixes = ", ".join(READERS)
-    if path.is_dir():
-        raise LopeError(
-            f"data.path = {given!r} is a folder; give a file or a glob such as "
-            f"'{given.rstrip('/')}/*.jsonl' (allowed: {suffixes})."
-        )
-    found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-    found = [name for name in found if name.is_file()]
-    is_glob = glob.has_magic(given)
-    if not found and (is_glob or given.startswith((".", "/", "~")) or path.suffix in READERS):
-        what = "matches no file" if is_glob else "does not exist"
-        raise LopeError(
-            f"data.path = {given!r} {what} (looked in {Path.cwd()}); give a {suffixes} file, "
-            "a glob of such files or the name of a hub data set."
-        )
-    return found
+    key = _key(config, inputs)
+    return ExampleSource(open_store(key, write), name, tuple(place.weight for place in places))
 
 
-def _open_file(path: Path) -> Rows:
-    if path.suffix not in READERS:
-        raise LopeError(
-            f"data.path: {path} has the suffix '{path.suffix}'; allowed: {', '.join(READERS)}."
-        )
+def _key(config: DataConfig, inputs: list[list[Rows]]) -> str:
+    """Return the name of the store of these rows, read as the configuration says."""
+    parts = [_FORM, config.max_bad_rows, config.allow_empty_response]
+    for place, rows in zip(config.places, inputs, strict=True):
+        settings = [place.format, sorted(place.columns.items()), place.max_examples]
+        parts.append([*settings, [one.identity() for one in rows]])
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+def _read_all(
+    config: DataConfig, inputs: list[tuple[SourceConfig, list[Rows]]], writer: StoreWriter
+) -> dict[str, Any]:
+    """Check, hash and write the rows of all sources; return the store's index."""
+    digest = hashlib.blake2b(digest_size=16)
+    bad_rows = BadRows(allowed=config.max_bad_rows)
+    sizes = []
+    with tqdm(desc="Reading the data", unit=" rows", delay=2, leave=False, disable=None) as bar:
+        for place, all_rows in inputs:
+            layout = Layout(place, allow_empty_response=config.allow_empty_response)
+            size = 0
+            for line in _lines(place, all_rows, layout, bad_rows, bar):
+                digest.update(line)
+                writer.add(line)
+                size += 1
+            if size == 0 and not bad_rows.total:
+                raise LopeError(f"data.path = {place.path!r} holds no example; give at least one.")
+            sizes.append(size)
+    bad_rows.check()
+    for (place, _), size in zip(inputs, sizes, strict=True):
+        if size == 0:
+            raise LopeError(f"data.path = {place.path!r} holds no good row; give at least one.")
+    return {"fingerprint": digest.hexdigest(), "sizes": sizes, "bad_rows": bad_rows.to_json()}
+
+
+def _lines(
+    place: SourceConfig, all_rows: list[Rows], layout: Layout, bad_rows: BadRows, bar: tqdm
+) -> Iterator[bytes]:
+    """Yield the good rows of one source in the store's form, at most as many as are wanted."""
+    left = place.max_examples
+    for rows in all_rows:
+        for number, row in rows.read(layout.select):
+            bad_rows.num_rows += 1
+            bar.update()
+            try:
+                if isinstance(row, RowError):
+                    raise row
+                line = _line(layout.parse(row))
+            except RowError as error:
+                bad_rows.add(rows.place(number), error)
+                continue
+            yield line
+            if left is not None:
+                left -= 1
+                if left == 0:
+                    return
+
+
+def _line(turns: tuple[Turn, ...]) -> bytes:
+    text = _ENCODE([[t.role, t.text, t.context] for t in turns])
     try:
-        return READERS[path.suffix](path)
-    except OSError as error:
-        raise LopeError(f"{path} cannot be read: {error.strerror}.") from None
+        line = text.encode() + b"\n"
+    except UnicodeEncodeError:
+        raise RowError(
+            "not valid Unicode",
+            "half of a surrogate pair in the text (a \\ud800 to \\udfff escape without its "
+            "partner); remove it",
+        ) from None
+    if len(line) > ROW_LIMIT:
+        raise too_long()
+    return line
+
+
+def _example(index: int, line: bytes) -> Example:
+    return Example(index, tuple(Turn(*turn) for turn in json.loads(line)))

@@ -67,8 +67,9 @@ def _encode_row(
     pieces: Sequence[Piece], template: str, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[list[int], list[int]]:
     profile = _profile(tokenizer)
-    # A chat template writes the begin-of-sequence token itself.
-    input_ids = [] if template == "chat" else list(profile.before)
+    # A chat template writes the begin-of-sequence token itself; plain text is in no template.
+    is_in_chat = template == "chat" and not pieces[0].is_target
+    input_ids = [] if is_in_chat else list(profile.before)
     labels = [IGNORED] * len(input_ids)
     # SentencePiece puts a blank before any text that it is given; a line break in front, taken
     # off again, lets a later piece be tokenized as the continuation that it is.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,14 +11,10 @@ from filelock import FileLock
 
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.core.files import cache_dir
 
 _PACKAGE_PREFIX = "package:"
 _CONVERTER_VERSION = 1
-
-
-def cache_dir() -> Path:
-    """Return the folder for files that can be made again (`$XDG_CACHE_HOME/lope_dist`)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lope_dist"
 
 
 def model_folder(config: ModelConfig) -> Path:

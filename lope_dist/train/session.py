@@ -67,6 +67,8 @@ def train(config: RunConfig, *, resume: bool = False) -> Path:
     plan = preflight(config)
     source = open_source(config.data)
     world = start_world(config.engine)
+    if world.is_main:
+        source.bad_rows.tell()
     with world.told():
         done = _on_main(world, lambda: open_run_folder(config, resume))
         session = _load(config, world, source, plan)
@@ -119,7 +121,7 @@ def _restore(session: Session, done: Checkpoint | None) -> int:
     if seen != now:
         raise LopeError(
             f"The stage '{checkpoint.stage}' was trained on other data than "
-            f"'{session.config.data.path}' holds now (fingerprint {seen}, now {now}); restore the "
+            f"'{session.source.name}' holds now (fingerprint {seen}, now {now}); restore the "
             "data, or start over in another output_dir."
         )
     install_checkpoint(session.model, checkpoint)

@@ -21,21 +21,27 @@ def test_every_key_of_a_full_run_has_a_row() -> None:
         {
             "output_dir": "out",
             "model": {"name_or_path": "x"},
-            "data": {"path": "x.jsonl"},
+            "data": {"sources": [{"path": "x.jsonl"}]},
             "train": {"stages": {"<name>": {"trainable": ["router"], "groups": {"router": {}}}}},
         },
         "test",
     ).model_dump(mode="json")
     tree["train"]["stages"]["<name>"]["groups"] = {"<role>": {"lr": 1, "weight_decay": 0}}
     keys = set(re.findall(r"^\| `([^`]+)`", reference(), re.MULTILINE))
-    mappings = {"train.stages", "train.stages.<name>.groups"}
+    mappings = {"train.stages", "train.stages.<name>.groups", "data.columns", "data.sources"}
+    mappings |= {"data.sources[].columns"}
     assert keys == leaves(tree) | mappings
 
 
 def leaves(tree: dict, prefix: str = "") -> set[str]:
     found: set[str] = set()
     for key, value in tree.items():
-        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            found |= leaves(value[0], f"{prefix}{key}[].")
+        elif isinstance(value, dict):
+            found |= leaves(value, f"{prefix}{key}.")
+        else:
+            found.add(prefix + key)
     return found
 
 
@@ -49,6 +55,10 @@ def leaves(tree: dict, prefix: str = "") -> set[str]:
         ("adapter.compensation.top_k", ["integer or `null`, ≥ 0", "`null`"]),
         ("noise.text.rate", ["number, ≥ 0, ≤ 1", "`0.05`"]),
         ("noise.data.rate", ["number, ≥ 0, ≤ 1", "`0.0`"]),
+        ("data.path", ["string, list of string or `null`", "`null`"]),
+        ("data.columns", ["mapping", "`{}`"]),
+        ("data.sources", ["list of sections", "`[]`"]),
+        ("data.sources[].weight", ["number, > 0", "`1`"]),
         ("train.stages", ["mapping, at least 1", "the paper's two"]),
         ("train.stages.<name>.trainable", ["list of role, at least 1", "required"]),
     ],

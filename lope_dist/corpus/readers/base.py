@@ -1,0 +1,34 @@
+"""What a reader is: one pass over the rows of one file or data set, in flat memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+ROW_LIMIT = 64 << 20
+"""Bytes of one row; a longer one is bad, and no reader of lines takes it into memory."""
+
+Select = Callable[[Sequence[str]], list[str]]
+"""All columns of a table -> those worth reading; raises `RowError` if a needed one is absent."""
+NumberedRows = Iterator[tuple[int, Any]]
+"""A row's number in its file, from 1, and the row, or the `RowError` that says why it is none."""
+
+
+class Rows(Protocol):
+    """The rows of one file or data set."""
+
+    def identity(self) -> list[Any]:
+        """Return what changes when the rows change, ready for JSON."""
+        ...
+
+    def read(self, select: Select) -> NumberedRows:
+        """Yield all rows in order.
+
+        Raises:
+            LopeError: what follows cannot be read at all.
+        """
+        ...
+
+    def place(self, number: int) -> str:
+        """Return where a row stands, as an error names it."""
+        ...

@@ -1,0 +1,165 @@
+"""Examples on disk, in one form for all that they were read from, with random access.
+
+A store is a folder of three files, written once and never changed:
+
+    examples.jsonl   an example a line: [[role, text, context], ...]
+    offsets.u64      where each line begins, and where the last one ends
+    index.json       fingerprint, number of examples of each source, rows left out
+
+Reading is `pread`: no process maps or holds the data, all share the system's file cache, and an
+open store survives the removal of its files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from lope_dist.core.errors import LopeError
+from lope_dist.core.files import cache_dir
+
+_VARIABLE = "LOPE_DATA_CACHE"
+_EXAMPLES, _OFFSETS, _INDEX = "examples.jsonl", "offsets.u64", "index.json"
+_FLUSH = 1 << 16
+_BUFFER = 1 << 20
+
+
+def data_cache() -> Path:
+    """Return the folder of stores: `$LOPE_DATA_CACHE`, else `data` in the common cache."""
+    given = os.environ.get(_VARIABLE)
+    return Path(given).expanduser() if given else cache_dir() / "data"
+
+
+class Store:
+    """The examples of one store.
+
+    It can be pickled: a copy opens the files again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        """What was written beside the examples."""
+        self._examples = (folder / _EXAMPLES).open("rb", buffering=0)
+        self._offsets = (folder / _OFFSETS).open("rb", buffering=0)
+        self._length = os.fstat(self._offsets.fileno()).st_size // 8 - 1
+        size = os.fstat(self._examples.fileno()).st_size
+        if self._length < 0 or self._span(self._length - 1, 1)[1] != size:
+            raise ValueError("its files do not fit together")
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
+        return Store, (self._folder,)
+
+    def line(self, index: int) -> bytes:
+        """Return one example's line."""
+        start, end = self._span(index, 1)
+        return os.pread(self._examples.fileno(), end - start, start)
+
+    def lines(self, start: int, stop: int) -> Iterator[bytes]:
+        """Yield the lines of a range in order, through one buffer."""
+        with (self._folder / _EXAMPLES).open("rb", buffering=_BUFFER) as file:
+            if start < stop:
+                file.seek(self._span(start, 1)[0])
+            for _ in range(start, stop):
+                yield file.readline()
+
+    def _span(self, index: int, count: int) -> tuple[int, int]:
+        start, *_, end = struct.unpack(
+            f"={count + 1}Q", os.pread(self._offsets.fileno(), 8 * (count + 1), 8 * index)
+        )
+        return start, end
+
+
+class StoreWriter:
+    """The files of a store that is being written."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._examples = (folder / _EXAMPLES).open("wb", buffering=_BUFFER)
+        self._offsets = (folder / _OFFSETS).open("wb")
+        self._waiting, self._end = array("Q", [0]), 0
+
+    def add(self, line: bytes) -> None:
+        """Append an example's line, which ends with a line feed."""
+        self._examples.write(line)
+        self._end += len(line)
+        self._waiting.append(self._end)
+        if len(self._waiting) >= _FLUSH:
+            self._write_offsets()
+
+    def finish(self, index: dict[str, Any]) -> None:
+        """Write what is left, to disk."""
+        self._write_offsets()
+        (self._folder / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+        for file in (self._examples, self._offsets):
+            file.flush()
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Close the files."""
+        self._examples.close()
+        self._offsets.close()
+
+    def _write_offsets(self) -> None:
+        self._waiting.tofile(self._offsets)
+        del self._waiting[:]
+
+
+def open_store(key: str, write: Callable[[StoreWriter], dict[str, Any]]) -> Store:
+    """Return the store of a key; where there is none, ``write`` fills it and returns its index.
+
+    Any number of processes may call this at once: one writes, the others wait. A store is
+    there whole or not at all.
+
+    Raises:
+        LopeError: the cache folder cannot be written; and whatever ``write`` raises.
+    """
+    folder = data_cache() / key
+    found = _open_whole(folder)
+    if found is not None:
+        return found
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            return _open_whole(folder) or _write(folder, write)
+    except (OSError, NotImplementedError) as error:  # no locks on some file systems
+        reason = getattr(error, "strerror", None) or error
+        raise LopeError(
+            f"The examples cannot be kept in the cache folder '{folder.parent}': {reason}; "
+            f"set {_VARIABLE} to a folder with room for them."
+        ) from None
+
+
+def _open_whole(folder: Path) -> Store | None:
+    try:
+        return Store(folder)
+    except (OSError, ValueError, struct.error):
+        return None
+
+
+def _write(folder: Path, write: Callable[[StoreWriter], dict[str, Any]]) -> Store:
+    """Write a store beside its place and move it there; the caller holds the lock."""
+    beside = folder.with_name(f"{folder.name}.part")
+    for left_over in (beside, folder):  # of a process that was killed; of a damaged store
+        shutil.rmtree(left_over, ignore_errors=True)
+    writer = StoreWriter(beside)
+    try:
+        writer.finish(write(writer))
+        writer.close()
+        beside.rename(folder)
+    finally:
+        writer.close()
+        shutil.rmtree(beside, ignore_errors=True)
+    return Store(folder)

@@ -1,0 +1,123 @@
+"""Formats, how they are found out, and columns of other names."""
+
+import pytest
+from support.row_files import write_rows
+
+from lope_dist.config.data import DataConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.corpus.records import open_source
+from lope_dist.corpus.turns import Turn
+
+ANSWER = {"from": "gpt", "value": "yo"}
+ROWS = {
+    "alpaca": {"instruction": "q", "input": "c", "output": "a"},
+    "messages": {
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    },
+    "sharegpt": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+    "prompt": {"prompt": "q", "completion": "a"},
+    "text": {"text": "a"},
+}
+TURNS = {
+    "alpaca": (Turn("user", "q", "c"), Turn("assistant", "a")),
+    "text": (Turn("assistant", "a"),),
+}
+
+
+@pytest.fixture
+def open_rows(tmp_path):
+    def open_rows(*rows, **keys):
+        path = write_rows(tmp_path / "x.jsonl", rows)
+        return open_source(DataConfig(path=str(path), **keys))
+
+    return open_rows
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("given", ["auto", None])
+def test_each_format(open_rows, name, given):
+    source = open_rows(ROWS[name], format=given or name)
+    assert source[0].turns == TURNS.get(name, (Turn("user", "q"), Turn("assistant", "a")))
+    assert source[0].is_plain == (name == "text")
+
+
+def test_text_beside_other_fields_is_not_what_is_meant(open_rows):
+    """As in `tatsu-lab/alpaca`, where it is the rendering of the others."""
+    row = ROWS["alpaca"] | {"text": "all of it"}
+    assert open_rows(row)[0].turns == TURNS["alpaca"]
+    assert open_rows(row, format="text")[0].turns == (Turn("assistant", "all of it"),)
+    assert open_rows(row, columns={"text": "text"})[0].is_plain
+
+
+def test_two_formats_at_once_must_be_told_apart(open_rows):
+    row = ROWS["prompt"] | ROWS["messages"]
+    with pytest.raises(LopeError, match=r"messages and prompt both fit, so set data\.format"):
+        open_rows(row)
+    assert len(open_rows(row, format="prompt")) == 1
+
+
+@pytest.mark.parametrize("name", ["auto", "alpaca"])
+def test_columns(open_rows, name):
+    row = {"question": "q", "instruction": "other", "answer": "a", "input": "c"}
+    columns = {"instruction": "question", "output": "answer"}
+    assert open_rows(row, format=name, columns=columns)[0].turns == TURNS["alpaca"]
+    swapped = {"instruction": "output", "output": "instruction"}
+    (user, assistant) = open_rows(ROWS["alpaca"], format=name, columns=swapped)[0].turns
+    assert (user.text, assistant.text) == ("a", "q")
+    source = open_rows({"input": "q", "output": "a"}, columns={"instruction": "input"})
+    assert source[0].turns == (Turn("user", "q"), Turn("assistant", "a")), "no second use as input"
+    chat = {"dialog": ROWS["sharegpt"]["conversations"]}
+    assert len(open_rows(chat, columns={"conversations": "dialog"})) == 1
+
+
+@pytest.mark.parametrize("field", ["output", "input"])
+def test_a_mapped_column_that_is_absent_is_an_error(open_rows, field):
+    """An optional one too: who maps it means it."""
+    with pytest.raises(
+        LopeError,
+        match=rf"'{field}' is missing \(column 'x' of data\.columns\); the columns are input, inst",
+    ):
+        open_rows(ROWS["alpaca"], format="alpaca", columns={field: "x"})
+
+
+@pytest.mark.parametrize(
+    ("conversation", "reason"),
+    [
+        ([], "conversations must be a list of {from, value}"),
+        (["hi"], "message 1 must be an object"),
+        ([ANSWER, {"from": "human", "value": "hi"}], "last message is of from 'human'"),
+        (
+            [{"from": "tool", "value": "x"}, ANSWER],
+            "from of message 1 is 'tool'; allowed: human, gpt",
+        ),
+        ([{"value": "x"}, ANSWER], "from of message 1 is None"),
+        ([{"from": ["x"], "value": "x"}, ANSWER], "from of message 1 is"),
+        ([{"from": "human"}, ANSWER], "'value' of message 1 is missing"),
+        ([ANSWER | {"value": ""}], "an assistant message is empty"),
+    ],
+)
+def test_bad_conversations(open_rows, conversation, reason):
+    with pytest.raises(LopeError, match=rf"line 2: .*{reason}"):
+        open_rows(ROWS["sharegpt"], {"conversations": conversation})
+
+
+def test_empty_responses_of_the_other_formats(open_rows):
+    for row, what in (({"prompt": "q", "completion": " "}, "completion"), ({"text": "\n"}, "text")):
+        with pytest.raises(LopeError, match=rf"line 1: {what} is empty"):
+            open_rows(row)
+        assert open_rows(row, allow_empty_response=True)[0].turns[-1].role == "assistant"
+
+
+def test_several_sources(tmp_path):
+    sources = []
+    for name, row in ROWS.items():
+        path = write_rows(tmp_path / f"{name}.jsonl", [row] * (1 + len(name)))
+        sources.append({"path": str(path), "format": name, "weight": len(name)})
+    sources[1]["max_examples"] = 2
+    source = open_source(DataConfig(sources=sources))
+    assert source.sizes == (7, 2, 9, 7, 5)
+    assert source.weights == (6, 8, 8, 6, 4)
+    assert len(source) == 30
+    assert [source[i].is_plain for i in (24, 25, 29)] == [False, True, True]
+    first = open_source(DataConfig(sources=sources[:1]))
+    assert first.fingerprint == open_source(DataConfig(path=sources[0]["path"])).fingerprint

@@ -1,0 +1,232 @@
+"""The cache of examples: written once, whole or not at all, and never in memory."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+from support.row_files import write_rows
+
+from lope_dist.config.data import DataConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.corpus import records
+from lope_dist.corpus.records import open_source
+
+OPEN = """
+import sys
+from lope_dist.config.data import DataConfig
+from lope_dist.corpus.records import open_source
+"""
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOPE_DATA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The passes over all rows so far."""
+    counted = []
+    original = records._read_all
+
+    def read_all(config, inputs, writer):
+        counted.append(config)
+        return original(config, inputs, writer)
+
+    monkeypatch.setattr(records, "_read_all", read_all)
+    return counted
+
+
+def open_path(path, **keys):
+    return open_source(DataConfig(path=str(path), **keys))
+
+
+def stores(cache):
+    return sorted(entry.name for entry in cache.iterdir() if entry.is_dir())
+
+
+def test_rows_are_read_once_until_they_change(tmp_path, cache, passes, rows):
+    path = write_rows(tmp_path / "x.jsonl.gz", rows)
+    first = open_path(path)
+    assert open_path(path).fingerprint == first.fingerprint
+    assert len(passes) == 1
+    changes = ({"max_examples": 3}, {"max_bad_rows": 0.1}, {"format": "alpaca"})
+    for change in (*changes, {"columns": {"instruction": "output"}}):
+        open_path(path, **change)
+    assert len(passes) == 5, "what a row becomes depends on these"
+    status = path.stat()
+    rows[0]["output"] += "!"
+    write_rows(path, rows)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a careless copy would
+    changed = open_path(path)
+    assert changed.fingerprint != first.fingerprint
+    assert changed[0].turns[1].text.endswith("!")
+    assert not first[0].turns[1].text.endswith("!"), "an open source stays as it was"
+
+
+def test_weights_and_what_comes_behind_the_rows_do_not_read_them_again(
+    tmp_path, cache, passes, rows
+):
+    path = str(write_rows(tmp_path / "x.jsonl", rows))
+    for weight in (1.0, 2.0):
+        source = open_source(DataConfig(sources=({"path": path, "weight": weight},)))
+        assert source.weights == (weight,)
+    open_path(path, max_length=64, template="chat")
+    assert len(passes) == 1
+
+
+def test_a_damaged_or_half_written_store_is_made_again(tmp_path, cache, passes, rows):
+    path = write_rows(tmp_path / "x.csv", rows)
+    fingerprint = open_path(path).fingerprint
+    (name,) = stores(cache)
+    with (cache / name / "examples.jsonl").open("ab") as file:
+        file.write(b"x")
+    (cache / f"{name}.part").mkdir()  # of a process that was killed
+    again = open_path(path)
+    assert (len(passes), again.fingerprint, len(list(again.read()))) == (2, fingerprint, 7)
+    (cache / name / "index.json").write_text("{")
+    assert open_path(path).fingerprint == fingerprint
+    assert stores(cache) == [name]
+
+
+def test_nothing_is_left_of_rows_that_are_bad(tmp_path, cache, rows):
+    path = write_rows(tmp_path / "x.jsonl", [*rows, {"a": 1}])
+    with pytest.raises(LopeError, match="line 8"):
+        open_path(path)
+    assert stores(cache) == []
+
+
+def test_rows_that_change_while_they_are_read_are_refused(tmp_path, cache, monkeypatch, rows):
+    path = write_rows(tmp_path / "x.jsonl", rows)
+    original = records._read_all
+
+    def read_all(config, inputs, writer):
+        index = original(config, inputs, writer)
+        write_rows(path, rows[:3])
+        return index
+
+    monkeypatch.setattr(records, "_read_all", read_all)
+    with pytest.raises(LopeError, match=r"x\.jsonl' changed while they were read"):
+        open_path(path)
+    assert stores(cache) == []
+
+
+def test_a_cache_that_cannot_be_written_is_explained(tmp_path, monkeypatch, rows):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LOPE_DATA_CACHE", str(tmp_path / "file"))
+    path = write_rows(tmp_path / "x.jsonl", rows)
+    with pytest.raises(
+        LopeError, match=r"cannot be kept in the cache folder '.*/file': .*; set LOPE_DATA_CACHE"
+    ):
+        open_path(path)
+
+
+def test_the_default_cache_is_the_common_one(tmp_path, monkeypatch, rows):
+    monkeypatch.delenv("LOPE_DATA_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    open_path(write_rows(tmp_path / "x.jsonl", rows))
+    assert stores(tmp_path / "xdg" / "lope_dist" / "data")
+
+
+def test_a_source_travels_to_another_process_and_outlives_its_files(tmp_path, cache, rows):
+    source = open_path(write_rows(tmp_path / "x.jsonl", rows))
+    examples = list(source.read())
+    assert list(pickle.loads(pickle.dumps(source)).read()) == examples
+    (name,) = stores(cache)
+    for file in (cache / name).iterdir():
+        file.unlink()
+    assert source[6] == examples[6]
+
+
+def test_processes_that_open_the_same_file_at_once_read_it_once(tmp_path, cache):
+    path = write_rows(
+        tmp_path / "x.jsonl.gz", [{"instruction": "a", "output": str(i)} for i in range(50_000)]
+    )
+    code = OPEN + (
+        "from lope_dist.corpus import records\n"
+        "original = records._read_all\n"
+        "def read_all(*args):\n"
+        "    print('reads'); return original(*args)\n"
+        "records._read_all = read_all\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "source = open_source(DataConfig(path=sys.argv[1]))\n"
+        "print(source.fingerprint, source[49_999].turns[1].text)\n"
+    )
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    try:
+        for worker in workers:
+            assert worker.stdout.readline() == "ready\n"
+        for worker in workers:
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+        outputs = [worker.communicate(timeout=60)[0].splitlines() for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert sorted(map(len, outputs)) == [1, 1, 2], "one of them reads the rows"
+    assert len({output[-1] for output in outputs}) == 1
+    assert outputs[0][-1].endswith(" 49999")
+    assert len(stores(cache)) == 1
+
+
+def test_a_process_killed_in_the_middle_leaves_no_store(tmp_path, cache, rows):
+    path = write_rows(tmp_path / "x.jsonl", rows)
+    code = OPEN + (
+        "import os\n"
+        "from lope_dist.corpus.store import StoreWriter\n"
+        "StoreWriter.finish = lambda *a: os.kill(os.getpid(), 9)\n"
+        "open_source(DataConfig(path=sys.argv[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], timeout=60)
+    assert done.returncode == -9
+    assert [name[-5:] for name in stores(cache)] == [".part"]
+    assert len(open_path(path)) == 7
+    assert len(stores(cache)) == 1
+
+
+MEASURE = (
+    OPEN
+    + """
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+peaks = {}
+for path in sys.argv[1:]:
+    source = open_source(DataConfig(path=path))
+    length = sum(len(example.turns[1].text) for example in source.read())
+    peaks[path.rpartition("/")[2]] = [peak(), length]
+import json
+print(json.dumps(peaks))
+"""
+)
+
+
+def test_memory_does_not_grow_with_the_data(tmp_path, cache):
+    """Reading and opening 20 times the rows needs the same memory; 1.10 allows for noise."""
+    suffixes = (".jsonl", ".jsonl.zst", ".csv", ".json", ".parquet", ".arrow")
+
+    def measure(count):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        rows = [{"instruction": f"q {i}", "output": f"{i} " + "word " * 250} for i in range(count)]
+        paths = [str(write_rows(folder / f"x{suffix}", rows)) for suffix in suffixes]
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURE, *paths], stdout=subprocess.PIPE, timeout=120, check=True
+        )
+        return json.loads(done.stdout)
+
+    small, large = measure(1000), measure(20_000)
+    assert all(large[name][1] > 19 * small[name][1] > 19 * 10**6 for name in small)
+    ratios = {name: large[name][0] / small[name][0] for name in small}
+    assert max(ratios.values()) < 1.10, ratios
