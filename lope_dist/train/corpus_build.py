@@ -43,7 +43,7 @@ def open_recipe(config: RunConfig, shard_examples: int) -> Recipe:
         "model": config.model.model_dump(
             mode="json", include={"name_or_path", "revision"}
         ),
-        "data": config.data.model_dump(mode="json"),
+        "data": config.data.model_dump(mode="json", exclude={"corpus", "workers"}),
     }
     plan = Plan(fingerprint=fingerprint, made_from=made_from)
     return Recipe(plan, source, tokenizer, config.data, config.noise, config.seed)
