@@ -100,6 +100,11 @@ class DataConfig(_Place):
     """Several examples in a row, with no attention across their borders. Off: one, padded."""
     shuffle: bool = True
     """Visit the examples in an order drawn from (seed, epoch)."""
+    corpus: str | None = None
+    """Folder of a corpus that `lope corpus build` made for this run: tokens are read from it.
+    Without it they are made on the fly."""
+    workers: int = Field(default=0, ge=0)
+    """Processes of each rank that make the batches of coming steps while one is computed."""
 
     @model_validator(mode="after")
     def _is_one_source_or_several(self) -> DataConfig:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def cache_dir() -> Path:
@@ -13,13 +16,27 @@ def cache_dir() -> Path:
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write beside ``path``, sync and rename, so that nobody ever reads a half-written file."""
+    with whole_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file beside ``path`` that takes its place, synced, once the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Several nodes may write into one folder, and process ids are of a node.
+    beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
         with beside.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def remove_torn(path: Path) -> None:
+    """Remove what killed writers of ``path`` left behind; nobody else may be writing it."""
+    for torn in path.parent.glob(f".{path.name}.*.tmp"):
+        torn.unlink(missing_ok=True)

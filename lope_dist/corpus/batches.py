@@ -47,6 +47,8 @@ class MicroBatch:
     """int64 (N, T) over `input_ids`: 1 at real tokens, 0 at padding."""
     example_ids: tuple[int, ...]
     """The examples, row by row."""
+    cut_ids: tuple[int, ...]
+    """Those of them that were longer than a row."""
     num_target_tokens: int
     """Labels that a loss is taken of."""
     num_tokens: int
@@ -95,6 +97,7 @@ def build_rows(
         token_keys={"decoder": _pad(keys, 0, torch.int32)},
         noise_mask=mask_NT,
         example_ids=tuple(example.example_id for row in rows for example in row),
+        cut_ids=tuple(example.example_id for row in rows for example in row if example.was_cut),
         num_target_tokens=int((labels_NT != IGNORED).sum()),
         num_tokens=int(mask_NT.sum()),
     )
@@ -130,6 +133,7 @@ def build_pairs(
         },
         noise_mask=mask_NT,
         example_ids=tuple(example.example_id for example in examples),
+        cut_ids=tuple(example.example_id for example in examples if example.was_cut),
         num_target_tokens=int((labels_NT != IGNORED).sum()),
         num_tokens=int(mask_NT.sum() + decoder_mask_NT.sum()),
     )
@@ -145,6 +149,7 @@ def without_content(batch: MicroBatch) -> MicroBatch:
         labels=torch.full_like(batch.labels, IGNORED),
         noise_mask=torch.zeros_like(batch.noise_mask),
         example_ids=(),
+        cut_ids=(),
         num_target_tokens=0,
         num_tokens=0,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -20,10 +21,11 @@ from lope_dist.core.errors import LopeError
 from lope_dist.corpus.batches import MicroBatch, build_pairs, build_rows, without_content
 from lope_dist.corpus.mixture import Mixture
 from lope_dist.corpus.packing import first_fit
+from lope_dist.corpus.plan import fingerprint_of, noisy_epochs
 from lope_dist.corpus.prompts import render
+from lope_dist.corpus.provider import BuiltTokens, FreshTokens, TokenProvider, open_built
 from lope_dist.corpus.records import ExampleSource
-from lope_dist.corpus.tokens import Tokenized, encode
-from lope_dist.corpus.views import stage_view
+from lope_dist.corpus.tokens import Tokenized
 from lope_dist.noise.mix import check_operations
 
 
@@ -35,8 +37,8 @@ class StageLoader:
     get none.
 
     Raises:
-        LopeError: packing with an encoder-decoder model, an unknown noise operation, or a
-            tokenizer that the template does not fit.
+        LopeError: packing with an encoder-decoder model, an unknown noise operation, a
+            tokenizer that the template does not fit, or a `data.corpus` of another run.
     """
 
     def __init__(
@@ -69,7 +71,10 @@ class StageLoader:
         all_steps = stage.epochs * self._steps_per_epoch
         self.num_steps = min(all_steps, stage.max_steps or all_steps)
         """Optimizer steps of the stage."""
+        self.workers = data.workers
+        """Processes that make the batches ahead; see `prefetch`."""
         self._cut: set[int] = set()
+        self._provider = self._open_provider(stage, is_encoder_decoder)
         self._pad_id = _pad_id(tokenizer)
         self._decoder_start_token_id = decoder_start_token_id
         self._is_encoder_decoder = is_encoder_decoder
@@ -79,6 +84,8 @@ class StageLoader:
     @property
     def num_cut(self) -> int:
         """This rank's examples of the first epoch, so far, that were longer than a row.
+
+        Counted by `note`, for the batches may be made in other processes.
 
         Later epochs deal the examples to other ranks; of one epoch, the ranks' counts add up.
         """
@@ -118,7 +125,7 @@ class StageLoader:
         """
         epoch = step // self._steps_per_epoch
         own = self.example_ids(step)[self._rank :: self._world_size]
-        tokenized = [self._tokens(index, epoch) for index in own]
+        tokenized = self._provider.tokens(own, epoch)
         rows, size = [[index] for index in range(len(tokenized))], self._micro_batch
         if self._data.packing:
             rows = first_fit([len(t.input_ids) for t in tokenized], self._data.max_length)
@@ -126,6 +133,11 @@ class StageLoader:
             self._build([[tokenized[i] for i in row] for row in rows[at : at + size]], epoch)
             for at in range(0, len(rows), size)
         ]
+
+    def note(self, step: int, batches: Sequence[MicroBatch]) -> None:
+        """Count what is told of a step's batches once they are used."""
+        if step < self._steps_per_epoch:
+            self._cut.update(index for batch in batches for index in batch.cut_ids)
 
     def filler(self) -> MicroBatch:
         """Return a micro-batch without content, for a rank that has fewer than the others.
@@ -153,24 +165,30 @@ class StageLoader:
             epoch=epoch,
         )
 
-    def _tokens(self, index: int, epoch: int) -> Tokenized:
-        example = stage_view(
-            self._source[index],
+    def _open_provider(self, stage: StageConfig, is_encoder_decoder: bool) -> TokenProvider:
+        injects_text = self._injects_text and self._noise.text.rate > 0
+        if self._data.corpus is None:
+            return FreshTokens(
+                self._source,
+                self._tokenizer,
+                data=self._data,
+                noise=self._noise,
+                seed=self._seed,
+                injects_text=injects_text,
+                is_encoder_decoder=is_encoder_decoder,
+            )
+        wanted = fingerprint_of(
+            self._data,
             self._noise,
-            injects_text=self._injects_text,
             seed=self._seed,
-            epoch=epoch,
+            num_noisy_epochs=noisy_epochs([stage], self._noise),
+            source=self._source.fingerprint,
+            num_examples=len(self._source),
+            tokenizer=self._tokenizer,
+            is_encoder_decoder=is_encoder_decoder,
+            shard_examples=1,
         )
-        tokenized = encode(
-            example,
-            self._data.template,
-            self._tokenizer,
-            self._data.max_length,
-            self._is_encoder_decoder,
-        )
-        if tokenized.was_cut and epoch == 0:
-            self._cut.add(index)
-        return tokenized
+        return BuiltTokens(open_built(self._data.corpus, wanted), injects_text=injects_text)
 
 
 def check_packing(data: DataConfig, is_encoder_decoder: bool) -> None:

@@ -31,27 +31,39 @@ class Tokenized:
 
 
 def encode(
-    example: Example,
+    examples: Sequence[Example],
     template: str,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     is_encoder_decoder: bool,
-) -> Tokenized:
-    """Return the tokens of an example, cut at ``max_length``, labels only on its targets.
+) -> list[Tokenized]:
+    """Return the tokens of examples, cut at ``max_length``, labels only on their targets.
 
     Each piece is tokenized by itself: no token spans a border between prompt and answer, and
     the prompt has the same tokens as at inference. An example whose answer lies wholly behind
     the cut is kept with no target, so that the order of the data does not depend on lengths.
 
     An encoder-decoder model learns the last answer alone; all before it is its input.
+
+    The tokenizer is called once for all of them, for a call costs as much as a short text.
+    What one example becomes does not depend on the others.
     """
-    pieces = render(example, template, tokenizer)
+    if not examples:
+        return []
+    pieces = [render(example, template, tokenizer) for example in examples]
     if is_encoder_decoder:
-        source, labels = _encode_pair(pieces, tokenizer)
+        rows = _encode_pairs(pieces, tokenizer)
     else:
-        source, labels = _encode_row(pieces, template, tokenizer)
-    was_cut = max(len(source), len(labels)) > max_length
-    return Tokenized(example.id, source[:max_length], labels[:max_length], was_cut)
+        rows = _encode_rows(pieces, template, tokenizer)
+    return [
+        Tokenized(
+            example.id,
+            ids[:max_length],
+            labels[:max_length],
+            was_cut=max(len(ids), len(labels)) > max_length,
+        )
+        for example, (ids, labels) in zip(examples, rows, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -63,34 +75,47 @@ class _Profile:
     anchor: list[int]
 
 
-def _encode_row(
-    pieces: Sequence[Piece], template: str, tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[int], list[int]]:
+def _encode_rows(
+    examples: Sequence[Sequence[Piece]], template: str, tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[list[int], list[int]]]:
     profile = _profile(tokenizer)
-    # A chat template writes the begin-of-sequence token itself; plain text is in no template.
-    is_in_chat = template == "chat" and not pieces[0].is_target
-    input_ids = [] if is_in_chat else list(profile.before)
-    labels = [IGNORED] * len(input_ids)
     # SentencePiece puts a blank before any text that it is given; a line break in front, taken
     # off again, lets a later piece be tokenized as the continuation that it is.
-    texts = [piece.text if i == 0 else _ANCHOR + piece.text for i, piece in enumerate(pieces)]
-    for number, (piece, ids) in enumerate(zip(pieces, _ids(tokenizer, texts), strict=True)):
-        if number > 0:
-            anchor = profile.anchor
-            is_apart = ids[: len(anchor)] == anchor
-            ids = ids[len(anchor) :] if is_apart else _ids(tokenizer, [piece.text])[0]
-        input_ids += ids
-        labels += ids if piece.is_target else [IGNORED] * len(ids)
-    return input_ids, labels
+    texts = [
+        piece.text if number == 0 else _ANCHOR + piece.text
+        for pieces in examples
+        for number, piece in enumerate(pieces)
+    ]
+    encoded = iter(_ids(tokenizer, texts))
+    rows = []
+    for pieces in examples:
+        # A chat template writes the begin-of-sequence token itself; plain text is in no template.
+        is_in_chat = template == "chat" and not pieces[0].is_target
+        input_ids = [] if is_in_chat else list(profile.before)
+        labels = [IGNORED] * len(input_ids)
+        for number, piece in enumerate(pieces):
+            ids = next(encoded)
+            if number > 0:
+                anchor = profile.anchor
+                is_apart = ids[: len(anchor)] == anchor
+                ids = ids[len(anchor) :] if is_apart else _ids(tokenizer, [piece.text])[0]
+            input_ids += ids
+            labels += ids if piece.is_target else [IGNORED] * len(ids)
+        rows.append((input_ids, labels))
+    return rows
 
 
-def _encode_pair(
-    pieces: Sequence[Piece], tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[int], list[int]]:
+def _encode_pairs(
+    examples: Sequence[Sequence[Piece]], tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[list[int], list[int]]]:
     profile = _profile(tokenizer)
-    prompt = "".join(piece.text for piece in pieces[:-1])
-    source, labels = _ids(tokenizer, [prompt, pieces[-1].text])
-    return [*profile.before, *source, *profile.after], labels
+    prompts = ["".join(piece.text for piece in pieces[:-1]) for pieces in examples]
+    sources = _ids(tokenizer, prompts)
+    targets = _ids(tokenizer, [pieces[-1].text for pieces in examples])
+    return [
+        ([*profile.before, *source, *profile.after], labels)
+        for source, labels in zip(sources, targets, strict=True)
+    ]
 
 
 @lru_cache(maxsize=8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,6 +46,31 @@ def stage_view(
     if injects_text and noise.text.rate > 0:
         example = noisy(example, noise.text, example_rng(seed, TEXT_NOISE, epoch, example.id))
     return example
+
+
+@dataclass(frozen=True)
+class View:
+    """An example as a stage sees it, and what was done to it."""
+
+    example: Example
+    hits: dict[str, int]
+    """Noise operation -> units that it hit; empty if clean."""
+
+
+def stage_views(
+    examples: Sequence[Example],
+    source: Sequence[Example],
+    noise: NoiseConfig,
+    *,
+    injects_text: bool,
+    seed: int,
+    epoch: int,
+) -> list[View]:
+    """Return the views of examples of ``source``."""
+    return [
+        View(stage_view(e, noise, injects_text=injects_text, seed=seed, epoch=epoch), {})
+        for e in examples
+    ]
 
 
 def _with_texts(

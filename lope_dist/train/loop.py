@@ -13,6 +13,7 @@ from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.batches import MicroBatch
 from lope_dist.corpus.loader import StageLoader
+from lope_dist.corpus.prefetch import batches_of
 from lope_dist.engine.base import Engine
 from lope_dist.engine.world import World
 from lope_dist.train.metrics import MetricsLog
@@ -76,8 +77,7 @@ def run_stage(
 
 def _plans(loader: StageLoader, world: World) -> Iterator[tuple[int, StepPlan]]:
     """Yield each step's micro-batches, as many on each rank: collectives need company."""
-    for step in range(loader.num_steps):
-        batches = loader.micro_batches(step)
+    for step, batches in batches_of(loader, workers=loader.workers):
         targets = sum(batch.num_target_tokens for batch in batches)
         tokens = sum(batch.num_tokens for batch in batches)
         total_targets, total_tokens = (int(n) for n in world.sum([targets, tokens]))

@@ -14,8 +14,10 @@ from lope_dist.core.files import write_atomic
 from lope_dist.train.checkpoint import CONFIG, Checkpoint, last_checkpoint
 
 _DECIDES_THE_RESULT = ("seed", "model", "adapter", "noise", "data", "train")
-# Settings in there that may change on resume: logging, and how a batch is split or recomputed.
+# Settings in there that may change on resume: logging, and how a batch is made, split or recomputed.
 _FREE_TO_CHANGE = (
+    "data.corpus",
+    "data.workers",
     "model.gradient_checkpointing",
     "train.log_every_steps",
     "train.micro_batch",

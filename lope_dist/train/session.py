@@ -92,7 +92,10 @@ def _load(config: RunConfig, world: World, source: ExampleSource, plan: Plan) ->
     context.collect_router = True
     roles = {n: role for n, role in model_roles(model).items() if role != Role.BASE}
     tokenizer = load_tokenizer(config.model)
-    return Session(config, world, source, tokenizer, model, context, roles, shapes)
+    session = Session(config, world, source, tokenizer, model, context, roles, shapes)
+    for stage in config.train.stages.values():
+        _loader(session, stage)  # data that do not fit, of any stage, show before the first
+    return session
 
 
 def _placement(config: RunConfig, world: World) -> Placement:

@@ -9,10 +9,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lope_dist.config.data import DataConfig
-from lope_dist.config.noise import NoiseConfig, TextNoiseConfig
+from lope_dist.config.noise import DataNoiseConfig, NoiseConfig, TextNoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
+from lope_dist.corpus.build import Recipe
 from lope_dist.corpus.loader import StageLoader
+from lope_dist.corpus.manifest import Plan
+from lope_dist.corpus.plan import fingerprint_of
 from lope_dist.corpus.records import open_source
 
 CHATML = (
@@ -75,6 +78,34 @@ def write_rows(tmp_path):
         return str(path)
 
     return write
+
+
+NOISE = NoiseConfig(text=TextNoiseConfig(rate=0.3), data=DataNoiseConfig(rate=0.1))
+
+
+@pytest.fixture
+def make_recipe(write_rows, tokenizer):
+    """Return a function that plans a corpus of Alpaca rows; keywords override settings."""
+
+    def make(count=22, *, epochs=2, seed=614, noise=NOISE, shard_examples=5, kind=False, **data):
+        path = write_rows(alpaca_rows(count))
+        config = DataConfig(**({"path": path, "max_length": 240} | data))
+        source = open_source(config)
+        fingerprint = fingerprint_of(
+            config,
+            noise,
+            seed=seed,
+            num_noisy_epochs=epochs,
+            source=source.fingerprint,
+            num_examples=len(source),
+            tokenizer=tokenizer,
+            is_encoder_decoder=kind,
+            shard_examples=shard_examples,
+        )
+        plan = Plan(fingerprint=fingerprint, made_from={"model": {"name_or_path": "bytes"}})
+        return Recipe(plan, source, tokenizer, config, noise, seed)
+
+    return make
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from lope_dist.config.noise import DataNoiseConfig, NoiseConfig, TextNoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
+from lope_dist.corpus.prefetch import batches_of
 from lope_dist.corpus.records import open_source
 from lope_dist.corpus.tokens import IGNORED
 
@@ -150,8 +151,7 @@ def test_max_steps(make_loader):
 
 def test_cut_examples_are_kept_and_counted_once(make_loader):
     loader = make_loader(data={"max_length": 64}, global_batch=22)
-    for step in range(2):
-        batches = loader.micro_batches(step)
+    for _, batches in batches_of(loader):
         assert sorted(i for b in batches for i in b.example_ids) == list(range(22))
     assert loader.num_cut == 22
     assert all(b.num_target_tokens == 0 for b in batches)
@@ -164,8 +164,7 @@ def test_cut_examples_of_two_ranks_add_up_over_epochs(make_loader):
     for rank in range(2):
         shape = {"rank": rank, "world_size": 2, "stage": stage, "global_batch": 5}
         loader = make_loader(data={"max_length": 64}, **shape)
-        for step in range(loader.num_steps):
-            loader.micro_batches(step)
+        list(batches_of(loader))
         counts.append(loader.num_cut)
     assert sum(counts) == 22
 

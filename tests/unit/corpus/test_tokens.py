@@ -3,7 +3,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from lope_dist.corpus.prompts import render
-from lope_dist.corpus.tokens import IGNORED, encode
+from lope_dist.corpus.tokens import IGNORED
+from lope_dist.corpus.tokens import encode as encode_all
 from lope_dist.corpus.turns import Example, Turn
 
 EXAMPLE = Example(
@@ -15,6 +16,11 @@ EXAMPLE = Example(
         Turn("assistant", "done"),
     ),
 )
+
+
+def encode(example, *settings):
+    (tokenized,) = encode_all([example], *settings)
+    return tokenized
 
 
 def targets(tokenized):
@@ -114,3 +120,27 @@ def test_encoder_decoder_reads_the_prompt_and_writes_the_last_answer(tokenizer):
     assert tokenizer.decode(tokenized.input_ids) == "".join(piece.text for piece in before)
     cut = encode(EXAMPLE, "alpaca", tokenizer, 16, True)
     assert (len(cut.input_ids), len(cut.labels), cut.was_cut) == (16, 5, True)
+
+
+@pytest.mark.parametrize("is_encoder_decoder", [False, True])
+@pytest.mark.parametrize("template", ["alpaca", "chat"])
+def test_examples_are_encoded_together_as_alone(tokenizer, template, is_encoder_decoder):
+    turns = EXAMPLE.turns
+    examples = [EXAMPLE, Example(4, turns[:2]), Example(9, turns[2:])]
+    settings = (template, tokenizer, 90, is_encoder_decoder)
+    together = encode_all(examples, *settings)
+    assert together == [encode(example, *settings) for example in examples]
+    assert [t.was_cut for t in together] == [True, *[t.was_cut for t in together[1:]]]
+    assert encode_all([], *settings) == []
+
+
+def test_pieces_that_merge_with_the_anchor_are_found_among_many(tokenizer):
+    """Two line breaks are one token here, so the anchor cannot be taken off."""
+    answers = ["\n starts with a break", "plain", "\n\n two"]
+    examples = [
+        Example(i, (Turn("user", "q"), Turn("assistant", text))) for i, text in enumerate(answers)
+    ]
+    for text, tokenized in zip(
+        answers, encode_all(examples, "alpaca", tokenizer, 999, False), strict=True
+    ):
+        assert tokenizer.decode(targets(tokenized)[0]) == text + tokenizer.eos_token

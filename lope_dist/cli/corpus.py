@@ -1,0 +1,120 @@
+"""`lope corpus`: tokens on disk, made once and read by every run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lope_dist.cli.options import ConfigArg, JsonOption, OverridesArg
+from lope_dist.core.errors import LopeError
+
+if TYPE_CHECKING:
+    from lope_dist.corpus.manifest import Manifest
+
+corpus = typer.Typer(no_args_is_help=True, help="Build, join, check and show tokenized corpora.")
+app = typer.Typer()
+app.add_typer(corpus, name="corpus")
+
+CorpusArg = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a built corpus.")]
+
+
+@corpus.command()
+def build(
+    config: ConfigArg,
+    out: Annotated[Path, typer.Option(help="Folder of the corpus.")],
+    overrides: OverridesArg = None,
+    node_rank: Annotated[int, typer.Option(help="This node, from 0.")] = 0,
+    num_nodes: Annotated[int, typer.Option(help="Nodes; each builds its own shards.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this node.")] = 1,
+    shard_examples: Annotated[int, typer.Option(min=1, help="Examples of a shard.")] = 4096,
+    as_json: JsonOption = False,
+) -> None:
+    """Tokenize a recipe's data, clean and with each epoch's noise; goes on where it stopped."""
+    if not 0 <= node_rank < num_nodes:
+        raise LopeError(
+            f"--node-rank {node_rank} with --num-nodes {num_nodes}: ranks go from 0 to the number "
+            "of nodes less one."
+        )
+    from lope_dist.config.load import load_config
+
+    resolved = load_config(config, overrides or ())
+    from lope_dist.train.corpus_build import build_corpus
+
+    try:
+        built = build_corpus(
+            resolved,
+            out,
+            shard_examples=shard_examples,
+            node_rank=node_rank,
+            num_nodes=num_nodes,
+            workers=workers,
+        )
+    except KeyboardInterrupt:
+        typer.echo("Stopped; the same command goes on from the shards that are whole.", err=True)
+        raise typer.Exit(130) from None
+    if built.manifest is not None:
+        _tell(out, built.manifest, as_json, made=built.made, found=built.found)
+    elif as_json:
+        typer.echo(json.dumps({"made": built.made, "found": built.found, "hash": None}))
+    else:
+        typer.echo(
+            f"Part {node_rank} of {num_nodes} is whole: {built.made} shards made, {built.found} "
+            f"there before. When all parts are: lope corpus merge {out}"
+        )
+
+
+@corpus.command()
+def merge(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Folders with parts; they join in the first."),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Join the parts that nodes built into one corpus."""
+    from lope_dist.corpus.merge import merge as join
+
+    _tell(folders[0], join(folders), as_json)
+
+
+@corpus.command()
+def verify(folder: CorpusArg, as_json: JsonOption = False) -> None:
+    """Check the hash of every shard."""
+    from lope_dist.corpus.verify import verify as check
+
+    _tell(folder, check(folder), as_json)
+
+
+@corpus.command()
+def show(
+    folder: CorpusArg,
+    count: Annotated[int, typer.Option("-n", min=1, help="Examples to show.")] = 5,
+    first: Annotated[int, typer.Option(help="The first one, from 0.")] = 0,
+    epoch: Annotated[int, typer.Option(help="Whose noise.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Print examples clean beside noisy, with the changes marked."""
+    from lope_dist.train.corpus_build import show_corpus
+
+    examples = show_corpus(folder, first=first, count=count, epoch=epoch)
+    if as_json:
+        typer.echo(json.dumps(examples, indent=2, ensure_ascii=False))
+    else:
+        from lope_dist.report.corpus import print_examples
+
+        print_examples(examples)
+
+
+def _tell(folder: Path, manifest: Manifest, as_json: bool, **more: int) -> None:
+    tree = manifest.model_dump(mode="json")
+    if as_json:
+        keys = ("hash", "fingerprint", "counts")
+        typer.echo(json.dumps({key: tree[key] for key in keys} | more, indent=2))
+        return
+    from lope_dist.report.corpus import print_counts
+
+    print_counts(tree)
+    typer.echo(f"Whole: {folder}")

@@ -1,0 +1,193 @@
+"""What a built corpus says of itself: what it was made from, its shards, their hashes.
+
+Nothing in it depends on when, where or by how many processes it was built, so the same
+corpus has the same hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from lope_dist.config.base import Section
+from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import read_json, write_json
+from lope_dist.corpus.shards import Counts
+
+MANIFEST, PLAN, SHARDS = "manifest.json", "plan.json", "shards"
+CLEAN = "clean"
+"""The view without injected noise; the data set's own noise is in it."""
+T = TypeVar("T", bound=Section)
+_FILE = re.compile(r"[a-z]+(-\d+)?-\d{6,}\.arrow")
+
+
+def noisy_view(epoch: int) -> str:
+    """Return the name of the view with an epoch's injected text noise."""
+    return f"noisy-{epoch}"
+
+
+class Fingerprint(Section):
+    """All that decides what the shards hold."""
+
+    source: str
+    """Hash of all examples."""
+    num_examples: int = Field(ge=1)
+    """How many."""
+    tokenizer: str
+    """Hash of vocabulary, merges, normalization and special tokens."""
+    template: str
+    """`data.template`, for `chat` with the hash of the tokenizer's template."""
+    max_length: int
+    """`data.max_length`."""
+    model: Literal["decoder", "encoder-decoder"]
+    """What kind of model the labels are for."""
+    seed: int | None
+    """`seed`, if there is any noise."""
+    data_noise: dict[str, Any] | None
+    """`noise.data`, if its rate is above 0."""
+    text_noise: dict[str, Any] | None
+    """`noise.text`, if a stage injects it and its rate is above 0."""
+    views: tuple[str, ...]
+    """`clean`, and a noisy one for each epoch that injects text noise."""
+    shard_examples: int = Field(ge=1)
+    """Examples of a shard."""
+
+    def differences(self, wanted: Fingerprint) -> list[str]:
+        """Return `part: this -> wanted` for each part that differs."""
+        mine, other = self.model_dump(mode="json"), wanted.model_dump(mode="json")
+        return [
+            f"{key}: {mine[key]!r} -> {other[key]!r}" for key in mine if mine[key] != other[key]
+        ]
+
+
+class ShardRecord(Section):
+    """One shard as the manifest lists it."""
+
+    file: str
+    """Name in the folder `shards`."""
+    view: str
+    """Its view."""
+    first: int
+    """Its first example."""
+    examples: int
+    """As the rest: see `Counts`."""
+    tokens: int
+    target_tokens: int
+    cut: int
+    hits: dict[str, int]
+    bytes: int
+    """Size of the file."""
+    sha256: str
+    """Hash of the file."""
+
+    @property
+    def counts(self) -> Counts:
+        """What the shard holds."""
+        return Counts(self.examples, self.tokens, self.target_tokens, self.cut, dict(self.hits))
+
+
+class Plan(Section):
+    """What is to be built; stands in the folder from the first moment."""
+
+    format: Literal[1] = 1
+    """Version of this form."""
+    fingerprint: Fingerprint
+    """Decides the content."""
+    made_from: dict[str, Any]
+    """Where it came from, for people and for `lope corpus show`; not compared."""
+
+
+class Manifest(Plan):
+    """A whole corpus."""
+
+    hash: str
+    """Of the fingerprint and all shards."""
+    counts: dict[str, dict[str, Any]]
+    """View -> what all its shards hold together."""
+    shards: tuple[ShardRecord, ...]
+    """View after view, in the order of the examples."""
+
+
+def make_manifest(plan: Plan, shards: Sequence[ShardRecord]) -> Manifest:
+    """Return the manifest of a whole corpus."""
+    views: dict[str, Counts] = {view: Counts() for view in plan.fingerprint.views}
+    for shard in shards:
+        views.setdefault(shard.view, Counts()).add(shard.counts)
+    return Manifest(
+        fingerprint=plan.fingerprint,
+        made_from=plan.made_from,
+        hash=_content_hash(plan.fingerprint, shards),
+        counts={view: vars(counts) for view, counts in views.items()},
+        shards=tuple(shards),
+    )
+
+
+def _content_hash(fingerprint: Fingerprint, shards: Sequence[ShardRecord]) -> str:
+    """Return the sha256 over what a corpus is and all that it holds."""
+    parts = [fingerprint.model_dump(mode="json"), [s.model_dump(mode="json") for s in shards]]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def write_section(path: Path, value: Section) -> None:
+    """Write a plan, a record or a manifest; whole or not at all."""
+    write_json(path, value.model_dump(mode="json"))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a whole corpus.
+
+    Raises:
+        LopeError: no corpus, one that is not finished, or a manifest that was changed.
+    """
+    if not (folder / MANIFEST).exists():
+        what = (
+            "is not finished; run its build again, and `lope corpus merge` if several nodes built it"
+            if (folder / PLAN).exists()
+            else "holds no corpus; make one with `lope corpus build CONFIG --out DIR`"
+        )
+        raise LopeError(f"{folder} {what}.")
+    manifest = read_section(folder / MANIFEST, Manifest)
+    if manifest != make_manifest(manifest, manifest.shards):
+        raise LopeError(
+            f"{folder / MANIFEST} was changed after it was written: its hash or its counts are "
+            "not those of what it lists; restore it, or remove it and run the build again."
+        )
+    return manifest
+
+
+def read_section(path: Path, kind: type[T]) -> T:
+    """Read what `write_section` wrote.
+
+    Raises:
+        LopeError: absent, not JSON, or of another form.
+    """
+    try:
+        return kind.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise LopeError(
+            f"{path} is not of the form that this version writes ({where}: {first['msg']}); "
+            "build the corpus again into another folder."
+        ) from None
+
+
+def shard_path(folder: Path, name: str) -> Path:
+    """Return where a listed shard is.
+
+    Raises:
+        LopeError: a name that no builder gives, or a link: a manifest must not lead elsewhere.
+    """
+    path = folder / SHARDS / name
+    if not _FILE.fullmatch(name) or path.is_symlink() or path.parent.is_symlink():
+        raise LopeError(
+            f"{folder}: the manifest lists the shard {name!r}, which is no file in {SHARDS}/ of "
+            "this folder; do not trust it, build the corpus again."
+        )
+    return path

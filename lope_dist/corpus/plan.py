@@ -1,0 +1,107 @@
+"""A run's configuration -> what a corpus for it must hold, shard by shard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from lope_dist.config.data import DataConfig
+from lope_dist.config.noise import NoiseConfig
+from lope_dist.config.train import StageConfig
+from lope_dist.corpus.manifest import CLEAN, Fingerprint, noisy_view
+
+
+@dataclass(frozen=True)
+class Span:
+    """The place of one shard: a range of examples of a view."""
+
+    view: str
+    first: int
+    end: int
+    file: str
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the view's injected noise; 0 for the clean view."""
+        return int(self.view.rpartition("-")[2]) if self.injects_text else 0
+
+    @property
+    def injects_text(self) -> bool:
+        """Whether the view has injected noise in it."""
+        return self.view != CLEAN
+
+
+def fingerprint_of(
+    data: DataConfig,
+    noise: NoiseConfig,
+    *,
+    seed: int,
+    num_noisy_epochs: int,
+    source: str,
+    num_examples: int,
+    tokenizer: PreTrainedTokenizerBase,
+    is_encoder_decoder: bool,
+    shard_examples: int,
+) -> Fingerprint:
+    """Return what decides the content of a corpus; see `Fingerprint`."""
+    template = data.template
+    if template == "chat":
+        text = json.dumps(tokenizer.chat_template, sort_keys=True)
+        template = f"chat {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    has_data_noise = noise.data.rate > 0
+    has_text_noise = num_noisy_epochs > 0
+    return Fingerprint(
+        source=source,
+        num_examples=num_examples,
+        tokenizer=tokenizer_hash(tokenizer),
+        template=template,
+        max_length=data.max_length,
+        model="encoder-decoder" if is_encoder_decoder else "decoder",
+        seed=seed if has_data_noise or has_text_noise else None,
+        data_noise=noise.data.model_dump(mode="json") if has_data_noise else None,
+        text_noise=noise.text.model_dump(mode="json") if has_text_noise else None,
+        views=(CLEAN, *(noisy_view(epoch) for epoch in range(num_noisy_epochs))),
+        shard_examples=shard_examples,
+    )
+
+
+def noisy_epochs(stages: Iterable[StageConfig], noise: NoiseConfig) -> int:
+    """Return how many epochs have injected text noise: the most of any stage.
+
+    A stage that `max_steps` ends early counts with all its epochs, so that a corpus depends
+    neither on the batch size nor on that limit.
+    """
+    if noise.text.rate == 0:
+        return 0
+    return max((s.epochs for s in stages if s.noise in ("text", "hybrid")), default=0)
+
+
+def spans_of(fingerprint: Fingerprint) -> list[Span]:
+    """Return the place of every shard, view after view."""
+    size = fingerprint.shard_examples
+    return [
+        Span(view, first, min(first + size, fingerprint.num_examples), f"{view}-{number:06d}.arrow")
+        for view in fingerprint.views
+        for number, first in enumerate(range(0, fingerprint.num_examples, size))
+    ]
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a hash of all that decides which tokens a text becomes."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    body: dict[str, Any] = {"vocab": tokenizer.get_vocab()} if backend is None else _body(backend)
+    body["special"] = {
+        name: str(value) for name, value in sorted(tokenizer.special_tokens_map.items())
+    }
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _body(backend: Any) -> dict[str, Any]:
+    # How it pads and cuts is state that calls leave behind; here neither is asked of it.
+    ignored = ("padding", "truncation")
+    return {key: v for key, v in json.loads(backend.to_str()).items() if key not in ignored}

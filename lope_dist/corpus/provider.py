@@ -1,0 +1,120 @@
+"""Where a loader's tokens come from: made on the fly, or read from a built corpus.
+
+Both give the same tokens for the same example and epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from transformers import PreTrainedTokenizerBase
+
+from lope_dist.config.data import DataConfig
+from lope_dist.config.noise import NoiseConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.corpus.built import BuiltCorpus
+from lope_dist.corpus.manifest import CLEAN, Fingerprint, noisy_view
+from lope_dist.corpus.records import ExampleSource
+from lope_dist.corpus.tokens import Tokenized, encode
+from lope_dist.corpus.views import stage_views
+
+_SETTINGS = {
+    "source": "the examples of data.path",
+    "num_examples": "the number of examples",
+    "tokenizer": "the tokenizer of model.name_or_path",
+    "template": "data.template",
+    "max_length": "data.max_length",
+    "model": "the kind of model",
+    "seed": "seed",
+    "data_noise": "noise.data",
+    "text_noise": "noise.text",
+}
+
+
+class TokenProvider(Protocol):
+    """Gives the tokens of examples as a stage sees them."""
+
+    def tokens(self, ids: Sequence[int], epoch: int) -> list[Tokenized]:
+        """Return examples in the order asked for."""
+        ...
+
+
+class FreshTokens:
+    """Noise and tokens made when they are asked for."""
+
+    def __init__(
+        self,
+        source: ExampleSource,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        data: DataConfig,
+        noise: NoiseConfig,
+        seed: int,
+        injects_text: bool,
+        is_encoder_decoder: bool,
+    ) -> None:
+        self._source, self._tokenizer = source, tokenizer
+        self._data, self._noise, self._seed = data, noise, seed
+        self._injects_text, self._is_encoder_decoder = injects_text, is_encoder_decoder
+
+    def tokens(self, ids: Sequence[int], epoch: int) -> list[Tokenized]:
+        """Return examples in the order asked for."""
+        views = stage_views(
+            [self._source[index] for index in ids],
+            self._source,
+            self._noise,
+            injects_text=self._injects_text,
+            seed=self._seed,
+            epoch=epoch,
+        )
+        return encode(
+            [view.example for view in views],
+            self._data.template,
+            self._tokenizer,
+            self._data.max_length,
+            self._is_encoder_decoder,
+        )
+
+
+class BuiltTokens:
+    """Tokens read from shards; only those of the examples asked for."""
+
+    def __init__(self, corpus: BuiltCorpus, *, injects_text: bool) -> None:
+        self._corpus, self._injects_text = corpus, injects_text
+
+    def tokens(self, ids: Sequence[int], epoch: int) -> list[Tokenized]:
+        """Return examples in the order asked for."""
+        view = noisy_view(epoch) if self._injects_text else CLEAN
+        return [row.tokens for row in self._corpus.rows(view, ids)]
+
+
+def open_built(folder: str, wanted: Fingerprint) -> BuiltCorpus:
+    """Open `data.corpus` for a run.
+
+    Raises:
+        LopeError: no finished corpus there, or one made from something else than the run
+            has; tells what, and how to mend it.
+    """
+    corpus = BuiltCorpus(Path(folder))
+    built = corpus.manifest.fingerprint
+    mine, its = wanted.model_dump(mode="json"), built.model_dump(mode="json")
+    differences = [
+        f"{name} ({its[part]!r} there, {mine[part]!r} here)"
+        for part, name in _SETTINGS.items()
+        if mine[part] is not None and mine[part] != its[part]
+    ]
+    # Data noise changes the clean view too, so a corpus with it never serves a run without.
+    if mine["data_noise"] is None and its["data_noise"] is not None:
+        differences.append("noise.data (there is some there, none here)")
+    absent = [view for view in wanted.views if view not in built.views]
+    if absent and not differences:
+        differences.append(f"the epochs with text noise (the view {absent[0]} is not there)")
+    if differences:
+        raise LopeError(
+            f"data.corpus = {folder!r} was built for another run; different: "
+            f"{'; '.join(differences)}. Build one for this run with `lope corpus build`, take the "
+            "corpus's settings, or leave data.corpus out."
+        )
+    return corpus

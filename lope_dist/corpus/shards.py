@@ -1,0 +1,204 @@
+"""One shard: a range of consecutive examples of one view, as an Arrow file.
+
+A row is an example. Rows stand in record batches of `ROWS_OF_A_BATCH`, so that a row is
+found by arithmetic and a memory-mapped file is read only where a row is asked for. The
+bytes are a pure function of the rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lope_dist.core.errors import LopeError
+from lope_dist.core.files import whole_file
+from lope_dist.corpus.tokens import IGNORED, Tokenized
+
+ROWS_OF_A_BATCH = 256
+_TOKENS = pa.list_(pa.int32())
+
+
+@dataclass(frozen=True)
+class Row:
+    """An example as tokens, and what noise did to it."""
+
+    tokens: Tokenized
+    hits: dict[str, int]
+    """Noise operation -> units that it hit."""
+
+
+@dataclass
+class Counts:
+    """What a shard, or a view, holds."""
+
+    examples: int = 0
+    tokens: int = 0
+    """Tokens that a model reads; with an encoder-decoder also those that it writes."""
+    target_tokens: int = 0
+    """Tokens that a loss is taken of."""
+    cut: int = 0
+    """Examples longer than `data.max_length`."""
+    hits: dict[str, int] = field(default_factory=dict)
+    """Noise operation -> units that it hit."""
+
+    def add(self, other: Counts) -> None:
+        """Add another part's counts."""
+        self.examples += other.examples
+        self.tokens += other.tokens
+        self.target_tokens += other.target_tokens
+        self.cut += other.cut
+        self.hits = dict(sorted((Counter(self.hits) + Counter(other.hits)).items()))
+
+
+def write_shard(
+    path: Path, batches: Iterable[Sequence[Row]], *, is_encoder_decoder: bool
+) -> tuple[Counts, str, int]:
+    """Write a shard; return its counts, its sha256 and its size in bytes.
+
+    The file is whole or not there. Memory is that of one batch.
+
+    Args:
+        path: Where the shard will stand.
+        batches: `ROWS_OF_A_BATCH` rows each; only the last may have fewer.
+        is_encoder_decoder: Labels are tokens of their own, not a part of the input.
+    """
+    counts = Counts()
+    schema = _schema(is_encoder_decoder)
+    with whole_file(path) as file:
+        sink = _Hashing(file)
+        with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), schema) as writer:
+            for rows in batches:
+                columns = _columns(rows, is_encoder_decoder)
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+                counts.add(_count(rows, is_encoder_decoder))
+    return counts, sink.digest.hexdigest(), sink.size
+
+
+class Shard:
+    """A shard's rows, from a memory map.
+
+    Raises:
+        LopeError: no such file, or no shard.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        except FileNotFoundError:
+            raise LopeError(
+                f"{path} is missing; the command that built it makes it anew."
+            ) from None
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable(error) from None
+        self._has_labels = "labels" in self._reader.schema.names
+
+    def rows(self, places: Sequence[int]) -> list[Row]:
+        """Return the rows at the given places from the shard's start.
+
+        Raises:
+            LopeError: the file is damaged.
+        """
+        found = {}
+        by_batch = sorted(set(places))
+        try:
+            for number, group in groupby(by_batch, key=lambda place: place // ROWS_OF_A_BATCH):
+                batch = self._reader.get_batch(number)
+                for place in group:
+                    found[place] = self._row(batch.slice(place % ROWS_OF_A_BATCH, 1))
+        except (pa.ArrowException, OSError, IndexError, KeyError) as error:
+            raise self._unreadable(error) from None
+        return [found[place] for place in places]
+
+    def _row(self, row: pa.RecordBatch) -> Row:
+        values: dict[str, Any] = {n: row.column(n)[0].as_py() for n in row.schema.names}
+        input_ids = values["input_ids"]
+        labels = values["labels"] if self._has_labels else _labels(input_ids, values["targets"])
+        tokens = Tokenized(values["example_id"], input_ids, labels, values["was_cut"])
+        return Row(tokens, dict(values["hits"]))
+
+    def _unreadable(self, error: Exception) -> LopeError:
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        return LopeError(
+            f"{self._path} is not a readable shard ({reason}); remove it and build again."
+        )
+
+
+class _Hashing:
+    """A file that knows the sha256 of what was written to it."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.digest, self.size, self.closed = hashlib.sha256(), 0, False
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        self._file.write(data)
+        self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _schema(is_encoder_decoder: bool) -> pa.Schema:
+    labels = pa.field("labels" if is_encoder_decoder else "targets", _TOKENS)
+    return pa.schema(
+        [
+            ("example_id", pa.int64()),
+            ("input_ids", _TOKENS),
+            labels,
+            ("was_cut", pa.bool_()),
+            ("hits", pa.map_(pa.string(), pa.int32())),
+        ]
+    )
+
+
+def _columns(rows: Sequence[Row], is_encoder_decoder: bool) -> list[pa.Array]:
+    tokens = [row.tokens for row in rows]
+    labels = [t.labels if is_encoder_decoder else _spans(t.labels) for t in tokens]
+    return [
+        pa.array([t.example_id for t in tokens], pa.int64()),
+        pa.array([t.input_ids for t in tokens], _TOKENS),
+        pa.array(labels, _TOKENS),
+        pa.array([t.was_cut for t in tokens], pa.bool_()),
+        pa.array([sorted(row.hits.items()) for row in rows], pa.map_(pa.string(), pa.int32())),
+    ]
+
+
+def _spans(labels: Sequence[int]) -> list[int]:
+    """Return start and end of each run of targets, one after the other."""
+    is_target = [False, *(label != IGNORED for label in labels), False]
+    return [i for i in range(len(labels) + 1) if is_target[i] != is_target[i + 1]]
+
+
+def _labels(input_ids: Sequence[int], spans: Sequence[int]) -> list[int]:
+    labels = [IGNORED] * len(input_ids)
+    for start, end in zip(spans[::2], spans[1::2], strict=True):
+        labels[start:end] = input_ids[start:end]
+    return labels
+
+
+def _count(rows: Sequence[Row], is_encoder_decoder: bool) -> Counts:
+    counts = Counts(examples=len(rows))
+    hits: Counter[str] = Counter()
+    for row in rows:
+        tokens = row.tokens
+        # What a decoder-only model's first token is, nothing before it predicts.
+        targets = tokens.labels if is_encoder_decoder else tokens.labels[1:]
+        counts.tokens += len(tokens.input_ids) + len(tokens.labels) * is_encoder_decoder
+        counts.target_tokens += len(targets) - targets.count(IGNORED)
+        counts.cut += tokens.was_cut
+        hits.update(row.hits)
+    counts.hits = dict(sorted(hits.items()))
+    return counts

@@ -1,0 +1,79 @@
+"""Build the corpus of a run: what a recipe needs, opened and handed to the builder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lope_dist.config.model import ModelConfig
+from lope_dist.config.schema import RunConfig
+from lope_dist.corpus.build import Built, Recipe, build
+from lope_dist.corpus.built import BuiltCorpus
+from lope_dist.corpus.manifest import Plan
+from lope_dist.corpus.plan import fingerprint_of, noisy_epochs
+from lope_dist.corpus.prompts import render
+from lope_dist.corpus.records import open_source
+from lope_dist.corpus.show import examples_of
+from lope_dist.model.build import architecture, load_tokenizer
+from lope_dist.noise.mix import check_operations
+
+
+def open_recipe(config: RunConfig, shard_examples: int) -> Recipe:
+    """Open source and tokenizer of a run and plan its corpus.
+
+    Raises:
+        LopeError: an unknown noise operation, a bad row, or a template that does not fit.
+    """
+    check_operations(config.noise)
+    source = open_source(config.data)
+    tokenizer = load_tokenizer(config.model)
+    render(source[0], config.data.template, tokenizer)  # what does not fit shows here
+    fingerprint = fingerprint_of(
+        config.data,
+        config.noise,
+        seed=config.seed,
+        num_noisy_epochs=noisy_epochs(config.train.stages.values(), config.noise),
+        source=source.fingerprint,
+        num_examples=len(source),
+        tokenizer=tokenizer,
+        is_encoder_decoder=architecture(config.model).is_encoder_decoder,
+        shard_examples=shard_examples,
+    )
+    made_from = {
+        "model": config.model.model_dump(mode="json", include={"name_or_path", "revision"}),
+        "data": config.data.model_dump(mode="json", exclude={"corpus", "workers"}),
+    }
+    plan = Plan(fingerprint=fingerprint, made_from=made_from)
+    return Recipe(plan, source, tokenizer, config.data, config.noise, config.seed)
+
+
+def build_corpus(
+    config: RunConfig,
+    folder: Path,
+    *,
+    shard_examples: int,
+    node_rank: int = 0,
+    num_nodes: int = 1,
+    workers: int = 1,
+    progress: bool = True,
+) -> Built:
+    """Build a node's part of a run's corpus; see `corpus.build.build`."""
+    return build(
+        open_recipe(config, shard_examples),
+        folder,
+        node_rank=node_rank,
+        num_nodes=num_nodes,
+        workers=workers,
+        progress=progress,
+    )
+
+
+def show_corpus(folder: Path, *, first: int, count: int, epoch: int) -> list[dict[str, Any]]:
+    """Return examples of a built corpus as text; see `corpus.show.examples_of`.
+
+    Raises:
+        LopeError: no finished corpus, no such example, or its model is not at hand.
+    """
+    corpus = BuiltCorpus(folder)
+    tokenizer = load_tokenizer(ModelConfig(**corpus.manifest.made_from["model"]))
+    return examples_of(corpus, tokenizer, first=first, count=count, epoch=epoch)
