@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lope_dist.core.errors import LopeError
-from lope_dist.core.files import write_atomic
+from lope_dist.core.files import telling_disk_errors, write_atomic
 from lope_dist.core.runlog import append_line, read_lines
 
 METRICS_FILE = "metrics.jsonl"
@@ -57,13 +57,8 @@ class MetricsLog:
         rate = self._tokens / max(now - self._since, 1e-9)
         self._since, self._tokens = now, 0
         record = {"stage": self._stage, "step": step, **values, "tokens": tokens}
-        try:
+        with telling_disk_errors(self._path):
             append_line(self._path, record | {"tokens_per_s": rate, "time": time.time()})
-        except OSError as error:
-            raise LopeError(
-                f"{self._path} cannot be written ({error.strerror}); free disk space and run again "
-                "with --resume, which goes on from the last checkpoint."
-            ) from None
         lr = max(values["lr"].values())
         self._bar.set_postfix_str(
             f"loss {values['loss']:.4f}, lr {lr:.1e}, {rate:.0f} tokens/s", refresh=False

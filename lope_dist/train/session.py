@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import Preempted
+from lope_dist.core.files import telling_disk_errors
 from lope_dist.corpus.records import open_source
 from lope_dist.engine.world import start_world
 from lope_dist.model.build import load_tokenizer
@@ -78,7 +79,8 @@ def _restore(session: Session, checkpoint: Checkpoint | None) -> RunProgress:
         names = list(session.config.train.stages)
         done, rest = names[: progress.index - 1], names[progress.index - 1 :]
         current = rest[0] if rest else None
-        trim_metrics(session.run_dir, done, current, progress.stage.next_step)
+        with telling_disk_errors(session.run_dir):
+            trim_metrics(session.run_dir, done, current, progress.stage.next_step)
         if state is not None:
             write_run_files(session, state)
 

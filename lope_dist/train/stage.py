@@ -9,7 +9,7 @@ from lope_dist.adapters.inject import set_trainable
 from lope_dist.adapters.lope import model_roles
 from lope_dist.adapters.usage import RouterUsage
 from lope_dist.config.train import StageConfig
-from lope_dist.core.errors import LopeError
+from lope_dist.core.files import telling_disk_errors
 from lope_dist.core.runlog import write_json
 from lope_dist.engine.base import Engine
 from lope_dist.engine.groups import build_groups, check_groups, describe_groups
@@ -188,14 +188,9 @@ def write_run_files(session: Session, state: dict[str, Any]) -> None:
     is_last = state["stage_index"] == len(session.config.train.stages)
     if is_last and state["next_step"] == state["steps"]:
         told["status"] = "finished"
-    try:
+    with telling_disk_errors(session.run_dir):
         write_json(session.run_dir / STATE, told)
         write_json(session.run_dir / "router.json", {**state["router"], "experts": experts})
-    except OSError as error:
-        raise LopeError(
-            f"{session.run_dir} cannot be written ({error.strerror}); its checkpoints are whole. "
-            "Free disk space and run again with --resume."
-        ) from None
 
 
 def _engine(session: Session, stage: StageConfig) -> Engine:
