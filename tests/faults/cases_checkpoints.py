@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import pickle
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from faults.base import case
 from faults.runs import (
+    BEFORE,
+    NEWEST,
     ZERO_TO_LOCAL,
     adapter,
     assert_equals_undisturbed,
     assert_tells,
     distance,
-    metrics,
+    last_told,
     reference,
     stopped,
     train,
@@ -29,12 +28,11 @@ from safetensors.torch import load_file, save_file
 from support.launching import succeed
 
 from lope_dist.train.checkpoint import CONFIG, DESCRIPTION, OPTIMIZER, STATE, WEIGHTS
-from lope_dist.train.history import checkpoints, last_checkpoint
+from lope_dist.train.history import checkpoints
 from lope_dist.train.integrity import MANIFEST, defect
 
 GROUP = "Checkpoints"
 FILES = (WEIGHTS, DESCRIPTION, OPTIMIZER, STATE, CONFIG, MANIFEST)
-NEWEST, BEFORE = "2-finetune-step-000003", "2-finetune-step-000002"
 
 
 def _flip(path: Path) -> None:
@@ -47,24 +45,17 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def _last(run: Path) -> tuple[str | None, str]:
-    """Return which checkpoint a resume would take, and what it tells."""
-    with contextlib.redirect_stderr(io.StringIO()) as told:
-        last = last_checkpoint(run)
-    return None if last is None else last.folder.name, told.getvalue()
-
-
 def _harm_each_file(folder: Path, harm: Callable[[Path], None]) -> dict[str, Any]:
     recipe = stopped(folder)
     run = folder / "run"
-    assert _last(run) == (NEWEST, "")
+    assert last_told(run) == (NEWEST, "")
     kept = folder / "kept"
     shutil.copytree(run / "checkpoints" / NEWEST, kept)
     for name in FILES:
         shutil.rmtree(run / "checkpoints" / NEWEST)
         shutil.copytree(kept, run / "checkpoints" / NEWEST)
         harm(run / "checkpoints" / NEWEST / name)
-        last, told = _last(run)
+        last, told = last_told(run)
         assert last == BEFORE, (name, last)
         assert f"{NEWEST} is passed over: " in told, told
         assert name in told, told
@@ -109,7 +100,7 @@ def _torn_folder(folder: Path) -> dict[str, Any]:
         (places / name / STATE).unlink()
     (places / "latest").write_text(".2-finetune-step-000004.partial")
     (places / "2-finetune").mkdir()  # under its final name, and empty
-    last, told = _last(folder / "run")
+    last, told = last_told(folder / "run")
     assert last == NEWEST
     assert "2-finetune is passed over: adapter.safetensors is missing" in told
     succeed(train(recipe, 1, *ZERO_TO_LOCAL, attempt=1))
@@ -133,7 +124,7 @@ def _foreign(folder: Path) -> dict[str, Any]:
     places = folder / "run" / "checkpoints"
     shutil.copytree(other / "run" / "checkpoints" / "2-finetune", places / "2-finetune")
     assert defect(places / "2-finetune") is None
-    last, told = _last(folder / "run")
+    last, told = last_told(folder / "run")
     assert last == NEWEST
     assert "2-finetune is passed over: it is of another run (seed: 614 -> 7)" in told, told
     ended = train(recipe, 1, *ZERO_TO_LOCAL, attempt=1)
@@ -178,79 +169,12 @@ def _planted_pickle(folder: Path) -> dict[str, Any]:
     states="With a checkpoint after each step and keep_last = 3, the newest three in the middle of "
     "stages are there at the end, and both stages' ends.",
 )
-def _keep_last(folder: Path) -> dict[str, Any]:
+def _keeplast_told(folder: Path) -> dict[str, Any]:
     every = {"train__checkpoint__every_steps": 1, "train__checkpoint__keep_last": 3}
     succeed(train(write_recipe(folder, engine__kind="local", **every), 1))
     names = sorted(c.folder.name for c in checkpoints(folder / "run"))
     middle = [f"2-finetune-step-{step:06d}" for step in (1, 2, 3)]
     assert names == ["1-poison", "2-finetune", *middle], names
-    return {}
-
-
-@contextlib.contextmanager
-def _tmpfs(place: Path, kib: int) -> Iterator[None]:
-    """Mount a small file system.
-
-    Raises:
-        RuntimeError: this needs root, and the right to mount.
-    """
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(place)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
-@case(
-    "full-disk",
-    group=GROUP,
-    states="A disk that is full at a checkpoint ends the run with a sentence; the one before is "
-    "whole, nothing half-written stays, and with space it goes on.",
-    in_ci=True,
-)
-def _full_disk(folder: Path) -> dict[str, Any]:
-    with _tmpfs(folder / "run", kib=1024):
-        recipe = stopped(folder)
-        places = folder / "run" / "checkpoints"
-        size = sum(path.stat().st_size for path in (places / NEWEST).iterdir())
-        free = shutil.disk_usage(folder / "run").free
-        ballast = folder / "run" / "ballast"
-        ballast.write_bytes(b"x" * (free - 24 * 1024))
-        ended = train(recipe, 2, attempt=1)
-        assert [rank.status for rank in ended] == [2, 2], ended[0].output[-2000:]
-        assert_tells(ended[0], "could not be written", "No space left on device", "--resume")
-        assert "Traceback" not in ended[0].output
-        assert _last(folder / "run") == (NEWEST, "")
-        assert not list(places.glob(".*"))
-        ballast.unlink()
-        succeed(train(recipe, 2, attempt=2))
-        assert_equals_undisturbed(folder, 3, reference(folder, 2))
-    return {"checkpoint_bytes": size}
-
-
-@case(
-    "full-disk-at-a-log-line",
-    group=GROUP,
-    states="A disk without one free byte ends a resume with a sentence and harms nothing.",
-)
-def _no_byte_free(folder: Path) -> dict[str, Any]:
-    with _tmpfs(folder / "run", kib=1024):
-        recipe = stopped(folder)
-        ballast = folder / "run" / "ballast"
-        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-            while True:
-                file.write(b"x" * 4096)
-        lines = len(metrics(folder))
-        ended = train(recipe, 2, attempt=1)
-        assert [rank.status for rank in ended] == [2, 2]
-        assert_tells(ended[0], "No space left on device")
-        assert "Traceback" not in ended[0].output, ended[0].output[-3000:]
-        assert _last(folder / "run") == (NEWEST, "")
-        assert len(metrics(folder)) == lines
     return {}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 from collections.abc import Collection
@@ -16,6 +18,7 @@ from support.launching import Rank, Running, start_ranks, succeed
 from support.tiny import save_tiny_llama, tiny_tree, write_alpaca
 
 from lope_dist.core.runlog import read_lines
+from lope_dist.train.history import last_checkpoint
 
 STAGES = ("poison", "finetune")
 NUM_STEPS = 4
@@ -140,6 +143,8 @@ def _inputs(cache: Path) -> Path:
     return folder
 
 
+NEWEST, BEFORE = "2-finetune-step-000003", "2-finetune-step-000002"
+"""The checkpoints in the middle of a stage that `stopped` leaves."""
 ZERO_TO_LOCAL = ("engine.kind=local",)
 """Overrides that let a run go on without DeepSpeed."""
 
@@ -154,6 +159,13 @@ def stopped(folder: Path, **changes: Any) -> Path:
     ended = train(recipe, num_ranks, moment="between", nth=6, harm="TERM")
     assert [rank.status for rank in ended] == [75] * num_ranks, ended[0].output[-3000:]
     return recipe
+
+
+def last_told(run: Path) -> tuple[str | None, str]:
+    """Return which checkpoint a resume would take, and what it tells."""
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        last = last_checkpoint(run)
+    return None if last is None else last.folder.name, told.getvalue()
 
 
 def assert_tells(rank: Rank, *parts: str) -> None:
