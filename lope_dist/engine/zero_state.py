@@ -3,7 +3,8 @@
 ZeRO flattens a group's parameters into one tensor and gives each rank a part of it; the inner
 optimizer's state lies at those flat parts. `deepspeed.utils` reads and writes the moments of one
 parameter. What it has no function for is done here: the step counts, which belong to the flat
-parts, and state that does not exist yet because nothing was stepped.
+parts, and state that does not exist yet because nothing was stepped. `tests/dist` holds it to
+the local engine's.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ def gather_state(optimizer: Any, parameters: Mapping[str, nn.Parameter]) -> dict
     from deepspeed.utils import safe_get_full_optimizer_state
 
     step = _steps_done(optimizer)
+    if step:
+        _link(optimizer)
     state: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
         for key in MOMENTS:
@@ -53,8 +56,7 @@ def scatter_state(
         # A tensor for each part: torch counts it up in place.
         held = {STEP: torch.tensor(step), **{key: torch.zeros_like(flat) for key in MOMENTS}}
         optimizer.optimizer.state[flat] = held
-    if hasattr(optimizer, "_lazy_init_hp_params_optimizer_state"):
-        optimizer._lazy_init_hp_params_optimizer_state()  # ZeRO-2 does so after its first step
+    _link(optimizer)
     for name, parameter in parameters.items():
         for key in MOMENTS:
             whole = state[f"{name}.{key}"]
@@ -73,6 +75,19 @@ def spoil_gradients(optimizer: Any) -> None:
             gradient.fill_(float("nan"))
     norms = getattr(optimizer, "norm_for_param_grads", {})  # offloaded: taken in the backward pass
     norms.update(dict.fromkeys(norms, float("nan")))
+
+
+def _link(optimizer: Any) -> None:
+    """Let ZeRO-2's parameters know their moments, which ZeRO-3's need not.
+
+    DeepSpeed does so once, when the first of several groups has been stepped and the others'
+    moments do not exist yet.
+    """
+    from deepspeed.utils import lazy_init_hp_params_optimizer_state
+
+    flats = getattr(optimizer, "single_partition_of_fp32_groups", ())
+    for flat, parameters in zip(flats, getattr(optimizer, "bit16_groups", ()), strict=True):
+        lazy_init_hp_params_optimizer_state(parameters, flat, optimizer.optimizer.state)
 
 
 def _flat_parts(optimizer: Any) -> list[Tensor]:

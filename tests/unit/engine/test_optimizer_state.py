@@ -18,7 +18,7 @@ class Model(nn.Module):
         self.a = nn.Parameter(torch.linspace(-1, 1, 6).view(2, 3))
         self.b = nn.Parameter(torch.ones(3))
 
-    def forward(self, x, use_cache=False):
+    def forward(self, x, use_cache=False):  # noqa: D102
         return (x @ self.a.T).sum() * self.b.sum()
 
 

@@ -1,3 +1,4 @@
+import itertools
 import shutil
 from pathlib import Path
 
@@ -55,4 +56,4 @@ def test_samples_lie_inside_and_reach_both_ends(size: int) -> None:
     if size > _SAMPLES * _SAMPLE_BYTES:
         assert {stop - start for start, stop in ranges} == {_SAMPLE_BYTES}
         assert len(ranges) == _SAMPLES
-        assert all(a[1] <= b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(ranges))
