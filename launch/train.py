@@ -1,7 +1,8 @@
 """Train on many ranks: `deepspeed launch/train.py --config CONFIG [KEY=VALUE]...`.
 
 Works the same under `torchrun launch/train.py ...` and, on one rank, under plain python.
-Every rank runs this file; rank 0 prints, logs and writes.
+Every rank runs this file; rank 0 prints, logs and writes. Exit status 0: done; 2: an error,
+told in one sentence; 75: stopped by SIGTERM or SIGUSR1 after a checkpoint, to be resumed.
 """
 
 from __future__ import annotations
@@ -10,23 +11,32 @@ import argparse
 import os
 import sys
 
-from lope_dist.config.load import load_config
-from lope_dist.core.errors import LopeError
+from lope_dist.config.load import load_config, split_resume
+from lope_dist.core.errors import EXIT_PREEMPTED, LopeError, Preempted
 
 
 def main() -> None:
     """Parse the launcher's arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, help="YAML recipe")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last whole checkpoint; --resume auto: or start anew if there is none",
+    )
     parser.add_argument("--local_rank", type=int, help="set by some launchers; not used")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides")
     arguments = parser.parse_args()
     try:
-        config = load_config(arguments.config, arguments.overrides)
+        resume, overrides = split_resume(arguments.resume, arguments.overrides)
+        config = load_config(arguments.config, overrides)
         from lope_dist.train.session import train
 
-        train(config, resume=arguments.resume)
+        train(config, resume=resume)
+    except Preempted as stop:
+        if os.environ.get("RANK", "0") == "0":
+            print(stop, file=sys.stderr, flush=True)
+        sys.exit(EXIT_PREEMPTED)
     except LopeError as error:
         rank = os.environ.get("RANK", "0")
         print(f"error (rank {rank}): {error}", file=sys.stderr, flush=True)

@@ -32,7 +32,7 @@ class AdapterContext:
     embedding_noise: EmbeddingNoiseConfig | None
     """Continuous noise of this stage; None is off."""
     collect_router: bool
-    """Add up the router's weights for `router_usage`."""
+    """Add up the router's weights for `RouterUsage`."""
 
     def __init__(
         self,

@@ -23,7 +23,6 @@ Shapes: N batch, T tokens, D in, O out, R rank, E experts, K normal, M poisoning
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -116,7 +115,7 @@ class LopeAdapter(nn.Module):
         if config.has_router:
             self.router_width = config.rank if config.router == "rank" else in_features
             self.router = _empty(config.num_experts, self.router_width, device=device)
-        self.usage_sum_E: Tensor | None = None  # of the router's weights, for `router_usage`
+        self.usage_sum_E: Tensor | None = None  # of the router's weights, for `RouterUsage`
         self.usage_tokens: Tensor | None = None
 
     def forward(self, x_NTD: Tensor, y_NTO: Tensor) -> Tensor:
@@ -264,30 +263,6 @@ def model_roles(model: nn.Module) -> dict[str, Role]:
     roles = {name: declared.pop(name, Role.BASE) for name, _ in model.named_parameters()}
     assert not declared, f"declared, but no parameters: {sorted(declared)}"
     return roles
-
-
-def router_usage(
-    model: nn.Module, add_up: Callable[[list[float]], list[float]] = list
-) -> dict[str, list[float]]:
-    """Return each layer's mean router weights since the last call, and start anew.
-
-    Collected while `context.collect_router` is set; normal experts first. ``add_up`` adds
-    a list of numbers over ranks, if there are several; without it the means are this rank's.
-    """
-    names, numbers = [], []
-    for name, layer in lope_layers(model).items():
-        sum_E, tokens = layer.lope.usage_sum_E, layer.lope.usage_tokens
-        if sum_E is not None and tokens is not None:
-            names.append(name)
-            numbers += [*sum_E.tolist(), float(tokens)]
-        layer.lope.usage_sum_E = layer.lope.usage_tokens = None
-    totals = add_up(numbers)
-    width = len(totals) // max(1, len(names))
-    rows = [totals[i : i + width] for i in range(0, len(totals), width or 1)]
-    return {
-        name: [weight / max(1.0, tokens) for weight in weights]
-        for name, (*weights, tokens) in zip(names, rows, strict=True)
-    }
 
 
 def _empty(rows: int, columns: int, *, device: torch.device | None) -> nn.Parameter:

@@ -10,7 +10,7 @@ import sys
 import typer
 
 from lope_dist.cli import corpus, results, training
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import EXIT_PREEMPTED, LopeError, Preempted
 
 app = typer.Typer(
     add_completion=False,
@@ -23,9 +23,12 @@ for group in (training, corpus, results):
 
 
 def main() -> None:
-    """Run the command; bad input ends with one sentence and status 2."""
+    """Run the command; bad input ends with one sentence and status 2, a stop with 75."""
     try:
         app()
+    except Preempted as stop:
+        typer.echo(stop, err=True)
+        sys.exit(EXIT_PREEMPTED)
     except LopeError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)

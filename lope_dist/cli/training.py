@@ -16,15 +16,22 @@ app = typer.Typer()
 def train(
     config: ConfigArg,
     overrides: OverridesArg = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last whole checkpoint.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from the last whole checkpoint; --resume auto: or start anew without one.",
+        ),
+    ] = False,
 ) -> None:
     """Train all stages in this process; launch/train.py does it on many."""
-    from lope_dist.config.load import load_config
+    from lope_dist.config.load import load_config, split_resume
 
-    resolved = load_config(config, overrides or ())
+    mode, rest = split_resume(resume, overrides or ())
+    resolved = load_config(config, rest)
     from lope_dist.train.session import train as run
 
-    folder = run(resolved, resume=resume)
+    folder = run(resolved, resume=mode)
     typer.echo(f"Done: {folder}")
 
 

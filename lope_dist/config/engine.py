@@ -17,7 +17,8 @@ class EngineConfig(Section):
     zero_stage: Literal[2, 3] = 3
     """3: the base model is partitioned too. 2: every rank holds it (faster where it fits)."""
     timeout_s: float = Field(default=600.0, gt=0)
-    """A collective that takes longer ends the run: set it above the slowest honest wait."""
+    """How long ranks wait for one that does not start or hangs; then they name it and end. Set it
+    above the slowest honest wait, such as for rank 0 to write a checkpoint."""
     reduce_bucket_numel: int = Field(default=5_000_000, ge=1)
     """Elements of a gradient bucket; adapters are small, so larger ones only waste memory."""
     prefetch_bucket_numel: int = Field(default=50_000_000, ge=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -38,6 +38,21 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     for override in of_stages:
         _apply(merged, override)
     return validate_config(_resolved(merged, path), str(path))
+
+
+def split_resume(
+    resume: bool, overrides: Sequence[str]
+) -> tuple[bool | Literal["auto"], list[str]]:
+    """Return what `--resume` and `--resume auto` mean, and the overrides alone.
+
+    The word may be among the overrides, because a flag with an optional value would take the
+    first override for it.
+    """
+    rest = list(overrides)
+    if resume and "auto" in rest:
+        rest.remove("auto")
+        return "auto", rest
+    return resume, rest
 
 
 def validate_config(tree: Any, source: str) -> RunConfig:

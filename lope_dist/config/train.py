@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -76,6 +77,15 @@ class OptimizerConfig(Section):
     """Clip the gradient's global norm to this; 0 does not clip."""
 
 
+class CheckpointConfig(Section):
+    """Checkpoints in the middle of a stage, to resume from; those at its end are always kept."""
+
+    every_steps: int | None = Field(default=50, ge=1)
+    """Optimizer steps from one to the next. `null`: none but at a stage's end and on a signal."""
+    keep_last: int = Field(default=2, ge=1)
+    """How many of them are kept; an older one goes once a newer one is whole."""
+
+
 class TrainConfig(Section):
     """The training run."""
 
@@ -88,6 +98,11 @@ class TrainConfig(Section):
     stages: dict[str, StageConfig] = Field(min_length=1)
     """Stages by name, in order. Default: the paper's two, `poison` and `finetune`; without a
     poisoning expert `finetune` alone."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """When a stage is saved before its end."""
+    max_skipped_steps: int = Field(default=0, ge=0)
+    """How many steps of a stage may be left out because their loss or gradient is not finite;
+    one more ends the run. Which, and of which examples, is in the checkpoint's `state.json`."""
     log_every_steps: int = Field(default=1, ge=1)
     """How often a line goes to `metrics.jsonl`."""
     tensorboard: bool = False
@@ -100,5 +115,10 @@ class TrainConfig(Section):
             if not name or any(mark in name for mark in "/\\\0"):
                 raise ValueError(
                     f"a stage's name also names its checkpoint's folder, which {name!r} cannot"
+                )
+            if re.search(r"-step-\d+$", name):
+                raise ValueError(
+                    f"a stage's name must not end like that of a checkpoint in the middle of a "
+                    f"stage, which {name!r} does"
                 )
         return stages

@@ -9,9 +9,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+EXIT_PREEMPTED = 75
+"""Exit status of a run that a signal stopped: it wrote a checkpoint and can be resumed.
+
+EX_TEMPFAIL of sysexits.h: "try again later".
+"""
+
 
 class LopeError(ValueError):
     """Bad input, told in one sentence."""
+
+
+class Preempted(Exception):
+    """A signal stopped the run; its message says where it can be resumed."""
 
 
 def suggest(given: str, allowed: Iterable[str]) -> str:

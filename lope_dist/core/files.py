@@ -8,10 +8,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from lope_dist.core.errors import LopeError
+
 
 def cache_dir() -> Path:
     """Return the folder for files that can be made again (`$XDG_CACHE_HOME/lope_dist`)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lope_dist"
+
+
+
+
+@contextmanager
+def telling_disk_errors(what: str | Path) -> Iterator[None]:
+    """Context in which a failure to write is told in one sentence.
+
+    Raises:
+        LopeError: the disk is full, or anything else that the system says.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise LopeError(
+            f"{what} cannot be written ({error.strerror}); whole checkpoints stay so. Free "
+            "disk space and run again with --resume."
+        ) from None
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -28,8 +28,13 @@ class Engine(Protocol):
     def step(self, lr_factor: float) -> float:
         """Step each group at its own lr times ``lr_factor``; return the gradient's norm.
 
-        Collective: yes.
+        A norm that is not finite, the same on every rank, means that nothing was stepped: the
+        gradients are dropped, weights and optimizer state are as before. Collective: yes.
         """
+        ...
+
+    def discard(self) -> None:
+        """Drop the gradients of this step instead of stepping. Collective: yes."""
         ...
 
     def groups_in_use(self) -> list[Group]:
@@ -38,6 +43,24 @@ class Engine(Protocol):
 
     def gather(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return whole parameters by name, float32 on the host. Collective: yes."""
+        ...
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Return AdamW's state of each trainable parameter, whole, float32 on the host.
+
+        By `state_keys`: `<parameter>.exp_avg`, `<parameter>.exp_avg_sq` of the parameter's shape
+        and `<parameter>.step`, a scalar. Zeros before the first step. Collective: yes.
+        """
+        ...
+
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `optimizer_state` returned, of any engine and number of ranks.
+
+        Collective: yes.
+
+        Raises:
+            LopeError: it is of other parameters or shapes than this stage trains.
+        """
         ...
 
     def close(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from lope_dist.config.train import OptimizerConfig
 from lope_dist.engine.groups import Group, describe_groups
-from lope_dist.engine.optimizer import build_adamw, set_lr
+from lope_dist.engine.optimizer import MOMENTS, STEP, build_adamw, check_state, set_lr
 
 
 class LocalEngine:
@@ -21,7 +22,8 @@ class LocalEngine:
     ) -> None:
         self._model = model
         self._optimizer = build_adamw(groups, optimizer)
-        self._parameters = [p for group in groups for p in group["params"]]
+        names = {id(p): name for name, p in model.named_parameters()}
+        self._parameters = {names[id(p)]: p for group in groups for p in group["params"]}
         self._peaks = {group["name"]: group["lr"] for group in groups}
         self._max_norm = optimizer.max_grad_norm or float("inf")
 
@@ -35,11 +37,16 @@ class LocalEngine:
 
     def step(self, lr_factor: float) -> float:
         """Clip, step and clear; return the gradient's norm before clipping."""
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._max_norm))
         set_lr(self._optimizer.param_groups, self._peaks, lr_factor)
-        self._optimizer.step()
+        if math.isfinite(norm):
+            self._optimizer.step()
+        self.discard()
+        return norm
+
+    def discard(self) -> None:
+        """Drop the gradients."""
         self._optimizer.zero_grad(set_to_none=True)
-        return float(norm)
 
     def groups_in_use(self) -> list[Group]:
         """Return the optimizer's groups."""
@@ -54,6 +61,30 @@ class LocalEngine:
             if name in wanted
         }
 
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Return AdamW's state by parameter name, on the host."""
+        state = {}
+        for name, parameter in self._parameters.items():
+            held = self._optimizer.state.get(parameter) or _fresh_state(parameter)
+            for key in (*MOMENTS, STEP):
+                state[f"{name}.{key}"] = held[key].detach().float().cpu().clone()
+        return state
+
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over AdamW's state."""
+        check_state(state, {name: p.shape for name, p in self._parameters.items()})
+        for name, parameter in self._parameters.items():
+            held = _fresh_state(parameter)
+            for key in (*MOMENTS, STEP):
+                held[key].copy_(state[f"{name}.{key}"])
+            self._optimizer.state[parameter] = held
+
     def close(self) -> None:
         """Drop the optimizer's state."""
         del self._optimizer
+
+
+def _fresh_state(parameter: nn.Parameter) -> dict[str, Tensor]:
+    """Return AdamW's state before the first step, as torch lays it out."""
+    state = {key: torch.zeros_like(parameter) for key in MOMENTS}
+    return {STEP: torch.zeros(()), **state}

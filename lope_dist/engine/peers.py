@@ -4,77 +4,82 @@ A collective whose peer has died says so by a broken connection at best; at wors
 waits for its timeout. Here each rank leaves a sign of life in the launcher's rendezvous store,
 and a thread looks at the others':
 
-    process gone (same host)      noticed in 2 s
-    no sign of life (any host)    noticed in 40 s
-    an error that it told         noticed in 2 s
+    never came                     noticed by the roll call after `engine.timeout_s`
+    process gone (same host)       noticed in 2 s
+    an error that it told          noticed in 2 s
+    no sign of life (any host)     noticed in 40 s, or half of `engine.timeout_s` if that is less
+    lives, but does not come to    noticed after `engine.timeout_s`
+    where the others wait
 
-A rank whose collective failed asks who it was; one that still waits 10 s after the thread
+A rank whose collective failed asks who it was; one that still waits 5 s after the thread
 noticed is ended by the thread.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import socket
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
-from pathlib import Path
 
 import torch.distributed as dist
 
-_PERIOD_S, _SILENCE_S, _GRACE_S = 2.0, 40.0, 10.0
+from lope_dist.core.errors import LopeError
+from lope_dist.engine.processes import Identity, end_process, is_alive, own_identity
+
+_MOST_PERIOD_S, _MOST_SILENCE_S, _MOST_GRACE_S = 2.0, 40.0, 5.0
 _EXIT_S = 1.0
 """A killed process closes its connections a moment before it is gone."""
-
-
-@dataclass(frozen=True)
-class _Identity:
-    """A process, recognizable from its own machine.
-
-    Attributes:
-        host: Its host's name, for people.
-        machine: Its boot and process namespace; equal means that `pid` can be looked up.
-        pid: Its process number.
-        started: When it started, since numbers are used again.
-    """
-
-    host: str
-    machine: str
-    pid: int
-    started: str
 
 
 class Peers:
     """The other ranks' lives, as far as this one can tell.
 
+    Args:
+        rank: This rank.
+        size: Number of ranks.
+        address: Host and port of the rendezvous store.
+        timeout_s: `engine.timeout_s`.
+        attempt: Tells one start of the ranks from the next where the store outlives them.
+
     Raises:
-        RuntimeError: the rendezvous store of ``address`` does not answer.
+        LopeError: a rank has not come within the timeout; the sentence names it. Another one
+            is gone already.
     """
 
-    def __init__(self, rank: int, size: int, address: tuple[str, int]) -> None:
+    def __init__(
+        self, rank: int, size: int, address: tuple[str, int], timeout_s: float, attempt: str
+    ) -> None:
         self._rank, self._others = rank, [r for r in range(size) if r != rank]
-        self._store = dist.PrefixStore(  # pyright: ignore[reportPrivateImportUsage]
-            "lope_peers",
-            dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
-                *address, is_master=False, timeout=timedelta(seconds=15)
-            ),
+        self._timeout_s = timeout_s
+        self._silence_s = min(_MOST_SILENCE_S, timeout_s / 2)
+        self._period_s = min(_MOST_PERIOD_S, timeout_s / 8)
+        self._grace_s = min(_MOST_GRACE_S, timeout_s / 4)
+        # A connection of its own: one that the main thread waits on could not be used here.
+        self._store = dist.PrefixStore(
+            f"lope_peers/{attempt}",
+            dist.TCPStore(*address, is_master=False, timeout=timedelta(seconds=15)),
         )
-        self._identities: dict[int, _Identity] = {}
+        self._identities: dict[int, Identity] = {}
         self._beats: dict[int, tuple[str, float]] = {}
-        self._num_beats = 0
+        self._places: dict[int, tuple[int, float]] = {}
+        self._num_beats = self._place = 0
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._store.set(f"identity/{rank}", json.dumps(asdict(_own_identity())))
-        self._meet()
-        threading.Thread(target=self._watch, name="lope-peers", daemon=True).start()
+        self._store.set(f"identity/{rank}", json.dumps(asdict(own_identity())))
+        self._call_roll()
+        self._thread = threading.Thread(target=self._watch, name="lope-peers", daemon=True)
+        self._thread.start()
+
+    def advance(self) -> None:
+        """Note that the main thread has come to the next place where ranks meet."""
+        self._place += 1
 
     def tell(self, reason: str) -> None:
-        """Tell the others why this rank stops."""
-        self._over.set()
+        """Tell the others why this rank stops, and stop watching."""
+        self._end_watch()
         try:
             self._store.set(f"stopped/{self._rank}", reason)
         except RuntimeError:
@@ -83,9 +88,9 @@ class Peers:
     def blame(self) -> str | None:
         """Return a sentence on who is gone; None if all still live after a while.
 
-        A silent rank is known to be gone only after `_SILENCE_S`.
+        A silent rank is known to be gone only after `silence_s`.
         """
-        deadline = time.monotonic() + _SILENCE_S + 2 * _PERIOD_S
+        deadline = time.monotonic() + self._silence_s + 2 * self._period_s
         while time.monotonic() < deadline:
             if sentence := self._look():
                 time.sleep(_EXIT_S)
@@ -95,23 +100,50 @@ class Peers:
 
     def close(self) -> None:
         """Stop watching: the run is over."""
-        self._over.set()
+        self._end_watch()
 
-    def _meet(self) -> None:
-        """Wait a while for the others, which are about here too, to know who they are."""
-        deadline = time.monotonic() + _GRACE_S
+    def _end_watch(self) -> None:
+        """End the thread: one that is in the store while Python exits aborts the process."""
+        self._over.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=20)
+
+    def _call_roll(self) -> None:
+        """Wait until all ranks are here.
+
+        Raises:
+            LopeError: some do not come, or are gone again.
+        """
+        deadline = time.monotonic() + self._timeout_s
         while True:
-            self._look()
-            if len(self._identities) == len(self._others) or time.monotonic() > deadline:
+            sentence = self._look()
+            missing = [r for r in self._others if r not in self._identities]
+            if not missing and not sentence:
                 return
+            if sentence:
+                raise LopeError(sentence)
+            if time.monotonic() > deadline:
+                raise LopeError(
+                    f"{', '.join(map(self._describe_missing, missing))} did not start within "
+                    f"engine.timeout_s = {self._timeout_s:g} s; the launcher's output on that "
+                    "host may say why."
+                )
             time.sleep(0.05)
 
+    def _describe_missing(self, rank: int) -> str:
+        """Return a missing rank's name with its host, if another rank of that host is known."""
+        for known, identity in (*self._identities.items(), (self._rank, own_identity())):
+            first = known - identity.local_rank
+            if first <= rank < first + identity.local_size:
+                return f"Rank {rank} (on {identity.host})"
+        return f"Rank {rank} (on a host of which no rank came)"
+
     def _watch(self) -> None:
-        while not self._over.wait(_PERIOD_S):
+        while not self._over.wait(self._period_s):
             sentence = self._look()
-            if sentence and not self._over.wait(_GRACE_S):
+            if sentence and not self._over.wait(self._grace_s):
                 print(f"error (rank {self._rank}): {sentence}", file=sys.stderr, flush=True)
-                os._exit(2)  # the main thread waits in a collective that will not return
+                end_process(2)  # the main thread waits in a collective that will not return
 
     def _look(self) -> str | None:
         """Beat, look at the others and return a sentence on who is gone, if anyone is."""
@@ -120,14 +152,15 @@ class Peers:
             has_store = True
             try:
                 self._num_beats += 1
-                self._store.set(f"beat/{self._rank}", str(self._num_beats))
+                self._store.set(f"beat/{self._rank}", f"{self._num_beats} {self._place}")
                 for rank in self._others:
                     self._read(rank, stopped)
             except RuntimeError:
                 has_store = False
             now = time.monotonic()
-            gone = [r for r, identity in self._identities.items() if not _lives(identity)]
-            silent = [r for r, (_, since) in self._beats.items() if now - since > _SILENCE_S]
+            gone = [r for r, identity in self._identities.items() if not is_alive(identity)]
+            silent = [r for r, (_, since) in self._beats.items() if now - since > self._silence_s]
+            behind = self._behind(now)
         if gone:
             return f"{self._name(gone)} ended unexpectedly; its own output may say why."
         if stopped:
@@ -136,18 +169,43 @@ class Peers:
         if not has_store:
             return f"{self._name([0])}, or the launcher that keeps the rendezvous, ended."
         if silent:
-            return f"{self._name(silent)} gave no sign of life for {_SILENCE_S:.0f} s."
+            return f"{self._name(silent)} gave no sign of life for {self._silence_s:g} s."
+        if behind:
+            return (
+                f"{self._name(behind)} hangs: it lives, and has not come to where the others have "
+                f"waited for it for engine.timeout_s = {self._timeout_s:g} s."
+            )
         return None
+
+    def _behind(self, now: float) -> list[int]:
+        """Return the ranks for which others have waited too long; never this one."""
+        self._note_place(self._rank, self._place)
+        if len(self._places) <= len(self._others):
+            return []
+        furthest = max(place for place, _ in self._places.values())
+        first = min(since for place, since in self._places.values() if place == furthest)
+        if now - first <= self._timeout_s:
+            return []
+        return [
+            rank
+            for rank, (place, _) in self._places.items()
+            if place < furthest and rank != self._rank
+        ]
+
+    def _note_place(self, rank: int, place: int) -> None:
+        if place != self._places.get(rank, (-1, 0.0))[0]:
+            self._places[rank] = place, time.monotonic()
 
     def _read(self, rank: int, stopped: dict[int, str]) -> None:
         """Note what the store says of a rank."""
         if rank not in self._identities and self._store.check([f"identity/{rank}"]):
             text = self._store.get(f"identity/{rank}")
-            self._identities[rank] = _Identity(**json.loads(text))
+            self._identities[rank] = Identity(**json.loads(text))
         if self._store.check([f"beat/{rank}"]):
             beat = self._store.get(f"beat/{rank}").decode()
             if beat != self._beats.get(rank, ("", 0.0))[0]:
                 self._beats[rank] = beat, time.monotonic()
+            self._note_place(rank, int(beat.partition(" ")[2]))
         if self._store.check([f"stopped/{rank}"]):
             stopped[rank] = self._store.get(f"stopped/{rank}").decode()
 
@@ -159,31 +217,3 @@ class Peers:
                 f"Rank {rank}" + (f" (process {known.pid} on {known.host})" if known else "")
             )
         return ", ".join(names)
-
-
-def _own_identity() -> _Identity:
-    return _Identity(socket.gethostname(), _machine(), os.getpid(), _start_of(os.getpid()) or "")
-
-
-def _machine() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _lives(identity: _Identity) -> bool:
-    """Return whether a process lives; one that cannot be looked up from here counts as living."""
-    if not identity.machine or identity.machine != _machine():
-        return True
-    return _start_of(identity.pid) == identity.started
-
-
-def _start_of(pid: int) -> str | None:
-    """Return when a process started, None if there is none or it has ended but for its name."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in ("Z", "X") else fields[19]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,7 +20,11 @@ import torch.distributed as dist
 from lope_dist.config.engine import EngineConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.engine.peers import Peers
+from lope_dist.engine.processes import local_size
 
+T = TypeVar("T")
+_NAMING_S = 15.0
+"""What a process group waits beyond `engine.timeout_s`, so that a hung rank is named before."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
@@ -55,6 +60,25 @@ class World:
         """Wait for all ranks. Collective: yes."""
         self.sum([0.0])
 
+    def on_main(self, action: Callable[[], T]) -> T | None:
+        """Run something on rank 0 alone; if it fails there, every rank stops.
+
+        Collective: yes.
+        """
+        result: T | None = None
+        error: Exception | None = None
+        if self.is_main:
+            try:
+                result = action()
+            except Exception as caught:  # of any kind: the others must not wait in vain
+                error = caught
+        (failed,) = self.sum([float(error is not None)])
+        if error is not None:
+            raise error
+        if failed:
+            raise LopeError("Rank 0 stopped; see its message.")
+        return result
+
     @contextmanager
     def told(self) -> Iterator[None]:
         """Context in which a collective's failure is told as the rank that caused it.
@@ -70,9 +94,12 @@ class World:
         try:
             yield
         except BaseException as error:
-            cause = self._peers.blame() if _is_of_a_collective(error) else None
-            reason = cause or str(error).strip() or type(error).__name__
-            self._peers.tell(reason.splitlines()[0])
+            is_collective = _is_of_a_collective(error)
+            cause = self._peers.blame() if is_collective else None
+            reason = (cause or str(error).strip() or type(error).__name__).splitlines()[0]
+            if is_collective and cause is None:
+                cause = f"Communication failed, and all ranks still live: {reason}"
+            self._peers.tell(cause or reason)
             if cause:
                 raise LopeError(cause) from error
             raise
@@ -83,11 +110,15 @@ class World:
             self.barrier()
             if self._peers is not None:
                 self._peers.close()
+                # The store is rank 0's: it stays until the others' threads have let go of it.
+                self.barrier()
             dist.destroy_process_group()
 
     def _reduce(self, values: Sequence[float], op: dist.ReduceOp.RedOpType) -> list[float]:
         if self.size == 1:
             return [float(v) for v in values]
+        if self._peers is not None:
+            self._peers.advance()
         tensor = torch.tensor(list(values), dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor, op=op)
         return tensor.tolist()
@@ -112,14 +143,11 @@ def start_world(config: EngineConfig) -> World:
                 "use engine.kind=deepspeed or start one process."
             )
         return World(0, 1, device)
-    _set_threads(int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1))
+    _set_threads(local_size())
     _describe_single_process()
-    _init_distributed(config.timeout_s)
+    peers = _meet(config.timeout_s)
     rank, size = dist.get_rank(), dist.get_world_size()
-    if size == 1:
-        return World(rank, size, device)
-    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return World(rank, size, device, Peers(rank, size, address))
+    return World(rank, size, device, peers)
 
 
 def _is_of_a_collective(error: BaseException) -> bool:
@@ -129,7 +157,14 @@ def _is_of_a_collective(error: BaseException) -> bool:
     )
 
 
-def _init_distributed(timeout_s: float) -> None:
+def _meet(timeout_s: float) -> Peers | None:
+    """Call the roll, then make the process group; return the others, if there are any.
+
+    The roll is called first because a process group that waits in vain does not say for whom.
+
+    Raises:
+        LopeError: ranks that do not come.
+    """
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
@@ -138,12 +173,36 @@ def _init_distributed(timeout_s: float) -> None:
     # calls. A job killed meanwhile leaves a lock behind on which every later job waits for
     # ever. Declaring the operator absent avoids the compiler, the minute and the lock.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(
-        dist_backend="nccl" if torch.cuda.is_available() else "gloo",
-        auto_mpi_discovery=False,
-        verbose=False,
-        timeout=timedelta(seconds=timeout_s),
-    )
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    patience = timedelta(seconds=timeout_s)
+    try:
+        store, rank, size = next(iter(dist.rendezvous("env://", timeout=patience)))
+    except (dist.DistError, ValueError) as error:
+        raise LopeError(
+            f"Rank 0, which keeps the rendezvous at {address[0]}:{address[1]}, did not answer "
+            f"within engine.timeout_s = {timeout_s:g} s ({str(error).splitlines()[0]})"
+        ) from None
+    peers = None
+    if size > 1:
+        # torchrun's store outlives a restart of its ranks
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        peers = Peers(rank, size, address, timeout_s, attempt)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        dist.init_process_group(
+            backend,
+            store=store,
+            rank=rank,
+            world_size=size,
+            # The last resort: by then the others have been looked at, and one was named.
+            timeout=patience + timedelta(seconds=_NAMING_S),
+        )
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    except Exception as error:
+        if peers is not None:
+            peers.tell(str(error).splitlines()[0])
+        raise
+    return peers
 
 
 def _device(local_rank: int) -> torch.device:

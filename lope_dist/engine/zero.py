@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from lope_dist.engine.ds_config import build_ds_config
 from lope_dist.engine.groups import Group, describe_groups
 from lope_dist.engine.optimizer import build_adamw, set_lr
 from lope_dist.engine.world import World
+from lope_dist.engine.zero_state import gather_state, scatter_state, spoil_gradients
 
 
 class ZeroEngine:
@@ -34,6 +36,8 @@ class ZeroEngine:
         import deepspeed
 
         self._world = world
+        names = {id(p): name for name, p in model.named_parameters()}
+        self._trained = {names[id(p)]: p for group in groups for p in group["params"]}
         self._peaks = {group["name"]: group["lr"] for group in groups}
         largest = max(_numel(p) for group in groups for p in group["params"])
         self._engine: Any
@@ -61,10 +65,19 @@ class ZeroEngine:
         self._engine.backward(loss * self._world.size, scale_wrt_gas=False)
 
     def step(self, lr_factor: float) -> float:
-        """Step all groups and return the gradient's norm. Collective: yes."""
+        """Step all groups and return the gradient's norm. Collective: yes.
+
+        DeepSpeed itself leaves out a step whose norm over all ranks is not finite.
+        """
         set_lr(self._inner_groups(), self._peaks, lr_factor)
         self._engine.step()
         return float(self._engine.get_global_grad_norm() or 0.0)
+
+    def discard(self) -> None:
+        """Drop the gradients, the way DeepSpeed does where they are not finite."""
+        spoil_gradients(self._engine.optimizer)
+        norm = self.step(0.0)
+        assert not math.isfinite(norm), "DeepSpeed stepped with gradients that are not finite"
 
     def groups_in_use(self) -> list[Group]:
         """Return the groups of the optimizer inside ZeRO's."""
@@ -80,11 +93,19 @@ class ZeroEngine:
         with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
             return {n: p.detach().float().cpu().clone() for n, p in found.items()}
 
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Return AdamW's state by parameter name, whole, on the host. Collective: yes."""
+        return gather_state(self._engine.optimizer, self._trained)
+
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over AdamW's state, each rank its part. Collective: yes."""
+        scatter_state(self._engine.optimizer, self._trained, state, self._world)
+
     def close(self) -> None:
         """Remove the engine's hooks and state from the model. Collective: yes."""
         self._world.barrier()
         self._engine.destroy()
-        del self._engine
+        del self._engine, self._trained
 
     def _inner_groups(self) -> list[dict[str, Any]]:
         return self._engine.optimizer.optimizer.param_groups

@@ -15,7 +15,8 @@ from lope_dist.core.errors import LopeError
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
 from lope_dist.model.placement import Replicated
-from lope_dist.train.checkpoint import CONFIG, Checkpoint, install_checkpoint, last_checkpoint
+from lope_dist.train.checkpoint import CONFIG, Checkpoint, install_checkpoint
+from lope_dist.train.history import newest_checkpoint
 from lope_dist.train.preflight import adapt
 
 
@@ -37,7 +38,7 @@ def load_run(run_dir: Path) -> LoadedRun:
         LopeError: not a run folder, no whole checkpoint, or an adapter that does not fit.
     """
     config = load_run_config(run_dir)
-    checkpoint = last_checkpoint(run_dir)
+    checkpoint = newest_checkpoint(run_dir)
     if checkpoint is None:
         raise LopeError(f"'{run_dir}' holds no whole checkpoint; let a stage end first.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,16 +1,23 @@
-"""Adapter checkpoints: safetensors and JSON, whole or absent, readable without DeepSpeed.
+"""Checkpoints: safetensors and JSON, whole or absent, readable without DeepSpeed.
 
-RUN/checkpoints/1-poison/    adapter.safetensors  weights by logical name
-                             adapter.json         shapes, norms, roles, sha256
-                             state.json           stage, steps, fingerprints
-                             run.yaml             the resolved configuration
+RUN/checkpoints/1-poison-step-000050/   a checkpoint in the middle of a stage
+RUN/checkpoints/1-poison/               a stage's end
+    adapter.safetensors      weights by logical name
+    adapter.json             shapes, norms, roles, sha256
+    optimizer.safetensors    AdamW's state by parameter name; not at a stage's end
+    state.json               how far the run is, fingerprints
+    run.yaml                 the resolved configuration
+    MANIFEST.json            size and sha256 of each of these
+
+Which of them are there, and which is the last one, is found by looking: `train/history.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +26,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from lope_dist.adapters.lope import model_roles
@@ -29,23 +36,34 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.core.roles import Role
 from lope_dist.core.runlog import read_json, write_json
+from lope_dist.train.integrity import defect, publish, read_sealed, seal
 
-WEIGHTS, DESCRIPTION, STATE, CONFIG = (
+WEIGHTS, DESCRIPTION, OPTIMIZER, STATE, CONFIG = (
     "adapter.safetensors",
     "adapter.json",
+    "optimizer.safetensors",
     "state.json",
     "run.yaml",
 )
+FOLDER = "checkpoints"
+_NAME = re.compile(r"(\d+)-(.+?)(?:-step-(\d+))?")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint on disk."""
+    """A place for a checkpoint on disk."""
 
     folder: Path
     index: int
     """Position of its stage, from 1."""
     stage: str
+    step: int | None = None
+    """Steps of the stage that are done; None at its end."""
+
+    @property
+    def order(self) -> tuple[int, float]:
+        """How far the run was: the larger, the later."""
+        return self.index, math.inf if self.step is None else self.step
 
     @property
     def adapter_sha256(self) -> str:
@@ -56,40 +74,73 @@ class Checkpoint:
         return description["sha256"]
 
 
-def save_checkpoint(
-    run_dir: Path,
-    index: int,
-    stage: str,
-    config: RunConfig,
-    weights: Mapping[str, Tensor],
-    roles: Mapping[str, Role],
-    trained: set[Role],
-    shapes: Mapping[str, torch.Size],
-    state: dict[str, Any],
-) -> Checkpoint:
-    """Check the gathered weights, write them to a temporary folder and rename it.
+def checkpoint_at(run_dir: Path, index: int, stage: str, step: int | None = None) -> Checkpoint:
+    """Return where the checkpoint of a stage, at its end or after ``step`` steps, belongs."""
+    name = f"{index}-{stage}" + ("" if step is None else f"-step-{step:06d}")
+    return Checkpoint(run_dir / FOLDER / name, index, stage, step)
 
-    ``trained`` are the roles that some stage has trained so far: their tensors must not be
-    zero (an adapter gathered wrongly is). Experts that no stage trained yet are still zero.
-    One rank calls this.
+
+def checkpoint_in(folder: Path) -> Checkpoint | None:
+    """Return what a folder's name says it is, None if it is no checkpoint's."""
+    match = _NAME.fullmatch(folder.name)
+    if match is None:
+        return None
+    step = None if match[3] is None else int(match[3])
+    return Checkpoint(folder, int(match[1]), match[2], step)
+
+
+def checkpoint_defect(checkpoint: Checkpoint) -> str | None:
+    """Return why a checkpoint is not whole, None if it is. Reads all of its files."""
+    needed = [WEIGHTS, DESCRIPTION, STATE, CONFIG]
+    if checkpoint.step is not None:
+        needed.append(OPTIMIZER)
+    for name in needed:
+        if not (checkpoint.folder / name).is_file():
+            return f"{name} is missing"
+    return defect(checkpoint.folder)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A model's adapter, gathered whole."""
+
+    weights: Mapping[str, Tensor]
+    roles: Mapping[str, Role]
+    shapes: Mapping[str, torch.Size]
+    trained: set[Role]
+    """Roles that were trained so far: their tensors must not be zero (an adapter gathered
+    wrongly is). Experts that no stage trained yet are still zero."""
+
+
+def save_checkpoint(
+    checkpoint: Checkpoint,
+    config: RunConfig,
+    adapter: Adapter,
+    state: dict[str, Any],
+    optimizer: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Check the adapter, write everything to a temporary folder, seal and rename it.
+
+    What is there under its name and is not whole is replaced. One rank calls this.
 
     Raises:
         LopeError: a tensor is absent, of a wrong shape, not finite or zero; the disk is full;
-            or a whole checkpoint of this stage is there already.
+            or a whole checkpoint of this run is there already.
     """
-    tensors = _checked(weights, roles, trained, shapes)
-    final = run_dir / "checkpoints" / f"{index}-{stage}"
-    if _is_whole(final):
+    tensors = _checked(adapter)
+    final = checkpoint.folder
+    if final.exists() and checkpoint_defect(checkpoint) is None:
         raise LopeError(f"The checkpoint {final} exists already; it was left as it is.")
     staging = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
     try:
-        save_file({n: weights[n].contiguous() for n in roles}, staging / WEIGHTS)
-        _sync(staging / WEIGHTS)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        save_file({n: adapter.weights[n].contiguous() for n in adapter.roles}, staging / WEIGHTS)
+        if optimizer is not None:
+            save_file(dict(optimizer), staging / OPTIMIZER)
         description = {
             "format": 1,
-            "sha256": _sha256(staging / WEIGHTS),
+            "sha256": hashlib.sha256((staging / WEIGHTS).read_bytes()).hexdigest(),
             "adapter": config.adapter.model_dump(mode="json"),
             "base_model": config.model.name_or_path,
             "tensors": tensors,
@@ -97,30 +148,20 @@ def save_checkpoint(
         write_json(staging / DESCRIPTION, description)
         write_json(staging / STATE, state)
         write_atomic(staging / CONFIG, dump_config(config))
+        seal(staging)
         shutil.rmtree(final, ignore_errors=True)  # the rest of one that was not whole
-        staging.rename(final)
-        _sync(final.parent)
+        publish(staging, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise LopeError(
             f"The checkpoint {final} could not be written ({error}); earlier ones are "
             "untouched. Free disk space and run again with --resume."
         ) from None
-    return Checkpoint(final, index, stage)
 
 
-def last_checkpoint(run_dir: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint of a run, found by looking, or None."""
-    whole = []
-    for folder in (run_dir / "checkpoints").glob("[0-9]*-*"):
-        index, _, stage = folder.name.partition("-")
-        if index.isdigit() and _is_whole(folder):
-            whole.append(Checkpoint(folder, int(index), stage))
-    return max(whole, key=lambda c: c.index, default=None)
-
-
-def _is_whole(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in (WEIGHTS, DESCRIPTION, STATE))
+def read_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return a checkpoint's `state.json`, its hash checked."""
+    return json.loads(read_sealed(checkpoint.folder, STATE))
 
 
 def load_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -129,14 +170,16 @@ def load_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     Raises:
         LopeError: the file's hash is not the one recorded when it was written.
     """
-    path = checkpoint.folder / WEIGHTS
-    recorded = checkpoint.adapter_sha256
-    if _sha256(path) != recorded:
-        raise LopeError(
-            f"{path} is not the file that was written (sha256 differs from {DESCRIPTION}); "
-            "restore it from a copy or train again."
-        )
-    return load_file(path)
+    return load(read_sealed(checkpoint.folder, WEIGHTS))
+
+
+def load_optimizer(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the optimizer's state, as `Engine.load_optimizer_state` takes it.
+
+    Raises:
+        LopeError: the file's hash is not the one recorded when it was written.
+    """
+    return load(read_sealed(checkpoint.folder, OPTIMIZER))
 
 
 def install_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -162,39 +205,19 @@ def install_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
         held.data.copy_(saved)
 
 
-def _checked(
-    weights: Mapping[str, Tensor],
-    roles: Mapping[str, Role],
-    trained: set[Role],
-    shapes: Mapping[str, torch.Size],
-) -> dict[str, dict[str, Any]]:
+def _checked(adapter: Adapter) -> dict[str, dict[str, Any]]:
     """Return shape, norm and role of each tensor after looking at every one of them."""
     described = {}
-    for name, role in roles.items():
-        tensor = weights.get(name)
+    for name, role in adapter.roles.items():
+        tensor, shape = adapter.weights.get(name), adapter.shapes[name]
         if tensor is None:
             raise LopeError(f"The checkpoint lacks '{name}': the gather did not deliver it.")
-        if tensor.shape != shapes[name]:
-            raise LopeError(
-                f"'{name}' was gathered as {list(tensor.shape)}, not {list(shapes[name])}."
-            )
+        if tensor.shape != shape:
+            raise LopeError(f"'{name}' was gathered as {list(tensor.shape)}, not {list(shape)}.")
         norm = float(torch.linalg.vector_norm(tensor.double()))
         if not math.isfinite(norm):
             raise LopeError(f"'{name}' holds values that are not finite; nothing was written.")
-        if norm == 0.0 and role in trained:
+        if norm == 0.0 and role in adapter.trained:
             raise LopeError(f"'{name}' was trained and is all zero; nothing was written.")
         described[name] = {"shape": list(tensor.shape), "norm": norm, "role": str(role)}
     return described
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

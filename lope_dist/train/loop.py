@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +16,12 @@ from lope_dist.corpus.loader import StageLoader
 from lope_dist.corpus.prefetch import batches_of
 from lope_dist.engine.base import Engine
 from lope_dist.engine.world import World
+from lope_dist.train.guard import StepGuard
 from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.objective import summed_cross_entropy
+from lope_dist.train.progress import StageProgress
 from lope_dist.train.schedule import lr_factor
+from lope_dist.train.stop import StopRequest
 
 
 @dataclass(frozen=True)
@@ -39,45 +42,61 @@ def run_stage(
     log: MetricsLog,
     *,
     shift: bool,
-) -> None:
-    """Train one stage to its end.
+    progress: StageProgress,
+    guard: StepGuard,
+    stop: StopRequest,
+    after_step: Callable[[], None],
+) -> bool:
+    """Train one stage from ``progress`` to its end, or to a stop that any rank asks for.
 
+    ``after_step`` is called between steps, on every rank, with ``progress`` moved on.
     Collective: yes.
 
+    Returns:
+        Whether a stop was asked for.
+
     Raises:
-        LopeError: a loss that is not finite, before its step changes any weight; the
-            message names step, rank and example ids.
+        LopeError: a loss or a gradient that is not finite, before its step changes any weight;
+            the message names step, rank and example ids.
     """
     peaks = {str(group.role): group.lr for group in engine.groups_in_use()}
-    for step, plan in _plans(loader, world):
+    for step, plan in _plans(loader, world, progress.next_step):
+        guard.begin_step()
         losses = [
             _micro_step(engine, context, batch, plan, i == len(plan.batches) - 1, world, shift)
             for i, batch in enumerate(plan.batches)
         ]
         values = torch.stack(losses).tolist()  # one wait for the device a step
-        loss = _global_loss(values, plan.batches, step, world)
+        loss, is_stopping, guilty = _global_loss(values, world, stop)
         factor = lr_factor(stage, step, loader.num_steps)
-        grad_norm = engine.step(factor)
-        if not math.isfinite(grad_norm):
-            raise LopeError(
-                f"Step {step}: the gradient's norm is {grad_norm}; examples "
-                f"{loader.example_ids(step)}. Lower the learning rate or look at the examples."
-            )
-        log.step(
-            step,
-            plan.tokens,
-            {
+        grad_norm = math.nan
+        if guilty is None:
+            grad_norm = engine.step(factor)
+        else:
+            engine.discard()
+        if math.isfinite(grad_norm):
+            values_to_log = {
                 "loss": loss,
                 "lr": {role: peak * factor for role, peak in peaks.items()},
                 "grad_norm": grad_norm,
                 "target_tokens": plan.target_tokens,
-            },
-        )
+            }
+            log.step(step, plan.tokens, values_to_log)
+        elif guilty is None:
+            guard.bad_gradient(step, grad_norm, loader.example_ids(step))
+        else:
+            guard.bad_loss(step, guilty, values, plan.batches, loader.example_ids(step))
+        progress.next_step = step + 1
+        if is_stopping:
+            return True
+        if progress.next_step < loader.num_steps:
+            after_step()
+    return False
 
 
-def _plans(loader: StageLoader, world: World) -> Iterator[tuple[int, StepPlan]]:
+def _plans(loader: StageLoader, world: World, first: int) -> Iterator[tuple[int, StepPlan]]:
     """Yield each step's micro-batches, as many on each rank: collectives need company."""
-    for step, batches in batches_of(loader, workers=loader.workers):
+    for step, batches in batches_of(loader, first_step=first, workers=loader.workers):
         targets = sum(batch.num_target_tokens for batch in batches)
         tokens = sum(batch.num_tokens for batch in batches)
         total_targets, total_tokens = (int(n) for n in world.sum([targets, tokens]))
@@ -110,26 +129,14 @@ def _micro_step(
 
 
 def _global_loss(
-    values: Sequence[float], batches: Sequence[MicroBatch], step: int, world: World
-) -> float:
-    """Return the step's loss over all ranks.
+    values: Sequence[float], world: World, stop: StopRequest
+) -> tuple[float, bool, int | None]:
+    """Return the step's loss over all ranks, and what else every rank must know of the others.
 
+    That is whether any was asked to stop, and the first whose loss is no finite number.
     Collective: yes.
-
-    Raises:
-        LopeError: on every rank together if it is no number; the rank at fault tells the cause.
     """
-    bad = [i for i, value in enumerate(values) if not math.isfinite(value)]
     flags = [0.0] * world.size
-    flags[world.rank] = float(bool(bad))
-    loss, *flags = world.sum([sum(values), *flags])
-    guilty = [rank for rank, flag in enumerate(flags) if flag]
-    if bad:
-        ids = [i for index in bad for i in batches[index].example_ids]
-        raise LopeError(
-            f"Step {step}, rank {world.rank}: the loss is {values[bad[0]]}; examples {ids}. "
-            "Lower the learning rate, or look at these examples."
-        )
-    if guilty:
-        raise LopeError(f"Step {step}: the loss is not finite on rank {guilty[0]}; see its log.")
-    return loss
+    flags[world.rank] = float(not all(map(math.isfinite, values)))
+    loss, stopping, *flags = world.sum([sum(values), float(stop.is_made), *flags])
+    return loss, stopping > 0, next((rank for rank, flag in enumerate(flags) if flag), None)

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lope_dist.core.errors import LopeError
-from lope_dist.core.files import write_atomic
+from lope_dist.core.files import telling_disk_errors, write_atomic
 from lope_dist.core.runlog import append_line, read_lines
 
 METRICS_FILE = "metrics.jsonl"
@@ -22,14 +22,22 @@ class MetricsLog:
     """Log of one stage; a silent no-op on every rank but the main one."""
 
     def __init__(
-        self, run_dir: Path, stage: str, num_steps: int, every: int, tensorboard: bool, on: bool
+        self,
+        run_dir: Path,
+        stage: str,
+        num_steps: int,
+        every: int,
+        tensorboard: bool,
+        on: bool,
+        first: int = 0,
     ) -> None:
         self._path = run_dir / METRICS_FILE
         self._stage, self._every, self._on = stage, every, on
         self._num_steps = num_steps
-        self._writer = _tensorboard_writer(run_dir, stage) if tensorboard and on else None
+        self._writer = _tensorboard_writer(run_dir, stage, first) if tensorboard and on else None
         self._bar = tqdm(
             total=num_steps,
+            initial=first,
             desc=f"Stage {stage}",
             unit="step",
             disable=not on,
@@ -49,7 +57,8 @@ class MetricsLog:
         rate = self._tokens / max(now - self._since, 1e-9)
         self._since, self._tokens = now, 0
         record = {"stage": self._stage, "step": step, **values, "tokens": tokens}
-        append_line(self._path, record | {"tokens_per_s": rate, "time": time.time()})
+        with telling_disk_errors(self._path):
+            append_line(self._path, record | {"tokens_per_s": rate, "time": time.time()})
         lr = max(values["lr"].values())
         self._bar.set_postfix_str(
             f"loss {values['loss']:.4f}, lr {lr:.1e}, {rate:.0f} tokens/s", refresh=False
@@ -72,19 +81,28 @@ class MetricsLog:
             self._writer.add_scalar(f"lr/{role}", lr, step)
 
 
-def keep_stages(run_dir: Path, done: Collection[str]) -> None:
-    """Drop the lines of a stage that was interrupted: a resume trains it from its start."""
+def trim_metrics(run_dir: Path, done: Collection[str], stage: str | None, next_step: int) -> None:
+    """Drop the lines of steps that a resume makes again.
+
+    Kept are those of the stages that are ``done`` and, of ``stage``, of the steps before
+    ``next_step``.
+    """
     path = run_dir / METRICS_FILE
     if path.exists():
-        kept = [json.dumps(line) + "\n" for line in read_lines(path) if line["stage"] in done]
+        kept = [
+            json.dumps(line) + "\n"
+            for line in read_lines(path)
+            if line["stage"] in done or (line["stage"] == stage and line["step"] < next_step)
+        ]
         write_atomic(path, "".join(kept))
 
 
-def _tensorboard_writer(run_dir: Path, stage: str) -> Any:
+def _tensorboard_writer(run_dir: Path, stage: str, first: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise LopeError(
             "train.tensorboard needs the extra: pip install 'lope-dist[tensorboard]'."
         ) from None
-    return SummaryWriter(str(run_dir / "tensorboard" / stage))
+    folder = str(run_dir / "tensorboard" / stage)
+    return SummaryWriter(folder, purge_step=first or None)  # steps that a resume makes again

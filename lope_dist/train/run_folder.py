@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -11,31 +11,28 @@ from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
-from lope_dist.train.checkpoint import CONFIG, Checkpoint, last_checkpoint
+from lope_dist.train.checkpoint import CONFIG, FOLDER, Checkpoint
+from lope_dist.train.history import checkpoints, last_checkpoint, remove_leftovers
+from lope_dist.train.method import method_differences
 
-_DECIDES_THE_RESULT = ("seed", "model", "adapter", "noise", "data", "train")
-# Settings in there that may change on resume: logging, and how a batch is made, split or recomputed.
-_FREE_TO_CHANGE = (
-    "data.corpus",
-    "data.workers",
-    "model.gradient_checkpointing",
-    "train.log_every_steps",
-    "train.micro_batch",
-    "train.tensorboard",
-)
+Resume = bool | Literal["auto"]
+"""Whether to go on with the run in the folder. `auto`: start anew where none of it can be used."""
 
 
-def open_run_folder(config: RunConfig, resume: bool) -> Checkpoint | None:
+def open_run_folder(config: RunConfig, resume: Resume) -> Checkpoint | None:
     """Claim the run's folder; return the checkpoint to go on from, if any.
+
+    The caller holds the folder's `run_lock`.
 
     Raises:
         LopeError: a folder that cannot be written, or holds a run already and no ``resume``;
-            or a resume whose configuration would change the result, with each difference.
+            a resume whose configuration would change the result, with each difference; or
+            one where there are checkpoints and none of them is whole.
     """
     folder = Path(config.output_dir)
     recorded = folder / CONFIG
     if not recorded.exists():
-        if folder.exists() and any(folder.glob("checkpoints/*")):
+        if folder.exists() and any(folder.glob(f"{FOLDER}/*")):
             raise LopeError(f"{folder} holds checkpoints but no {CONFIG}: it is not a run of ours.")
         try:
             write_atomic(recorded, dump_config(config))
@@ -48,7 +45,14 @@ def open_run_folder(config: RunConfig, resume: bool) -> Checkpoint | None:
             "to another folder."
         )
     _refuse_changes(_read(recorded), config, folder)
-    return last_checkpoint(folder)
+    remove_leftovers(folder)
+    last = last_checkpoint(folder)
+    if last is None and checkpoints(folder) and resume != "auto":
+        raise LopeError(
+            f"{folder} holds checkpoints, and none of them is whole (see above); restore one from "
+            "a copy, or start over with --resume auto."
+        )
+    return last
 
 
 def _read(recorded: Path) -> dict[str, Any]:
@@ -62,31 +66,9 @@ def _read(recorded: Path) -> dict[str, Any]:
 
 
 def _refuse_changes(before: dict[str, Any], config: RunConfig, folder: Path) -> None:
-    now = yaml.safe_load(dump_config(config))
-    old = {key: before.get(key) for key in _DECIDES_THE_RESULT}
-    new = {key: now[key] for key in _DECIDES_THE_RESULT}
-    differences = describe_difference(old, new)
+    differences = method_differences(before, yaml.safe_load(dump_config(config)))
     if differences:
         raise LopeError(
             f"{folder} was started with another configuration ({'; '.join(differences[:6])}); "
             "resume with the same one, or set output_dir to another folder."
         )
-
-
-def describe_difference(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return `key: old -> new` for each value that differs and decides the result."""
-    old, new = _flat(before), _flat(now)
-    return [
-        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key) and key not in _FREE_TO_CHANGE
-    ]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat

@@ -2,267 +2,91 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from lope_dist.adapters.context import AdapterContext
-from lope_dist.adapters.inject import set_trainable
-from lope_dist.adapters.lope import model_roles, router_usage
 from lope_dist.config.schema import RunConfig
-from lope_dist.config.train import StageConfig
-from lope_dist.core.errors import LopeError
-from lope_dist.core.roles import Role
-from lope_dist.core.runlog import read_json, write_json
-from lope_dist.corpus.loader import StageLoader
-from lope_dist.corpus.records import ExampleSource, open_source
-from lope_dist.engine.base import Engine
-from lope_dist.engine.groups import build_groups, check_groups, describe_groups
-from lope_dist.engine.local import LocalEngine
-from lope_dist.engine.world import World, start_world
-from lope_dist.model.build import load_model, load_tokenizer
-from lope_dist.model.placement import Placement, Replicated
-from lope_dist.train.checkpoint import STATE, Checkpoint, install_checkpoint, save_checkpoint
-from lope_dist.train.loop import run_stage
-from lope_dist.train.metrics import MetricsLog, keep_stages
-from lope_dist.train.preflight import Plan, adapt, preflight
-from lope_dist.train.run_folder import open_run_folder
-
-T = TypeVar("T")
+from lope_dist.core.errors import Preempted
+from lope_dist.core.files import telling_disk_errors
+from lope_dist.corpus.records import open_source
+from lope_dist.engine.world import start_world
+from lope_dist.model.build import load_tokenizer
+from lope_dist.model.fingerprint import fingerprints
+from lope_dist.train.checkpoint import Checkpoint, install_checkpoint, read_state
+from lope_dist.train.metrics import trim_metrics
+from lope_dist.train.preflight import preflight
+from lope_dist.train.progress import RunProgress
+from lope_dist.train.resume import open_run
+from lope_dist.train.run_folder import Resume
+from lope_dist.train.run_lock import run_lock
+from lope_dist.train.setup import Inputs, Session, load_session, stage_loader
+from lope_dist.train.stage import StageRun, write_run_files
+from lope_dist.train.stop import StopRequest
 
 
-@dataclass
-class Session:
-    """What the stages of a run share."""
-
-    config: RunConfig
-    world: World
-    source: ExampleSource
-    tokenizer: PreTrainedTokenizerBase
-    model: PreTrainedModel
-    context: AdapterContext
-    roles: dict[str, Role]
-    shapes: dict[str, torch.Size]
-
-    @property
-    def run_dir(self) -> Path:
-        """The run's folder."""
-        return Path(self.config.output_dir)
-
-
-def train(config: RunConfig, *, resume: bool = False) -> Path:
+def train(config: RunConfig, *, resume: Resume = False) -> Path:
     """Train all stages and return the run's folder.
 
     Collective: yes; every rank of the launcher calls this.
 
     Raises:
         LopeError: anything that the user can mend; nothing is half-written.
+        Preempted: SIGTERM or SIGUSR1 came, and the run was saved where it is.
     """
     plan = preflight(config)
     source = open_source(config.data)
-    world = start_world(config.engine)
-    if world.is_main:
-        source.bad_rows.tell()
-    with world.told():
-        done = _on_main(world, lambda: open_run_folder(config, resume))
-        session = _load(config, world, source, plan)
-        start = _restore(session, done)
+    with StopRequest() as stop:
+        world = start_world(config.engine)
         if world.is_main:
-            keep_stages(session.run_dir, list(config.train.stages)[:start])
-        for index, (name, stage) in enumerate(config.train.stages.items(), start=1):
-            if index > start:
-                _train_stage(session, index, name, stage)
-        if world.is_main:
-            state = read_json(_checkpoint_of(session, len(config.train.stages)).folder / STATE)
-            write_json(session.run_dir / STATE, state | {"status": "finished"})
-        world.close()
+            source.bad_rows.tell()
+        with world.told(), ExitStack() as held:
+            tokenizer = load_tokenizer(config.model)
+            inputs = Inputs(config, world, stop, plan, source, tokenizer, {})
+            world.on_main(lambda: held.enter_context(run_lock(inputs.run_dir)))
+            known = world.on_main(lambda: fingerprints(config.model, tokenizer))
+            inputs.fingerprints = known or {}
+            for stage in config.train.stages.values():
+                stage_loader(inputs, stage)  # data that do not fit it show before any is trained
+            checkpoint = open_run(inputs, resume)
+            session = load_session(inputs)
+            progress = _restore(session, checkpoint)
+            is_stopped = False
+            while progress.index <= len(config.train.stages) and not is_stopped:
+                middle = checkpoint if progress.stage.next_step else None
+                is_stopped = StageRun(session, progress, middle).train()
+            is_finished = progress.index > len(config.train.stages)
+            world.close()
+    if not is_finished:
+        name = list(config.train.stages)[progress.index - 1]
+        raise Preempted(
+            f"Stopped by a signal after step {progress.stage.next_step} of stage '{name}'; the "
+            f"checkpoint is whole, go on with --resume auto (output_dir {session.run_dir})."
+        )
     return session.run_dir
 
 
-def _load(config: RunConfig, world: World, source: ExampleSource, plan: Plan) -> Session:
-    shapes = {name: p.shape for name, p in plan.model.named_parameters()}
-    model = load_model(config.model, _placement(config, world), progress=world.is_main)
-    context = adapt(model, config, plan.family)
-    context.collect_router = True
-    roles = {n: role for n, role in model_roles(model).items() if role != Role.BASE}
-    tokenizer = load_tokenizer(config.model)
-    session = Session(config, world, source, tokenizer, model, context, roles, shapes)
-    for stage in config.train.stages.values():
-        _loader(session, stage)  # data that do not fit, of any stage, show before the first
-    return session
-
-
-def _placement(config: RunConfig, world: World) -> Placement:
-    if config.engine.kind == "deepspeed" and config.engine.zero_stage == 3:
-        from lope_dist.engine.zero_placement import ZeroPlacement
-
-        return ZeroPlacement(world, config.engine)
-    return Replicated(world.device)
-
-
-def _restore(session: Session, done: Checkpoint | None) -> int:
-    """Load the checkpoint that rank 0 found; return how many stages are done.
+def _restore(session: Session, checkpoint: Checkpoint | None) -> RunProgress:
+    """Load a checkpoint's adapter and return where it was; make the run's files fit it.
 
     Collective: yes.
 
     Raises:
-        LopeError: its stage saw other data than there are now, or an adapter that does not fit.
+        LopeError: an adapter that does not fit, or a file that was changed meanwhile.
     """
-    (index,) = session.world.max([float(done.index) if done else 0.0])
-    if not index:
-        return 0
-    checkpoint = _checkpoint_of(session, int(index))
-    stage = session.config.train.stages[checkpoint.stage]
-    seen = read_json(checkpoint.folder / STATE)["data_fingerprint"]
-    now = _loader(session, stage).fingerprint
-    if seen != now:
-        raise LopeError(
-            f"The stage '{checkpoint.stage}' was trained on other data than "
-            f"'{session.source.name}' holds now (fingerprint {seen}, now {now}); restore the "
-            "data, or start over in another output_dir."
-        )
-    install_checkpoint(session.model, checkpoint)
-    return int(index)
+    progress, state = RunProgress(), None
+    if checkpoint is not None:
+        state = read_state(checkpoint)
+        progress = RunProgress.from_state(state)
+        install_checkpoint(session.model, checkpoint)
 
+    def make_files_fit() -> None:
+        names = list(session.config.train.stages)
+        done, rest = names[: progress.index - 1], names[progress.index - 1 :]
+        current = rest[0] if rest else None
+        with telling_disk_errors(session.run_dir):
+            trim_metrics(session.run_dir, done, current, progress.stage.next_step)
+        if state is not None:
+            write_run_files(session, state)
 
-def _checkpoint_of(session: Session, index: int) -> Checkpoint:
-    """Return where the checkpoint of the stage at ``index``, from 1, is or will be."""
-    name = list(session.config.train.stages)[index - 1]
-    return Checkpoint(session.run_dir / "checkpoints" / f"{index}-{name}", index, name)
-
-
-def _train_stage(session: Session, index: int, name: str, stage: StageConfig) -> None:
-    config, world, model = session.config, session.world, session.model
-    loader = _loader(session, stage)
-    injects = stage.noise in ("embedding", "hybrid")
-    session.context.embedding_noise = config.noise.embedding if injects else None
-    set_trainable(model, stage.trainable)
-    model.train()
-    engine = _engine(session, stage)
-    log = MetricsLog(
-        session.run_dir,
-        name,
-        loader.num_steps,
-        config.train.log_every_steps,
-        config.train.tensorboard,
-        world.is_main,
-    )
-    shift = not model.config.is_encoder_decoder
-    run_stage(stage, loader, engine, session.context, world, log, shift=shift)
-    log.close()
-    weights = engine.gather(list(session.roles))
-    engine.close()
-    model.eval()
-    usage = router_usage(model, world.sum)
-    (num_cut,) = (int(n) for n in world.sum([loader.num_cut]))
-    if num_cut and world.is_main:
-        print(
-            f"Stage {name}: {num_cut} examples were longer than data.max_length = "
-            f"{config.data.max_length} tokens and cut at the end.",
-            file=sys.stderr,
-        )
-    state = {
-        "status": "running",
-        "stage": name,
-        "stage_index": index,
-        "steps": loader.num_steps,
-        "data_fingerprint": loader.fingerprint,
-        "cut_examples": num_cut,
-    }
-    _on_main(world, lambda: _save(session, index, name, weights, state, usage))
-
-
-def _engine(session: Session, stage: StageConfig) -> Engine:
-    config = session.config
-    groups = build_groups(session.model, model_roles(session.model), stage)
-    wanted = describe_groups(groups)
-    engine: Engine
-    if config.engine.kind == "local":
-        engine = LocalEngine(session.model, groups, config.train.optimizer)
-    else:
-        from lope_dist.engine.zero import ZeroEngine
-
-        engine = ZeroEngine(
-            session.model,
-            groups,
-            config.train.optimizer,
-            config.engine,
-            session.world,
-            config.train.micro_batch,
-        )
-    check_groups(wanted, engine.groups_in_use())
-    return engine
-
-
-def _loader(session: Session, stage: StageConfig) -> StageLoader:
-    config, arch = session.config, session.model.config
-    return StageLoader(
-        session.source,
-        session.tokenizer,
-        data=config.data,
-        noise=config.noise,
-        stage=stage,
-        seed=config.seed,
-        global_batch=config.train.global_batch,
-        micro_batch=config.train.micro_batch,
-        rank=session.world.rank,
-        world_size=session.world.size,
-        is_encoder_decoder=arch.is_encoder_decoder,
-        decoder_start_token_id=getattr(arch, "decoder_start_token_id", None),
-    )
-
-
-def _save(
-    session: Session,
-    index: int,
-    name: str,
-    weights: dict[str, Tensor],
-    state: dict[str, Any],
-    usage: dict[str, list[float]],
-) -> None:
-    stages = list(session.config.train.stages.values())[:index]
-    save_checkpoint(
-        session.run_dir,
-        index,
-        name,
-        session.config,
-        weights,
-        session.roles,
-        {role for stage in stages for role in stage.trainable},
-        session.shapes,
-        state,
-    )
-    write_json(session.run_dir / STATE, state)
-    router_file = session.run_dir / "router.json"
-    usages = read_json(router_file) if router_file.exists() else {}
-    usages[name] = usage
-    adapter = session.config.adapter
-    usages["experts"] = [f"normal_{i}" for i in range(adapter.num_normal)]
-    usages["experts"] += [f"poison_{i}" for i in range(adapter.num_poison)]
-    write_json(router_file, usages)
-
-
-def _on_main(world: World, action: Callable[[], T]) -> T | None:
-    """Run something on rank 0 alone; if it fails there, every rank stops.
-
-    Collective: yes.
-    """
-    result: T | None = None
-    error: Exception | None = None
-    if world.is_main:
-        try:
-            result = action()
-        except Exception as caught:  # of any kind: the others must not wait in vain
-            error = caught
-    (failed,) = world.sum([float(error is not None)])
-    if error is not None:
-        raise error
-    if failed:
-        raise LopeError("Rank 0 stopped; see its message.")
-    return result
+    session.world.on_main(make_files_fit)
+    return progress

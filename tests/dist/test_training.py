@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from support.launching import run_ranks, succeed
 from support.tiny import tiny_tree
 
+from lope_dist.train.history import checkpoints
+
 pytestmark = pytest.mark.dist
 
 ENGINES = {
@@ -35,6 +37,7 @@ def runs(tiny_llama: Path, alpaca_file: Path, tmp_path_factory: pytest.TempPathF
     finished = {}
     for name, (num_ranks, engine) in ENGINES.items():
         tree = tiny_tree(tiny_llama, alpaca_file, folder / name) | {"engine": engine}
+        tree["train"]["checkpoint"] = {"every_steps": 4, "keep_last": 9}
         recipe = folder / f"{name}.yaml"
         recipe.write_text(yaml.safe_dump(tree, sort_keys=False))
         arguments = ["launch/train.py", "--config", str(recipe)]
@@ -105,22 +108,52 @@ def test_a_taken_folder_is_refused_by_every_rank(runs: dict[str, Path], tmp_path
     assert "Traceback" not in ended[0].output + ended[1].output
 
 
-def test_resume_after_the_first_stage_ends_in_the_same_adapter(
-    runs: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize(
+    ("last", "first", "ranks", "overrides"),
+    [
+        ("1-poison-step-000008", ("poison", 8), 1, ["engine.kind=local"]),
+        ("1-poison", ("finetune", 0), 3, ["engine.zero_stage=2"]),
+        ("2-finetune-step-000004", ("finetune", 4), 3, ["engine.zero_stage=2"]),
+        ("2-finetune-step-000008", ("finetune", 8), 2, ["engine.offload=both"]),
+    ],
+)
+def test_a_resume_from_any_checkpoint_ends_in_the_same_adapter(
+    runs: dict[str, Path],
+    tmp_path: Path,
+    last: str,
+    first: tuple[str, int],
+    ranks: int,
+    overrides: list[str],
 ) -> None:
-    """On another number of ranks, and from ZeRO-3 to ZeRO-2."""
-    run = tmp_path / "run"
-    shutil.copytree(runs["zero3_x2"], run)
-    shutil.rmtree(run / "checkpoints" / "2-finetune")
-    (run / "metrics.jsonl").unlink()
-    recipe = runs["zero3_x2"].with_suffix(".yaml")
-    overrides = [f"output_dir={run}", "engine.zero_stage=2"]
-    arguments = ["launch/train.py", "--config", str(recipe), "--resume", *overrides]
-    succeed(run_ranks(arguments, 3, folder=tmp_path))
-    assert {line["stage"] for line in _metrics(run)} == {"finetune"}
-    expected, found = _adapter(runs["zero3_x2"], "2-finetune"), _adapter(run, "2-finetune")
+    """On other ranks, and from ZeRO-3 to ZeRO-2, to offload and to no DeepSpeed."""
+    run, whole = tmp_path / "run", runs["zero3_x2"]
+    shutil.copytree(whole, run)
+    for later in [c for c in checkpoints(run) if c.folder.name > last]:
+        shutil.rmtree(later.folder)
+    recipe = whole.with_suffix(".yaml")
+    settings = ["--config", str(recipe), "--resume", f"output_dir={run}", *overrides]
+    ended = run_ranks(["launch/train.py", *settings], ranks, folder=tmp_path)
+    succeed(ended)
+    assert _metrics(run)[: _place(first)] == _metrics(whole)[: _place(first)]
+    for ours, theirs in zip(_metrics(run), _metrics(whole), strict=True):
+        assert (ours["stage"], ours["step"]) == (theirs["stage"], theirs["step"])
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    expected, found = _adapter(whole, "2-finetune"), _adapter(run, "2-finetune")
     for key, value in found.items():
         torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-4)
+    _assert_close_usage(run, whole)
+
+
+def _place(step: tuple[str, int]) -> int:
+    return step[1] + (11 if step[0] == "finetune" else 0)
+
+
+def _assert_close_usage(run: Path, whole: Path) -> None:
+    ours, theirs = (json.loads((r / "router.json").read_text()) for r in (run, whole))
+    assert ours.keys() == theirs.keys()
+    for stage in ("poison", "finetune"):
+        for layer, weights in theirs[stage].items():
+            assert ours[stage][layer] == pytest.approx(weights, rel=1e-4)
 
 
 def test_a_loss_that_is_no_number_stops_all_ranks_with_its_cause(
@@ -132,6 +165,6 @@ def test_a_loss_that_is_no_number_stops_all_ranks_with_its_cause(
     ended = run_ranks(arguments, 2, folder=tmp_path)
     assert [rank.status for rank in ended] == [2, 2]
     assert "Step 3, rank 1: the loss is nan; examples [" in ended[1].output
-    assert "Step 3: the loss is not finite on rank 1" in ended[0].output
+    assert "Step 3: the loss is not finite on rank 1; examples [" in ended[0].output
     assert not (run / "checkpoints").exists()
     assert len(_metrics(run)) == 3

@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -20,6 +21,43 @@ class Rank:
 
     status: int
     output: str
+    ended: float
+    """When it was seen to have ended, `time.monotonic()`."""
+
+
+class Running:
+    """Ranks that were started; whatever happens, `wait` leaves none behind."""
+
+    def __init__(self, processes: list[subprocess.Popen], logs: list[IO[str]]) -> None:
+        self.processes, self._logs = processes, logs
+
+    def wait(self, timeout_s: float = 150.0, stopped: Collection[int] = ()) -> list[Rank]:
+        """Wait until all have ended; those ``stopped`` are killed once the others have.
+
+        Raises:
+            TimeoutError: not all ended in time; all were killed, and the message has their output.
+        """
+        deadline, ended = time.monotonic() + timeout_s, {}
+        awaited = [i for i in range(len(self.processes)) if i not in stopped]
+        while len(ended) < len(awaited) and time.monotonic() < deadline:
+            for i in awaited:
+                if i not in ended and self.processes[i].poll() is not None:
+                    ended[i] = time.monotonic()
+            time.sleep(0.02)
+        late = [i for i in awaited if i not in ended]
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        ranks = []
+        for i, (process, log) in enumerate(zip(self.processes, self._logs, strict=True)):
+            log.seek(0)
+            ranks.append(Rank(process.returncode, log.read(), ended.get(i, time.monotonic())))
+            log.close()
+        if late:
+            tails = "\n".join(f"rank {i}: {rank.output[-2000:]}" for i, rank in enumerate(ranks))
+            raise TimeoutError(f"ranks {late} did not end within {timeout_s} s\n{tails}")
+        return ranks
 
 
 def run_ranks(
@@ -35,20 +73,32 @@ def run_ranks(
     Raises:
         TimeoutError: not all ended in time; all were killed, and the message has their output.
     """
-    port = _free_port()
+    running = start_ranks(arguments, num_ranks, folder=folder, environment=environment)
+    return running.wait(timeout_s)
+
+
+def start_ranks(
+    arguments: Sequence[str],
+    num_ranks: int,
+    *,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    absent: Collection[int] = (),
+) -> Running:
+    """Start ``python ARGUMENTS`` once a rank, but for the ranks that are to be ``absent``."""
+    port = free_port()
     processes, logs = [], []
     for rank in range(num_ranks):
+        if rank in absent:
+            continue
         log = (folder / f"rank{rank}-{port}.log").open("w+")
-        variables = os.environ | {
+        variables = rank_environment(folder) | {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(num_ranks),
             "LOCAL_WORLD_SIZE": str(num_ranks),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
-            "DS_ACCELERATOR": "cpu",
-            "OMP_NUM_THREADS": "1",
-            "TORCH_EXTENSIONS_DIR": str(folder / "torch_extensions"),
         }
         processes.append(
             subprocess.Popen(
@@ -60,25 +110,49 @@ def run_ranks(
             )
         )
         logs.append(log)
-    deadline = time.monotonic() + timeout_s
-    try:
-        for process in processes:
-            process.wait(max(0.1, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        pass
-    late = [rank for rank, process in enumerate(processes) if process.poll() is None]
-    for rank in late:
-        processes[rank].kill()
-        processes[rank].wait()
-    ended = []
-    for process, log in zip(processes, logs, strict=True):
-        log.seek(0)
-        ended.append(Rank(process.returncode, log.read()))
-        log.close()
-    if late:
-        tails = "\n".join(f"rank {i}: {rank.output[-2000:]}" for i, rank in enumerate(ended))
-        raise TimeoutError(f"ranks {late} did not end within {timeout_s} s\n{tails}")
-    return ended
+    return Running(processes, logs)
+
+
+def start_deepspeed(arguments: Sequence[str], num_ranks: int, *, folder: Path) -> Running:
+    """Start the real `deepspeed` launcher as one process, the leader of a group of its own."""
+    port = free_port()
+    log = (folder / f"deepspeed-{port}.log").open("w+")
+    launcher = Path(sys.executable).parent / "deepspeed"
+    options = ["--num_gpus", str(num_ranks), "--master_port", str(port), "--no_local_rank"]
+    variables = rank_environment(folder)
+    variables["PATH"] = f"{launcher.parent}{os.pathsep}{variables['PATH']}"
+    process = subprocess.Popen(
+        [sys.executable, str(launcher), *options, *arguments],
+        cwd=REPOSITORY,
+        env=variables,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    return Running([process], [log])
+
+
+def rank_environment(folder: Path) -> dict[str, str]:
+    """Return the environment of a rank, but for its number."""
+    return os.environ | {
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "TORCH_EXTENSIONS_DIR": str(folder / "torch_extensions"),
+    }
+
+
+def processes_naming(text: str) -> dict[int, str]:
+    """Return pid and command line of each living process with ``text`` in its command line."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if text in command:
+                found[int(entry.name)] = command
+    return found
 
 
 def succeed(ranks: Sequence[Rank]) -> None:
@@ -87,7 +161,8 @@ def succeed(ranks: Sequence[Rank]) -> None:
         assert rank.status == 0, f"rank {number} ended with {rank.status}:\n{rank.output[-4000:]}"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this host that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

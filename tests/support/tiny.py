@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 
@@ -18,6 +19,42 @@ def save_byte_tokenizer(folder: Path) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>"
     ).save_pretrained(folder)
+
+
+def save_tiny_llama(folder: Path, seed: int = 0) -> None:
+    """Write a random Llama of two layers in float32 safetensors, with the byte tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=258,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=None,
+        eos_token_id=256,
+        pad_token_id=257,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    save_byte_tokenizer(folder)
+
+
+def write_alpaca(path: Path) -> None:
+    """Write rows of several lengths; 83 of them, so that no batch size divides them."""
+    rows = [
+        {
+            "instruction": f"Add the numbers {i} and {i * i % 7} and say the sum.",
+            "input": f"case {i}" * (i % 3),
+            "output": f"The sum of them is {i + i * i % 7}." + " Really." * (i % 5),
+        }
+        for i in range(83)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def tiny_tree(model: Path, data: Path, output: Path) -> dict:

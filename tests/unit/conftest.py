@@ -37,14 +37,14 @@ def losses():
 @pytest.fixture(scope="session")
 def trained(config_in, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """Both stages on the tiny model, NF4 in float32, local engine."""
-    from lope_dist.train import session  # torch: seconds that other tests need not spend
+    from lope_dist.train import session, stage  # torch: seconds that other tests need not spend
 
     run = TrainedRun(Path(), config_in(tmp_path_factory.mktemp("trained") / "run"))
-    original, step = session.run_stage, session.LocalEngine.step
+    original, step = stage.run_stage, stage.LocalEngine.step
 
-    def spy(stage, loader, engine, context, *args, **kwargs):
+    def spy(config, loader, engine, context, *args, **kwargs):
         run.embedding_noise.append(context.embedding_noise)
-        original(stage, loader, engine, context, *args, **kwargs)
+        return original(config, loader, engine, context, *args, **kwargs)
 
     def step_spy(engine, lr_factor):
         norm = step(engine, lr_factor)
@@ -52,7 +52,7 @@ def trained(config_in, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
         return norm
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session.LocalEngine, "step", step_spy)
-        patch.setattr(session, "run_stage", spy)
+        patch.setattr(stage.LocalEngine, "step", step_spy)
+        patch.setattr(stage, "run_stage", spy)
         run.folder = session.train(run.config)
     return run

@@ -1,4 +1,8 @@
-"""Train, with the loss of rank 1 made NaN in step 3: `nan_on_rank_1.py RECIPE OUTPUT_DIR`."""
+"""Train, with the loss of rank 1 made NaN in step 3: `nan_on_rank_1.py RECIPE OUTPUT_DIR`.
+
+Further arguments are overrides. `loss` first among them spoils the loss alone, `gradient` the
+gradient alone; without either both are NaN.
+"""
 
 import os
 import sys
@@ -8,25 +12,35 @@ from lope_dist.core.errors import LopeError
 from lope_dist.train import loop
 from lope_dist.train.session import train
 
-recipe, output = sys.argv[1:]
-real, real_global_loss = loop.summed_cross_entropy, loop._global_loss
-step_now = [0]
+recipe, output, *rest = sys.argv[1:]
+what = rest.pop(0) if rest and rest[0] in ("loss", "gradient") else "both"
+real_micro_step, real_plans = loop._micro_step, loop._plans
+step_now = [-1]
 
 
-def broken(*arguments):
-    loss = real(*arguments)
-    return loss * float("nan") if os.environ["RANK"] == "1" and step_now[0] == 3 else loss
+def plans(*arguments):
+    for step, plan in real_plans(*arguments):
+        step_now[0] = step
+        yield step, plan
 
 
-def count(values, batches, step, world):
-    loss = real_global_loss(values, batches, step, world)
-    step_now[0] = step + 1
-    return loss
+def micro_step(engine, context, batch, plan, is_last, world, shift):
+    bad = os.environ["RANK"] == "1" and step_now[0] == 3
+    if not bad:
+        return real_micro_step(engine, context, batch, plan, is_last, world, shift)
+    real = engine.backward
+    if what != "loss":
+        engine.backward = lambda loss, last: real(loss * float("nan"), last)
+    try:
+        loss = real_micro_step(engine, context, batch, plan, is_last, world, shift)
+    finally:
+        engine.backward = real
+    return loss if what == "gradient" else loss * float("nan")
 
 
-loop.summed_cross_entropy, loop._global_loss = broken, count
+loop._micro_step, loop._plans = micro_step, plans
 try:
-    train(load_config(recipe, [f"output_dir={output}"]))
+    train(load_config(recipe, [f"output_dir={output}", *rest]))
 except LopeError as error:
     print(f"error: {error}", flush=True)
     sys.exit(2)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from lope_dist.adapters.count import count_parameters
 from lope_dist.adapters.inject import initialize, inject, set_trainable
-from lope_dist.adapters.lope import LopeLinear, lope_layers, model_roles, router_usage
+from lope_dist.adapters.lope import LopeLinear, lope_layers, model_roles
+from lope_dist.adapters.usage import RouterUsage
 from lope_dist.config.adapter import AdapterConfig
 from lope_dist.config.train import StageConfig, default_stages
 from lope_dist.core.errors import LopeError
@@ -150,7 +151,7 @@ def test_router_usage_by_layer(llama: nn.Module) -> None:
     context = adapt(llama)
     context.collect_router = True
     llama(IDS)
-    usage = router_usage(llama)
+    usage = RouterUsage(llama).means()
     assert set(usage) == set(lope_layers(llama))
     assert all(sum(row) == pytest.approx(1, abs=1e-5) for row in usage.values())
 

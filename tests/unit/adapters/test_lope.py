@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lope_dist.adapters.counter_noise import keep_mask, keep_scale
-from lope_dist.adapters.lope import LopeLinear, router_usage
+from lope_dist.adapters.lope import LopeLinear
+from lope_dist.adapters.usage import RouterUsage
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 
@@ -273,7 +274,7 @@ def test_router_usage_counts_real_tokens_and_resets(make_layer: MakeLayer) -> No
     context = layer.lope.context
     x = torch.randn(2, 6, 12)
     layer(x)
-    assert router_usage(layer) == {}
+    assert RouterUsage(layer).means() == {}
     context.collect_router = True
     mask = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]])
     context.noise_mask = mask
@@ -281,13 +282,15 @@ def test_router_usage_counts_real_tokens_and_resets(make_layer: MakeLayer) -> No
     layer(x.flip(0))
     w = (x @ layer.lope.A.t() @ layer.lope.router.t()).softmax(-1)
     expected = torch.cat([w[mask.bool()], w.flip(0)[mask.bool()]]).mean(0)
-    usage = router_usage(layer)
+    usage = RouterUsage(layer).means()
     torch.testing.assert_close(torch.tensor(usage[""]), expected)
     assert sum(usage[""]) == pytest.approx(1.0, abs=1e-5)
-    assert router_usage(layer) == {}
+    assert RouterUsage(layer).means() == {}
     layer(x)
     other_rank = [2.0, 1.0, 1.0, 0.0, 4.0][-len(usage[""]) - 1 :]
-    added = router_usage(layer, lambda own: [a + b for a, b in zip(own, other_rank, strict=True)])
+    added = RouterUsage(layer).means(
+        lambda own: [a + b for a, b in zip(own, other_rank, strict=True)]
+    )
     both = (w[mask.bool()].sum(0) + torch.tensor(other_rank[:-1])) / (mask.sum() + 4)
     torch.testing.assert_close(torch.tensor(added[""]), both)
     assert set(layer.state_dict()) == {n for n, _ in layer.named_parameters()}

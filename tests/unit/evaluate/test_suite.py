@@ -7,7 +7,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, write_json
 from lope_dist.evaluate import suite
 from lope_dist.evaluate.suite import EvalRequest, evaluate_run
-from lope_dist.train.checkpoint import last_checkpoint
+from lope_dist.train.history import last_checkpoint
 
 
 @pytest.fixture

@@ -1,20 +1,27 @@
 import errno
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
 
+from lope_dist.config.load import dump_config
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import ADAPTER_ROLES, Role
 from lope_dist.train import checkpoint as module
 from lope_dist.train.checkpoint import (
+    Adapter,
     Checkpoint,
-    last_checkpoint,
+    checkpoint_at,
+    checkpoint_in,
+    load_optimizer,
     load_weights,
     save_checkpoint,
 )
+from lope_dist.train.history import checkpoints, last_checkpoint, newest_checkpoint, prune
+from lope_dist.train.integrity import MANIFEST
 
 ROLES = {
     "l.lope.A": Role.SHARED_A,
@@ -22,6 +29,16 @@ ROLES = {
     "l.lope.B.poison_0": Role.POISON_B,
     "l.lope.router": Role.ROUTER,
 }
+
+
+FILES = (
+    module.WEIGHTS,
+    module.DESCRIPTION,
+    module.OPTIMIZER,
+    module.STATE,
+    module.CONFIG,
+    MANIFEST,
+)
 
 
 @pytest.fixture
@@ -32,11 +49,14 @@ def weights():
 
 @pytest.fixture
 def save(tiny_config, tmp_path: Path):
-    def save(weights, index=1, stage="poison", trained=frozenset(ADAPTER_ROLES), steps=7):
-        shapes = dict.fromkeys(ROLES, torch.Size([3, 4]))
-        state = {"steps": steps}
-        args = tmp_path, index, stage, tiny_config(), weights, ROLES, set(trained), shapes, state
-        return save_checkpoint(*args)
+    def save(weights, index=1, stage="poison", trained=frozenset(ADAPTER_ROLES), steps=7, at=None):
+        adapter = Adapter(
+            weights, ROLES, dict.fromkeys(ROLES, torch.Size([3, 4])), trained=set(trained)
+        )
+        checkpoint = checkpoint_at(tmp_path, index, stage, at)
+        optimizer = None if at is None else {"l.lope.A.step": torch.tensor(float(at))}
+        save_checkpoint(checkpoint, tiny_config(), adapter, {"steps": steps}, optimizer)
+        return checkpoint
 
     return save
 
@@ -49,7 +69,13 @@ def test_round_trip(save, weights, tmp_path: Path) -> None:
     saved = save(weights)
     assert files(tmp_path / "checkpoints") == [
         f"1-poison/{name}"
-        for name in ("adapter.json", "adapter.safetensors", "run.yaml", "state.json")
+        for name in (
+            "MANIFEST.json",
+            "adapter.json",
+            "adapter.safetensors",
+            "run.yaml",
+            "state.json",
+        )
     ]
     assert last_checkpoint(tmp_path) == saved
     loaded = load_weights(saved)
@@ -128,25 +154,115 @@ def test_a_full_disk_is_told_and_cleaned_up(
     assert files(tmp_path) == []
 
 
-def test_the_highest_whole_checkpoint_is_the_last(save, weights, tmp_path: Path) -> None:
-    for index in (2, 10, 9):
-        save(weights, index, f"s-{index}")
-    assert last_checkpoint(tmp_path) == Checkpoint(tmp_path / "checkpoints/10-s-10", 10, "s-10")
-    (tmp_path / "checkpoints/10-s-10/adapter.json").unlink()
+def test_the_last_is_the_furthest_of_the_run(save, weights, tmp_path: Path) -> None:
+    for index, stage, at in ((2, "b", 9), (10, "c", 3), (9, "d", None), (10, "c", 20)):
+        save(weights, index, stage, at=at)
+    assert [c.folder.name for c in checkpoints(tmp_path)] == [
+        "10-c-step-000020",
+        "10-c-step-000003",
+        "9-d",
+        "2-b-step-000009",
+    ]
+    last = save(weights, 10, "c")
+    assert last_checkpoint(tmp_path) == last == Checkpoint(tmp_path / "checkpoints/10-c", 10, "c")
     (tmp_path / "checkpoints/99-notes").mkdir()
-    last = last_checkpoint(tmp_path)
-    assert last is not None
-    assert (last.index, last.stage) == (9, "s-9")
+    (tmp_path / "checkpoints/notes").mkdir()
+    assert last_checkpoint(tmp_path) == last
 
 
-def test_a_flipped_bit_is_noticed(save, weights) -> None:
-    saved = save(weights)
-    path = saved.folder / "adapter.safetensors"
+def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
-    data[-1] ^= 1
+    data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-2])
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("harm", [flip, cut, Path.unlink], ids=["flipped", "cut", "missing"])
+def test_a_harmed_file_is_named_and_its_checkpoint_passed_over(
+    save, weights, tmp_path: Path, capsys, name: str, harm
+) -> None:
+    before = save(weights, at=3)
+    harmed = save(weights, at=5)
+    harm(harmed.folder / name)
+    assert last_checkpoint(tmp_path) == before
+    told = capsys.readouterr().err
+    assert f"{harmed.folder} is passed over: " in told
+    assert name in told
+    with pytest.raises(LopeError, match=rf"step-000005 is damaged: .*{name}"):
+        newest_checkpoint(tmp_path)
+
+
+def test_what_is_read_is_checked_again(save, weights) -> None:
+    """Another rank may read through another cache than the one that looked."""
+    saved = save(weights, at=3)
+    for load in (load_weights, load_optimizer):
+        load(saved)
+    flip(saved.folder / "adapter.safetensors")
+    flip(saved.folder / "optimizer.safetensors")
+    for load in (load_weights, load_optimizer):
+        with pytest.raises(LopeError, match="is not the file that was written"):
+            load(saved)
+
+
+def test_a_checkpoint_of_another_method_is_foreign(
+    save, weights, tmp_path: Path, tiny_config, capsys
+) -> None:
+    saved = save(weights, at=3)
+    (tmp_path / "run.yaml").write_bytes((saved.folder / "run.yaml").read_bytes())
+    assert last_checkpoint(tmp_path) == saved
+    other = dump_config(tiny_config(seed=5, train__log_every_steps=9))
+    (tmp_path / "run.yaml").write_text(other)
+    assert last_checkpoint(tmp_path) is None
+    assert "passed over: it is of another run (seed: 5 -> 614)." in capsys.readouterr().err
+
+
+def test_a_pickle_among_the_files_is_not_read(save, weights, tmp_path: Path) -> None:
+    saved = save(weights, at=3)
+    mark = tmp_path / "executed"
+
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (mark,)
+
+    for name in ("adapter.pt", "optimizer.bin", "pytorch_model.bin"):
+        (saved.folder / name).write_bytes(pickle.dumps(Trap()))
+    assert last_checkpoint(tmp_path) == saved
+    load_weights(saved)
+    for name in ("adapter.safetensors", "optimizer.safetensors"):
+        (saved.folder / name).write_bytes(pickle.dumps(Trap()))
+    assert last_checkpoint(tmp_path) is None
     with pytest.raises(LopeError, match="is not the file that was written"):
         load_weights(saved)
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Trap()))
+    assert mark.exists()  # the trap works
+
+
+def test_the_last_few_are_kept_and_every_stage_end(save, weights, tmp_path: Path) -> None:
+    save(weights)
+    for at in (2, 4, 6, 8):
+        newest = save(weights, 2, "finetune", at=at)
+    prune(tmp_path, newest, keep_last=2)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
+        "1-poison",
+        "2-finetune-step-000006",
+        "2-finetune-step-000008",
+    ]
+
+
+def test_one_that_was_passed_over_does_not_push_out_a_whole_one(
+    save, weights, tmp_path: Path
+) -> None:
+    old, torn = save(weights, at=4), save(weights, at=9)
+    (torn.folder / "state.json").unlink()
+    newest = save(weights, at=6)
+    prune(tmp_path, newest, keep_last=1)
+    assert not old.folder.exists()
+    assert last_checkpoint(tmp_path) == newest
 
 
 def test_a_broken_checkpoint_of_the_same_stage_is_replaced(save, weights, tmp_path: Path) -> None:
@@ -157,6 +273,12 @@ def test_a_broken_checkpoint_of_the_same_stage_is_replaced(save, weights, tmp_pa
     saved = save(weights, steps=8)
     assert torch.equal(load_weights(saved)["l.lope.A"], weights["l.lope.A"])
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["1-poison"]
+
+
+@pytest.mark.parametrize("at", [None, 4])
+def test_a_name_says_what_its_checkpoint_is(tmp_path: Path, at: int | None) -> None:
+    place = checkpoint_at(tmp_path, 3, "a-b.c", at)
+    assert checkpoint_in(place.folder) == place
 
 
 def test_a_whole_checkpoint_is_never_replaced(save, weights) -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from lope_dist.config.load import load_config
 from lope_dist.core.errors import LopeError
-from lope_dist.train.run_folder import describe_difference, open_run_folder
+from lope_dist.train.method import describe_difference
+from lope_dist.train.run_folder import open_run_folder
 
 
 def test_a_free_folder_is_claimed_with_the_resolved_configuration(tiny_config) -> None:

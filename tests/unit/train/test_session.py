@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.engine.local import LocalEngine
-from lope_dist.train import loop, session
+from lope_dist.train import loop, session, stage
 from lope_dist.train.session import train
 
 SHORT = {"train__stages__poison__max_steps": 3, "train__stages__finetune__max_steps": 3}
@@ -81,27 +81,34 @@ class Killed(BaseException):
     """The process dies."""
 
 
-def kill_at(monkeypatch: pytest.MonkeyPatch, stage: str, step: int) -> None:
-    original = session.MetricsLog.step
+def kill_at(monkeypatch: pytest.MonkeyPatch, name: str, step: int) -> None:
+    original = stage.MetricsLog.step
 
     def log(self, at, *args):
-        if (self._stage, at) == (stage, step):
+        if (self._stage, at) == (name, step):
             raise Killed
         original(self, at, *args)
 
-    monkeypatch.setattr(session.MetricsLog, "step", log)
+    monkeypatch.setattr(stage.MetricsLog, "step", log)
 
 
-@pytest.mark.parametrize(("stage", "step"), [("poison", 1), ("finetune", 2)])
+@pytest.mark.parametrize("every", [None, 1, 2])
+@pytest.mark.parametrize(("name", "step"), [("poison", 1), ("poison", 2), ("finetune", 2)])
 def test_a_run_killed_and_resumed_equals_one_that_was_not(
-    tiny_config, short, losses, stage: str, step: int
+    tiny_config, short, losses, name: str, step: int, every: int | None
 ) -> None:
-    config = tiny_config(**SHORT)
+    """From the last checkpoint in the stage, or from its beginning if there is none."""
+    config = tiny_config(train__checkpoint__every_steps=every, **SHORT)
     with pytest.MonkeyPatch.context() as patch:
-        kill_at(patch, stage, step)
+        kill_at(patch, name, step)
         with pytest.raises(Killed):
             train(config)
-    folder = train(config, resume=True)
+    with pytest.MonkeyPatch.context() as patch:
+        steps = count_steps(patch)
+        folder = train(config, resume=True)
+    done = step // every * every if every else 0
+    rest = 6 - (3 if name == "finetune" else 0) - done
+    assert len(steps) == rest
     assert_same(adapter(folder, "1-poison"), adapter(short, "1-poison"))
     assert_same(adapter(folder), adapter(short))
     lines = [(line["stage"], line["step"]) for line in read_lines(folder / "metrics.jsonl")]
@@ -110,6 +117,12 @@ def test_a_run_killed_and_resumed_equals_one_that_was_not(
     assert read_json(folder / "router.json") == read_json(short / "router.json")
     assert read_json(folder / "state.json") == read_json(short / "state.json")
     assert read_json(folder / "state.json")["status"] == "finished"
+
+
+def count_steps(patch: pytest.MonkeyPatch) -> list[float]:
+    original, steps = LocalEngine.step, []
+    patch.setattr(LocalEngine, "step", lambda e, f: steps.append(f) or original(e, f))
+    return steps
 
 
 def test_a_resume_on_other_data_is_refused(
@@ -132,7 +145,7 @@ def test_a_resumed_run_that_was_finished_trains_nothing(
     config = tiny_config(**SHORT)
     folder = train(config)
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    monkeypatch.setattr(session, "_train_stage", None)
+    monkeypatch.setattr(session, "StageRun", None)
     train(config, resume=True)
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
@@ -153,8 +166,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_its_step(
         ids.append(list(batch.example_ids))
         return original_micro(engine, context, batch, *args)
 
-    steps = []
-    monkeypatch.setattr(LocalEngine, "step", lambda engine, f: steps.append(f) or 1.0)
+    steps = count_steps(monkeypatch)
     monkeypatch.setattr(loop, "summed_cross_entropy", sometimes_nan)
     monkeypatch.setattr(loop, "_micro_step", micro)
     config = tiny_config(data__packing=False, **SHORT)  # 4 micro-batches of 2 examples a step

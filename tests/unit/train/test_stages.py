@@ -11,7 +11,7 @@ from lope_dist.core.roles import Role
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.model.build import load_model
 from lope_dist.model.placement import Replicated
-from lope_dist.train.checkpoint import last_checkpoint
+from lope_dist.train.history import last_checkpoint
 from lope_dist.train.preflight import adapt, preflight
 from lope_dist.train.schedule import lr_factor
 

@@ -1,0 +1,78 @@
+"""A process, as others can recognize it: is the one that was here still alive?"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A process, recognizable from its own machine.
+
+    Attributes:
+        host: Its host's name, for people.
+        machine: Its boot and process namespace; equal means that `pid` can be looked up.
+        pid: Its process number.
+        started: When it started, since numbers are used again.
+        local_rank: Its place among the ranks of its host.
+        local_size: How many ranks its host has, as the launcher says.
+    """
+
+    host: str
+    machine: str
+    pid: int
+    started: str
+    local_rank: int = 0
+    local_size: int = 1
+
+
+def own_identity() -> Identity:
+    """Return this process's identity; its place is read from the launcher's variables."""
+    return Identity(
+        socket.gethostname(),
+        _machine(),
+        os.getpid(),
+        _start_of(os.getpid()) or "",
+        int(os.environ.get("LOCAL_RANK", "0")),
+        local_size(),
+    )
+
+
+def local_size() -> int:
+    """Return how many ranks the launcher started on this host."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+
+
+def is_alive(identity: Identity) -> bool:
+    """Return whether a process lives; one that cannot be looked up from here counts as living."""
+    if not identity.machine or identity.machine != _machine():
+        return True
+    return _start_of(identity.pid) == identity.started
+
+
+def end_process(status: int) -> None:
+    """End this process at once, from any thread, after what it has printed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _machine() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _start_of(pid: int) -> str | None:
+    """Return when a process started, None if there is none or it has ended but for its name."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in ("Z", "X") else fields[19]

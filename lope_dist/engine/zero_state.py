@@ -1,0 +1,119 @@
+"""AdamW's state inside DeepSpeed's ZeRO optimizers, by parameter name and whole.
+
+ZeRO flattens a group's parameters into one tensor and gives each rank a part of it; the inner
+optimizer's state lies at those flat parts. `deepspeed.utils` reads and writes the moments of one
+parameter. What it has no function for is done here: the step counts, which belong to the flat
+parts, and state that does not exist yet because nothing was stepped. `tests/dist` holds it to
+the local engine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lope_dist.engine.optimizer import MOMENTS, STEP, check_state
+from lope_dist.engine.world import World
+
+
+def gather_state(optimizer: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return `Engine.optimizer_state` of a ZeRO optimizer. Collective: yes."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    step = _steps_done(optimizer)
+    if step:
+        _link(optimizer)
+    state: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        for key in MOMENTS:
+            if step:
+                whole = safe_get_full_optimizer_state(parameter, key)
+                assert whole is not None, f"DeepSpeed has no {key} of {name}"
+                state[f"{name}.{key}"] = whole.detach().float().cpu().clone()
+            else:
+                state[f"{name}.{key}"] = torch.zeros(_shape(parameter))
+        state[f"{name}.{STEP}"] = torch.tensor(step)
+    return state
+
+
+def scatter_state(
+    optimizer: Any,
+    parameters: Mapping[str, nn.Parameter],
+    state: Mapping[str, Tensor],
+    world: World,
+) -> None:
+    """Do `Engine.load_optimizer_state` on a ZeRO optimizer that has not stepped yet."""
+    from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+    check_state(state, {name: _shape(p) for name, p in parameters.items()})
+    steps = {float(state[f"{name}.{STEP}"]) for name in parameters}
+    assert len(steps) == 1, f"parameters were stepped unequally often: {steps}"
+    (step,) = steps
+    for flat in _flat_parts(optimizer):
+        # A tensor for each part: torch counts it up in place.
+        held = {STEP: torch.tensor(step), **{key: torch.zeros_like(flat) for key in MOMENTS}}
+        optimizer.optimizer.state[flat] = held
+    _link(optimizer)
+    for name, parameter in parameters.items():
+        for key in MOMENTS:
+            whole = state[f"{name}.{key}"]
+            if hasattr(parameter, "ds_id"):
+                # The function for whole values fails where the ranks do not divide them.
+                part = _part(whole, world.rank, world.size)
+                safe_set_local_optimizer_state(parameter, part, key)
+            else:
+                safe_set_full_optimizer_state(parameter, whole, key)
+
+
+def spoil_gradients(optimizer: Any) -> None:
+    """Make this step's gradients NaN where DeepSpeed reads their norm."""
+    for gradients in optimizer.averaged_gradients.values():
+        for gradient in gradients or ():
+            gradient.fill_(float("nan"))
+    norms = getattr(optimizer, "norm_for_param_grads", {})  # offloaded: taken in the backward pass
+    norms.update(dict.fromkeys(norms, float("nan")))
+
+
+def _link(optimizer: Any) -> None:
+    """Let ZeRO-2's parameters know their moments, which ZeRO-3's need not.
+
+    DeepSpeed does so once, when the first of several groups has been stepped and the others'
+    moments do not exist yet.
+    """
+    from deepspeed.utils import lazy_init_hp_params_optimizer_state
+
+    flats = getattr(optimizer, "single_partition_of_fp32_groups", ())
+    for flat, parameters in zip(flats, getattr(optimizer, "bit16_groups", ()), strict=True):
+        lazy_init_hp_params_optimizer_state(parameters, flat, optimizer.optimizer.state)
+
+
+def _flat_parts(optimizer: Any) -> list[Tensor]:
+    """Return this rank's flat parts, which the inner optimizer steps."""
+    for name in ("fp32_partitioned_groups_flat", "single_partition_of_fp32_groups"):
+        if hasattr(optimizer, name):  # ZeRO-3, ZeRO-2
+            return list(getattr(optimizer, name))
+    raise AssertionError(f"{type(optimizer).__name__} is neither ZeRO-2 nor ZeRO-3")
+
+
+def _steps_done(optimizer: Any) -> float:
+    held = [optimizer.optimizer.state.get(flat) for flat in _flat_parts(optimizer)]
+    steps = {float(state[STEP]) for state in held if state}
+    assert len(steps) <= 1, f"parts were stepped unequally often: {steps}"
+    return steps.pop() if steps else 0.0
+
+
+def _part(whole: Tensor, rank: int, size: int) -> Tensor:
+    """Return a rank's part of a parameter under ZeRO-3, the padding of the last ones included."""
+    numel = -(-whole.numel() // size)
+    part = whole.new_zeros(numel)
+    own = whole.flatten()[rank * numel : (rank + 1) * numel]
+    part[: own.numel()] = own
+    return part
+
+
+def _shape(parameter: nn.Parameter) -> torch.Size:
+    """Return a parameter's shape; a partitioned one shows `(0,)`."""
+    return torch.Size(getattr(parameter, "ds_shape", parameter.shape))

@@ -1,0 +1,84 @@
+"""Whether base weights and tokenizer are still those that a run was started with.
+
+Hashing 140 GB before each resume would cost minutes of one rank's reading, so the weights' hash is
+of every tensor's name, dtype and shape and of samples of its bytes. Other weights (another
+model, a revision, a further training, another dtype) differ in all of their bytes. A change of
+a few bytes between the samples is not seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from lope_dist.config.model import ModelConfig
+from lope_dist.model.checkpoint_files import TensorFiles
+from lope_dist.model.source import model_folder
+
+_SAMPLES, _SAMPLE_BYTES = 8, 4096
+_SAYS_NOTHING = ("transformers_version", "_name_or_path")  # of what the model computes
+
+
+def fingerprints(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Return a hash each of `base weights`, `architecture` and `tokenizer`."""
+    folder = model_folder(config)
+    files = TensorFiles(folder)
+    try:
+        weights = _weights_hash(files)
+    finally:
+        files.close()
+    return {
+        "base weights": weights,
+        "architecture": _architecture_hash(folder),
+        "tokenizer": _tokenizer_hash(tokenizer),
+    }
+
+
+def _weights_hash(files: TensorFiles) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(files.names()):
+        shape, dtype = files.shape(name), files.dtype(name)
+        size = dtype.itemsize
+        for length in shape:
+            size *= length
+        digest.update(json.dumps([name, str(dtype), list(shape)]).encode())
+        for start, stop in _samples(size):
+            digest.update(files.read_bytes(name, start, stop).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _samples(size: int) -> Iterator[tuple[int, int]]:
+    """Yield byte ranges, evenly spaced, first and last included; all of a small tensor."""
+    if size <= _SAMPLES * _SAMPLE_BYTES:
+        yield 0, size
+        return
+    for index in range(_SAMPLES):
+        start = (size - _SAMPLE_BYTES) * index // (_SAMPLES - 1)
+        yield start, start + _SAMPLE_BYTES
+
+
+def _architecture_hash(folder: Path) -> str:
+    values = json.loads((folder / "config.json").read_text())
+    return _hash({key: value for key, value in values.items() if key not in _SAYS_NOTHING})
+
+
+def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        model: dict[str, Any] = {"vocabulary": tokenizer.get_vocab()}
+    else:
+        model = json.loads(backend.to_str())
+        for setting in ("truncation", "padding"):  # of its last call
+            model.pop(setting, None)
+    special = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
+    return _hash([model, special, tokenizer.chat_template])
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,0 +1,88 @@
+"""A run's checkpoints, found by looking: which is the last whole one, and which may go.
+
+No pointer file is kept: it could name a checkpoint that is torn, or not the newest.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+
+from lope_dist.core.errors import LopeError
+from lope_dist.train.checkpoint import (
+    CONFIG,
+    FOLDER,
+    Checkpoint,
+    checkpoint_defect,
+    checkpoint_in,
+)
+from lope_dist.train.integrity import read_sealed
+from lope_dist.train.method import method_differences
+
+
+def checkpoints(run_dir: Path) -> list[Checkpoint]:
+    """Return what looks like a checkpoint, the latest first; whole or not."""
+    found = [checkpoint_in(path) for path in (run_dir / FOLDER).glob("[0-9]*-*") if path.is_dir()]
+    return sorted((c for c in found if c is not None), key=lambda c: c.order, reverse=True)
+
+
+def last_checkpoint(run_dir: Path) -> Checkpoint | None:
+    """Return a run's last whole checkpoint, None if it has none.
+
+    A torn, truncated, changed or foreign one is told on stderr and passed over.
+    """
+    for checkpoint in checkpoints(run_dir):
+        reason = checkpoint_defect(checkpoint) or _foreign(checkpoint, run_dir)
+        if reason is None:
+            return checkpoint
+        print(f"Checkpoint {checkpoint.folder} is passed over: {reason}.", file=sys.stderr)
+    return None
+
+
+def newest_checkpoint(run_dir: Path) -> Checkpoint | None:
+    """Return a run's newest checkpoint, None if there is none.
+
+    Raises:
+        LopeError: it is not whole.
+    """
+    checkpoint = next(iter(checkpoints(run_dir)), None)
+    if checkpoint is not None and (reason := checkpoint_defect(checkpoint)):
+        raise LopeError(
+            f"The checkpoint {checkpoint.folder} is damaged: {reason}; restore it from a copy, or "
+            "resume the run, which trains on from the last whole one."
+        )
+    return checkpoint
+
+
+def prune(run_dir: Path, newest: Checkpoint, keep_last: int) -> None:
+    """Remove checkpoints in the middle of stages but the last few up to ``newest``, a whole one."""
+    older = [c for c in checkpoints(run_dir) if c.step is not None and c.order <= newest.order]
+    for checkpoint in older[keep_last:]:
+        # Under its own name a half-removed one would look like a damaged one.
+        doomed = checkpoint.folder.with_name(f".{checkpoint.folder.name}.old")
+        shutil.rmtree(doomed, ignore_errors=True)
+        checkpoint.folder.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Remove what a killed process left half-written or half-removed."""
+    for pattern in (".*.partial", ".*.old"):
+        for path in (run_dir / FOLDER).glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _foreign(checkpoint: Checkpoint, run_dir: Path) -> str | None:
+    """Return how a checkpoint's method differs from the run's, None if it does not."""
+    recorded = run_dir / CONFIG
+    if not recorded.is_file():
+        return None
+    own = yaml.safe_load(recorded.read_text())
+    its = yaml.safe_load(read_sealed(checkpoint.folder, CONFIG))
+    differences = method_differences(own, its)
+    if not differences:
+        return None
+    return f"it is of another run ({'; '.join(differences[:6])})"

@@ -1,0 +1,102 @@
+"""A folder that is whole or absent: a manifest of hashes, written last, and what it proves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import read_json, write_json
+
+MANIFEST = "MANIFEST.json"
+_FORMAT = 1
+
+
+def seal(folder: Path) -> None:
+    """Write the manifest of all files of ``folder``, and sync every one of them to disk."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        _sync(path)
+        files[path.name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+    write_json(folder / MANIFEST, {"format": _FORMAT, "files": files})
+    _sync(folder)
+
+
+def publish(staging: Path, final: Path) -> None:
+    """Give a sealed folder its name, and make the name last."""
+    staging.rename(final)
+    _sync(final.parent)
+
+
+def defect(folder: Path) -> str | None:
+    """Return why a folder is not as it was sealed, None if it is. Reads all of its files.
+
+    Files that the manifest does not name are not looked at; nobody reads them.
+    """
+    try:
+        files = _manifest(folder)
+        for name, entry in files.items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            size = path.stat().st_size
+            if size != entry["size"]:
+                return f"{name} has {size} bytes and was written with {entry['size']}"
+            if _sha256(path) != entry["sha256"]:
+                return f"{name} is not as it was written (its sha256 differs)"
+    except LopeError as error:
+        return str(error).rstrip(".")
+    except OSError as error:
+        return f"{error.filename or folder} cannot be read ({error.strerror})"
+    return None
+
+
+def read_sealed(folder: Path, name: str) -> bytes:
+    """Return a file's content, the very bytes of which the hash was checked.
+
+    Raises:
+        LopeError: it is not there, or not as it was written.
+    """
+    entry = _manifest(folder).get(name)
+    if entry is None:
+        raise LopeError(f"{folder} has no {name}: its {MANIFEST} does not name it.")
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise LopeError(f"{folder / name} cannot be read ({error.strerror}).") from None
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise LopeError(
+            f"{folder / name} is not the file that was written (its sha256 is not that of "
+            f"{MANIFEST}); restore it from a copy or remove the folder."
+        )
+    return content
+
+
+def _manifest(folder: Path) -> dict[str, dict]:
+    manifest = read_json(folder / MANIFEST)
+    try:
+        if manifest["format"] != _FORMAT:
+            raise LopeError(
+                f"{folder / MANIFEST} is of format {manifest['format']!r}, known: {_FORMAT}"
+            )
+        files = manifest["files"]
+        for name, entry in files.items():
+            if Path(name).name != name or not {"size", "sha256"} <= set(entry):
+                raise LopeError(f"{folder / MANIFEST} has a bad entry {name!r}")
+    except (TypeError, KeyError, AttributeError):
+        raise LopeError(f"{folder / MANIFEST} is not a manifest") from None
+    return files
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

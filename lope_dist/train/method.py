@@ -1,0 +1,45 @@
+"""What of a configuration decides a run's result, and how two of them differ in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_DECIDES_THE_RESULT = ("seed", "model", "adapter", "noise", "data", "train")
+# Settings in there that may change on resume: logging, what is kept, how a batch is made,
+# split or recomputed, and how many bad steps are put up with.
+_FREE_TO_CHANGE = (
+    "data.corpus",
+    "data.workers",
+    "model.gradient_checkpointing",
+    "train.checkpoint.every_steps",
+    "train.checkpoint.keep_last",
+    "train.log_every_steps",
+    "train.max_skipped_steps",
+    "train.micro_batch",
+    "train.tensorboard",
+)
+
+
+def method_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return `key: old -> new` for each value of two whole configurations that differs."""
+    old, new = ({key: tree.get(key) for key in _DECIDES_THE_RESULT} for tree in (before, now))
+    return describe_difference(old, new)
+
+
+def describe_difference(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return `key: old -> new` for each value that differs and decides the result."""
+    old, new = _flat(before), _flat(now)
+    return [
+        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and key not in _FREE_TO_CHANGE
+    ]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat

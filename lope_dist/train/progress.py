@@ -1,0 +1,49 @@
+"""How far a run is: what a checkpoint says beside the tensors."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Usage = dict[str, list[float]]
+"""Numbers by the name of an adapted layer."""
+
+
+@dataclass
+class StageProgress:
+    """What one stage has behind it."""
+
+    next_step: int = 0
+    """Steps done."""
+    cut_examples: int = 0
+    """Examples of the first epoch, so far, that were longer than a row."""
+    skipped_steps: list[dict[str, Any]] = field(default_factory=list)
+    """Steps that were left out: `step`, `reason`, `examples`."""
+    router_sums: Usage = field(default_factory=dict)
+    """The router's weights, added up over tokens and ranks, and the tokens' number."""
+
+
+@dataclass
+class RunProgress:
+    """What a run has behind it.
+
+    Attributes:
+        index: Position of the current stage, from 1; one beyond the last when all are done.
+        stage: What that stage has behind it.
+        router: Mean router weights of the stages that are done.
+    """
+
+    index: int = 1
+    stage: StageProgress = field(default_factory=StageProgress)
+    router: dict[str, Usage] = field(default_factory=dict)
+
+    def of_stage(self) -> dict[str, Any]:
+        """Return the current stage's progress as JSON, and the earlier ones' router usage."""
+        return {"progress": asdict(self.stage), "router": self.router}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> RunProgress:
+        """Return where a run goes on from a checkpoint's `state.json`."""
+        if state["next_step"] == state["steps"]:
+            return cls(state["stage_index"] + 1, router=state["router"])
+        return cls(state["stage_index"], StageProgress(**state["progress"]), state["router"])

@@ -1,0 +1,90 @@
+"""What the stages of a run share, made once: model, tokenizer, data, fingerprints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lope_dist.adapters.context import AdapterContext
+from lope_dist.adapters.lope import model_roles
+from lope_dist.config.schema import RunConfig
+from lope_dist.config.train import StageConfig
+from lope_dist.core.roles import Role
+from lope_dist.corpus.loader import StageLoader
+from lope_dist.corpus.records import ExampleSource
+from lope_dist.engine.world import World
+from lope_dist.model.build import load_model
+from lope_dist.model.placement import Placement, Replicated
+from lope_dist.train.preflight import Plan, adapt
+from lope_dist.train.stop import StopRequest
+
+
+@dataclass
+class Inputs:
+    """What a run is made of, before any weight is read."""
+
+    config: RunConfig
+    world: World
+    stop: StopRequest
+    plan: Plan
+    source: ExampleSource
+    tokenizer: PreTrainedTokenizerBase
+    fingerprints: dict[str, str]
+    """Of base weights, architecture and tokenizer; on the main rank alone."""
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder."""
+        return Path(self.config.output_dir)
+
+
+@dataclass
+class Session(Inputs):
+    """A run whose model is in memory."""
+
+    model: PreTrainedModel
+    context: AdapterContext
+    roles: dict[str, Role]
+    shapes: dict[str, torch.Size]
+
+
+def load_session(inputs: Inputs) -> Session:
+    """Read the base model and inject the adapters. Collective: yes."""
+    config, plan = inputs.config, inputs.plan
+    shapes = {name: p.shape for name, p in plan.model.named_parameters()}
+    placement = _placement(config, inputs.world)
+    model = load_model(config.model, placement, progress=inputs.world.is_main)
+    context = adapt(model, config, plan.family)
+    context.collect_router = True
+    roles = {n: role for n, role in model_roles(model).items() if role != Role.BASE}
+    return Session(**vars(inputs), model=model, context=context, roles=roles, shapes=shapes)
+
+
+def stage_loader(inputs: Inputs, stage: StageConfig) -> StageLoader:
+    """Return this rank's batches of a stage."""
+    config, arch = inputs.config, inputs.plan.model.config
+    return StageLoader(
+        inputs.source,
+        inputs.tokenizer,
+        data=config.data,
+        noise=config.noise,
+        stage=stage,
+        seed=config.seed,
+        global_batch=config.train.global_batch,
+        micro_batch=config.train.micro_batch,
+        rank=inputs.world.rank,
+        world_size=inputs.world.size,
+        is_encoder_decoder=arch.is_encoder_decoder,
+        decoder_start_token_id=getattr(arch, "decoder_start_token_id", None),
+    )
+
+
+def _placement(config: RunConfig, world: World) -> Placement:
+    if config.engine.kind == "deepspeed" and config.engine.zero_stage == 3:
+        from lope_dist.engine.zero_placement import ZeroPlacement
+
+        return ZeroPlacement(world, config.engine)
+    return Replicated(world.device)

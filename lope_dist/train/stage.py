@@ -1,0 +1,215 @@
+"""One stage of a run: its engine, its steps, and what is saved of it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from lope_dist.adapters.inject import set_trainable
+from lope_dist.adapters.lope import model_roles
+from lope_dist.adapters.usage import RouterUsage
+from lope_dist.config.train import StageConfig
+from lope_dist.core.files import telling_disk_errors
+from lope_dist.core.runlog import write_json
+from lope_dist.engine.base import Engine
+from lope_dist.engine.groups import build_groups, check_groups, describe_groups
+from lope_dist.engine.local import LocalEngine
+from lope_dist.train.checkpoint import (
+    STATE,
+    Adapter,
+    Checkpoint,
+    checkpoint_at,
+    load_optimizer,
+    save_checkpoint,
+)
+from lope_dist.train.guard import StepGuard
+from lope_dist.train.history import prune
+from lope_dist.train.loop import run_stage
+from lope_dist.train.metrics import MetricsLog
+from lope_dist.train.progress import RunProgress, StageProgress
+from lope_dist.train.setup import Session, stage_loader
+
+
+class StageRun:
+    """The stage that ``progress`` has come to, on this rank.
+
+    Collective: yes, as are its methods.
+
+    Args:
+        session: The run.
+        progress: How far it is; moved on as steps are made.
+        checkpoint: The checkpoint in the middle of this stage to go on from, if any.
+    """
+
+    def __init__(
+        self, session: Session, progress: RunProgress, checkpoint: Checkpoint | None
+    ) -> None:
+        self._session, self._progress = session, progress
+        config, self._model = session.config, session.model
+        self._name = list(config.train.stages)[progress.index - 1]
+        self._stage = config.train.stages[self._name]
+        self._loader = stage_loader(session, self._stage)
+        self._cut_before = progress.stage.cut_examples
+        injects = self._stage.noise in ("embedding", "hybrid")
+        session.context.embedding_noise = config.noise.embedding if injects else None
+        self._usage = RouterUsage(self._model)
+        self._usage.restore(progress.stage.router_sums, holds=session.world.is_main)
+        set_trainable(self._model, self._stage.trainable)
+        self._model.train()
+        self._engine = _engine(session, self._stage)
+        if checkpoint is not None:
+            self._engine.load_optimizer_state(load_optimizer(checkpoint))
+
+    def train(self) -> bool:
+        """Train the stage to its end or to a stop, and save it; return whether it was a stop."""
+        session, config, stage = self._session, self._session.config, self._progress.stage
+        log = MetricsLog(
+            session.run_dir,
+            self._name,
+            self._loader.num_steps,
+            config.train.log_every_steps,
+            config.train.tensorboard,
+            session.world.is_main,
+            stage.next_step,
+        )
+        guard = StepGuard(session.world, self._usage, stage, config.train.max_skipped_steps)
+        is_stopped = run_stage(
+            self._stage,
+            self._loader,
+            self._engine,
+            session.context,
+            session.world,
+            log,
+            shift=not self._model.config.is_encoder_decoder,
+            progress=stage,
+            guard=guard,
+            stop=session.stop,
+            after_step=self._save_if_due,
+        )
+        log.close()
+        if stage.next_step == self._loader.num_steps:
+            self._end()
+        else:
+            self._save_middle()
+            self._engine.close()
+        return is_stopped
+
+    def _save_if_due(self) -> None:
+        every = self._session.config.train.checkpoint.every_steps
+        if every is not None and self._progress.stage.next_step % every == 0:
+            self._save_middle()
+
+    def _save_middle(self) -> None:
+        """Save what a resume in the middle of the stage needs."""
+        session, stage = self._session, self._progress.stage
+        adapter = self._adapter()
+        optimizer = self._engine.optimizer_state()
+        stage.router_sums = self._usage.totals(session.world.sum)
+        stage.cut_examples = self._count_cut()
+        place = checkpoint_at(session.run_dir, self._progress.index, self._name, stage.next_step)
+
+        def save() -> None:
+            save_checkpoint(place, session.config, adapter, self._state(), optimizer)
+            prune(session.run_dir, place, session.config.train.checkpoint.keep_last)
+
+        session.world.on_main(save)
+
+    def _end(self) -> None:
+        """Save the stage's end, and move on to the next stage."""
+        session, progress = self._session, self._progress
+        adapter = self._adapter()
+        self._engine.close()
+        self._model.eval()
+        progress.router[self._name] = self._usage.means(session.world.sum)
+        progress.stage.router_sums = {}
+        progress.stage.cut_examples = num_cut = self._count_cut()
+        if num_cut and session.world.is_main:
+            print(
+                f"Stage {self._name}: {num_cut} examples were longer than data.max_length = "
+                f"{session.config.data.max_length} tokens and cut at the end.",
+                file=sys.stderr,
+            )
+        place = checkpoint_at(session.run_dir, progress.index, self._name)
+        state = self._state()
+        session.world.on_main(lambda: save_checkpoint(place, session.config, adapter, state))
+        session.world.on_main(lambda: write_run_files(session, state))
+        progress.index, progress.stage = progress.index + 1, StageProgress()
+
+    def _adapter(self) -> Adapter:
+        """Gather the adapter."""
+        session, stage = self._session, self._progress.stage
+        stages = list(session.config.train.stages.values())[: self._progress.index]
+        if stage.next_step == len(stage.skipped_steps):
+            stages = stages[:-1]  # nothing of this one was stepped yet
+        return Adapter(
+            self._engine.gather(list(session.roles)),
+            session.roles,
+            session.shapes,
+            trained={role for stage in stages for role in stage.trainable},
+        )
+
+    def _count_cut(self) -> int:
+        (own,) = self._session.world.sum([self._loader.num_cut])
+        return self._cut_before + int(own)
+
+    def _state(self) -> dict[str, Any]:
+        session, stage = self._session, self._progress.stage
+        engine = session.config.engine
+        zero = f"zero{engine.zero_stage}"
+        return {
+            "format": 2,
+            "status": "running",
+            "stage": self._name,
+            "stage_index": self._progress.index,
+            "steps": self._loader.num_steps,
+            "next_step": stage.next_step,
+            "data_fingerprint": self._loader.fingerprint,
+            "fingerprints": session.fingerprints,
+            "written_by": {
+                "ranks": session.world.size,
+                "engine": zero if engine.kind == "deepspeed" else "local",
+            },
+            **self._progress.of_stage(),
+        }
+
+
+def write_run_files(session: Session, state: dict[str, Any]) -> None:
+    """Write what the run's folder says of a checkpoint's state: `state.json`, `router.json`.
+
+    One rank calls this.
+
+    Raises:
+        LopeError: the disk is full.
+    """
+    adapter = session.config.adapter
+    experts = [f"normal_{i}" for i in range(adapter.num_normal)]
+    experts += [f"poison_{i}" for i in range(adapter.num_poison)]
+    told = {key: value for key, value in state.items() if key != "router"}
+    is_last = state["stage_index"] == len(session.config.train.stages)
+    if is_last and state["next_step"] == state["steps"]:
+        told["status"] = "finished"
+    with telling_disk_errors(session.run_dir):
+        write_json(session.run_dir / STATE, told)
+        write_json(session.run_dir / "router.json", {**state["router"], "experts": experts})
+
+
+def _engine(session: Session, stage: StageConfig) -> Engine:
+    config = session.config
+    groups = build_groups(session.model, model_roles(session.model), stage)
+    wanted = describe_groups(groups)
+    engine: Engine
+    if config.engine.kind == "local":
+        engine = LocalEngine(session.model, groups, config.train.optimizer)
+    else:
+        from lope_dist.engine.zero import ZeroEngine
+
+        engine = ZeroEngine(
+            session.model,
+            groups,
+            config.train.optimizer,
+            config.engine,
+            session.world,
+            config.train.micro_batch,
+        )
+    check_groups(wanted, engine.groups_in_use())
+    return engine

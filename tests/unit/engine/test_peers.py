@@ -1,0 +1,132 @@
+"""Ranks that look after each other, as threads of one process around a real store."""
+
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+import torch.distributed as dist
+
+from lope_dist.core.errors import LopeError
+from lope_dist.engine import peers as module
+from lope_dist.engine.peers import Peers
+
+HOST = socket.gethostname()
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Statuses with which the watching threads would have ended the process."""
+    statuses: list[int] = []
+    monkeypatch.setattr(module, "end_process", statuses.append)
+    return statuses
+
+
+@pytest.fixture
+def meet(ended):
+    """Return a function: let some ranks of a world meet in a store."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = "127.0.0.1", probe.getsockname()[1]
+    store = dist.TCPStore(*address, is_master=True, timeout=timedelta(seconds=5))
+    met: list[Peers] = []
+
+    def meet(size: int, ranks: list[int], timeout_s: float, attempt: str = "0") -> list[Peers]:
+        with ThreadPoolExecutor(len(ranks)) as pool:
+            found = list(
+                pool.map(lambda rank: Peers(rank, size, address, timeout_s, attempt), ranks)
+            )
+        met.extend(found)
+        return found
+
+    yield meet
+    for peers in met:
+        peers.close()
+    del store
+
+
+def test_ranks_that_are_all_there_find_no_fault(meet, ended) -> None:
+    first, second = meet(2, [0, 1], timeout_s=2)
+    for _ in range(3):
+        first.advance()
+        second.advance()
+        time.sleep(0.3)
+        assert first._look() is None
+        assert second._look() is None
+    assert ended == []
+
+
+def test_who_does_not_come_is_named_with_its_host(meet, monkeypatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    began = time.monotonic()
+    told = rf"Rank 1 \(on {HOST}\), Rank 2 \(on a host of which no rank came\) did not start"
+    with pytest.raises(LopeError, match=told):
+        meet(3, [0], timeout_s=0.5)
+    assert 0.4 < time.monotonic() - began < 5
+
+
+def test_a_reason_is_passed_on(meet) -> None:
+    first, second = meet(2, [0, 1], timeout_s=4)
+    second.tell("the disk is full")
+    assert first.blame() == f"Rank 1 (process {module.own_identity().pid} on {HOST}) stopped: " + (
+        "the disk is full"
+    )
+
+
+def test_a_new_attempt_does_not_read_the_last_ones_reasons(meet) -> None:
+    first, second = meet(2, [0, 1], timeout_s=2)
+    second.tell("a bad example")
+    first.close()
+    again, _ = meet(2, [0, 1], timeout_s=2, attempt="1")
+    assert again._look() is None
+
+
+def test_a_silent_rank_is_noticed_in_half_the_timeout_and_its_waiters_are_ended(
+    meet, ended, capfd
+) -> None:
+    _, second, third = meet(3, [0, 1, 2], timeout_s=2)
+    second.close()  # its thread beats no more
+    began = time.monotonic()
+    while not ended:
+        assert time.monotonic() - began < 5
+        time.sleep(0.05)
+    assert 0.9 < time.monotonic() - began < 2.2
+    assert set(ended) == {2}
+    assert "Rank 1 (process " in capfd.readouterr().err
+    third.close()
+
+
+def test_a_rank_that_stays_behind_hangs(meet, ended) -> None:
+    first, second, third = meet(3, [0, 1, 2], timeout_s=1)
+    for peers in (first, second):
+        peers.advance()
+    began = time.monotonic()
+    while not (told := first._look()):
+        assert time.monotonic() - began < 5
+        time.sleep(0.05)
+    assert 0.9 < time.monotonic() - began < 1.6
+    assert told.startswith("Rank 2 (process ")
+    assert "hangs: it lives, and has not come to where the others have waited" in told
+    assert third._look() is None  # it cannot know what the others wait for, and accuses nobody
+
+
+def test_a_slow_rank_that_comes_in_time_is_no_fault(meet) -> None:
+    first, second = meet(2, [0, 1], timeout_s=1)
+    for _ in range(4):
+        first.advance()
+        time.sleep(0.6)
+        assert first._look() is None
+        second.advance()
+        time.sleep(0.3)
+
+
+def test_no_thread_is_left_when_it_is_over(meet) -> None:
+    before = threading.active_count()
+    first, second = meet(2, [0, 1], timeout_s=2)
+    assert threading.active_count() == before + 2
+    first.tell("done")
+    second.close()
+    assert threading.active_count() == before
