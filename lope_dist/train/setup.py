@@ -83,6 +83,7 @@ def stage_loader(inputs: Inputs, stage: StageConfig) -> StageLoader:
 
 
 def placement_of(config: RunConfig, world: World) -> Placement:
+    """Return where a run's engine wants the base model's weights."""
     if config.engine.kind == "deepspeed" and config.engine.zero_stage == 3:
         from lope_dist.engine.zero_placement import ZeroPlacement
 
