@@ -146,8 +146,7 @@ def start_world(config: EngineConfig) -> World:
     _set_threads(local_size())
     _describe_single_process()
     peers = _meet(config.timeout_s)
-    rank, size = dist.get_rank(), dist.get_world_size()
-    return World(rank, size, device, peers)
+    return World(dist.get_rank(), dist.get_world_size(), device, peers)
 
 
 def _is_of_a_collective(error: BaseException) -> bool:
@@ -173,25 +172,32 @@ def _meet(timeout_s: float) -> Peers | None:
     # calls. A job killed meanwhile leaves a lock behind on which every later job waits for
     # ever. Declaring the operator absent avoids the compiler, the minute and the lock.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    # torchrun keeps the store in its agent, where it outlives a restart of the ranks.
+    has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     patience = timedelta(seconds=timeout_s)
     try:
-        store, rank, size = next(iter(dist.rendezvous("env://", timeout=patience)))
-    except (dist.DistError, ValueError) as error:
+        store = dist.TCPStore(
+            *address,
+            is_master=rank == 0 and not has_agent,
+            timeout=patience,
+            wait_for_workers=False,  # that is the roll call's business
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
         raise LopeError(
-            f"Rank 0, which keeps the rendezvous at {address[0]}:{address[1]}, did not answer "
-            f"within engine.timeout_s = {timeout_s:g} s ({str(error).splitlines()[0]})"
+            f"Rank {rank} cannot use the rendezvous at {address[0]}:{address[1]}, which rank 0 or "
+            f"its launcher keeps: it did not answer within engine.timeout_s = {timeout_s:g} s, or "
+            f"cannot be opened ({reason})."
         ) from None
-    peers = None
-    if size > 1:
-        # torchrun's store outlives a restart of its ranks
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        peers = Peers(rank, size, address, timeout_s, attempt)
+    peers = Peers(rank, size, address, timeout_s, attempt) if size > 1 else None
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     try:
         dist.init_process_group(
             backend,
-            store=store,
+            store=dist.PrefixStore(f"lope/{attempt}", store),
             rank=rank,
             world_size=size,
             # The last resort: by then the others have been looked at, and one was named.

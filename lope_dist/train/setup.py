@@ -55,7 +55,7 @@ def load_session(inputs: Inputs) -> Session:
     """Read the base model and inject the adapters. Collective: yes."""
     config, plan = inputs.config, inputs.plan
     shapes = {name: p.shape for name, p in plan.model.named_parameters()}
-    placement = _placement(config, inputs.world)
+    placement = placement_of(config, inputs.world)
     model = load_model(config.model, placement, progress=inputs.world.is_main)
     context = adapt(model, config, plan.family)
     context.collect_router = True
@@ -82,7 +82,8 @@ def stage_loader(inputs: Inputs, stage: StageConfig) -> StageLoader:
     )
 
 
-def _placement(config: RunConfig, world: World) -> Placement:
+def placement_of(config: RunConfig, world: World) -> Placement:
+    """Return where a run's engine wants the base model's weights."""
     if config.engine.kind == "deepspeed" and config.engine.zero_stage == 3:
         from lope_dist.engine.zero_placement import ZeroPlacement
 

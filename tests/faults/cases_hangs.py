@@ -101,5 +101,5 @@ def _never_starts(folder: Path) -> dict[str, Any]:
 def _rank_0_never_starts(folder: Path) -> dict[str, Any]:
     ended, seconds = _absent(folder, 0)
     for rank in ended:
-        assert_tells(rank, "Rank 0, which keeps the rendezvous at 127.0.0.1:", "did not answer")
+        assert_tells(rank, "cannot use the rendezvous at 127.0.0.1:", "rank 0", "did not answer")
     return {"ended_s": round(seconds, 1)}

@@ -11,7 +11,6 @@ from typing import Any
 
 from faults.base import case
 from faults.runs import (
-    WORKER,
     assert_equals_undisturbed,
     assert_tells,
     distance,
@@ -73,12 +72,12 @@ def _wait_for_step(folder: Path, running: Running, limit_s: float = 90.0) -> Non
         time.sleep(0.05)
 
 
-def _under_launcher(folder: Path, name: str) -> tuple[Path, Running]:
+def _under_launcher(folder: Path) -> tuple[Path, Running]:
     """Start a longer run under the real `deepspeed` launcher; return when it steps."""
     recipe = write_recipe(folder, train__stages__poison__epochs=40)
     tree = recipe.read_text().replace("max_steps: 4", "max_steps: 400", 1)
     recipe.write_text(tree)
-    arguments = [WORKER, str(recipe), str(folder / name), "0", "-", "1", "none"]
+    arguments = ["launch/train.py", "--config", str(recipe), "--resume", "auto"]
     running = start_deepspeed(arguments, 2, folder=folder)
     _wait_for_step(folder, running)
     return recipe, running
@@ -91,7 +90,7 @@ def _under_launcher(folder: Path, name: str) -> tuple[Path, Running]:
     "again: its ranks write a checkpoint and end; none is left over.",
 )
 def _sigterm_to_launcher(folder: Path) -> dict[str, Any]:
-    recipe, running = _under_launcher(folder, "attempt0")
+    recipe, running = _under_launcher(folder)
     began = time.monotonic()
     os.killpg(running.processes[0].pid, signal.SIGTERM)
     ended = running.wait(60)
@@ -112,7 +111,7 @@ def _sigterm_to_launcher(folder: Path) -> dict[str, Any]:
     "launcher itself exits with 75.",
 )
 def _sigusr1_under_launcher(folder: Path) -> dict[str, Any]:
-    recipe, running = _under_launcher(folder, "attempt0")
+    recipe, running = _under_launcher(folder)
     own = [pid for pid, line in processes_naming(str(recipe)).items() if "deepspeed" not in line]
     assert len(own) == 2, processes_naming(str(recipe))
     os.kill(max(own), signal.SIGUSR1)

@@ -45,13 +45,13 @@ from lope_dist.engine.zero import ZeroEngine  # noqa: E402
 from lope_dist.model.build import load_model  # noqa: E402
 from lope_dist.model.families import FAMILIES  # noqa: E402
 from lope_dist.train.preflight import adapt  # noqa: E402
-from lope_dist.train.session import _placement  # noqa: E402
+from lope_dist.train.setup import placement_of  # noqa: E402
 
 recipe, out, *overrides = sys.argv[1:]
 config = load_config(recipe, overrides)
 world = start_world(config.engine)
 assert world.size == 2, "the factors above are those of two ranks"
-model = load_model(config.model, _placement(config, world), progress=False)
+model = load_model(config.model, placement_of(config, world), progress=False)
 context = adapt(model, config, FAMILIES["llama"])
 stage = config.train.stages["finetune"]
 set_trainable(model, stage.trainable)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lope_dist.config.load import dump_config, load_config
+from lope_dist.config.load import dump_config, load_config, split_resume, validate_config
 from lope_dist.core.errors import LopeError
 
 RECIPE = """
@@ -118,3 +118,30 @@ def test_reading_a_config_imports_no_torch(recipe: Path) -> None:
         f"load_config({str(recipe)!r}); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("resume", "given", "expected"),
+    [
+        (False, ["seed=1"], (False, ["seed=1"])),
+        (True, ["seed=1"], (True, ["seed=1"])),
+        (True, ["auto", "seed=1"], ("auto", ["seed=1"])),
+        (True, [], (True, [])),
+        (False, ["auto"], (False, ["auto"])),  # which is then refused as an override
+    ],
+)
+def test_the_word_behind_resume_is_no_override(resume, given, expected) -> None:
+    assert split_resume(resume, given) == expected
+
+
+def test_a_stages_name_cannot_look_like_a_checkpoint_in_its_middle() -> None:
+    with pytest.raises(LopeError, match="must not end like that of a checkpoint"):
+        validate_config(
+            {
+                "output_dir": "x",
+                "model": {"name_or_path": "x"},
+                "data": {"path": "x"},
+                "train": {"stages": {"a-step-000004": {"trainable": ["shared_a"]}}},
+            },
+            "test",
+        )

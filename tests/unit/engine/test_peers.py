@@ -1,6 +1,8 @@
 """Ranks that look after each other, as threads of one process around a real store."""
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -130,3 +132,17 @@ def test_no_thread_is_left_when_it_is_over(meet) -> None:
     first.tell("done")
     second.close()
     assert threading.active_count() == before
+
+
+def test_a_rank_that_tells_its_error_ends_with_its_own_status() -> None:
+    """A thread that is in the store while Python exits aborts the process (status 134)."""
+    code = (
+        "import sys, time, torch.distributed as dist\n"
+        "from lope_dist.engine.peers import Peers\n"
+        "store = dist.TCPStore('127.0.0.1', 0, is_master=True)\n"
+        "peers = Peers(0, 1, ('127.0.0.1', store.port), timeout_s=1e-4, attempt='0')\n"
+        "time.sleep(0.2)\n"
+        "peers.tell('a bad example')\n"
+        "sys.exit(2)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 2
