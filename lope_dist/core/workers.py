@@ -13,7 +13,9 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1
 
 
-def forked_pool(num_workers: int, adopt: Callable[..., None], *inherited: Any) -> ProcessPoolExecutor:
+def forked_pool(
+    num_workers: int, adopt: Callable[..., None], *inherited: Any
+) -> ProcessPoolExecutor:
     """Return a pool of forked processes, each of which first runs ``adopt(*inherited)``.
 
     Forked, so that what they need (an open source, a tokenizer) is neither pickled nor opened

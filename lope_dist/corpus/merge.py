@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import whole_file
-from lope_dist.corpus.build import claim, done, finish, record_path
+from lope_dist.corpus.build import done, finish, record_path
 from lope_dist.corpus.manifest import (
     PLAN,
     Manifest,

@@ -93,7 +93,9 @@ class Shard:
         try:
             self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
         except FileNotFoundError:
-            raise LopeError(f"{path} is missing; the command that built it makes it anew.") from None
+            raise LopeError(
+                f"{path} is missing; the command that built it makes it anew."
+            ) from None
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(error) from None
         self._has_labels = "labels" in self._reader.schema.names

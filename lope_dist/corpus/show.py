@@ -50,8 +50,7 @@ def examples_of(
             )
         noisies = corpus.rows(view, ids)
     return [
-        _shown(clean, noisy, view, decode)
-        for clean, noisy in zip(cleans, noisies, strict=True)
+        _shown(clean, noisy, view, decode) for clean, noisy in zip(cleans, noisies, strict=True)
     ]
 
 
@@ -65,7 +64,9 @@ def changes(before: str, after: str) -> list[dict[str, str]]:
     ]
 
 
-def _shown(clean: Row, noisy: Row | None, view: str, decode: Callable[[Row], str]) -> dict[str, Any]:
+def _shown(
+    clean: Row, noisy: Row | None, view: str, decode: Callable[[Row], str]
+) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "example_id": clean.tokens.example_id,
         "was_cut": clean.tokens.was_cut,

@@ -40,9 +40,7 @@ def open_recipe(config: RunConfig, shard_examples: int) -> Recipe:
         shard_examples=shard_examples,
     )
     made_from = {
-        "model": config.model.model_dump(
-            mode="json", include={"name_or_path", "revision"}
-        ),
+        "model": config.model.model_dump(mode="json", include={"name_or_path", "revision"}),
         "data": config.data.model_dump(mode="json", exclude={"corpus", "workers"}),
     }
     plan = Plan(fingerprint=fingerprint, made_from=made_from)

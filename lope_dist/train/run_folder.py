@@ -14,7 +14,8 @@ from lope_dist.core.files import write_atomic
 from lope_dist.train.checkpoint import CONFIG, Checkpoint, last_checkpoint
 
 _DECIDES_THE_RESULT = ("seed", "model", "adapter", "noise", "data", "train")
-# Settings in there that may change on resume: logging, and how a batch is made, split or recomputed.
+# Settings in there that may change on resume: logging, and how a batch is made, split
+# or recomputed.
 _FREE_TO_CHANGE = (
     "data.corpus",
     "data.workers",

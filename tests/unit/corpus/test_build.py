@@ -138,7 +138,7 @@ def test_missing_and_different_parts_are_named(built, make_recipe, tmp_path):
     (part / SHARDS / "clean-000000.json").unlink()
     record.unlink()
     flip(folder / SHARDS / "clean-000000.arrow")
-    with pytest.raises(LopeError, match="clean-000000.arrow is damaged"):
+    with pytest.raises(LopeError, match=r"clean-000000\.arrow is damaged"):
         merge([part, folder])
 
 
@@ -355,7 +355,9 @@ def forge(folder, change):
     (folder / MANIFEST).write_text(manifest.model_dump_json())
 
 
-@pytest.mark.parametrize("name", ["../../secret.arrow", "/etc/passwd", "..", "sub/clean-000000.arrow"])
+@pytest.mark.parametrize(
+    "name", ["../../secret.arrow", "/etc/passwd", "..", "sub/clean-000000.arrow"]
+)
 def test_a_manifest_leads_nowhere_else(built, name):
     _, folder = built
     forge(folder, lambda shards: shards[0].update(file=name))
