@@ -104,5 +104,6 @@ def _require() -> None:
         import datatrove  # noqa: F401
     except ImportError:
         raise LopeError(
-            "Building on a cluster needs datatrove; install it with pip install 'lope-dist[cluster]'."
+            "Building on a cluster needs datatrove; install it with "
+            "pip install 'lope-dist[cluster]'."
         ) from None

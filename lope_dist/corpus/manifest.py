@@ -147,7 +147,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     if not (folder / MANIFEST).exists():
         what = (
-            "is not finished; run its build again, and `lope corpus merge` if several nodes built it"
+            "is not finished; run its build again, and `lope corpus merge` if nodes built parts"
             if (folder / PLAN).exists()
             else "holds no corpus; make one with `lope corpus build CONFIG --out DIR`"
         )

@@ -9,6 +9,7 @@ import numpy as np
 
 from lope_dist.config.noise import NoiseConfig, TextNoiseConfig
 from lope_dist.core.seeds import example_rng
+from lope_dist.corpus.records import ExampleSource
 from lope_dist.corpus.turns import Example, Turn
 from lope_dist.noise.mix import DATA_NOISE, TEXT_NOISE, corrupt
 
@@ -59,7 +60,7 @@ class View:
 
 def stage_views(
     examples: Sequence[Example],
-    source: Sequence[Example],
+    source: ExampleSource,
     noise: NoiseConfig,
     *,
     injects_text: bool,

@@ -138,7 +138,7 @@ def test_missing_and_different_parts_are_named(built, make_recipe, tmp_path):
     (part / SHARDS / "clean-000000.json").unlink()
     record.unlink()
     flip(folder / SHARDS / "clean-000000.arrow")
-    with pytest.raises(LopeError, match="clean-000000.arrow is damaged"):
+    with pytest.raises(LopeError, match=r"clean-000000\.arrow is damaged"):
         merge([part, folder])
 
 

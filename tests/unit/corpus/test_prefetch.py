@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
@@ -196,3 +197,39 @@ def test_each_rank_reads_only_its_examples(make_loader, corpus, monkeypatch):
     monkeypatch.setattr(built, "rows", lambda view, ids: asked.extend(ids) or original(view, ids))
     loader.micro_batches(0)
     assert asked == [0, 2, 4]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@torch.no_grad()
+def test_packed_rows_of_a_built_corpus_give_the_logits_of_single_examples(
+    make_loader, make_recipe, tmp_path, attention
+):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        attn_implementation=attention,
+    )
+    model = LlamaForCausalLM(config).eval()
+    folder = tmp_path / "long"
+    build(make_recipe(max_length=800), folder, progress=False)
+
+    def batches(**data):
+        data |= {"max_length": 800, "corpus": str(folder)}
+        loader = make_loader(noise=NOISE, stage=STAGES["text"], micro_batch=1, data=data)
+        return [(step, batch) for step, batches in batches_of(loader) for batch in batches]
+
+    alone = {
+        (step, *batch.example_ids): model(batch.inputs["input_ids"], use_cache=False).logits[0]
+        for step, batch in batches(packing=False)
+    }
+    packed = batches(packing=True)
+    assert max(len(batch.example_ids) for _, batch in packed) > 1
+    for step, batch in packed:
+        logits = model(**batch.inputs, use_cache=False).logits[batch.noise_mask.bool()]
+        joined = torch.cat([alone[step, index] for index in batch.example_ids])
+        torch.testing.assert_close(logits, joined, atol=1e-5, rtol=1e-5)

