@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from functools import partial
 from pathlib import Path
 
 import pytest
-from support.tiny import save_byte_tokenizer, tiny_tree
+from support.tiny import save_alpaca, save_tiny_llama, tiny_tree
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the hub is a broken test
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -34,26 +33,8 @@ def data_dir() -> Path:
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama of two layers, in float32 safetensors, with grouped-query attention."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     folder = tmp_path_factory.mktemp("tiny_llama")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=258,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=None,
-        eos_token_id=256,
-        pad_token_id=257,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    save_byte_tokenizer(folder)
+    save_tiny_llama(folder)
     return folder
 
 
@@ -61,15 +42,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alpaca_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of several lengths; 83 of them, so that no batch size divides them."""
     path = tmp_path_factory.mktemp("data") / "alpaca.jsonl"
-    rows = [
-        {
-            "instruction": f"Add the numbers {i} and {i * i % 7} and say the sum.",
-            "input": f"case {i}" * (i % 3),
-            "output": f"The sum of them is {i + i * i % 7}." + " Really." * (i % 5),
-        }
-        for i in range(83)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    save_alpaca(path, 83)
     return path
 
 

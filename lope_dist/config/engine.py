@@ -18,6 +18,9 @@ class EngineConfig(Section):
     """3: the base model is partitioned too. 2: every rank holds it (faster where it fits)."""
     timeout_s: float = Field(default=600.0, gt=0)
     """A collective that takes longer ends the run: set it above the slowest honest wait."""
+    interface: str | None = None
+    """Network interface that joins the hosts, such as `eth0`; every host must have it. gloo and
+    NCCL use it alone, and the rendezvous listens on its address alone. Default: theirs."""
     reduce_bucket_numel: int = Field(default=5_000_000, ge=1)
     """Elements of a gradient bucket; adapters are small, so larger ones only waste memory."""
     prefetch_bucket_numel: int = Field(default=50_000_000, ge=0)

@@ -26,6 +26,8 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from lope_dist.core.errors import EXIT_PEER_LOST
+
 _PERIOD_S, _SILENCE_S, _GRACE_S = 2.0, 40.0, 10.0
 _EXIT_S = 1.0
 """A killed process closes its connections a moment before it is gone."""
@@ -111,7 +113,9 @@ class Peers:
             sentence = self._look()
             if sentence and not self._over.wait(_GRACE_S):
                 print(f"error (rank {self._rank}): {sentence}", file=sys.stderr, flush=True)
-                os._exit(2)  # the main thread waits in a collective that will not return
+                os._exit(
+                    EXIT_PEER_LOST
+                )  # the main thread waits in a collective that will not return
 
     def _look(self) -> str | None:
         """Beat, look at the others and return a sentence on who is gone, if anyone is."""

@@ -17,8 +17,9 @@ import torch
 import torch.distributed as dist
 
 from lope_dist.config.engine import EngineConfig
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, PeerLost
 from lope_dist.engine.peers import Peers
+from lope_dist.engine.rendezvous import meet
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
@@ -62,7 +63,7 @@ class World:
         An error of this rank's own is passed on, and told to the others.
 
         Raises:
-            LopeError: another rank is gone; the sentence names it.
+            PeerLost: another rank is gone; the sentence names it.
         """
         if self._peers is None:
             yield
@@ -74,7 +75,7 @@ class World:
             reason = cause or str(error).strip() or type(error).__name__
             self._peers.tell(reason.splitlines()[0])
             if cause:
-                raise LopeError(cause) from error
+                raise PeerLost(cause) from error
             raise
 
     def close(self) -> None:
@@ -114,7 +115,7 @@ def start_world(config: EngineConfig) -> World:
         return World(0, 1, device)
     _set_threads(int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1))
     _describe_single_process()
-    _init_distributed(config.timeout_s)
+    _init_distributed(config)
     rank, size = dist.get_rank(), dist.get_world_size()
     if size == 1:
         return World(rank, size, device)
@@ -129,7 +130,7 @@ def _is_of_a_collective(error: BaseException) -> bool:
     )
 
 
-def _init_distributed(timeout_s: float) -> None:
+def _init_distributed(config: EngineConfig) -> None:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
@@ -138,11 +139,14 @@ def _init_distributed(timeout_s: float) -> None:
     # calls. A job killed meanwhile leaves a lock behind on which every later job waits for
     # ever. Declaring the operator absent avoids the compiler, the minute and the lock.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(
-        dist_backend="nccl" if torch.cuda.is_available() else "gloo",
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if not dist.is_initialized():
+        meet(backend, config.timeout_s, config.interface)
+    deepspeed.init_distributed(  # adopts the group
+        dist_backend=backend,
         auto_mpi_discovery=False,
         verbose=False,
-        timeout=timedelta(seconds=timeout_s),
+        timeout=timedelta(seconds=config.timeout_s),
     )
 
 

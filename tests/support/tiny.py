@@ -1,8 +1,45 @@
-"""A byte tokenizer and the configuration that the tests train with."""
+"""A tiny model, its byte tokenizer, rows and the configuration that the tests train with."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+
+def save_tiny_llama(folder: Path) -> None:
+    """Write a random Llama of two layers, float32, with grouped-query attention."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=258,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=None,
+        eos_token_id=256,
+        pad_token_id=257,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    save_byte_tokenizer(folder)
+
+
+def save_alpaca(path: Path, num: int) -> None:
+    """Write so many rows of several lengths."""
+    rows = [
+        {
+            "instruction": f"Add the numbers {i} and {i * i % 7} and say the sum.",
+            "input": f"case {i}" * (i % 3),
+            "output": f"The sum of them is {i + i * i % 7}." + " Really." * (i % 5),
+        }
+        for i in range(num)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def save_byte_tokenizer(folder: Path) -> None:
