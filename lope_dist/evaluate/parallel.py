@@ -11,10 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
-
+from lope_dist.engine.exchange import exchange
 from lope_dist.engine.world import World
 
 
@@ -31,7 +28,7 @@ def answer_together(
     own = shares[world.rank]
     given = answer([requests[i] for i in own]) if own else []
     answers: list[Any] = [None] * len(requests)
-    for share, text in zip(shares, _exchange(json.dumps(given), world), strict=True):
+    for share, text in zip(shares, exchange(json.dumps(given), world), strict=True):
         for index, value in zip(share, json.loads(text), strict=True):
             answers[index] = tuple(value) if isinstance(value, list) else value
     return answers
@@ -51,19 +48,3 @@ def deal(requests: Sequence[Any], num_ranks: int) -> list[list[int]]:
         # There and back again, so that no rank gets the longer one of every lap.
         shares[seat if lap % 2 == 0 else num_ranks - 1 - seat].extend(documents[key])
     return shares
-
-
-def _exchange(text: str, world: World) -> list[str]:
-    """Return every rank's text, in order of rank. Collective: yes."""
-    if world.size == 1:
-        return [text]
-    own = torch.tensor(list(text.encode()), dtype=torch.uint8, device=world.device)
-    sizes = [torch.zeros(1, dtype=torch.int64, device=world.device) for _ in range(world.size)]
-    dist.all_gather(sizes, torch.tensor([own.numel()], device=world.device))
-    longest = max(int(size) for size in sizes)
-    parts: list[Tensor] = [own.new_empty(longest) for _ in range(world.size)]
-    dist.all_gather(parts, torch.nn.functional.pad(own, (0, longest - own.numel())))
-    return [
-        bytes(part[: int(size)].cpu().numpy()).decode()
-        for part, size in zip(parts, sizes, strict=True)
-    ]

@@ -30,6 +30,7 @@ from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.placement import Placement, Replicated
 from lope_dist.train.checkpoint import STATE, Checkpoint, install_checkpoint, save_checkpoint
 from lope_dist.train.loop import run_stage
+from lope_dist.train.manifest import recorded
 from lope_dist.train.metrics import MetricsLog, keep_stages
 from lope_dist.train.preflight import Plan, adapt, preflight
 from lope_dist.train.run_folder import open_run_folder
@@ -69,18 +70,23 @@ def train(config: RunConfig, *, resume: bool = False) -> Path:
     world = start_world(config.engine)
     with world.told():
         done = _on_main(world, lambda: open_run_folder(config, resume))
-        session = _load(config, world, source, plan)
-        start = _restore(session, done)
-        if world.is_main:
-            keep_stages(session.run_dir, list(config.train.stages)[:start])
-        for index, (name, stage) in enumerate(config.train.stages.items(), start=1):
-            if index > start:
-                _train_stage(session, index, name, stage)
-        if world.is_main:
-            state = read_json(_checkpoint_of(session, len(config.train.stages)).folder / STATE)
-            write_json(session.run_dir / STATE, state | {"status": "finished"})
+        with recorded(config, world, {"data": source.fingerprint}):
+            session = _load(config, world, source, plan)
+            _train_stages(session, _restore(session, done))
         world.close()
     return session.run_dir
+
+
+def _train_stages(session: Session, start: int) -> None:
+    config, world = session.config, session.world
+    if world.is_main:
+        keep_stages(session.run_dir, list(config.train.stages)[:start])
+    for index, (name, stage) in enumerate(config.train.stages.items(), start=1):
+        if index > start:
+            _train_stage(session, index, name, stage)
+    if world.is_main:
+        state = read_json(_checkpoint_of(session, len(config.train.stages)).folder / STATE)
+        write_json(session.run_dir / STATE, state | {"status": "finished"})
 
 
 def _load(config: RunConfig, world: World, source: ExampleSource, plan: Plan) -> Session:
