@@ -158,10 +158,10 @@ class Supervisor:
 
 
 def resumed(command: list[str]) -> list[str]:
-    """Return the command with `--resume auto`, unless it resumes already."""
-    if "--resume" in command or any(word.startswith("--resume=") for word in command):
-        return command
-    return [*command, "--resume", "auto"]
+    """Return the command with `--resume auto`, if it trains and does not resume already."""
+    trains = any(word.endswith("train.py") for word in command)
+    resumes = any(word.partition("=")[0] == "--resume" for word in command)
+    return [*command, "--resume", "auto"] if trains and not resumes else command
 
 
 def _judge(status: int, num_left: int, notes: str) -> tuple[int, str]:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lope_dist.core.errors import LopeError
 from lope_dist.train.manifest import MANIFEST, redact
-from lope_dist.train.repeat import repeat
+from lope_dist.train.repeat import _differences, repeat
 from lope_dist.train.session import train
+
+
+SECRET = "s3cr3tv4lue"
 
 
 @pytest.fixture
 def run(tiny_config, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "aws-secret")
+    monkeypatch.setenv("HF_TOKEN", f"hf_{SECRET}")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("NCCL_MADE_UP", SECRET)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     config = tiny_config(
         train__stages__poison__max_steps=3,
@@ -48,7 +53,7 @@ def test_no_secret_of_the_environment_is_in_any_file_of_a_run(run: Path) -> None
     assert len(files) > 5
     for path in files:
         content = path.read_bytes()
-        assert b"secret" not in content, path
+        assert SECRET.encode() not in content, path
     assert json.loads((run / MANIFEST).read_text())["starts"][0]["environment"].keys() >= {
         "CUDA_VISIBLE_DEVICES"
     }
@@ -82,22 +87,29 @@ def test_a_failure_and_a_killed_start_are_told_apart(
     assert second["reason"] == "The disk is gone."
 
 
-def test_a_repeat_gives_the_same_losses_and_notices_others(run: Path) -> None:
-    result = repeat(run, 2, None, 120)
-    assert (result.ok, result.exact, result.differs_in) == (True, True, [])
-    assert result.num_compared == {"poison": 2, "finetune": 2}
+def test_a_repeat_notices_one_loss_that_differs(run: Path) -> None:
     metrics = run / "metrics.jsonl"
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    lines[1]["loss"] *= 1 + 1e-6
+    assert (lines[4]["stage"], lines[4]["step"]) == ("finetune", 1)
+    honest = lines[4]["loss"]
+    lines[4]["loss"] *= 1 + 1e-6
     metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    manifest = json.loads((run / MANIFEST).read_text())
-    for stage, reply in (("poison", False), ("finetune", True)):
-        result = repeat(run, 2, None, 120)
-        assert result.ok is reply, stage
-        assert (result.where == "stage poison, step 1") is not reply or reply
-        manifest["starts"][0]["packages"]["torch"] = "1.0"  # with another torch 1e-6 is fine
-        (run / MANIFEST).write_text(json.dumps(manifest))
-    assert any(entry.startswith("package torch: 1.0 -> ") for entry in result.differs_in)
+    result = repeat(run, 2, None, 120)
+    assert result.num_compared == {"poison": 2, "finetune": 2}
+    assert (result.ok, result.exact, result.differs_in) == (False, True, [])
+    assert result.where == "stage finetune, step 1"
+    assert result.worst == abs(honest - lines[4]["loss"]) / lines[4]["loss"]
+    assert replace(result, exact=False).ok  # with other versions 1e-6 is no difference
+    assert not replace(result, exact=False, worst=2e-4).ok
+
+
+def test_another_version_is_told(run: Path) -> None:
+    start = json.loads((run / MANIFEST).read_text())["starts"][0]
+    assert _differences([start], 1) == []
+    start["packages"]["torch"] = "1.0"
+    told = _differences([start], 2)
+    assert told[0].startswith("package torch: 1.0 -> ")
+    assert told[1] == "ranks: 1 -> 2"
 
 
 def test_what_is_no_run_cannot_be_repeated(tmp_path: Path) -> None:
