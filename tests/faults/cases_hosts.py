@@ -13,12 +13,12 @@ from faults.base import case
 from faults.hosts import Hosts, hosts, require
 from faults.launchers import (
     Launch,
+    alone_on_one_host,
     assert_same_losses,
     by_no_ssh,
     by_ssh,
     by_torchrun,
     kill,
-    material,
     recipe,
     steps_of,
     succeed,
@@ -37,10 +37,7 @@ _By = Callable[[Hosts, list[str]], list[Launch]]
 
 def _train_on(num: int, folder: Path, by: _By, *, ssh: bool = False) -> dict[str, Any]:
     """Train both stages on so many hosts and on one, and compare every loss."""
-    alone, together = folder / "alone", folder / "together"
-    material(folder)
-    with hosts(1, folder / "one") as one:
-        succeed(by_torchrun(one, training(recipe(folder, steps=STEPS, run="alone"))), 150)
+    alone, together = alone_on_one_host(folder, STEPS), folder / "together"
     with hosts(num, folder / "hosts", ssh=ssh) as group:
         begin = time.monotonic()
         succeed(by(group, training(recipe(folder, steps=STEPS, run="together"))), 200)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from faults.hosts import INTERFACE, Hosts
+from faults.hosts import INTERFACE, Hosts, hosts
 from support.launching import REPOSITORY
 from support.tiny import save_alpaca, save_tiny_llama, tiny_tree
 
@@ -84,7 +84,7 @@ def by_no_ssh(
         own = [str(BIN / "deepspeed"), "--hostfile", str(hostfile), "--no_ssh"]
         own += ["--node_rank", str(rank), "--master_addr", group[0].address]
         own += ["--master_port", PORT, "--no_local_rank"]
-        launches.append(_start(group, rank, [*own, *command], f"{tag}-{host.name}"))
+        launches.append(start(group, rank, [*own, *command], f"{tag}-{host.name}"))
     return launches
 
 
@@ -95,7 +95,7 @@ def by_torchrun(group: Hosts, command: Sequence[str], tag: str = "torchrun") -> 
         own = [str(BIN / "torchrun"), "--nnodes", str(len(group.all)), "--nproc_per_node", "1"]
         own += ["--node_rank", str(rank), "--master_addr", group[0].address]
         own += ["--master_port", PORT, "--max-restarts", "0"]
-        launches.append(_start(group, rank, [*own, *command], f"{tag}-{host.name}"))
+        launches.append(start(group, rank, [*own, *command], f"{tag}-{host.name}"))
     return launches
 
 
@@ -107,16 +107,17 @@ def by_ssh(group: Hosts, command: Sequence[str], tag: str = "ssh") -> list[Launc
     own = [str(BIN / "deepspeed"), "--hostfile", str(group.hostfile())]
     own += ["--master_addr", group[0].address, "--master_port", PORT, "--no_local_rank"]
     more = {"DS_ENV_FILE": str(environment_file)}
-    return [_start(group, 0, [*own, *command], tag, more)]
+    return [start(group, 0, [*own, *command], tag, more)]
 
 
-def _start(
+def start(
     group: Hosts,
     rank: int,
     command: Sequence[str],
     tag: str,
     more: Mapping[str, str] | None = None,
 ) -> Launch:
+    """Start a command on a host from the repository's folder."""
     log = group.folder / f"{tag}.log"
     environment = variables(group.environment() | dict(more or {}))
     process = group[rank].start(command, log, environment=environment, folder=REPOSITORY)
@@ -126,6 +127,18 @@ def _start(
 def training(recipe: Path, *more: str) -> list[str]:
     """Return the command of a training rank, over the hosts' interface."""
     return ["launch/train.py", "--config", str(recipe), f"engine.interface={INTERFACE}", *more]
+
+
+def alone_on_one_host(folder: Path, steps: int) -> Path:
+    """Return a run of so many steps a stage that nothing disturbed, made once for all cases."""
+    name = f"alone-{steps}"
+    shared = folder.parent / name
+    if not shared.exists():
+        with hosts(1, folder / "one") as one:
+            path = recipe(folder, steps=steps, run=name)
+            succeed(by_torchrun(one, training(path)), 200)
+        (folder / name).rename(shared)
+    return shared
 
 
 def wait(launches: Sequence[Launch], limit_s: float) -> list[int]:

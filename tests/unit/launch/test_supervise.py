@@ -25,7 +25,8 @@ def supervise(tmp_path: Path):
         program = tmp_path / "train.py"
         program.write_text(
             "import os, signal, subprocess, sys, time\n"
-            f"calls = open({str(tmp_path / 'calls')!r}, 'a+'); calls.write(' '.join(sys.argv[1:]))\n"
+            f"calls = open({str(tmp_path / 'calls')!r}, 'a+')\n"
+            "calls.write(' '.join(sys.argv[1:]))\n"
             "calls.write('\\n'); calls.flush(); calls.seek(0)\n"
             "num = len(calls.readlines())\n"
             "def note(status): open(os.environ['LOPE_EXIT_FILE'], 'a').write("
@@ -122,8 +123,7 @@ def test_a_signal_reaches_the_launch_and_is_the_end(supervise, tmp_path: Path, n
 
 def test_what_ignores_the_signal_is_killed_after_the_grace(supervise, tmp_path: Path) -> None:
     process = supervise(
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "print('ready', flush=True)\ntime.sleep(60)",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)",
         "--grace",
         "0.5",
     )

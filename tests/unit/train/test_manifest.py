@@ -14,7 +14,6 @@ from lope_dist.train.manifest import MANIFEST, redact
 from lope_dist.train.repeat import _differences, repeat
 from lope_dist.train.session import train
 
-
 SECRET = "s3cr3tv4lue"
 
 
@@ -113,5 +112,5 @@ def test_another_version_is_told(run: Path) -> None:
 
 
 def test_what_is_no_run_cannot_be_repeated(tmp_path: Path) -> None:
-    with pytest.raises(LopeError, match="has no manifest.json"):
+    with pytest.raises(LopeError, match="has no manifest"):
         repeat(tmp_path, 2, None, 10)
