@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO
 
 from faults.base import NotRun
+from faults.ssh import start_sshd
 
 INTERFACE = "eth0"
 _READY_S = 10.0
@@ -54,27 +55,6 @@ mkdir /run/sshd
 mount --bind "$HOSTS_FILE" /etc/hosts
 hostname "$HOST_NAME"
 exec "$PYTHON" -S -c "$INIT"
-"""
-_SSHD = """
-Port 22
-HostKey {keys}/host
-AuthorizedKeysFile {keys}/user.pub
-PidFile none
-StrictModes no
-UsePAM no
-PasswordAuthentication no
-PermitRootLogin yes
-MaxStartups 100
-LogLevel ERROR
-"""
-_SSH = """
-IdentityFile {keys}/user
-IdentitiesOnly yes
-UserKnownHostsFile {keys}/known_hosts
-StrictHostKeyChecking yes
-BatchMode yes
-ConnectTimeout 5
-LogLevel ERROR
 """
 
 
@@ -205,7 +185,7 @@ def hosts(num: int, folder: Path, *, ssh: bool = False) -> Iterator[Hosts]:
             made.append(Host(name, address, init, f"p{i}", hub))
         group = Hosts(tuple(made), folder)
         if ssh:
-            _start_sshd(group)
+            start_sshd(group)
         try:
             yield group
         finally:
@@ -275,27 +255,3 @@ def _namespace(pid: int) -> str:
         return os.readlink(f"/proc/{pid}/ns/pid")
     except OSError:
         return "gone"
-
-
-def _start_sshd(group: Hosts) -> None:
-    """Start sshd on each host with keys of their own, and put an `ssh` that knows them in bin/."""
-    keys = group.folder / "keys"
-    keys.mkdir()
-    for name in ("host", "user"):
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / name)], check=True
-        )
-    public = (keys / "host.pub").read_text()
-    known = "".join(f"{host.name},{host.address} {public}" for host in group)
-    (keys / "known_hosts").write_text(known)
-    (keys / "sshd_config").write_text(_SSHD.format(keys=keys))
-    (keys / "ssh_config").write_text(_SSH.format(keys=keys))
-    program = group.folder / "bin" / "ssh"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {keys / "ssh_config"} "$@"\n')
-    program.chmod(0o755)
-    daemon = str(shutil.which("sshd"))
-    for host in group:
-        log = group.folder / f"sshd-{host.name}.log"
-        started = host.start([daemon, "-f", str(keys / "sshd_config")], log)
-        assert started.wait(_READY_S) == 0, log.read_text()
