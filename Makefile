@@ -1,5 +1,6 @@
 # make run    fresh machine -> trained and scored demo in runs/quickstart
 # make test   the same set-up, then the tests
+# make faults the whole fault matrix: runs/faults.json and docs/reliability.md
 # Both make .venv themselves; what is done is not done again.
 
 PYTHON ?= python3
@@ -9,13 +10,18 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test check docs clean setup
+.PHONY: run test faults check docs clean setup
 
 run: $(READY)
 	$(BIN)/python launch/quickstart.py
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# Cases that are done are kept; rm runs/faults.json starts over. Hosts need root, iproute2,
+# openssh-server and pdsh; without them their cases are listed as not run.
+faults: $(READY)
+	PYTHONPATH=.:tests $(BIN)/python -m faults.run --write-docs
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -8,11 +8,10 @@ told in one sentence; 75: stopped by SIGTERM or SIGUSR1 after a checkpoint, to b
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 
 from lope_dist.config.load import load_config, split_resume
-from lope_dist.core.errors import EXIT_PREEMPTED, LopeError, Preempted
+from lope_dist.core.errors import LopeError, Preempted
+from lope_dist.core.exits import end
 
 
 def main() -> None:
@@ -26,21 +25,15 @@ def main() -> None:
     )
     parser.add_argument("--local_rank", type=int, help="set by some launchers; not used")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     try:
         resume, overrides = split_resume(arguments.resume, arguments.overrides)
         config = load_config(arguments.config, overrides)
         from lope_dist.train.session import train
 
         train(config, resume=resume)
-    except Preempted as stop:
-        if os.environ.get("RANK", "0") == "0":
-            print(stop, file=sys.stderr, flush=True)
-        sys.exit(EXIT_PREEMPTED)
-    except LopeError as error:
-        rank = os.environ.get("RANK", "0")
-        print(f"error (rank {rank}): {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+    except (LopeError, Preempted) as error:
+        end(error)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.tiny import save_tiny_llama, tiny_tree, write_alpaca
+from support.tiny import save_alpaca, save_tiny_llama, tiny_tree
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the hub is a broken test
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -48,7 +48,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alpaca_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of several lengths; 83 of them, so that no batch size divides them."""
     path = tmp_path_factory.mktemp("data") / "alpaca.jsonl"
-    write_alpaca(path)
+    save_alpaca(path, 83)
     return path
 
 

@@ -9,8 +9,8 @@ import sys
 
 import typer
 
-from lope_dist.cli import corpus, results, training
-from lope_dist.core.errors import EXIT_PREEMPTED, LopeError, Preempted
+from lope_dist.cli import corpus, doctor, repro, results, training
+from lope_dist.core.errors import LopeError, Preempted
 
 app = typer.Typer(
     add_completion=False,
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Noise-robust LoRA fine-tuning of quantized models with a poisoning expert (LoPE).",
 )
-for group in (training, corpus, results):
+for group in (training, corpus, results, doctor, repro):
     app.add_typer(group.app)
 
 
@@ -28,7 +28,7 @@ def main() -> None:
         app()
     except Preempted as stop:
         typer.echo(stop, err=True)
-        sys.exit(EXIT_PREEMPTED)
+        sys.exit(stop.status)
     except LopeError as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        sys.exit(error.status)

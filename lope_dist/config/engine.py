@@ -19,6 +19,9 @@ class EngineConfig(Section):
     timeout_s: float = Field(default=600.0, gt=0)
     """How long ranks wait for one that does not start or hangs; then they name it and end. Set it
     above the slowest honest wait, such as for rank 0 to write a checkpoint."""
+    interface: str | None = None
+    """Network interface that joins the hosts, such as `eth0`; every host must have it. gloo and
+    NCCL use it alone, and the rendezvous listens on its address alone. Default: theirs."""
     reduce_bucket_numel: int = Field(default=5_000_000, ge=1)
     """Elements of a gradient bucket; adapters are small, so larger ones only waste memory."""
     prefetch_bucket_numel: int = Field(default=50_000_000, ge=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from pydantic import ValidationError
 from lope_dist.config.explain import explain
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
+
+_ENVIRONMENT = re.compile(r"oc\.env\s*:\s*([^,}\s]*)")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -92,6 +95,12 @@ def _read_layers(path: Path, parents: tuple[Path, ...]) -> DictConfig:
 
 
 def _resolved(tree: DictConfig, path: str | Path) -> Any:
+    for name in _ENVIRONMENT.findall(OmegaConf.to_yaml(tree)):
+        if not name.startswith("LOPE_"):
+            raise LopeError(
+                f"{path}: ${{oc.env:{name}}} asks for a variable whose name does not start with "
+                "LOPE_; others may be secrets, and what a recipe reads is written into run.yaml."
+            )
     try:
         return OmegaConf.to_container(tree, resolve=True)
     except OmegaConfBaseException as error:

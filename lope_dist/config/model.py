@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lope_dist.config.base import Section
 
@@ -35,5 +35,22 @@ class ModelConfig(Section):
     the quantizer's temporaries."""
     gradient_checkpointing: bool = False
     """Recompute each layer's activations in the backward pass."""
-    trust_remote_code: bool = False
-    """Run code that a hub repository ships. Off unless you trust that repository."""
+    trust_remote_code: str | None = None
+    """Name of the model whose own Python code may run: the same as `model.name_or_path`, written
+    again on purpose. On the hub `model.revision` must then be a commit's full hash. Off by
+    default: no code of a model is fetched or run."""
+
+    @model_validator(mode="after")
+    def _code_is_asked_for_by_name(self) -> ModelConfig:
+        trusted = self.trust_remote_code
+        if trusted is not None and trusted != self.name_or_path:
+            raise ValueError(
+                f"model.trust_remote_code = {trusted!r} is not model.name_or_path = "
+                f"{self.name_or_path!r}; name the model whose code may run, or leave it out"
+            )
+        return self
+
+    @property
+    def runs_remote_code(self) -> bool:
+        """Whether the model's own code may run."""
+        return self.trust_remote_code is not None

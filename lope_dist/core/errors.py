@@ -9,19 +9,28 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-EXIT_PREEMPTED = 75
-"""Exit status of a run that a signal stopped: it wrote a checkpoint and can be resumed.
-
-EX_TEMPFAIL of sysexits.h: "try again later".
-"""
+EXIT_USER_ERROR, EXIT_PEER_LOST, EXIT_PREEMPTED = 2, 69, 75
+"""Exit statuses: a mistake that another try would make again; a rank, host or network that is
+gone, where another try may well succeed (EX_UNAVAILABLE of sysexits.h); and a run that a signal
+stopped, which wrote a checkpoint and can be resumed (EX_TEMPFAIL)."""
 
 
 class LopeError(ValueError):
     """Bad input, told in one sentence."""
 
+    status = EXIT_USER_ERROR
+
+
+class PeerLost(LopeError):
+    """Another rank, its host or the network to it is gone, told in one sentence."""
+
+    status = EXIT_PEER_LOST
+
 
 class Preempted(Exception):
     """A signal stopped the run; its message says where it can be resumed."""
+
+    status = EXIT_PREEMPTED
 
 
 def suggest(given: str, allowed: Iterable[str]) -> str:

@@ -16,8 +16,6 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lope_dist"
 
 
-
-
 @contextmanager
 def telling_disk_errors(what: str | Path) -> Iterator[None]:
     """Context in which a failure to write is told in one sentence.

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from lope_dist.core.errors import LopeError
@@ -132,7 +131,7 @@ def _apply(
         return str(
             tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=is_prompt)
         )
-    except TemplateError as error:
+    except Exception as error:  # of any kind: a template is a program of its own
         raise LopeError(
             f"The tokenizer's chat template refuses example {example.id}: {error}."
         ) from None

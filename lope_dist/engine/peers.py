@@ -18,7 +18,6 @@ noticed is ended by the thread.
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from dataclasses import asdict
@@ -26,8 +25,9 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from lope_dist.core.errors import LopeError
-from lope_dist.engine.processes import Identity, end_process, is_alive, own_identity
+from lope_dist.core.errors import PeerLost
+from lope_dist.core.exits import end_at_once
+from lope_dist.engine.processes import Identity, is_alive, own_identity
 
 _MOST_PERIOD_S, _MOST_SILENCE_S, _MOST_GRACE_S = 2.0, 40.0, 5.0
 _EXIT_S = 1.0
@@ -45,7 +45,7 @@ class Peers:
         attempt: Tells one start of the ranks from the next where the store outlives them.
 
     Raises:
-        LopeError: a rank has not come within the timeout; the sentence names it. Another one
+        PeerLost: a rank has not come within the timeout; the sentence names it. Another one
             is gone already.
     """
 
@@ -112,7 +112,7 @@ class Peers:
         """Wait until all ranks are here.
 
         Raises:
-            LopeError: some do not come, or are gone again.
+            PeerLost: some do not come, or are gone again.
         """
         deadline = time.monotonic() + self._timeout_s
         while True:
@@ -121,9 +121,9 @@ class Peers:
             if not missing and not sentence:
                 return
             if sentence:
-                raise LopeError(sentence)
+                raise PeerLost(sentence)
             if time.monotonic() > deadline:
-                raise LopeError(
+                raise PeerLost(
                     f"{', '.join(map(self._describe_missing, missing))} did not start within "
                     f"engine.timeout_s = {self._timeout_s:g} s; the launcher's output on that "
                     "host may say why."
@@ -142,8 +142,7 @@ class Peers:
         while not self._over.wait(self._period_s):
             sentence = self._look()
             if sentence and not self._over.wait(self._grace_s):
-                print(f"error (rank {self._rank}): {sentence}", file=sys.stderr, flush=True)
-                end_process(2)  # the main thread waits in a collective that will not return
+                end_at_once(PeerLost(sentence))  # the main thread waits for what will not come
 
     def _look(self) -> str | None:
         """Beat, look at the others and return a sentence on who is gone, if anyone is."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,13 +51,6 @@ def is_alive(identity: Identity) -> bool:
     if not identity.machine or identity.machine != _machine():
         return True
     return _start_of(identity.pid) == identity.started
-
-
-def end_process(status: int) -> None:
-    """End this process at once, from any thread, after what it has printed."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 def _machine() -> str:

@@ -18,9 +18,10 @@ import torch
 import torch.distributed as dist
 
 from lope_dist.config.engine import EngineConfig
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, PeerLost
 from lope_dist.engine.peers import Peers
 from lope_dist.engine.processes import local_size
+from lope_dist.engine.rendezvous import no_connection, open_store
 
 T = TypeVar("T")
 _NAMING_S = 15.0
@@ -86,7 +87,7 @@ class World:
         An error of this rank's own is passed on, and told to the others.
 
         Raises:
-            LopeError: another rank is gone; the sentence names it.
+            PeerLost: another rank is gone; the sentence names it.
         """
         if self._peers is None:
             yield
@@ -101,7 +102,7 @@ class World:
                 cause = f"Communication failed, and all ranks still live: {reason}"
             self._peers.tell(cause or reason)
             if cause:
-                raise LopeError(cause) from error
+                raise PeerLost(cause) from error
             raise
 
     def close(self) -> None:
@@ -130,7 +131,8 @@ def start_world(config: EngineConfig) -> World:
     Collective: yes. Without a launcher this is a world of one.
 
     Raises:
-        LopeError: the local engine under several ranks.
+        LopeError: the local engine under several ranks; no network interface of the given name.
+        PeerLost: ranks that do not come, or that cannot connect to each other.
     """
     _calm_allocator()
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -145,7 +147,7 @@ def start_world(config: EngineConfig) -> World:
         return World(0, 1, device)
     _set_threads(local_size())
     _describe_single_process()
-    peers = _meet(config.timeout_s)
+    peers = _meet(config)
     return World(dist.get_rank(), dist.get_world_size(), device, peers)
 
 
@@ -156,13 +158,14 @@ def _is_of_a_collective(error: BaseException) -> bool:
     )
 
 
-def _meet(timeout_s: float) -> Peers | None:
+def _meet(config: EngineConfig) -> Peers | None:
     """Call the roll, then make the process group; return the others, if there are any.
 
     The roll is called first because a process group that waits in vain does not say for whom.
 
     Raises:
-        LopeError: ranks that do not come.
+        LopeError: what `open_store` raises.
+        PeerLost: ranks that do not come, or that cannot connect to each other.
     """
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -174,26 +177,11 @@ def _meet(timeout_s: float) -> Peers | None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    # torchrun keeps the store in its agent, where it outlives a restart of the ranks.
-    has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    # torchrun's store outlives a restart of the ranks.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    patience = timedelta(seconds=timeout_s)
-    try:
-        store = dist.TCPStore(
-            *address,
-            is_master=rank == 0 and not has_agent,
-            timeout=patience,
-            wait_for_workers=False,  # that is the roll call's business
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise LopeError(
-            f"Rank {rank} cannot use the rendezvous at {address[0]}:{address[1]}, which rank 0 or "
-            f"its launcher keeps: it did not answer within engine.timeout_s = {timeout_s:g} s, or "
-            f"cannot be opened ({reason})."
-        ) from None
-    peers = Peers(rank, size, address, timeout_s, attempt) if size > 1 else None
     backend = "nccl" if torch.cuda.is_available() else "gloo"
+    store = open_store(backend, config.timeout_s, config.interface)
+    peers = Peers(rank, size, address, config.timeout_s, attempt) if size > 1 else None
     try:
         dist.init_process_group(
             backend,
@@ -201,13 +189,14 @@ def _meet(timeout_s: float) -> Peers | None:
             rank=rank,
             world_size=size,
             # The last resort: by then the others have been looked at, and one was named.
-            timeout=patience + timedelta(seconds=_NAMING_S),
+            timeout=timedelta(seconds=config.timeout_s + _NAMING_S),
         )
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     except Exception as error:
+        sentence = no_connection(error)
         if peers is not None:
-            peers.tell(str(error).splitlines()[0])
-        raise
+            peers.tell(sentence)
+        raise PeerLost(sentence) from error
     return peers
 
 

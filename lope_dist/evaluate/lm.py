@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
 from lope_dist.core.errors import LopeError
+from lope_dist.engine.world import World
 from lope_dist.evaluate.load import LoadedRun, load_run
+from lope_dist.evaluate.parallel import answer_together
 from lope_dist.evaluate.rows import Row, rows_for
 
 _HFLM: Any = HFLM  # its own registration hides its type
@@ -23,17 +26,24 @@ class LopeLM(_HFLM):
     Args:
         run: A run folder, or one already loaded.
         experts: `masked`, `masked_plain`, `all` or `none` (the base model).
+        world: The ranks that share the requests out among themselves; None: this process alone.
         kwargs: What `HFLM` takes: `batch_size`, `max_length`, ...
 
     Raises:
         LopeError: what `load_run`, `rows_for` and `choose` raise.
     """
 
-    def __init__(self, run: str | Path | LoadedRun, experts: str = "masked", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        run: str | Path | LoadedRun,
+        experts: str = "masked",
+        world: World | None = None,
+        **kwargs: Any,
+    ) -> None:
         loaded = run if isinstance(run, LoadedRun) else load_run(Path(run))
         kwargs.pop("device", None)  # the weights are where they were loaded
         super().__init__(pretrained=loaded.model, tokenizer=loaded.tokenizer, **kwargs)
-        self.run = loaded
+        self.run, self._world = loaded, world
         self.choose(rows_for([experts], loaded.config.adapter)[0])
 
     def choose(self, row: Row) -> None:
@@ -56,6 +66,26 @@ class LopeLM(_HFLM):
                 "exactly the base model's logits: it is not applied or not trained, so its "
                 "scores would be the base model's."
             )
+
+    def loglikelihood(self, requests: list[Any], **options: Any) -> list[Any]:
+        """Return (log-likelihood, is greedy) of each request. Collective: yes."""
+        return self._answer(super().loglikelihood, requests, options)
+
+    def loglikelihood_rolling(self, requests: list[Any], **options: Any) -> list[Any]:
+        """Return each text's log-likelihood. Collective: yes."""
+        return self._answer(super().loglikelihood_rolling, requests, options)
+
+    def generate_until(self, requests: list[Any], **options: Any) -> list[Any]:
+        """Return each request's generated text. Collective: yes."""
+        return self._answer(super().generate_until, requests, options)
+
+    def _answer(
+        self, answer: Callable[..., list[Any]], requests: list[Any], options: dict[str, Any]
+    ) -> list[Any]:
+        if self._world is None:
+            return answer(requests, **options)
+        options["disable_tqdm"] = options.get("disable_tqdm", False) or not self._world.is_main
+        return answer_together(self._world, requests, lambda own: answer(own, **options))
 
     @torch.no_grad()
     def _probe(self) -> torch.Tensor:

@@ -13,6 +13,7 @@ from lm_eval.tasks import TaskManager
 
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.runlog import read_json, write_json
+from lope_dist.engine.world import World
 from lope_dist.evaluate.lm import LopeLM
 from lope_dist.evaluate.load import load_run, load_run_config
 from lope_dist.evaluate.rows import Row, rows_for
@@ -34,11 +35,14 @@ class EvalRequest:
     apply_chat_template: bool = False
 
 
-def evaluate_run(run_dir: Path, request: EvalRequest) -> dict[str, Any]:
+def evaluate_run(run_dir: Path, request: EvalRequest, world: World | None = None) -> dict[str, Any]:
     """Score each row and return all rows known of this run.
 
     Each row is written as soon as it is done; a row of the same name is replaced task by
-    task, so several calls fill one table.
+    task, so several calls fill one table. With a ``world`` its ranks share the work, and rank 0
+    writes.
+
+    Collective: yes, with a ``world``.
 
     Raises:
         LopeError: not a run, unknown tasks or experts, or an adapter that changes nothing.
@@ -52,7 +56,7 @@ def evaluate_run(run_dir: Path, request: EvalRequest) -> dict[str, Any]:
     )
     tasks = _match_tasks(request, manager)
     loaded = load_run(run_dir)
-    model = LopeLM(loaded, "none", batch_size=request.batch_size)
+    model = LopeLM(loaded, "none", world, batch_size=request.batch_size)
     for row in rows:
         model.choose(row)
         raw = _simple_evaluate(
@@ -65,8 +69,11 @@ def evaluate_run(run_dir: Path, request: EvalRequest) -> dict[str, Any]:
             log_samples=False,
             random_seed=loaded.config.seed,
         )
-        assert raw is not None
-        _record(run_dir, row, model, request, raw)
+        if world is None or world.is_main:  # the other ranks of a host get no scores
+            assert raw is not None
+            _record(run_dir, row, model, request, raw)
+        if world is not None:
+            world.barrier()
     return read_json(run_dir / RESULTS)
 
 

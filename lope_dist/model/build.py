@@ -74,7 +74,7 @@ def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedM
                 arch,
                 attn_implementation=config.attention,
                 dtype=dtype,
-                trust_remote_code=config.trust_remote_code,
+                trust_remote_code=config.runs_remote_code,
             )
     except (ImportError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
@@ -120,7 +120,7 @@ def load_model(config: ModelConfig, placement: Placement, progress: bool) -> Pre
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """Return the model's tokenizer; a missing padding token becomes the end token."""
     tokenizer = AutoTokenizer.from_pretrained(
-        model_folder(config), trust_remote_code=config.trust_remote_code
+        model_folder(config), trust_remote_code=config.runs_remote_code
     )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -129,7 +129,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
 
 def _architecture_of(folder: Path, config: ModelConfig) -> PretrainedConfig:
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=config.runs_remote_code)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise LopeError(f"{folder / 'config.json'} cannot be used: {reason}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -41,10 +42,18 @@ def model_folder(config: ModelConfig) -> Path:
         return path
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise LopeError(f"model.name_or_path: folder '{name}' does not exist.")
-    return _from_hub(name, config.revision)
+    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+    if config.runs_remote_code:
+        if not re.fullmatch(r"[0-9a-f]{40}", config.revision or ""):
+            raise LopeError(
+                f"model.trust_remote_code = '{name}' with model.revision = {config.revision!r}: "
+                "code is run from one commit that you have read; give its 40-digit hash."
+            )
+        patterns.append("*.py")
+    return _from_hub(name, config.revision, patterns)
 
 
-def _from_hub(name: str, revision: str | None) -> Path:
+def _from_hub(name: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -53,7 +62,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
             snapshot_download(
                 name,
                 revision=revision,
-                allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"],
+                allow_patterns=patterns,
             )
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -13,6 +13,7 @@ from lope_dist.engine.world import start_world
 from lope_dist.model.build import load_tokenizer
 from lope_dist.model.fingerprint import fingerprints
 from lope_dist.train.checkpoint import Checkpoint, install_checkpoint, read_state
+from lope_dist.train.manifest import recorded
 from lope_dist.train.metrics import trim_metrics
 from lope_dist.train.preflight import preflight
 from lope_dist.train.progress import RunProgress
@@ -48,21 +49,29 @@ def train(config: RunConfig, *, resume: Resume = False) -> Path:
             for stage in config.train.stages.values():
                 stage_loader(inputs, stage)  # data that do not fit it show before any is trained
             checkpoint = open_run(inputs, resume)
-            session = load_session(inputs)
-            progress = _restore(session, checkpoint)
-            is_stopped = False
-            while progress.index <= len(config.train.stages) and not is_stopped:
-                middle = checkpoint if progress.stage.next_step else None
-                is_stopped = StageRun(session, progress, middle).train()
-            is_finished = progress.index > len(config.train.stages)
+            with recorded(config, world, {**inputs.fingerprints, "data": source.fingerprint}) as it:
+                stopped_at = _train_stages(load_session(inputs), checkpoint)
+                if stopped_at is not None:
+                    it |= {"status": "stopped", "reason": stopped_at}
             world.close()
-    if not is_finished:
-        name = list(config.train.stages)[progress.index - 1]
+    if stopped_at is not None:
         raise Preempted(
-            f"Stopped by a signal after step {progress.stage.next_step} of stage '{name}'; the "
-            f"checkpoint is whole, go on with --resume auto (output_dir {session.run_dir})."
+            f"{stopped_at}; the checkpoint is whole, go on with --resume auto "
+            f"(output_dir {inputs.run_dir})."
         )
-    return session.run_dir
+    return inputs.run_dir
+
+
+def _train_stages(session: Session, checkpoint: Checkpoint | None) -> str | None:
+    """Train what is left; return where a signal stopped it, or None. Collective: yes."""
+    progress, stages = _restore(session, checkpoint), list(session.config.train.stages)
+    while progress.index <= len(stages):
+        middle = checkpoint if progress.stage.next_step else None
+        is_stopped = StageRun(session, progress, middle).train()
+        if is_stopped and progress.index <= len(stages):
+            name = stages[progress.index - 1]
+            return f"Stopped by a signal after step {progress.stage.next_step} of stage '{name}'"
+    return None
 
 
 def _restore(session: Session, checkpoint: Checkpoint | None) -> RunProgress:

@@ -15,6 +15,10 @@ from typing import Any
 Harm = Callable[[Path], dict[str, Any]]
 
 
+class NotRun(Exception):
+    """This machine lacks what a case needs: the case says nothing, neither well nor ill."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One way in which a run is harmed, and what must become of it."""

@@ -15,7 +15,7 @@ import yaml
 from filelock import FileLock
 from safetensors.torch import load_file
 from support.launching import Rank, Running, start_ranks, succeed
-from support.tiny import save_tiny_llama, tiny_tree, write_alpaca
+from support.tiny import save_alpaca, save_tiny_llama, tiny_tree
 
 from lope_dist.core.runlog import read_lines
 from lope_dist.train.history import last_checkpoint
@@ -139,7 +139,7 @@ def _inputs(cache: Path) -> Path:
     with FileLock(f"{folder}.lock"):
         if not (folder / "rows.jsonl").exists():
             save_tiny_llama(folder / "model")
-            write_alpaca(folder / "rows.jsonl")
+            save_alpaca(folder / "rows.jsonl", 83)
     return folder
 
 

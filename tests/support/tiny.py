@@ -1,9 +1,22 @@
-"""A byte tokenizer and the configuration that the tests train with."""
+"""A tiny model, its byte tokenizer, rows and the configuration that the tests train with."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+
+
+def save_alpaca(path: Path, num: int) -> None:
+    """Write so many rows of several lengths."""
+    rows = [
+        {
+            "instruction": f"Add the numbers {i} and {i * i % 7} and say the sum.",
+            "input": f"case {i}" * (i % 3),
+            "output": f"The sum of them is {i + i * i % 7}." + " Really." * (i % 5),
+        }
+        for i in range(num)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def save_byte_tokenizer(folder: Path) -> None:
@@ -42,19 +55,6 @@ def save_tiny_llama(folder: Path, seed: int = 0) -> None:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     save_byte_tokenizer(folder)
-
-
-def write_alpaca(path: Path) -> None:
-    """Write rows of several lengths; 83 of them, so that no batch size divides them."""
-    rows = [
-        {
-            "instruction": f"Add the numbers {i} and {i * i % 7} and say the sum.",
-            "input": f"case {i}" * (i % 3),
-            "output": f"The sum of them is {i + i * i % 7}." + " Really." * (i % 5),
-        }
-        for i in range(83)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def tiny_tree(model: Path, data: Path, output: Path) -> dict:

@@ -41,4 +41,4 @@ try:
     train(load_config(recipe, [f"output_dir={output}"]))
 except LopeError as error:
     print(f"error: {error}\nended at {time.time()}", flush=True)
-    sys.exit(2)
+    sys.exit(error.status)

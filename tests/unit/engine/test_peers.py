@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import EXIT_PEER_LOST, PeerLost
 from lope_dist.engine import peers as module
 from lope_dist.engine.peers import Peers
 
@@ -22,7 +22,7 @@ HOST = socket.gethostname()
 def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Statuses with which the watching threads would have ended the process."""
     statuses: list[int] = []
-    monkeypatch.setattr(module, "end_process", statuses.append)
+    monkeypatch.setattr(module, "end_at_once", lambda cause: statuses.append(cause.status))
     return statuses
 
 
@@ -65,7 +65,7 @@ def test_who_does_not_come_is_named_with_its_host(meet, monkeypatch) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     began = time.monotonic()
     told = rf"Rank 1 \(on {HOST}\), Rank 2 \(on a host of which no rank came\) did not start"
-    with pytest.raises(LopeError, match=told):
+    with pytest.raises(PeerLost, match=told):
         meet(3, [0], timeout_s=0.5)
     assert 0.4 < time.monotonic() - began < 5
 
@@ -96,7 +96,7 @@ def test_a_silent_rank_is_noticed_in_half_the_timeout_and_its_waiters_are_ended(
         assert time.monotonic() - began < 5
         time.sleep(0.05)
     assert 0.9 < time.monotonic() - began < 2.2
-    assert set(ended) == {2}
+    assert set(ended) == {EXIT_PEER_LOST}
     assert "Rank 1 (process " in capfd.readouterr().err
     third.close()
 

@@ -144,10 +144,13 @@ def test_a_resumed_run_that_was_finished_trains_nothing(
 ) -> None:
     config = tiny_config(**SHORT)
     folder = train(config)
-    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"]
+    before = {p: p.read_bytes() for p in files}
     monkeypatch.setattr(session, "StageRun", None)
     train(config, resume=True)
-    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    assert {p: p.read_bytes() for p in files} == before
+    starts = read_json(folder / "manifest.json")["starts"]
+    assert [start["status"] for start in starts] == ["finished", "finished"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_its_step(

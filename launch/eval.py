@@ -1,0 +1,70 @@
+"""Score a run on many ranks: `torchrun launch/eval.py --run RUN --tasks TASKS`.
+
+Works the same under `deepspeed launch/eval.py ...` and, on one rank, under plain python. Every
+rank loads the whole model (no ZeRO) and answers its share of the requests; rank 0 writes
+RUN/results.json. The scores are those of `lope eval`: few-shot examples, metrics and standard
+errors are computed from all answers in one order.
+
+Environment: as for launch/train.py. RUN and the model's folder must be readable on every host
+by the same path. `--interface eth0` names the network between the hosts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lope_dist.core.errors import LopeError
+from lope_dist.core.exits import end
+
+
+def main() -> None:
+    """Parse the launcher's arguments and score."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", required=True, type=Path, help="folder of a training run")
+    parser.add_argument("--tasks", required=True, help="lm-eval tasks or groups, comma-separated")
+    parser.add_argument("--experts", default="masked", help="masked, masked_plain, all, none")
+    parser.add_argument("--include-path", help="folder of task YAMLs instead of lm-eval's own")
+    parser.add_argument("--num-fewshot", type=int, help="examples in the prompt")
+    parser.add_argument("--limit", type=float, help="documents of each task, or a share below 1")
+    parser.add_argument("--batch-size", type=int, default=8, help="requests of a forward pass")
+    parser.add_argument("--apply-chat-template", action="store_true", help="wrap prompts in it")
+    parser.add_argument("--interface", help="network interface that joins the hosts")
+    parser.add_argument(
+        "--timeout", type=float, default=3600.0, metavar="S", help="how long ranks wait for another"
+    )
+    parser.add_argument("--local_rank", type=int, help="set by some launchers; not used")
+    arguments = parser.parse_args()
+    try:
+        _evaluate(arguments)
+    except LopeError as error:
+        end(error)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from lope_dist.config.engine import EngineConfig
+    from lope_dist.engine.world import start_world
+    from lope_dist.evaluate.suite import EvalRequest, evaluate_run
+    from lope_dist.report.tables import print_results
+
+    request = EvalRequest(
+        tasks=tuple(arguments.tasks.split(",")),
+        experts=tuple(arguments.experts.split(",")),
+        include_path=arguments.include_path,
+        num_fewshot=arguments.num_fewshot,
+        limit=arguments.limit,
+        batch_size=arguments.batch_size,
+        apply_chat_template=arguments.apply_chat_template,
+    )
+    world = start_world(EngineConfig(timeout_s=arguments.timeout, interface=arguments.interface))
+    with world.told():
+        results = evaluate_run(arguments.run, request, world)
+        if world.is_main:
+            print_results(results)
+        world.close()
+
+
+if __name__ == "__main__":
+    main()

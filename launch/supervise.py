@@ -1,0 +1,197 @@
+r"""Start a launcher and start it again when it fails: `launch/supervise.py [OPTIONS] -- COMMAND`.
+
+    python launch/supervise.py --max-restarts 5 -- \
+        deepspeed --hostfile hosts launch/train.py --config CONFIG
+
+Under `deepspeed --no_ssh` and `torchrun` run the same line on every host; the hosts meet again.
+
+    a launch ends with          then
+    0                           done
+    2 (a mistake of the user)   no restart: it would be made again
+    75 (stopped on request,     `--resume auto` and on, unless the request came to this process
+       checkpoint written)
+    anything else, or a killed  wait 5 s, 10 s, 20 s ... at most 60 s, `--resume auto` and on
+       process
+
+SIGTERM, SIGINT and SIGUSR1 are passed on as SIGTERM; what has not ended after `--grace` seconds
+is killed. Whatever way a launch ends, every process it started is ended before the next one.
+Variables: LOPE_EXIT_FILE is set for the ranks, which note there why they end (torchrun hides
+their statuses).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+USER_ERROR, ON_REQUEST = 2, 75
+_PR_SET_CHILD_SUBREAPER = 36
+_LONGEST_WAIT_S = 60.0
+
+
+def main() -> None:
+    """Parse the options and supervise."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--max-restarts", type=int, default=10, help="give up after so many within the window"
+    )
+    parser.add_argument("--window", type=float, default=3600.0, metavar="S", help="its length")
+    parser.add_argument("--wait", type=float, default=5.0, metavar="S", help="before the first")
+    parser.add_argument(
+        "--grace", type=float, default=60.0, metavar="S", help="between a signal and the kill"
+    )
+    parser.add_argument("command", nargs="+", metavar="COMMAND", help="the launch, behind --")
+    arguments = parser.parse_args()
+    supervisor = Supervisor(arguments.command, arguments.grace)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, supervisor.stop)
+    sys.exit(supervise(supervisor, arguments.max_restarts, arguments.window, arguments.wait))
+
+
+def supervise(supervisor: Supervisor, max_restarts: int, window_s: float, wait_s: float) -> int:
+    """Launch until the work is done or there is no use in another try; return the status."""
+    restarts: list[float] = []
+    while True:
+        status, reason = supervisor.launch(resume=bool(restarts))
+        if status == 0 or supervisor.is_stopped:
+            return status
+        if status == USER_ERROR:
+            _say(f"{reason}; no restart, for it would end the same way.")
+            return status
+        restarts = [t for t in restarts if time.monotonic() - t < window_s]
+        if len(restarts) >= max_restarts:
+            _say(f"{reason}; given up after {len(restarts)} restarts within {window_s:.0f} s.")
+            return status
+        delay = min(wait_s * 2 ** len(restarts), _LONGEST_WAIT_S)
+        restarts.append(time.monotonic())
+        _say(f"{reason}; restart {len(restarts)} of {max_restarts} in {delay:.0f} s.")
+        if supervisor.sleep(delay):
+            return status
+
+
+class Supervisor:
+    """One launch after another, each with all of the processes that it starts."""
+
+    def __init__(self, command: list[str], grace_s: float) -> None:
+        self._command, self._grace_s = command, grace_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._deadline: float | None = None
+        self.is_stopped = False
+        # Orphans of a launcher that was killed become our children, and can be found.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def launch(self, resume: bool) -> tuple[int, str]:
+        """Run the command once; return its status and a few words on how it ended."""
+        with tempfile.TemporaryDirectory(prefix="lope-supervise-") as folder:
+            notes = Path(folder) / "exits"
+            command = resumed(self._command) if resume else self._command
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    env={**os.environ, "LOPE_EXIT_FILE": str(notes)},
+                    start_new_session=True,
+                )
+            except OSError as error:
+                return USER_ERROR, f"'{command[0]}' cannot be started ({error.strerror})"
+            if self.is_stopped:  # the signal came before there was a process
+                self._pass_on()
+            status = self._wait()
+            num_left = self._end_all()
+            self._process = None
+            return _judge(status, num_left, notes.read_text() if notes.exists() else "")
+
+    def stop(self, number: int, _frame: object) -> None:
+        """Pass a signal on; the launch that follows from it is the last."""
+        self.is_stopped = True
+        _say(f"{signal.Signals(number).name} came; the launch is asked to end.")
+        self._pass_on()
+
+    def sleep(self, seconds: float) -> bool:
+        """Wait and return whether a signal came meanwhile."""
+        end = time.monotonic() + seconds
+        while not self.is_stopped and time.monotonic() < end:
+            time.sleep(0.1)
+        return self.is_stopped
+
+    def _pass_on(self) -> None:
+        self._deadline = time.monotonic() + self._grace_s
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGTERM)
+
+    def _wait(self) -> int:
+        assert self._process is not None
+        while True:
+            try:
+                return self._process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                if self._deadline is not None and time.monotonic() > self._deadline:
+                    self._process.kill()
+
+    def _end_all(self) -> int:
+        """Kill what the launch has left; return how many still lived.
+
+        A launcher that ends with its ranks is given a moment for them to be gone.
+        """
+        for moment in range(30):
+            left = [p for p in psutil.Process().children(recursive=True) if _lives(p)]
+            if not left:
+                return 0
+            if moment < 20:
+                time.sleep(0.1)
+                continue
+            for process in left:
+                process.kill()
+            psutil.wait_procs(left, timeout=10)
+            return len(left)
+        return 0
+
+
+def resumed(command: list[str]) -> list[str]:
+    """Return the command with `--resume auto`, if it trains and does not resume already."""
+    trains = any(word.endswith("train.py") for word in command)
+    resumes = any(word.partition("=")[0] == "--resume" for word in command)
+    return [*command, "--resume", "auto"] if trains and not resumes else command
+
+
+def _judge(status: int, num_left: int, notes: str) -> tuple[int, str]:
+    """Return the status that counts and a few words on it."""
+    noted = [line.split(" ", 2) for line in notes.splitlines() if line.count(" ") >= 2]
+    for own in (USER_ERROR, ON_REQUEST):
+        if status and (first := next((n for n in noted if n[1] == str(own)), None)):
+            return own, f"Rank {first[0]} ended with status {own}: {first[2]}"
+    if noted and status:
+        rank, own, sentence = noted[0]
+        return status, f"Rank {rank} ended with status {own}: {sentence}"
+    if num_left:
+        return status or 1, f"The launcher ended with status {status} and left {num_left} processes"
+    if status < 0:
+        return 128 - status, f"The launcher was killed by {signal.Signals(-status).name}"
+    if status == ON_REQUEST:
+        return status, "The run was stopped on request"
+    return status, f"The launch ended with status {status}"
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _say(sentence: str) -> None:
+    print(f"supervise: {sentence}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""`lope doctor`: is all ready for a launch?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lope_dist.cli.options import JsonOption, OverridesArg
+
+app = typer.Typer()
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="YAML recipe, for its files.")
+    ] = None,
+    overrides: OverridesArg = None,
+    hostfile: Annotated[
+        Path | None, typer.Option(help="DeepSpeed's list of hosts; without it this host alone.")
+    ] = None,
+    min_free: Annotated[float, typer.Option(help="Free disk space to ask for, in GiB.")] = 2.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Check hosts, versions, disk, model, data and network before a launch; tell each fix."""
+    from lope_dist.config.load import load_config
+
+    resolved = None if config is None else load_config(config, overrides or ())
+    from lope_dist.doctor.examine import examine
+
+    findings = []
+    for finding in examine(resolved, hostfile, min_free):
+        findings.append(finding)
+        if not as_json:
+            typer.echo(f"{'✓' if finding.ok else '✗'} {finding.check}: {finding.detail}")
+            if finding.fix:
+                typer.echo(f"    fix: {finding.fix}")
+    problems = sum(not finding.ok for finding in findings)
+    if as_json:
+        table = {"ok": not problems, "findings": [asdict(finding) for finding in findings]}
+        typer.echo(json.dumps(table, indent=2))
+    elif problems:
+        typer.echo(f"{problems} of {len(findings)} checks failed.")
+    if problems:
+        raise typer.Exit(1)

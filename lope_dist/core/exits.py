@@ -1,0 +1,38 @@
+"""How a rank ends early: one sentence, a status, and a note for the supervisor."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from lope_dist.core.errors import LopeError, Preempted
+
+
+def end(cause: LopeError | Preempted) -> NoReturn:
+    """Print why this rank ends and exit with the cause's status; of a stop only rank 0 prints."""
+    rank = os.environ.get("RANK", "0")
+    if isinstance(cause, LopeError):
+        print(f"error (rank {rank}): {cause}", file=sys.stderr, flush=True)
+    elif rank == "0":
+        print(cause, file=sys.stderr, flush=True)
+    note_exit(cause.status, str(cause))
+    sys.exit(cause.status)
+
+
+def end_at_once(cause: LopeError) -> NoReturn:
+    """The same from a thread that is not the main one, which may hang: nothing is cleaned up."""
+    rank = os.environ.get("RANK", "0")
+    print(f"error (rank {rank}): {cause}", file=sys.stderr, flush=True)
+    note_exit(cause.status, str(cause))
+    sys.stdout.flush()
+    os._exit(cause.status)
+
+
+def note_exit(status: int, sentence: str) -> None:
+    """Tell `launch/supervise.py`, if it asked, why this rank ends: launchers hide the status."""
+    path = os.environ.get("LOPE_EXIT_FILE")
+    if path:
+        rank = os.environ.get("RANK", "0")
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{rank} {status} {' '.join(sentence.split())}\n")

@@ -1,0 +1,1 @@
+"""What can be found wrong with hosts before anything expensive starts on them."""

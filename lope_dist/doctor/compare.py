@@ -1,0 +1,156 @@
+"""What the hosts told, held against each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from lope_dist.config.schema import RunConfig
+from lope_dist.doctor.finding import Finding, bad, good
+
+Answers = dict[str, dict[str, Any]]
+
+
+def versions(answers: Answers) -> Iterator[Finding]:
+    """Every host has the same packages and the same code of ours."""
+    told = {host: answer["versions"] for host, answer in answers.items()}
+    packages = next(iter(told.values())).keys()
+    found_any = False
+    for package in packages:
+        by_host = {host: known[package] for host, known in told.items()}
+        most = Counter(by_host.values()).most_common(1)[0][0]
+        odd = {host: v for host, v in by_host.items() if v != most or v == "not installed"}
+        for host, found in odd.items():
+            found_any = True
+            fix = f"on {host}: pip install {package}=={most}"
+            if package in ("python", "lope_dist"):
+                fix = f"bring {host} to the same {package} as the others"
+            elif most == "not installed":
+                fix = f"on {host}: pip install {package}"
+            yield bad(f"{package} on {host}", f"{found}, others have {most}", fix)
+    if not found_any:
+        first = next(iter(told.values()))
+        shown = ", ".join(f"{name} {first[name]}" for name in ("lope_dist", "torch", "deepspeed"))
+        where = f"equal on {len(answers)} hosts: " if len(answers) > 1 else ""
+        yield good("package versions", f"{where}{shown}")
+
+
+def devices(answers: Answers, hosts: dict[str, int]) -> Iterator[Finding]:
+    """A host has a device for each of its slots."""
+    for host, answer in answers.items():
+        num, slots = answer["devices"], hosts.get(host)
+        check = f"devices of {host}"
+        if num is None:
+            yield good(check, "CPU")
+        elif slots is not None and slots > num:
+            yield bad(check, f"{slots} slots, but {num} CUDA devices", f"write slots={num}")
+        else:
+            yield good(check, f"{num} CUDA devices")
+
+
+def space(answers: Answers, min_free_gib: float) -> Iterator[Finding]:
+    """There is room where a run writes, and it may write there."""
+    for host, answer in answers.items():
+        for folder, told in answer["free"].items():
+            free = told["bytes"] / 2**30
+            check = f"{folder} on {host}"
+            if not told["writable"]:
+                yield bad(check, "cannot be written", "choose another folder or mend its rights")
+            elif free < min_free_gib:
+                yield bad(
+                    check,
+                    f"{free:.1f} GiB free of {min_free_gib:g} wanted",
+                    "free disk space, or set --min-free",
+                )
+            else:
+                yield good(check, f"{free:.0f} GiB free")
+
+
+def files(answers: Answers, config: RunConfig) -> Iterator[Finding]:
+    """Model and data are there, and the same on every host."""
+    names = {"model": config.model.name_or_path, "data": config.data.path}
+    keys = {"model": "model.name_or_path", "data": "data.path"}
+    for what, name in names.items():
+        prints = {host: answer["prints"][what] for host, answer in answers.items()}
+        absent = [host for host, value in prints.items() if value is None]
+        check = f"{what} '{name}'"
+        if absent:
+            yield bad(
+                check,
+                f"absent on {', '.join(absent)}",
+                f"copy it to the same path there, share its folder, or change {keys[what]}; "
+                "for a name of the hub: hf download",
+            )
+        elif len(set(prints.values())) > 1:
+            told = ", ".join(f"{host}: {value}" for host, value in prints.items())
+            yield bad(check, f"differs between hosts ({told})", "copy one host's to the others")
+        else:
+            yield good(check, f"fingerprint {next(iter(prints.values()))}")
+
+
+def output(answers: Answers, config: RunConfig) -> Iterator[Finding]:
+    """Rank 0 writes; for a resume every rank reads."""
+    blind = [host for host, answer in answers.items() if not answer["sees_marker"]]
+    check = f"output_dir '{config.output_dir}'"
+    if blind:
+        yield bad(
+            check,
+            f"{', '.join(blind)} does not see what the first host writes",
+            "put output_dir on a file system that all hosts share: a resume reads it on each",
+        )
+    elif len(answers) > 1:
+        yield good(check, "shared by all hosts")
+
+
+def network(answers: Answers, wanted: str | None) -> Iterator[Finding]:
+    """The hosts know each other's names and have an interface that joins them."""
+    if len(answers) < 2:
+        return
+    for host, answer in answers.items():
+        unknown = [name for name, addresses in answer["names"].items() if not addresses]
+        check = f"network of {host}"
+        routes = {r for name, r in answer["routes"].items() if name != host and r}
+        if unknown:
+            yield bad(
+                check,
+                f"does not resolve {', '.join(unknown)}",
+                f"add them to /etc/hosts of {host}",
+            )
+        elif wanted is not None and wanted not in answer["interfaces"]:
+            yield bad(
+                check,
+                f"engine.interface = '{wanted}', but it has {', '.join(answer['interfaces'])}",
+                "name one that every host has",
+            )
+        elif wanted is not None and routes != {wanted}:
+            yield bad(
+                check,
+                f"engine.interface = '{wanted}', but the others are reached by "
+                f"{', '.join(sorted(routes))}",
+                f"set engine.interface={min(routes)}" if routes else "mend the routes",
+            )
+        elif wanted is None and _is_loopback(answer["own_name"]):
+            yield bad(
+                check,
+                f"its own name {answer['hostname']} resolves to "
+                f"{', '.join(answer['own_name']) or 'nothing'}, which gloo would offer to others",
+                f"set engine.interface={min(routes, default='eth0')}",
+            )
+        else:
+            yield good(check, f"reaches the others by {', '.join(sorted(routes))}")
+
+
+def common_interface(answers: Answers) -> str | None:
+    """Return the interface by which every host reaches all others, if its name is the same."""
+    routes = {
+        route
+        for host, answer in answers.items()
+        for name, route in answer["routes"].items()
+        if name != host
+    }
+    return routes.pop() if len(routes) == 1 else None
+
+
+def _is_loopback(addresses: list[str]) -> bool:
+    return not addresses or all(a.startswith("127.") or a == "::1" for a in addresses)

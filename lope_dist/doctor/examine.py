@@ -1,0 +1,188 @@
+"""All checks, in the order in which a launch would run into them."""
+
+from __future__ import annotations
+
+import json
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lope_dist.config.schema import RunConfig
+from lope_dist.doctor import compare
+from lope_dist.doctor.files import data_files, model_files
+from lope_dist.doctor.finding import Finding, bad, good
+from lope_dist.doctor.hostfile import read_hostfile
+from lope_dist.doctor.remote import finish, reach, start
+
+_PROBE_S, _RING_S = 120.0, 180.0
+_LOCAL = "this host"
+
+
+def examine(
+    config: RunConfig | None, hostfile: Path | None, min_free_gib: float
+) -> Iterator[Finding]:
+    """Yield what each check finds; a check that others need and that fails ends the list.
+
+    Without a hostfile this host alone is looked at.
+    """
+    hosts: dict[str, int] = {}
+    if hostfile is not None:
+        hosts, found = read_hostfile(hostfile)
+        yield from found
+        if not all(f.ok for f in found):
+            return
+        reachable = True
+        for name in hosts:
+            finding = _reach(name)
+            reachable &= finding.ok
+            yield finding
+        if not reachable:
+            return
+    answers: dict[str, dict[str, Any]] = {}
+    for name, answer in _probe(config, hosts).items():
+        if isinstance(answer, Finding):
+            yield answer
+        else:
+            answers[name] = answer
+    if len(answers) < max(1, len(hosts)):
+        return
+    yield from compare.versions(answers)
+    yield from compare.devices(answers, hosts)
+    yield from compare.space(answers, min_free_gib)
+    if config is not None:
+        yield from compare.files(answers, config)
+        yield from compare.output(answers, config)
+    wanted = config.engine.interface if config is not None else None
+    network = list(compare.network(answers, wanted))
+    yield from network
+    if all(f.ok for f in network):
+        interface = wanted or compare.common_interface(answers)
+        yield _all_reduce(answers, hosts, interface)
+
+
+def _reach(host: str) -> Finding:
+    check = f"ssh to {host}"
+    try:
+        addresses = sorted({str(i[4][0]) for i in socket.getaddrinfo(host, None)})
+    except OSError as error:
+        return bad(
+            check,
+            f"the name does not resolve ({error.args[-1]})",
+            f"add '<address> {host}' to /etc/hosts of every host, or mend the hostfile",
+        )
+    reason = reach(host)
+    if reason is None:
+        return good(check, ", ".join(addresses))
+    fixes = {
+        "Permission denied": f"copy your key there: ssh-copy-id {host}",
+        "Host key verification failed": f"ssh-keyscan {host} >> ~/.ssh/known_hosts",
+        "refused": f"start sshd on {host}",
+        "not installed": "install an ssh client (openssh-client)",
+    }
+    fix = next((f for words, f in fixes.items() if words in reason), f"try: ssh {host} true")
+    return bad(check, reason, fix)
+
+
+def _probe(config: RunConfig | None, hosts: dict[str, int]) -> dict[str, dict[str, Any] | Finding]:
+    """Return what each host tells of itself, asked all at once."""
+    output = Path(config.output_dir).absolute() if config is not None else None
+    folders = {"temporary files": tempfile.gettempdir(), "home": str(Path.home())}
+    files: dict[str, list[str]] = {}
+    if config is not None:
+        folders["output_dir"] = str(output)
+        files = {"model": model_files(config.model), "data": data_files(config.data)}
+    question: dict[str, Any] = {"hosts": list(hosts), "folders": folders, "files": files}
+    with _marker(output) as marker:
+        question["marker"] = marker
+        names = list(hosts) or [_LOCAL]
+        started = {n: start(n if hosts else None, ["probe"]) for n in names}
+        answers: dict[str, dict[str, Any] | Finding] = {}
+        for name, process in started.items():
+            answer, reason = finish(process, json.dumps(question), _PROBE_S)
+            answers[name] = answer or bad(
+                f"Python on {name}",
+                reason,
+                "install the same environment at the same path, and start from a folder that "
+                "exists on every host",
+            )
+    return answers
+
+
+class _marker:
+    """A file beside the output folder for as long as hosts are asked whether they see it."""
+
+    def __init__(self, output: Path | None) -> None:
+        self._path: Path | None = None
+        if output is not None:
+            folder = output
+            while not folder.exists():
+                folder = folder.parent
+            self._path = folder / ".lope-doctor"
+
+    def __enter__(self) -> str | None:
+        if self._path is not None:
+            try:
+                self._path.touch()
+            except OSError:
+                return None  # that it cannot be written is told by another check
+        return None if self._path is None else str(self._path)
+
+    def __exit__(self, *_: object) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def _all_reduce(
+    answers: dict[str, dict[str, Any]], hosts: dict[str, int], interface: str | None
+) -> Finding:
+    """Start a process group over the hosts and time it."""
+    names = list(hosts) or [_LOCAL]
+    local = answers[names[0]].get("devices") or 2
+    ranks = [(name, i) for name in names for i in range(hosts.get(name, local))]
+    check = f"all-reduce over {len(ranks)} ranks"
+    address = answers[names[0]]["names"].get(names[0], ["127.0.0.1"])[0]
+    base = {
+        "size": len(ranks),
+        "address": address,
+        "port": _free_port(),
+        "interface": interface,
+        "timeout_s": 60.0,
+    }
+    processes = [start(name if hosts else None, ["all-reduce"]) for name, _ in ranks]
+    told = []
+    for rank, ((name, local_rank), process) in enumerate(zip(ranks, processes, strict=True)):
+        question = base | {"rank": rank, "local_rank": local_rank}
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(question))
+        process.stdin.close()
+        process.stdin = None
+        told.append(name)
+    answered = [finish(process, "", _RING_S) for process in processes]
+    for name, (answer, reason) in zip(told, answered, strict=True):
+        if answer is None:
+            return bad(
+                check,
+                f"{name}: {reason}",
+                "open all TCP ports between the hosts, and name the network that joins them by "
+                "engine.interface",
+            )
+    if not all(answer["right"] for answer, _ in answered):
+        return bad(check, "the sum is wrong", "look for a broken network device or driver")
+    slowest = max(answer["large_s"] for answer, _ in answered)
+    small = max(answer["small_s"] for answer, _ in answered)
+    rate = answered[0][0]["bytes"] / slowest / 1e6
+    kind = "NCCL" if answered[0][0]["device"] == "cuda" else "gloo"
+    over = f" over {interface}" if interface else ""
+    return good(
+        check,
+        f"{kind}{over}: 4 MiB in {1e3 * slowest:.1f} ms ({rate:.0f} MB/s), "
+        f"4 bytes in {1e3 * small:.2f} ms",
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]

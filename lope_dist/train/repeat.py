@@ -1,0 +1,191 @@
+"""Train the first steps of a run again, elsewhere, and hold every loss against the recorded one.
+
+Each stage is a training run of its own in a temporary folder, resumed behind the recorded
+checkpoint of the stage before it, and ended after the steps asked for: the schedule of its
+learning rate is that of the whole stage.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lope_dist.config.load import dump_config, load_config
+from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.core.files import write_atomic
+from lope_dist.core.runlog import read_json, read_lines
+from lope_dist.core.versions import code_version, package_versions
+from lope_dist.train.checkpoint import CONFIG
+from lope_dist.train.manifest import MANIFEST
+from lope_dist.train.metrics import METRICS_FILE
+
+TOLERANCE = 1e-4
+"""Relative difference of a loss that another world size or other versions may cause."""
+_POLL_S = 0.2
+
+
+@dataclass
+class Repeat:
+    """What a repeat came to."""
+
+    exact: bool
+    """Whether losses must be equal to the last bit: same code, versions, engine and ranks."""
+    differs_in: list[str]
+    """What is not as it was."""
+    num_compared: dict[str, int] = field(default_factory=dict)
+    worst: float = 0.0
+    """Largest relative difference of a loss."""
+    where: str = ""
+    """Stage and step of it."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every loss is the recorded one, as exactly as can be asked."""
+        return self.worst <= (0.0 if self.exact else TOLERANCE)
+
+
+def repeat(run_dir: Path, num_steps: int, num_ranks: int | None, timeout_s: float) -> Repeat:
+    """Train ``num_steps`` of each stage again and compare; default ranks: as many as recorded.
+
+    Raises:
+        LopeError: not a run with a manifest, nothing to compare, or the repeat failed.
+    """
+    if not (run_dir / MANIFEST).is_file():
+        raise LopeError(f"'{run_dir}' has no {MANIFEST}: it is no run, or an older one.")
+    manifest = read_json(run_dir / MANIFEST)
+    config = load_config(run_dir / CONFIG)
+    ranks = num_ranks or len(manifest["starts"][-1]["ranks"])
+    differs = _differences(manifest["starts"], ranks)
+    result = Repeat(not differs, differs)
+    recorded = _losses(run_dir)
+    with tempfile.TemporaryDirectory(prefix="lope-repro-") as temporary:
+        for index, stage in enumerate(config.train.stages, start=1):
+            wanted = {k: v for k, v in recorded.items() if k[0] == stage and k[1] < num_steps}
+            if not wanted:
+                continue
+            folder = Path(temporary) / stage
+            _prepare(run_dir, folder, config, index)
+            _train(folder, ranks, set(wanted), timeout_s)
+            _compare(result, stage, wanted, _losses(folder))
+    if not result.num_compared:
+        raise LopeError(f"'{run_dir}' has no losses to compare: {METRICS_FILE} is empty.")
+    return result
+
+
+def _differences(starts: Sequence[dict[str, Any]], ranks: int) -> list[str]:
+    """Return what of code, packages and ranks is not as in every start of the run."""
+    now = {f"package {name}": number for name, number in package_versions().items()}
+    now |= {"code": code_version()["source"], "ranks": str(ranks)}
+    found: dict[str, None] = {}
+    for start in starts:
+        then = {f"package {name}": number for name, number in start["packages"].items()}
+        then |= {"code": start["code"]["source"], "ranks": str(len(start["ranks"]))}
+        then |= {"device": _kind(start["ranks"][0]["device"])}
+        for key, value in (now | {"device": _device_here()}).items():
+            if then.get(key) != value:
+                found[f"{key}: {then.get(key)} -> {value}"] = None
+    return list(found)
+
+
+def _kind(device: str) -> str:
+    """Return the device without its number: `cuda:1 (H100)` is a `cuda (H100)`."""
+    name, _, model = device.partition(" ")
+    return f"{name.partition(':')[0]} {model}".strip()
+
+
+def _device_here() -> str:
+    import torch
+
+    return f"cuda ({torch.cuda.get_device_name(0)})" if torch.cuda.is_available() else "cpu"
+
+
+def _losses(run_dir: Path) -> dict[tuple[str, int], float]:
+    path = run_dir / METRICS_FILE
+    lines = read_lines(path) if path.exists() else ()
+    return {(line["stage"], line["step"]): line["loss"] for line in lines}
+
+
+def _prepare(run_dir: Path, folder: Path, config: RunConfig, index: int) -> None:
+    """Write a run folder that stands at the beginning of the stage at ``index``, from 1."""
+    there = config.model_copy(
+        update={
+            "output_dir": str(folder),
+            # All ranks are on this host, which need not have the recorded hosts' interface.
+            "engine": config.engine.model_copy(update={"interface": None}),
+            "train": config.train.model_copy(update={"log_every_steps": 1, "tensorboard": False}),
+        }
+    )
+    write_atomic(folder / CONFIG, dump_config(there))
+    if index > 1:
+        before = list(config.train.stages)[index - 2]
+        source = run_dir / "checkpoints" / f"{index - 1}-{before}"
+        if not source.is_dir():
+            raise LopeError(f"'{source}' is absent: stage {index} cannot be repeated from it.")
+        shutil.copytree(source, folder / "checkpoints" / source.name)
+
+
+def _train(folder: Path, ranks: int, wanted: set[tuple[str, int]], timeout_s: float) -> None:
+    """Run the stage until its wanted losses are written, then end it."""
+    command = ["-m", "lope_dist.train.rank", str(folder / CONFIG)]
+    if ranks > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
+        command = [*launcher, *command]
+    log = folder / "output.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+    deadline = time.monotonic() + timeout_s
+    try:
+        while process.poll() is None and not wanted <= _losses(folder).keys():
+            if time.monotonic() > deadline:
+                raise LopeError(f"The repeat was not done within {timeout_s:.0f} s.")
+            time.sleep(_POLL_S)
+    finally:
+        _end(process)
+    if not wanted <= _losses(folder).keys():
+        lines = [text for text in log.read_text().splitlines() if text.startswith("error")]
+        raise LopeError(f"The repeat failed: {lines[0] if lines else log.read_text()[-500:]}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    import psutil
+
+    try:
+        family = [*psutil.Process(process.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        family = []
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    for child in family:
+        if child.is_running():
+            child.kill()
+    process.wait()
+
+
+def _compare(
+    result: Repeat,
+    stage: str,
+    wanted: dict[tuple[str, int], float],
+    losses: dict[tuple[str, int], float],
+) -> None:
+    result.num_compared[stage] = len(wanted)
+    for key, loss in wanted.items():
+        difference = abs(losses[key] - loss) / max(abs(loss), 1e-12)
+        if difference > result.worst:
+            result.worst, result.where = difference, f"stage {key[0]}, step {key[1]}"
