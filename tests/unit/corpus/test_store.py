@@ -140,6 +140,7 @@ def test_a_source_travels_to_another_process_and_outlives_its_files(tmp_path, ca
     for file in (cache / name).iterdir():
         file.unlink()
     assert source[6] == examples[6]
+    assert list(source.read()) == examples
 
 
 def test_processes_that_open_the_same_file_at_once_read_it_once(tmp_path, cache):
