@@ -76,7 +76,7 @@ class SourceConfig(_Place):
 
     path: str | tuple[str, ...] = Field()
     """As `data.path`."""
-    weight: float = Field(default=1, gt=0)
+    weight: float = Field(default=1.0, gt=0)
     """How often an epoch visits each example of this source: 2 is twice; 0.5 is a half of them
     in each epoch, in the next epoch the other half."""
 
@@ -86,7 +86,7 @@ class DataConfig(_Place):
 
     sources: tuple[SourceConfig, ...] = ()
     """Several sources with a format and a weight each, in place of `data.path`."""
-    max_bad_rows: float = Field(default=0, ge=0, lt=1)
+    max_bad_rows: float = Field(default=0.0, ge=0, lt=1)
     """Share of all rows that may be bad: these are told, counted and left out. With 0 the first
     bad row ends the run before it starts."""
     allow_empty_response: bool = False

@@ -2,6 +2,6 @@
 
 One direction, each step a pure hand-over::
 
-    rows -> records -> views (noise) -> prompts -> tokens -> batches
-                            order --------^  loader: which examples, on which rank
+    readers -> layouts -> records (store) -> views (noise) -> prompts -> tokens -> batches
+                          mixture, order ------^  loader: which examples, on which rank
 """

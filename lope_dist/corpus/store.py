@@ -18,6 +18,7 @@ import shutil
 import struct
 from array import array
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from lope_dist.core.files import cache_dir
 _VARIABLE = "LOPE_DATA_CACHE"
 _EXAMPLES, _OFFSETS, _INDEX = "examples.jsonl", "offsets.u64", "index.json"
 _FLUSH = 1 << 16
+_BLOCK = 1 << 12
 _BUFFER = 1 << 20
 
 
@@ -52,7 +54,7 @@ class Store:
         self._offsets = (folder / _OFFSETS).open("rb", buffering=0)
         self._length = os.fstat(self._offsets.fileno()).st_size // 8 - 1
         size = os.fstat(self._examples.fileno()).st_size
-        if self._length < 0 or self._span(self._length - 1, 1)[1] != size:
+        if self._length < 0 or self._bounds(self._length, 0)[0] != size:
             raise ValueError("its files do not fit together")
 
     def __len__(self) -> int:
@@ -63,22 +65,21 @@ class Store:
 
     def line(self, index: int) -> bytes:
         """Return one example's line."""
-        start, end = self._span(index, 1)
+        start, end = self._bounds(index, 1)
         return os.pread(self._examples.fileno(), end - start, start)
 
     def lines(self, start: int, stop: int) -> Iterator[bytes]:
-        """Yield the lines of a range in order, through one buffer."""
-        with (self._folder / _EXAMPLES).open("rb", buffering=_BUFFER) as file:
-            if start < stop:
-                file.seek(self._span(start, 1)[0])
-            for _ in range(start, stop):
-                yield file.readline()
+        """Yield the lines of a range in order."""
+        examples = self._examples.fileno()
+        for first in range(start, stop, _BLOCK):
+            bounds = self._bounds(first, min(_BLOCK, stop - first))
+            for begin, end in pairwise(bounds):
+                yield os.pread(examples, end - begin, begin)
 
-    def _span(self, index: int, count: int) -> tuple[int, int]:
-        start, *_, end = struct.unpack(
-            f"={count + 1}Q", os.pread(self._offsets.fileno(), 8 * (count + 1), 8 * index)
-        )
-        return start, end
+    def _bounds(self, first: int, count: int) -> tuple[int, ...]:
+        """Return where ``count`` lines begin, and where the last one ends."""
+        data = os.pread(self._offsets.fileno(), 8 * (count + 1), 8 * first)
+        return struct.unpack(f"={count + 1}Q", data)
 
 
 class StoreWriter:

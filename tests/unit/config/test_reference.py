@@ -58,7 +58,7 @@ def leaves(tree: dict, prefix: str = "") -> set[str]:
         ("data.path", ["string, list of string or `null`", "`null`"]),
         ("data.columns", ["mapping", "`{}`"]),
         ("data.sources", ["list of sections", "`[]`"]),
-        ("data.sources[].weight", ["number, > 0", "`1`"]),
+        ("data.sources[].weight", ["number, > 0", "`1.0`"]),
         ("train.stages", ["mapping, at least 1", "the paper's two"]),
         ("train.stages.<name>.trainable", ["list of role, at least 1", "required"]),
     ],

@@ -80,6 +80,8 @@ def two_sources(tmp_path, rows):
 
     def config(first=2.0, second=0.5, **keys):
         sources = ({"path": str(a), "weight": first}, {"path": str(b), "weight": second})
+        if second is None:
+            del sources[1]["weight"]
         return {"path": None, "sources": sources, **keys}
 
     return config
@@ -114,9 +116,10 @@ def test_weights_decide_how_often_an_epoch_visits_a_source(make_loader, two_sour
 def test_weights_are_part_of_what_decides_a_step(make_loader, two_sources):
     prints = [
         make_loader(data=two_sources(*weights)).fingerprint
-        for weights in ((1, 1), (2, 0.5), (2, 1), (2.0, 0.5))
+        for weights in ((1, 1), (2, 0.5), (2, 1), (2.0, 0.5), (2, None))
     ]
     assert len(set(prints)) == 3
     assert prints[1] == prints[3]
+    assert prints[2] == prints[4]
     order = make_loader(data=two_sources(1, 1))
     assert np.unique([i for step in range(3) for i in order.example_ids(step)]).size == 13

@@ -1,5 +1,6 @@
 """The cache of examples: written once, whole or not at all, and never in memory."""
 
+import gzip
 import json
 import os
 import pickle
@@ -50,7 +51,7 @@ def stores(cache):
 
 
 def test_rows_are_read_once_until_they_change(tmp_path, cache, passes, rows):
-    path = write_rows(tmp_path / "x.jsonl.gz", rows)
+    path = write_rows(tmp_path / "x.jsonl", rows)
     first = open_path(path)
     assert open_path(path).fingerprint == first.fingerprint
     assert len(passes) == 1
@@ -59,8 +60,9 @@ def test_rows_are_read_once_until_they_change(tmp_path, cache, passes, rows):
         open_path(path, **change)
     assert len(passes) == 5, "what a row becomes depends on these"
     status = path.stat()
-    rows[0]["output"] += "!"
+    rows[0]["output"] = rows[0]["output"][:-1] + "!"
     write_rows(path, rows)
+    assert path.stat().st_size == status.st_size
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as a careless copy would
     changed = open_path(path)
     assert changed.fingerprint != first.fingerprint
@@ -140,6 +142,7 @@ def test_a_source_travels_to_another_process_and_outlives_its_files(tmp_path, ca
     for file in (cache / name).iterdir():
         file.unlink()
     assert source[6] == examples[6]
+    assert list(source.read()) == examples
 
 
 def test_processes_that_open_the_same_file_at_once_read_it_once(tmp_path, cache):
@@ -194,13 +197,16 @@ def test_a_process_killed_in_the_middle_leaves_no_store(tmp_path, cache, rows):
     assert len(stores(cache)) == 1
 
 
-MEASURE = (
-    OPEN
-    + """
+PEAK = """
 def peak():
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+"""
 
+MEASURE = (
+    OPEN
+    + PEAK
+    + """
 peaks = {}
 for path in sys.argv[1:]:
     source = open_source(DataConfig(path=path))
@@ -226,7 +232,33 @@ def test_memory_does_not_grow_with_the_data(tmp_path, cache):
         )
         return json.loads(done.stdout)
 
-    small, large = measure(1000), measure(20_000)
-    assert all(large[name][1] > 19 * small[name][1] > 19 * 10**6 for name in small)
+    small, large = measure(600), measure(12_000)
+    assert all(large[name][1] > 19 * small[name][1] > 10**7 for name in small)
     ratios = {name: large[name][0] / small[name][0] for name in small}
     assert max(ratios.values()) < 1.10, ratios
+
+
+def test_a_long_line_is_never_in_memory(tmp_path, cache):
+    """It has 320 MiB; what is bearable of it is 64 MiB and a copy of them."""
+    with gzip.open(tmp_path / "x.jsonl.gz", "wb", compresslevel=1) as file:
+        file.write(b'{"prompt": "a", "completion": "b"}\n')
+        for _ in range(320):
+            file.write(b"x" * (1 << 20))
+    code = (
+        OPEN
+        + PEAK
+        + (
+            "source = open_source(DataConfig(path=sys.argv[1], max_bad_rows=0.5))\n"
+            "print(len(source), source.bad_rows.counts, peak() >> 10)\n"
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "x.jsonl.gz")],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    told, _, mib = done.stdout.strip().rpartition(" ")
+    assert told == "1 {'too long': 1}"
+    assert int(mib) < 290
