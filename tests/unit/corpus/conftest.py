@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from support.corpora import make as make_corpus
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -106,6 +107,16 @@ def make_recipe(write_rows, tokenizer):
         return Recipe(plan, source, tokenizer, config, noise, seed)
 
     return make
+
+
+@pytest.fixture
+def built(make_recipe, tmp_path):
+    """A corpus of 22 examples in shards of 5, clean and two noisy epochs; its recipe."""
+    recipe = make_recipe()
+    folder = tmp_path / "built"
+    result = make_corpus(recipe, folder)
+    assert (result.made, result.found) == (15, 0)
+    return recipe, folder
 
 
 @pytest.fixture

@@ -1,46 +1,20 @@
 """The same corpus from any number of processes and nodes, and after any stop."""
 
-import json
-import multiprocessing
-import os
 import shutil
-import signal
-import time
 
 import pytest
+from support.corpora import content, flip, make
 
 from lope_dist.config.noise import DataNoiseConfig, NoiseConfig, TextNoiseConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus import build as building
-from lope_dist.corpus import shards as writing
-from lope_dist.corpus.build import build
 from lope_dist.corpus.built import BuiltCorpus
-from lope_dist.corpus.manifest import MANIFEST, PLAN, SHARDS
+from lope_dist.corpus.manifest import MANIFEST, SHARDS
 from lope_dist.corpus.merge import merge
-from lope_dist.corpus.plan import spans_of
+from lope_dist.corpus.plan import spans_of, tokenizer_hash
 from lope_dist.corpus.tokens import IGNORED, encode
 from lope_dist.corpus.verify import verify
 from lope_dist.corpus.views import stage_view
-
-
-def make(recipe, folder, **settings):
-    return build(recipe, folder, progress=False, **settings)
-
-
-def content(folder):
-    """Return every file of a corpus but the locks: name -> bytes."""
-    files = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
-
-
-@pytest.fixture
-def built(make_recipe, tmp_path):
-    """A corpus of 22 examples in shards of 5, clean and two noisy epochs; its recipe."""
-    recipe = make_recipe()
-    folder = tmp_path / "built"
-    result = make(recipe, folder)
-    assert (result.made, result.found) == (15, 0)
-    return recipe, folder
 
 
 def test_rows_are_what_training_would_make(built):
@@ -142,117 +116,6 @@ def test_missing_and_different_parts_are_named(built, make_recipe, tmp_path):
         merge([part, folder])
 
 
-def killed_at(point, recipe, folder, workers):
-    """Build in a process that is killed with -9 at a point; return what it left."""
-
-    def die(*_, **__):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def run():
-        if point == "in a shard":
-            counted = iter(range(99))
-            original = writing._columns
-            writing._columns = lambda *a: original(*a) if next(counted) < 3 else die()
-        elif point == "between shards":
-            original_shard, made = building.make_shard, iter(range(99))
-            building.make_shard = lambda *a: original_shard(*a) if next(made) < 4 else die()
-        else:
-            building.finish = die
-        make(recipe, folder, workers=workers)
-
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    process.join(60)
-    return process.exitcode, content(folder)
-
-
-@pytest.mark.parametrize("point", ["in a shard", "between shards", "before the manifest"])
-def test_a_killed_build_goes_on(built, tmp_path, monkeypatch, point):
-    recipe, folder = built
-    cut = tmp_path / "cut"
-    status, left = killed_at(point, recipe, cut, workers=1)
-    assert status == -signal.SIGKILL
-    whole = {n: c for n, c in left.items() if n.endswith(".arrow")}
-    assert len(whole) == {"in a shard": 3, "between shards": 4, "before the manifest": 15}[point]
-    assert any(name.endswith(".tmp") for name in left) == (point == "in a shard")
-    assert MANIFEST not in left
-    with pytest.raises(LopeError, match="is not finished"):
-        BuiltCorpus(cut)
-    before = {name: (cut / name).stat().st_mtime_ns for name in whole}
-    result = make(recipe, cut, workers=2)
-    assert result.found == len(whole)
-    assert {name: (cut / name).stat().st_mtime_ns for name in whole} == before
-    assert content(cut) == content(folder)
-
-
-def test_a_killed_worker_is_told_and_its_build_goes_on(built, tmp_path):
-    recipe, folder = built
-    cut = tmp_path / "cut"
-
-    def run():
-        def die(*_):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        building.make_shard = die
-        try:
-            make(recipe, cut, workers=2)
-        except LopeError as error:
-            os._exit(7 if "A worker died" in str(error) else 1)
-
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    process.join(60)
-    assert process.exitcode == 7
-    make(recipe, cut)
-    assert content(cut) == content(folder)
-
-
-def test_workers_go_with_a_killed_build(make_recipe, tmp_path):
-    recipe, folder = make_recipe(), tmp_path / "cut"
-    seen = tmp_path / "workers"
-    seen.mkdir()
-
-    def run():
-        def wait(*_):
-            (seen / str(os.getpid())).touch()
-            time.sleep(60)
-
-        building.make_shard = wait
-        make(recipe, folder, workers=2)
-
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    until(lambda: len(list(seen.iterdir())) == 2)
-    with pytest.raises(LopeError, match="another process builds the part of node 0 of 1"):
-        make(recipe, folder)
-    process.kill()
-    process.join(10)
-    until(lambda: not any(is_alive(int(p.name)) for p in seen.iterdir()))
-    assert make(recipe, folder).made == 15
-
-
-def is_alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def until(condition, timeout_s=20):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def test_an_error_in_a_worker_ends_the_build_with_its_sentence(make_recipe, tmp_path, tokenizer):
-    recipe = make_recipe(template="chat")
-    tokenizer.chat_template = None
-    with pytest.raises(LopeError, match="the tokenizer has no chat template"):
-        make(recipe, tmp_path / "bad", workers=2)
-
-
 def test_a_finished_corpus_is_reused(built):
     recipe, folder = built
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.arrow")}
@@ -302,92 +165,12 @@ def test_another_tokenizer_is_refused(built, tokenizer):
     changed = recipe.plan.model_copy(
         update={
             "fingerprint": recipe.plan.fingerprint.model_copy(
-                update={"tokenizer": building_hash(tokenizer)}
+                update={"tokenizer": tokenizer_hash(tokenizer)}
             )
         }
     )
     with pytest.raises(LopeError, match=r"\(tokenizer: "):
         building.claim(changed, folder)
-
-
-def building_hash(tokenizer):
-    from lope_dist.corpus.plan import tokenizer_hash
-
-    return tokenizer_hash(tokenizer)
-
-
-def flip(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [
-        (lambda f: flip(f / SHARDS / "noisy-0-000003.arrow"), r"noisy-0-000003\.arrow has another"),
-        (lambda f: (f / SHARDS / "clean-000000.arrow").unlink(), r"clean-000000\.arrow is missing"),
-        (
-            lambda f: shutil.copy(
-                f / SHARDS / "clean-000000.arrow", f / SHARDS / "clean-000009.arrow"
-            ),
-            r"clean-000009\.arrow is in the folder and not in",
-        ),
-    ],
-)
-def test_verify_finds(built, damage, told):
-    _, folder = built
-    verify(folder, progress=False)
-    damage(folder)
-    with pytest.raises(LopeError, match=told):
-        verify(folder, progress=False)
-
-
-def forge(folder, change):
-    """Change the list of shards in a manifest and make its hash and counts fit again."""
-    from lope_dist.corpus.manifest import Plan, ShardRecord, make_manifest
-
-    tree = json.loads((folder / MANIFEST).read_text())
-    change(tree["shards"])
-    plan = Plan.model_validate(json.loads((folder / PLAN).read_text()))
-    shards = [ShardRecord.model_validate(shard) for shard in tree["shards"]]
-    manifest = make_manifest(plan, shards)
-    (folder / MANIFEST).write_text(manifest.model_dump_json())
-
-
-@pytest.mark.parametrize(
-    "name", ["../../secret.arrow", "/etc/passwd", "..", "sub/clean-000000.arrow"]
-)
-def test_a_manifest_leads_nowhere_else(built, name):
-    _, folder = built
-    forge(folder, lambda shards: shards[0].update(file=name))
-    for action in (lambda: verify(folder, progress=False), lambda: BuiltCorpus(folder)):
-        with pytest.raises(LopeError, match=f"lists the shard {name!r}"):
-            action()
-
-
-def test_links_are_not_followed(built, tmp_path):
-    _, folder = built
-    path = folder / SHARDS / "clean-000000.arrow"
-    path.rename(tmp_path / "elsewhere.arrow")
-    path.symlink_to(tmp_path / "elsewhere.arrow")
-    with pytest.raises(LopeError, match=r"lists the shard 'clean-000000\.arrow', which is no file"):
-        verify(folder, progress=False)
-
-
-def test_a_forged_manifest_is_found(built):
-    _, folder = built
-    forge(folder, lambda shards: shards.append(shards[0]))
-    with pytest.raises(LopeError, match="does not list each shard once"):
-        verify(folder, progress=False)
-    tree = json.loads((folder / MANIFEST).read_text())
-    tree["counts"]["clean"]["tokens"] += 1
-    (folder / MANIFEST).write_text(json.dumps(tree))
-    with pytest.raises(LopeError, match="was changed after it was written"):
-        verify(folder, progress=False)
-    (folder / MANIFEST).write_text("{}")
-    with pytest.raises(LopeError, match="is not of the form"):
-        verify(folder, progress=False)
 
 
 def test_spans_cover_every_example_once(make_recipe):

@@ -20,7 +20,7 @@ from .conftest import NOISE
 
 STAGES = {
     kind: StageConfig(trainable=(Role.SHARED_A,), epochs=2, noise=kind)
-    for kind in ("none", "text", "hybrid")
+    for kind in ("none", "text")
 }
 
 
