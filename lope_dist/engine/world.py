@@ -184,6 +184,7 @@ def _meet(timeout_s: float) -> Peers | None:
             is_master=rank == 0 and not has_agent,
             timeout=patience,
             wait_for_workers=False,  # that is the roll call's business
+            multi_tenant=True,  # a second run in this process finds the first one's port taken
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
