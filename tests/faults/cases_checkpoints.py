@@ -117,9 +117,7 @@ def _torn_folder(folder: Path) -> dict[str, Any]:
 def _foreign(folder: Path) -> dict[str, Any]:
     other = folder / "other"
     other.mkdir()
-    recipe = write_recipe(other, engine__kind="local", seed=7)
-    shutil.copytree(folder.parent / "inputs", folder / "inputs", dirs_exist_ok=True)
-    succeed(train(recipe, 1))
+    succeed(train(write_recipe(other, folder.parent, engine__kind="local", seed=7), 1))
     recipe = stopped(folder)
     places = folder / "run" / "checkpoints"
     shutil.copytree(other / "run" / "checkpoints" / "2-finetune", places / "2-finetune")
