@@ -7,7 +7,8 @@ and a thread looks at the others':
     never came                     noticed by the roll call after `engine.timeout_s`
     process gone (same host)       noticed in 2 s
     an error that it told          noticed in 2 s
-    no sign of life (any host)     noticed in 40 s, or half of `engine.timeout_s` if that is less
+    no sign of life (any host)     noticed in 40 s, or half of `engine.timeout_s` if that is less;
+                                   in 6 s once a collective has failed
     lives, but does not come to    noticed after `engine.timeout_s`
     where the others wait
 
@@ -86,15 +87,17 @@ class Peers:
             return  # the store is gone, and the others see that
 
     def blame(self) -> str | None:
-        """Return a sentence on who is gone; None if all still live after a while.
+        """Return a sentence on who is gone, after a collective has failed; None if all live.
 
-        A silent rank is known to be gone only after `silence_s`.
+        The failure is evidence, so a few beats missed are enough: on another host that is all
+        there is to see of a rank that died.
         """
-        deadline = time.monotonic() + self._silence_s + 2 * self._period_s
+        silence_s = 3 * self._period_s
+        deadline = time.monotonic() + silence_s + self._period_s
         while time.monotonic() < deadline:
-            if sentence := self._look():
+            if sentence := self._look(silence_s):
                 time.sleep(_EXIT_S)
-                return self._look() or sentence
+                return self._look(silence_s) or sentence
             time.sleep(0.2)
         return None
 
@@ -144,8 +147,9 @@ class Peers:
             if sentence and not self._over.wait(self._grace_s):
                 end_at_once(PeerLost(sentence))  # the main thread waits for what will not come
 
-    def _look(self) -> str | None:
+    def _look(self, silence_s: float | None = None) -> str | None:
         """Beat, look at the others and return a sentence on who is gone, if anyone is."""
+        silence_s = silence_s or self._silence_s
         with self._lock:
             stopped: dict[int, str] = {}
             has_store = True
@@ -158,7 +162,7 @@ class Peers:
                 has_store = False
             now = time.monotonic()
             gone = [r for r, identity in self._identities.items() if not is_alive(identity)]
-            silent = [r for r, (_, since) in self._beats.items() if now - since > self._silence_s]
+            silent = [r for r, (_, since) in self._beats.items() if now - since > silence_s]
             behind = self._behind(now)
         if gone:
             return f"{self._name(gone)} ended unexpectedly; its own output may say why."
@@ -168,7 +172,7 @@ class Peers:
         if not has_store:
             return f"{self._name([0])}, or the launcher that keeps the rendezvous, ended."
         if silent:
-            return f"{self._name(silent)} gave no sign of life for {self._silence_s:g} s."
+            return f"{self._name(silent)} gave no sign of life for {silence_s:g} s."
         if behind:
             return (
                 f"{self._name(behind)} hangs: it lives, and has not come to where the others have "

@@ -38,6 +38,7 @@ def open_store(backend: str, timeout_s: float, interface: str | None) -> dist.St
             is_master=keeps_it,
             timeout=timedelta(seconds=timeout_s),
             wait_for_workers=False,
+            multi_tenant=True,  # a second run in this process finds the first one's port taken
             master_listen_fd=None if listener is None else listener.detach(),
         )
     except (RuntimeError, ValueError) as error:

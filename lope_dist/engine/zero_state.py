@@ -74,7 +74,7 @@ def spoil_gradients(optimizer: Any) -> None:
         for gradient in gradients or ():
             gradient.fill_(float("nan"))
     norms = getattr(optimizer, "norm_for_param_grads", {})  # offloaded: taken in the backward pass
-    norms.update(dict.fromkeys(norms, float("nan")))
+    norms.update({key: norm * float("nan") for key, norm in norms.items()})
 
 
 def _link(optimizer: Any) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ from lope_dist.core.files import write_atomic
 from lope_dist.core.roles import Role
 from lope_dist.core.runlog import read_json, write_json
 from lope_dist.train.integrity import defect, publish, read_sealed, seal
+from lope_dist.train.method import method_differences
 
 WEIGHTS, DESCRIPTION, OPTIMIZER, STATE, CONFIG = (
     "adapter.safetensors",
@@ -89,15 +91,22 @@ def checkpoint_in(folder: Path) -> Checkpoint | None:
     return Checkpoint(folder, int(match[1]), match[2], step)
 
 
-def checkpoint_defect(checkpoint: Checkpoint) -> str | None:
-    """Return why a checkpoint is not whole, None if it is. Reads all of its files."""
+def checkpoint_defect(checkpoint: Checkpoint, own: dict[str, Any] | None = None) -> str | None:
+    """Return why a checkpoint is not whole, None if it is. Reads all of its files.
+
+    With the run's ``own`` configuration, one that was written with another is foreign.
+    """
     needed = [WEIGHTS, DESCRIPTION, STATE, CONFIG]
     if checkpoint.step is not None:
         needed.append(OPTIMIZER)
     for name in needed:
         if not (checkpoint.folder / name).is_file():
             return f"{name} is missing"
-    return defect(checkpoint.folder)
+    if reason := defect(checkpoint.folder):
+        return reason
+    its = yaml.safe_load(read_sealed(checkpoint.folder, CONFIG))
+    differences = [] if own is None else method_differences(own, its)
+    return f"it is of another run ({'; '.join(differences[:6])})" if differences else None
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ def save_checkpoint(
 ) -> None:
     """Check the adapter, write everything to a temporary folder, seal and rename it.
 
-    What is there under its name and is not whole is replaced. One rank calls this.
+    What is there under its name and is damaged or foreign is replaced. One rank calls this.
 
     Raises:
         LopeError: a tensor is absent, of a wrong shape, not finite or zero; the disk is full;
@@ -129,7 +138,8 @@ def save_checkpoint(
     """
     tensors = _checked(adapter)
     final = checkpoint.folder
-    if final.exists() and checkpoint_defect(checkpoint) is None:
+    own = config.model_dump(mode="json")
+    if final.exists() and checkpoint_defect(checkpoint, own) is None:
         raise LopeError(f"The checkpoint {final} exists already; it was left as it is.")
     staging = final.with_name(f".{final.name}.partial")
     try:

@@ -19,8 +19,6 @@ from lope_dist.train.checkpoint import (
     checkpoint_defect,
     checkpoint_in,
 )
-from lope_dist.train.integrity import read_sealed
-from lope_dist.train.method import method_differences
 
 
 def checkpoints(run_dir: Path) -> list[Checkpoint]:
@@ -34,8 +32,10 @@ def last_checkpoint(run_dir: Path) -> Checkpoint | None:
 
     A torn, truncated, changed or foreign one is told on stderr and passed over.
     """
+    recorded = run_dir / CONFIG
+    own = yaml.safe_load(recorded.read_text()) if recorded.is_file() else None
     for checkpoint in checkpoints(run_dir):
-        reason = checkpoint_defect(checkpoint) or _foreign(checkpoint, run_dir)
+        reason = checkpoint_defect(checkpoint, own)
         if reason is None:
             return checkpoint
         print(f"Checkpoint {checkpoint.folder} is passed over: {reason}.", file=sys.stderr)
@@ -73,16 +73,3 @@ def remove_leftovers(run_dir: Path) -> None:
     for pattern in (".*.partial", ".*.old"):
         for path in (run_dir / FOLDER).glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _foreign(checkpoint: Checkpoint, run_dir: Path) -> str | None:
-    """Return how a checkpoint's method differs from the run's, None if it does not."""
-    recorded = run_dir / CONFIG
-    if not recorded.is_file():
-        return None
-    own = yaml.safe_load(recorded.read_text())
-    its = yaml.safe_load(read_sealed(checkpoint.folder, CONFIG))
-    differences = method_differences(own, its)
-    if not differences:
-        return None
-    return f"it is of another run ({'; '.join(differences[:6])})"

@@ -49,8 +49,10 @@ def run_lock(run_dir: Path) -> Iterator[None]:
                 file=sys.stderr,
             )
         _write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n")
-        yield
-        _write(file.fileno(), "")
+        try:
+            yield
+        finally:
+            _write(file.fileno(), "")
 
 
 def _write(descriptor: int, text: str) -> None:

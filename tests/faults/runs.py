@@ -26,12 +26,13 @@ NUM_STEPS = 4
 WORKER = "tests/faults/workers/harmed_train.py"
 
 
-def write_recipe(folder: Path, **changes: Any) -> Path:
+def write_recipe(folder: Path, cache: Path | None = None, **changes: Any) -> Path:
     """Write the cases' recipe: the tiny model, short stages, its run in ``folder``/run.
 
-    ``changes`` are values by dotted key with `__` for the dots.
+    Model and rows are in ``cache``, by default the parent folder. ``changes`` are values by
+    dotted key with `__` for the dots.
     """
-    inputs = _inputs(folder.parent)
+    inputs = _inputs(cache or folder.parent)
     tree = tiny_tree(inputs / "model", inputs / "rows.jsonl", folder / "run")
     tree["engine"] = {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}
     tree["train"]["checkpoint"] = {"every_steps": 2, "keep_last": 2}

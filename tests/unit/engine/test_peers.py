@@ -146,3 +146,15 @@ def test_a_rank_that_tells_its_error_ends_with_its_own_status() -> None:
         "sys.exit(2)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 2
+
+
+def test_after_a_failed_collective_a_few_missed_beats_are_enough(meet) -> None:
+    """All that there is to see of a rank that died on another host."""
+    first, second = meet(2, [0, 1], timeout_s=8)
+    second.close()
+    began = time.monotonic()
+    told = first.blame()
+    assert told is not None
+    assert "Rank 1 (process " in told
+    assert "gave no sign of life for 3 s" in told
+    assert time.monotonic() - began < 5.5
