@@ -179,7 +179,16 @@ def _judge(status: int, num_left: int, notes: str) -> tuple[int, str]:
         return 128 - status, f"The launcher was killed by {signal.Signals(-status).name}"
     if status == ON_REQUEST:
         return status, "The run was stopped on request"
-    return status, f"The launch ended with status {status}"
+    return status, f"The launch ended with status {status}{_killed_by(status)}"
+
+
+def _killed_by(status: int) -> str:
+    """Return what a status says of a killed rank: a shell's 128 + n, DeepSpeed's 256 - n."""
+    number = 256 - status if status > 192 else status - 128
+    try:
+        return f" (a rank was killed by {signal.Signals(number).name})"
+    except ValueError:
+        return ""
 
 
 def _lives(process: psutil.Process) -> bool:

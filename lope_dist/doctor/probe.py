@@ -18,9 +18,9 @@ def probe(question: dict[str, Any]) -> dict[str, Any]:
     """Answer the doctor's question on this host.
 
     Args:
-        question: `hosts`: names to resolve; `model` and `data`: lists of paths to take
-            fingerprints of, or None; `output_dir`: where rank 0 will write; `marker`: a file
-            that the first host made.
+        question: `hosts`: names to resolve and to find routes to; `folders`: where something
+            is written, by purpose; `files`: paths to take a fingerprint of, by purpose; `marker`:
+            a file that the first host made, or None.
     """
     return {
         "hostname": socket.gethostname(),

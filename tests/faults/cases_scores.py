@@ -27,8 +27,7 @@ dataset_kwargs: {{data_files: {{test: {data}, train: {data}}}}}
 output_type: {kind}
 test_split: test
 fewshot_split: train
-num_fewshot: 2
-doc_to_text: "Q: {{{{question}}}} A:"
+num_fewshot: {shots}
 {rest}
 """
 
@@ -43,17 +42,24 @@ def _tasks(folder: Path) -> Path:
     tasks.mkdir()
     data = tasks / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    choice = "doc_to_choice: answers\ndoc_to_target: gold\nmetric_list: [{metric: acc}]"
-    answer = (
+    prompt = 'doc_to_text: "Q: {{question}} A:"\n'
+    choice = prompt + "doc_to_choice: answers\ndoc_to_target: gold\nmetric_list: [{metric: acc}]"
+    answer = prompt + (
         'doc_to_target: "{{answers[2]}}"\nmetric_list: [{metric: exact_match}, {metric: ter}]\n'
         "generation_kwargs: {max_gen_toks: 8, until: [x]}"
+    )
+    text = (
+        'doc_to_text: ""\ndoc_to_target: "{{question}}"\nmetric_list: [{metric: byte_perplexity}]'
     )
     for name, kind, rest in (
         ("choice", "multiple_choice", choice),
         ("answer", "generate_until", answer),
+        ("text", "loglikelihood_rolling", text),
     ):
-        text = TASK.format(name=name, kind=kind, data=data, rest=rest)
-        (tasks / f"{name}.yaml").write_text(text)
+        task = TASK.format(
+            name=name, kind=kind, data=data, rest=rest, shots=0 if name == "text" else 2
+        )
+        (tasks / f"{name}.yaml").write_text(task)
     return tasks
 
 
@@ -61,7 +67,7 @@ def _tasks(folder: Path) -> Path:
     "scores on two hosts equal one process'",
     group=SCORES,
     states="`launch/eval.py` on 2 hosts gives every score and standard error of `lope eval`, to "
-    "the last digit: choices and generation, few-shot, 23 documents.",
+    "the last digit: choices and generation with few-shot examples, perplexity; 23 documents.",
     in_ci=True,
 )
 def _scores(folder: Path) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def _scores(folder: Path) -> dict[str, Any]:
     with hosts(1, folder / "one") as one:
         succeed([start(one, 0, [sys.executable, *training(recipe(folder, steps=3))], "train")], 150)
         lope = [sys.executable, "-c", "from lope_dist.cli import main; main()"]
-        options = ["--tasks", "bytes_choice,bytes_answer", "--experts", "masked,none"]
+        options = ["--tasks", "bytes_choice,bytes_answer,bytes_text", "--experts", "masked,none"]
         options += ["--include-path", str(tasks), "--batch-size", "1"]
         single = start(one, 0, [*lope, "eval", str(folder / "run"), *options], "single")
         succeed([single], 150)
@@ -87,4 +93,5 @@ def _scores(folder: Path) -> dict[str, Any]:
     for row in alone["rows"]:
         assert row["tasks"]["bytes_choice"]["acc_stderr"] > 0
         assert "ter" in row["tasks"]["bytes_answer"]
+        assert row["tasks"]["bytes_text"]["byte_perplexity"] > 1
     return {"two hosts (s)": round(seconds, 1)}

@@ -16,11 +16,12 @@ subset. Hosts are Linux namespaces with addresses, process tables and ssh daemon
 """
 
 
-def write_docs(table: dict[str, Any], path: Path) -> None:
-    """Write the page of a run's results."""
+def write_docs(table: dict[str, Any], num_untried: int, path: Path) -> None:
+    """Write the page of a run's results; ``num_untried`` cases are in none of its tables."""
     versions = ", ".join(f"{name} {number}" for name, number in table["versions"].items())
     absent = table.get("not_run", 0)
     not_run = f"; {absent} could not be run on this machine" if absent else ""
+    not_run += f"; {num_untried} were not tried" if num_untried else ""
     head = _HEAD.format(**table | {"versions": versions, "not_run": not_run})
     groups: dict[str, list[dict[str, Any]]] = {}
     for entry in table["matrix"]:

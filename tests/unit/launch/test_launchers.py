@@ -133,7 +133,7 @@ def test_the_kubernetes_manifest_is_valid_and_consistent() -> None:
     name, service_name = job["metadata"]["name"], service["metadata"]["name"]
     assert environment["MASTER_ADDR"] == f"{name}-0.{service_name}"
     assert pod["subdomain"] == service_name
-    assert service["spec"]["selector"] == {"job-name": name}
+    assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": name}
     assert service["spec"]["clusterIP"] == "None"
     assert int(environment["RANKS_PER_NODE"]) == container["resources"]["limits"]["nvidia.com/gpu"]
     assert int(environment["LOPE_GRACE_S"]) < pod["terminationGracePeriodSeconds"]

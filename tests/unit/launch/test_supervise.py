@@ -108,6 +108,14 @@ def test_it_gives_up_after_the_limit_with_the_last_status(supervise, tmp_path: P
     assert "given up after 2 restarts within 3600 s" in told
 
 
+@pytest.mark.parametrize("status", [247, 137])
+def test_a_killed_rank_is_read_from_the_launchers_status(supervise, status: int) -> None:
+    process = supervise(f"sys.exit({status})", "--max-restarts", "0")
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert f"status {status} (a rank was killed by SIGKILL); given up" in told
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_reaches_the_launch_and_is_the_end(supervise, tmp_path: Path, number: int) -> None:
     process = supervise(
