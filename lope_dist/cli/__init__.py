@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from lope_dist.cli import results, training
+from lope_dist.cli import export, results, training
 from lope_dist.core.errors import LopeError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Noise-robust LoRA fine-tuning of quantized models with a poisoning expert (LoPE).",
 )
-for group in (training, results):
+for group in (training, results, export):
     app.add_typer(group.app)
 
 
