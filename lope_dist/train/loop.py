@@ -15,8 +15,9 @@ from lope_dist.corpus.batches import MicroBatch
 from lope_dist.corpus.loader import StageLoader
 from lope_dist.engine.base import Engine
 from lope_dist.engine.world import World
+from lope_dist.model.loss_head import LossHead
 from lope_dist.train.metrics import MetricsLog
-from lope_dist.train.objective import summed_cross_entropy
+from lope_dist.train.objective import summed_loss, targets_of
 from lope_dist.train.schedule import lr_factor
 
 
@@ -38,9 +39,11 @@ def run_stage(
     log: MetricsLog,
     *,
     shift: bool,
+    head: LossHead | None,
 ) -> None:
     """Train one stage to its end.
 
+    ``shift``: position t predicts label t + 1. ``head``: see `objective.summed_loss`.
     Collective: yes.
 
     Raises:
@@ -50,7 +53,9 @@ def run_stage(
     peaks = {str(group.role): group.lr for group in engine.groups_in_use()}
     for step, plan in _plans(loader, world):
         losses = [
-            _micro_step(engine, context, batch, plan, i == len(plan.batches) - 1, world, shift)
+            _micro_step(
+                engine, context, batch, plan, i == len(plan.batches) - 1, world, shift, head
+            )
             for i, batch in enumerate(plan.batches)
         ]
         values = torch.stack(losses).tolist()  # one wait for the device a step
@@ -99,12 +104,14 @@ def _micro_step(
     is_last: bool,
     world: World,
     shift: bool,
+    head: LossHead | None,
 ) -> torch.Tensor:
     """Run one micro-batch forward and backward; return its part of the step's loss."""
+    targets = targets_of(batch.labels, shift)
     batch = batch.to(world.device)
     context.token_keys, context.noise_mask = batch.token_keys, batch.noise_mask
-    output = engine.forward(batch.inputs)
-    loss = summed_cross_entropy(output.logits, batch.labels, shift) / plan.target_tokens
+    loss = summed_loss(lambda: engine.forward(batch.inputs), head, targets, world.device)
+    loss = loss / plan.target_tokens
     engine.backward(loss, is_last)
     return loss.detach()
 

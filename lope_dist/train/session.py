@@ -27,6 +27,7 @@ from lope_dist.engine.groups import build_groups, check_groups, describe_groups
 from lope_dist.engine.local import LocalEngine
 from lope_dist.engine.world import World, start_world
 from lope_dist.model.build import load_model, load_tokenizer
+from lope_dist.model.loss_head import loss_head
 from lope_dist.model.placement import Placement, Replicated
 from lope_dist.train.checkpoint import STATE, Checkpoint, install_checkpoint, save_checkpoint
 from lope_dist.train.loop import run_stage
@@ -149,7 +150,8 @@ def _train_stage(session: Session, index: int, name: str, stage: StageConfig) ->
         world.is_main,
     )
     shift = not model.config.is_encoder_decoder
-    run_stage(stage, loader, engine, session.context, world, log, shift=shift)
+    head = loss_head(model)
+    run_stage(stage, loader, engine, session.context, world, log, shift=shift, head=head)
     log.close()
     weights = engine.gather(list(session.roles))
     engine.close()
