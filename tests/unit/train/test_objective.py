@@ -252,3 +252,25 @@ def test_a_quantized_head_or_another_family_gives_whole_logits() -> None:
     assert loss_head(build_meta_model(plain, Gemma2Config(**SMALL, head_dim=8))) is None
     quantized = ModelConfig(name_or_path="x", skip_modules=())
     assert loss_head(build_meta_model(quantized, LlamaConfig(**SMALL))) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_ligers_loss_on_a_gpu_is_ours() -> None:
+    pytest.importorskip("liger_kernel")
+    head = build_head(64, 300, bias=False, dtype=torch.bfloat16)
+    x = torch.randn(2, 40, 64).bfloat16()
+    targets = targets_of(torch.randint(0, 300, (2, 40)), shift=True)
+    found = []
+    for device in ("cpu", "cuda"):
+        head.to(device)
+        own = x.to(device).requires_grad_()
+        loss = summed_loss(lambda own=own: _Output(head(own)), head, targets, torch.device(device))
+        loss.backward()
+        found.append((loss.detach().cpu(), own.grad.cpu()))
+    torch.testing.assert_close(found[1], found[0], rtol=2e-2, atol=2e-3)
+
+
+class _Output:
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.logits = logits
