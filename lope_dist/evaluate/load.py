@@ -13,6 +13,7 @@ from lope_dist.adapters.purify import purify
 from lope_dist.config.load import load_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import read_json
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
 from lope_dist.model.placement import Replicated
@@ -44,7 +45,8 @@ def load_run(run_dir: Path) -> LoadedRun:
         LopeError: neither of them, no whole checkpoint, or an adapter that does not fit.
     """
     config = load_run_config(run_dir)
-    is_purified = (run_dir / DESCRIPTION).is_file()
+    description = run_dir / DESCRIPTION
+    is_purified = description.is_file() and "purified" in read_json(description)
     checkpoint = Checkpoint(run_dir, 0, "purified") if is_purified else last_checkpoint(run_dir)
     if checkpoint is None:
         raise LopeError(f"'{run_dir}' holds no whole checkpoint; let a stage end first.")

@@ -28,6 +28,8 @@ def new_folder(out: Path) -> Iterator[Path]:
         staging.mkdir(parents=True)
         yield staging
         for path in (*staging.rglob("*"), staging):
+            if path.is_file():
+                path.chmod(0o644)  # safetensors gives its files to their owner alone
             _sync(path)
         refuse_existing(out)  # meanwhile another export may have ended there
         staging.rename(out)
