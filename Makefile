@@ -1,7 +1,8 @@
 # make run    fresh machine -> trained and scored demo in runs/quickstart
 # make test   the same set-up, then the tests
 # make faults the whole fault matrix: runs/faults.json and docs/reliability.md
-# Both make .venv themselves; what is done is not done again.
+# make bench  every benchmark, then docs/performance.md
+# They make .venv themselves; what is done is not done again.
 
 PYTHON ?= python3
 # The newest torch that pyproject.toml admits. CPU users of the public index may prefer
@@ -10,7 +11,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test faults check docs clean setup
+.PHONY: run test faults bench check docs clean setup
 
 run: $(READY)
 	$(BIN)/python launch/quickstart.py
@@ -32,6 +33,13 @@ check: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m lope_dist.config.reference > docs/configuration.md
+
+# about 15 minutes on two idle cores; bench/sharded_load.py and bench/gpu.py go by themselves
+BENCHES := startup adapter eval step growth $(basename $(notdir $(wildcard bench/corpus.py bench/noise.py)))
+
+bench: $(READY)
+	for name in $(BENCHES); do $(BIN)/python bench/$$name.py || exit 1; done
+	$(BIN)/python bench/write_docs.py
 
 setup: $(READY)
 

@@ -8,6 +8,7 @@ One process, one thread, interleaved repeats, medians. The last line is one JSON
     hydra_time_over_ours            a plain loop over experts                     target >= 1.5
     hydra_saved_bytes_over_ours                                                   target >= 2
     masked_compensated_over_plain   forward, DyCompEnSate over plain masking      target <= 1.03
+    masked_purified_over_plain      the same of a purified layer
     *_dropout                       the same with dropout 0.05 on both sides
 
 Run: python bench/adapter.py [--tokens 512] [--width 1024] [--repeats 60]
@@ -16,21 +17,29 @@ Run: python bench/adapter.py [--tokens 512] [--width 1024] [--repeats 60]
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from common import finish, in_turn, median_ratio
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.lope import LopeLinear
+from lope_dist.adapters.purify import purify
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
 from lope_dist.core.seeds import token_keys
 
+TARGETS = {
+    "time_over_lora": "<= 1.05",
+    "saved_bytes_over_lora": "<= 1.02",
+    "hydra_time_over_ours": ">= 1.5",
+    "hydra_saved_bytes_over_ours": ">= 2",
+    "masked_compensated_over_plain": "<= 1.03",
+}
 RANK, NORMAL, POISON, ALPHA = 4, 3, 1, 32.0
 EXPERTS = NORMAL + POISON
 
@@ -116,19 +125,12 @@ def saved_bytes(layer: nn.Module, x: Tensor) -> int:
     return sum(kept.values())
 
 
-def measure(steps: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Return the median milliseconds of each, measured in turn, so that drift hits all alike."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(repeats + 3):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if repeat >= 3:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
+def medians(times: dict[str, list[float]]) -> dict[str, float]:
+    """Return milliseconds."""
+    return {name: 1e3 * statistics.median(values) for name, values in times.items()}
 
 
-def compare(width: int, tokens: int, dropout: float, repeats: int) -> dict[str, dict[str, float]]:
+def compare(width: int, tokens: int, dropout: float, repeats: int) -> dict[str, Any]:
     """Return times and saved bytes of the three layers with this dropout."""
     layers = {
         "lope": build_lope(width, dropout, tokens),
@@ -139,19 +141,22 @@ def compare(width: int, tokens: int, dropout: float, repeats: int) -> dict[str, 
     x = torch.randn(1, tokens, width, requires_grad=True)
     grad = torch.randn(1, tokens, width)
     steps = {name: train_step(layer.train(), x, grad) for name, layer in layers.items()}
+    times = in_turn(steps, repeats, warmup=3)
     return {
-        "ms": measure(steps, repeats),
+        "ms": medians(times),
+        "time_ratio": {name: median_ratio(times["lope"], times[name]) for name in layers},
         "saved_mb": {name: saved_bytes(layer, x) / 1e6 for name, layer in layers.items()},
     }
 
 
-def compare_masked(width: int, tokens: int, repeats: int) -> dict[str, float]:
-    """Return forward times with the poisoning expert masked, by compensation."""
-    layer = build_lope(width, 0.0, tokens).eval()
+def compare_masked(width: int, tokens: int, repeats: int) -> dict[str, list[float]]:
+    """Return forward times with the poisoning expert masked, by compensation, and purified."""
+    layer, purified = (build_lope(width, 0.0, tokens).eval() for _ in range(2))
     layer.lope.context.experts = "masked"
+    purify(purified, purified.lope.context)
     x = torch.randn(1, tokens, width)
 
-    def forward(compensation: CompensationConfig) -> Callable[[], None]:
+    def forward(layer: LopeLinear, compensation: CompensationConfig) -> Callable[[], None]:
         @torch.no_grad()
         def step() -> None:
             layer.lope.context.compensation = compensation
@@ -159,12 +164,14 @@ def compare_masked(width: int, tokens: int, repeats: int) -> dict[str, float]:
 
         return step
 
-    return measure(
+    return in_turn(
         {
-            "plain": forward(CompensationConfig(mode="none")),
-            "compensated": forward(CompensationConfig(mode="conserve")),
+            "plain": forward(layer, CompensationConfig(mode="none")),
+            "compensated": forward(layer, CompensationConfig(mode="conserve")),
+            "purified": forward(purified, CompensationConfig(mode="conserve")),
         },
-        2 * repeats,
+        4 * repeats,
+        warmup=3,
     )
 
 
@@ -177,23 +184,20 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     ratios: dict[str, float] = {}
-    figures = {}
+    figures: dict[str, Any] = {}
     for suffix, dropout in (("", 0.0), ("_dropout", 0.05)):
-        run = figures["dropout" if dropout else "plain"] = compare(
-            args.width, args.tokens, dropout, args.repeats
-        )
-        for key, name in (("ms", "time"), ("saved_mb", "saved_bytes")):
-            ours = run[key]["lope"]
-            ratios[f"{name}_over_lora{suffix}"] = ours / run[key]["lora"]
-            ratios[f"hydra_{name}_over_ours{suffix}"] = run[key]["hydra_loop"] / ours
-    masked = figures["masked_ms"] = compare_masked(args.width, args.tokens, args.repeats)
-    ratios["masked_compensated_over_plain"] = masked["compensated"] / masked["plain"]
-    rounded = {name: round(value, 4) for name, value in sorted(ratios.items())}
-    print(
-        json.dumps(
-            {"ratios": rounded, "figures": figures, "args": vars(args), "torch": torch.__version__}
-        )
-    )
+        run = compare(args.width, args.tokens, dropout, args.repeats)
+        figures["dropout" if dropout else "plain"] = run
+        ratios[f"time_over_lora{suffix}"] = run["time_ratio"]["lora"]
+        ratios[f"hydra_time_over_ours{suffix}"] = 1 / run["time_ratio"]["hydra_loop"]
+        saved = run["saved_mb"]
+        ratios[f"saved_bytes_over_lora{suffix}"] = saved["lope"] / saved["lora"]
+        ratios[f"hydra_saved_bytes_over_ours{suffix}"] = saved["hydra_loop"] / saved["lope"]
+    masked = compare_masked(args.width, args.tokens, args.repeats)
+    figures["masked_ms"] = medians(masked)
+    for name in ("compensated", "purified"):
+        ratios[f"masked_{name}_over_plain"] = median_ratio(masked[name], masked["plain"])
+    finish("adapter", ratios, TARGETS, figures, vars(args))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ class AdapterContext:
         self.noise_stream = noise_stream
         self.embedding_noise = None
         self.collect_router = False
+        self.is_purified = False
+        """The poisoning experts are gone for good: `all` would not be what was trained."""
 
     @property
     def experts(self) -> Experts:
@@ -72,5 +74,10 @@ class AdapterContext:
             raise LopeError(
                 "experts = 'masked': this model has no poisoning expert to mask "
                 "(adapter.num_poison is 0); use experts = 'all'."
+            )
+        if experts == "all" and self.is_purified:
+            raise LopeError(
+                "experts = 'all': this adapter is purified, its poisoning expert was removed when "
+                "it was exported; use experts = 'masked', or the run that it was exported from."
             )
         self._experts = experts

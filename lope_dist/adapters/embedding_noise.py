@@ -22,6 +22,8 @@ from lope_dist.adapters.counter_noise import salt_of, uniform
 from lope_dist.config.noise import EmbeddingNoiseConfig
 from lope_dist.core.errors import LopeError
 
+_CHUNK = 1 << 24  # numbers drawn at once
+
 
 def noisy_embeddings(
     E_NTD: Tensor, keys_NT: Tensor, mask_NT: Tensor, config: EmbeddingNoiseConfig, salt: int
@@ -36,8 +38,13 @@ def noisy_embeddings(
     if config.scale == "neftune":
         length_N11 = mask_NT1.sum(1, keepdim=True).clamp(min=1)
         ratio_NT1 = ratio_NT1 * (length_N11 * E_NTD.shape[-1]).rsqrt()
-    noise_NTD = uniform(keys_NT, salt, E_NTD.shape[-1]).mul_(ratio_NT1)
-    return E_NTD + noise_NTD.to(E_NTD.dtype)
+    noise_NTD = torch.empty_like(E_NTD, requires_grad=False)
+    tokens = max(1, _CHUNK // (E_NTD.shape[0] * E_NTD.shape[-1]))
+    for at in range(0, E_NTD.shape[1], tokens):  # the random bits take several times E's bytes
+        part = slice(at, at + tokens)
+        values = uniform(keys_NT[:, part], salt, E_NTD.shape[-1])
+        noise_NTD[:, part] = values.mul_(ratio_NT1[:, part])
+    return noise_NTD.add_(E_NTD)
 
 
 def install(model: nn.Module, context: AdapterContext, seed: int) -> None:

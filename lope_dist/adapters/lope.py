@@ -28,67 +28,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lope_dist.adapters.compensation import compensated_weights, cosines, grams, uses_cosine
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.counter_noise import salt_of
-from lope_dist.adapters.gemms import add_experts, project
-from lope_dist.config.adapter import AdapterConfig, CompensationConfig
+from lope_dist.adapters.experts import ExpertBank, empty_parameter
+from lope_dist.adapters.gemms import project
+from lope_dist.config.adapter import AdapterConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.core.seeds import example_rng
-
-
-class ExpertBank(nn.Module):
-    """All B of a layer, as parameters `normal_0`, ..., `poison_0`, ... of (O, R).
-
-    They are read in this module's forward and nowhere else, so that ZeRO-3, which gathers a
-    module's own parameters around its forward and backward, always has them whole.
-    """
-
-    def __init__(
-        self, out_features: int, config: AdapterConfig, device: torch.device | None
-    ) -> None:
-        super().__init__()
-        self.normal_names = tuple(f"normal_{i}" for i in range(config.num_normal))
-        self.poison_names = tuple(f"poison_{i}" for i in range(config.num_poison))
-        for name in (*self.normal_names, *self.poison_names):
-            self.register_parameter(name, _empty(out_features, config.rank, device=device))
-
-    def forward(
-        self,
-        y_NTO: Tensor,
-        h_NTR: Tensor,
-        w_NTE: Tensor | None,
-        scaling: float,
-        compensation: CompensationConfig | None,
-    ) -> Tensor:
-        """Add the weighted experts to the base layer's output.
-
-        Args:
-            y_NTO: Output of the base layer.
-            h_NTR: `A x`.
-            w_NTE: The router's weights, float32; None for a single expert, which weighs 1.
-            scaling: Factor on the sum.
-            compensation: Given, the poisoning experts are masked.
-        """
-        experts = [getattr(self, name) for name in self.normal_names]
-        poison = [getattr(self, name) for name in self.poison_names]
-        h32_NTR = h_NTR.float()
-        if compensation is None:
-            experts += poison
-        else:
-            assert w_NTE is not None, "masking needs a poisoning expert, and two experts a router"
-            K = len(experts)
-            w_NTK, poison_w_NTM = w_NTE[..., :K], w_NTE[..., K:]
-            theta_NTK = None
-            if uses_cosine(compensation):
-                theta_NTK = cosines(h32_NTR, poison_w_NTM, grams(experts, poison))
-            w_NTE = compensated_weights(w_NTK, poison_w_NTM, theta_NTK, compensation)
-        z_NTZ = h_NTR
-        if w_NTE is not None:
-            z_NTZ = (w_NTE.unsqueeze(-1) * h32_NTR.unsqueeze(-2)).flatten(-2)
-        z_PZ = z_NTZ.flatten(0, -2).to(y_NTO.dtype)
-        return add_experts(y_NTO.flatten(0, -2), z_PZ, experts, scaling).view_as(y_NTO)
 
 
 class LopeAdapter(nn.Module):
@@ -110,11 +57,11 @@ class LopeAdapter(nn.Module):
         self.context = context
         self.stream = stream
         self.salt = salt
-        self.A = _empty(config.rank, in_features, device=device)
+        self.A = empty_parameter(config.rank, in_features, device=device)
         self.B = ExpertBank(out_features, config, device)
         if config.has_router:
             self.router_width = config.rank if config.router == "rank" else in_features
-            self.router = _empty(config.num_experts, self.router_width, device=device)
+            self.router = empty_parameter(config.num_experts, self.router_width, device=device)
         self.usage_sum_E: Tensor | None = None  # of the router's weights, for `RouterUsage`
         self.usage_tokens: Tensor | None = None
 
@@ -265,5 +212,11 @@ def model_roles(model: nn.Module) -> dict[str, Role]:
     return roles
 
 
-def _empty(rows: int, columns: int, *, device: torch.device | None) -> nn.Parameter:
-    return nn.Parameter(torch.empty(rows, columns, dtype=torch.float32, device=device))
+def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return what an adapter's file holds, by name: the adapters' parameters and Grams."""
+    names = [name for name, role in model_roles(model).items() if role != Role.BASE]
+    tensors: dict[str, Tensor] = {name: model.get_parameter(name) for name in names}
+    for name, layer in lope_layers(model).items():
+        if layer.lope.B.grams is not None:
+            tensors[f"{name}.lope.B.grams"] = layer.lope.B.grams
+    return tensors

@@ -117,6 +117,12 @@ class DataConfig(_Place):
         return self
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """All that the sources name, in order."""
+        given = (place.path for place in self.places)
+        return tuple(p for path in given for p in ((path,) if isinstance(path, str) else path))
+
+    @property
     def places(self) -> tuple[SourceConfig, ...]:
         """The sources, of which ``path`` makes one."""
         if self.path is None:

@@ -76,9 +76,7 @@ def open_source(config: DataConfig) -> ExampleSource:
     """
     places = config.places
     inputs = [find_rows(place) for place in places]
-    name = ", ".join(
-        place.path if isinstance(place.path, str) else ", ".join(place.path) for place in places
-    )
+    name = ", ".join(config.paths)
 
     def write(writer: StoreWriter) -> dict[str, Any]:
         index = _read_all(config, list(zip(places, inputs, strict=True)), writer)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lope_dist.core.logits import chunk_rows
+
 FLOAT32 = 4
 
 
@@ -134,12 +136,11 @@ def activation_bytes(
 
 
 def logits_bytes(rows: int, length: int, vocabulary: int, itemsize: int) -> int:
-    """Return the bytes of the logits while the loss is computed.
+    """Return the bytes of the logits while the loss is computed, a chunk of targets at a time.
 
-    The model's output in its own dtype, and of target tokens a float32 copy and its
-    log-softmax. Every token may be a target (an upper bound: prompts and padding are none).
+    A chunk in the model's dtype, its float32 copy and its gradient.
     """
-    return rows * length * vocabulary * (itemsize + 2 * FLOAT32)
+    return min(rows * length, chunk_rows(vocabulary)) * vocabulary * (2 * itemsize + FLOAT32)
 
 
 def working_bytes(

@@ -9,13 +9,15 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lope_dist.adapters.context import AdapterContext
+from lope_dist.adapters.purify import purify
 from lope_dist.config.load import load_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import read_json
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
 from lope_dist.model.placement import Replicated
-from lope_dist.train.checkpoint import CONFIG, Checkpoint, install_checkpoint
+from lope_dist.train.checkpoint import CONFIG, DESCRIPTION, Checkpoint, install_checkpoint
 from lope_dist.train.history import newest_checkpoint
 from lope_dist.train.preflight import adapt
 
@@ -32,13 +34,15 @@ class LoadedRun:
 
 
 def load_run(run_dir: Path) -> LoadedRun:
-    """Load base model and adapter of a run's last whole checkpoint.
+    """Load base model and adapter: of a run's last whole checkpoint, or of a purified export.
 
     Raises:
-        LopeError: not a run folder, no whole checkpoint, or an adapter that does not fit.
+        LopeError: neither of them, no whole checkpoint, or an adapter that does not fit.
     """
     config = load_run_config(run_dir)
-    checkpoint = newest_checkpoint(run_dir)
+    description = run_dir / DESCRIPTION
+    is_purified = description.is_file() and "purified" in read_json(description)
+    checkpoint = Checkpoint(run_dir, 0, "purified") if is_purified else newest_checkpoint(run_dir)
     if checkpoint is None:
         raise LopeError(f"'{run_dir}' holds no whole checkpoint; let a stage end first.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -47,6 +51,8 @@ def load_run(run_dir: Path) -> LoadedRun:
     family = family_of(arch.model_type, config.adapter.targets, arch.is_encoder_decoder)
     context = adapt(model, config, family)
     context.compensation = config.adapter.compensation
+    if is_purified:
+        purify(model, context)
     install_checkpoint(model, checkpoint)
     model.eval()
     return LoadedRun(config, checkpoint, model, load_tokenizer(config.model), context)

@@ -23,8 +23,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.model.checkpoint_files import TensorFiles
-from lope_dist.model.families import Family, family_of
+from lope_dist.model.families import FAMILIES, Family, family_of
 from lope_dist.model.frozen import FrozenLinear
+from lope_dist.model.loss_head import LossHead
 from lope_dist.model.nf4 import NF4Linear
 from lope_dist.model.placement import Placement
 from lope_dist.model.source import model_folder
@@ -151,9 +152,14 @@ def _check_architecture(config: ModelConfig, folder: Path) -> None:
 
 
 def _use_own_layers(
-    model: nn.Module, config: ModelConfig, family: Family, dtype: torch.dtype
+    model: PreTrainedModel, config: ModelConfig, family: Family, dtype: torch.dtype
 ) -> None:
-    """Replace linear layers by ones that ZeRO-3 can free, NF4 where the model is quantized."""
+    """Replace linear layers by ones that ZeRO-3 can free, NF4 where the model is quantized.
+
+    The output projection becomes one that can compute the loss, in the known families: other
+    models may change what it returns (scale it, cap it) before it is their logits.
+    """
+    head = model.get_output_embeddings() if model.config.model_type in FAMILIES else None
     keep = (*config.skip_modules, *family.keep)
     replaced: dict[str, nn.Linear] = {}
     for name, layer in model.named_modules():
@@ -163,7 +169,8 @@ def _use_own_layers(
         if config.quantization == "nf4" and name.rpartition(".")[2] not in keep:
             replaced[name] = NF4Linear(*size, dtype, config.double_quantization)
         else:
-            replaced[name] = FrozenLinear(*size, dtype)
+            kind = LossHead if layer is head else FrozenLinear
+            replaced[name] = kind(*size, dtype)
             replaced[name].weight = layer.weight  # which may be tied, or of a dtype of its own
     for name, layer in replaced.items():
         parent, _, child = name.rpartition(".")

@@ -104,6 +104,10 @@ class NF4Linear(nn.Linear):
             absmax=scales, offset=nested.offset, state2=state2, **common
         )
 
+    def dequantized(self) -> Tensor:
+        """Return the weight in `compute_dtype`, `(out_features, in_features)`; gathered."""
+        return bnb.dequantize_4bit(*self.packed())
+
 
 class _MatMulNF4(torch.autograd.Function):
     """`x W^T + b` with W dequantized in the kernel; the gradient flows to x alone."""
@@ -131,8 +135,7 @@ class _MatMulNF4(torch.autograd.Function):
         (grad_y,) = grads
         if not ctx.needs_input_grad[0]:
             return None, None, None
-        weight = bnb.dequantize_4bit(*ctx.layer.packed())
-        return grad_y @ weight.to(grad_y.dtype), None, None
+        return grad_y @ ctx.layer.dequantized().to(grad_y.dtype), None, None
 
 
 @cache

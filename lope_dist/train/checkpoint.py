@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
-from lope_dist.adapters.lope import model_roles
+from lope_dist.adapters.lope import adapter_tensors
 from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
@@ -199,13 +199,9 @@ def install_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
         LopeError: what `load_weights` raises; a name that either lacks, or another shape.
     """
     weights = load_weights(checkpoint)
-    parameters = {
-        name: model.get_parameter(name)
-        for name, role in model_roles(model).items()
-        if role != Role.BASE
-    }
-    for name in sorted({*parameters, *weights}):
-        held, saved = (tensors.get(name) for tensors in (parameters, weights))
+    tensors_held = adapter_tensors(model)
+    for name in sorted({*tensors_held, *weights}):
+        held, saved = (tensors.get(name) for tensors in (tensors_held, weights))
         if held is None or saved is None or held.shape != saved.shape:
             has, wants = ("nothing" if t is None else list(t.shape) for t in (saved, held))
             raise LopeError(

@@ -18,7 +18,7 @@ def seal(folder: Path) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
         _sync(path)
-        files[path.name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+        files[path.name] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
     write_json(folder / MANIFEST, {"format": _FORMAT, "files": files})
     _sync(folder)
 
@@ -35,7 +35,7 @@ def defect(folder: Path) -> str | None:
     Files that the manifest does not name are not looked at; nobody reads them.
     """
     try:
-        files = _manifest(folder)
+        files = sealed_files(folder)
         for name, entry in files.items():
             path = folder / name
             if not path.is_file():
@@ -43,7 +43,7 @@ def defect(folder: Path) -> str | None:
             size = path.stat().st_size
             if size != entry["size"]:
                 return f"{name} has {size} bytes and was written with {entry['size']}"
-            if _sha256(path) != entry["sha256"]:
+            if sha256_of(path) != entry["sha256"]:
                 return f"{name} is not as it was written (its sha256 differs)"
     except LopeError as error:
         return str(error).rstrip(".")
@@ -58,7 +58,7 @@ def read_sealed(folder: Path, name: str) -> bytes:
     Raises:
         LopeError: it is not there, or not as it was written.
     """
-    entry = _manifest(folder).get(name)
+    entry = sealed_files(folder).get(name)
     if entry is None:
         raise LopeError(f"{folder} has no {name}: its {MANIFEST} does not name it.")
     try:
@@ -73,7 +73,12 @@ def read_sealed(folder: Path, name: str) -> bytes:
     return content
 
 
-def _manifest(folder: Path) -> dict[str, dict]:
+def sealed_files(folder: Path) -> dict[str, dict]:
+    """Return `size` and `sha256` of each file that a folder was sealed with.
+
+    Raises:
+        LopeError: there is no manifest, or it is not one.
+    """
     manifest = read_json(folder / MANIFEST)
     try:
         if manifest["format"] != _FORMAT:
@@ -89,7 +94,8 @@ def _manifest(folder: Path) -> dict[str, dict]:
     return files
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return a file's hash, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -16,9 +16,10 @@ from lope_dist.corpus.loader import StageLoader
 from lope_dist.corpus.prefetch import batches_of
 from lope_dist.engine.base import Engine
 from lope_dist.engine.world import World
+from lope_dist.model.loss_head import LossHead
 from lope_dist.train.guard import StepGuard
 from lope_dist.train.metrics import MetricsLog
-from lope_dist.train.objective import summed_cross_entropy
+from lope_dist.train.objective import summed_loss, targets_of
 from lope_dist.train.progress import StageProgress
 from lope_dist.train.schedule import lr_factor
 from lope_dist.train.stop import StopRequest
@@ -42,6 +43,7 @@ def run_stage(
     log: MetricsLog,
     *,
     shift: bool,
+    head: LossHead | None,
     progress: StageProgress,
     guard: StepGuard,
     stop: StopRequest,
@@ -49,6 +51,7 @@ def run_stage(
 ) -> bool:
     """Train one stage from ``progress`` to its end, or to a stop that any rank asks for.
 
+    ``shift``: position t predicts label t + 1. ``head``: see `objective.summed_loss`.
     ``after_step`` is called between steps, on every rank, with ``progress`` moved on.
     Collective: yes.
 
@@ -63,7 +66,9 @@ def run_stage(
     for step, plan in _plans(loader, world, progress.next_step):
         guard.begin_step()
         losses = [
-            _micro_step(engine, context, batch, plan, i == len(plan.batches) - 1, world, shift)
+            _micro_step(
+                engine, context, batch, plan, i == len(plan.batches) - 1, world, shift, head
+            )
             for i, batch in enumerate(plan.batches)
         ]
         values = torch.stack(losses).tolist()  # one wait for the device a step
@@ -118,12 +123,14 @@ def _micro_step(
     is_last: bool,
     world: World,
     shift: bool,
+    head: LossHead | None,
 ) -> torch.Tensor:
     """Run one micro-batch forward and backward; return its part of the step's loss."""
+    targets = targets_of(batch.labels, shift)
     batch = batch.to(world.device)
     context.token_keys, context.noise_mask = batch.token_keys, batch.noise_mask
-    output = engine.forward(batch.inputs)
-    loss = summed_cross_entropy(output.logits, batch.labels, shift) / plan.target_tokens
+    loss = summed_loss(lambda: engine.forward(batch.inputs), head, targets, world.device)
+    loss = loss / plan.target_tokens
     engine.backward(loss, is_last)
     return loss.detach()
 

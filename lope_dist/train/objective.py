@@ -2,29 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from lope_dist.model.loss_head import LossHead, Targets
 
 IGNORE = -100
 """Label of a position that is no target."""
 
 
-def summed_cross_entropy(logits: Tensor, labels: Tensor, shift: bool) -> Tensor:
-    """Return the cross-entropy in nats, summed over target tokens, in float32.
+def targets_of(labels_NT: Tensor, shift: bool) -> Targets:
+    """Return places and labels of the target tokens.
+
+    On the host, before the batch moves: to find them is to wait for the device. With
+    ``shift`` (decoder-only models) position t predicts label t + 1.
+    """
+    if shift:
+        labels_NT = F.pad(labels_NT[:, 1:], (0, 1), value=IGNORE)
+    labels_Q = labels_NT.flatten()
+    (positions_P,) = (labels_Q != IGNORE).nonzero(as_tuple=True)
+    return Targets(positions_P, labels_Q[positions_P])
+
+
+def summed_loss(
+    forward: Callable[[], Any], head: LossHead | None, targets: Targets, device: torch.device
+) -> Tensor:
+    """Call the model and return the cross-entropy in nats, summed over target tokens, float32.
 
     The sum, not the mean: the loop divides by the target tokens of the whole global batch,
     so that neither ranks nor accumulation steps change what a token weighs.
 
-    Shapes: logits `(N, T, V)`, labels `(N, T)`; the result is a scalar. With ``shift``
-    (decoder-only models) position t predicts label t + 1. Only rows of targets are copied
-    to float32, so prompts and padding cost nothing here.
+    Args:
+        forward: Calls the model, under ZeRO through its engine.
+        head: The model's output projection where it computes the loss, chunk by chunk; None
+            for a model that changes its logits after it, or has a quantized one.
+        targets: What `targets_of` returned.
+        device: Where the model computes.
     """
-    if shift:
-        logits, labels = logits[:, :-1], labels[:, 1:]
-    is_target = labels != IGNORE
-    selected = logits[is_target].float()
-    if selected.shape[0] == 0:
+    targets = Targets(*(t.to(device, non_blocking=True) for t in targets))
+    if head is None:
+        return summed_cross_entropy(forward().logits, targets)
+    with head.answering(targets):
+        return forward().logits
+
+
+def summed_cross_entropy(logits: Tensor, targets: Targets) -> Tensor:
+    """Return the loss of whole logits.
+
+    Shapes: logits `(N, T, V)`; the result is a scalar. Only rows of targets are copied to
+    float32, so prompts and padding cost nothing here.
+    """
+    if targets.labels_P.numel() == 0:
         # A graph with zero gradients; a sum in float16 would overflow to infinity.
         return logits.sum(dtype=torch.float32) * 0.0
-    return F.cross_entropy(selected, labels[is_target], reduction="sum")
+    selected_PV = logits.flatten(0, -2).index_select(0, targets.positions_P)
+    return F.cross_entropy(selected_PV.float(), targets.labels_P, reduction="sum")

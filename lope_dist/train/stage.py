@@ -14,6 +14,7 @@ from lope_dist.core.runlog import write_json
 from lope_dist.engine.base import Engine
 from lope_dist.engine.groups import build_groups, check_groups, describe_groups
 from lope_dist.engine.local import LocalEngine
+from lope_dist.model.loss_head import loss_head
 from lope_dist.train.checkpoint import (
     STATE,
     Adapter,
@@ -81,6 +82,7 @@ class StageRun:
             session.world,
             log,
             shift=not self._model.config.is_encoder_decoder,
+            head=loss_head(self._model),
             progress=stage,
             guard=guard,
             stop=session.stop,

@@ -12,7 +12,7 @@ from lope_dist.train import loop
 from lope_dist.train.session import train
 
 recipe, output, victim, moment = sys.argv[1:]
-real_quantize, real_loss = stream._Loader._quantize, loop.summed_cross_entropy
+real_quantize, real_loss = stream._Loader._quantize, loop.summed_loss
 num_calls = [0]
 
 
@@ -36,7 +36,7 @@ def loss(*arguments):
 if moment == "load":
     stream._Loader._quantize = quantize
 else:
-    loop.summed_cross_entropy = loss
+    loop.summed_loss = loss
 try:
     train(load_config(recipe, [f"output_dir={output}"]))
 except LopeError as error:

@@ -24,15 +24,15 @@ def plans(*arguments):
         yield step, plan
 
 
-def micro_step(engine, context, batch, plan, is_last, world, shift):
+def micro_step(engine, *rest):
     bad = os.environ["RANK"] == "1" and step_now[0] == 3
     if not bad:
-        return real_micro_step(engine, context, batch, plan, is_last, world, shift)
+        return real_micro_step(engine, *rest)
     real = engine.backward
     if what != "loss":
         engine.backward = lambda loss, last: real(loss * float("nan"), last)
     try:
-        loss = real_micro_step(engine, context, batch, plan, is_last, world, shift)
+        loss = real_micro_step(engine, *rest)
     finally:
         engine.backward = real
     return loss if what == "gradient" else loss * float("nan")

@@ -196,7 +196,7 @@ def test_what_fits_nowhere_says_so_and_what_would_help() -> None:
 
 def test_micro_batches_are_even_and_cover_the_global_batch() -> None:
     run = replace(RUN, world_size=3, global_batch=32)  # 11 rows a rank
-    fixed = plan_rank(L7, run, 2, 8).total / USABLE + 1  # room for eight rows
+    fixed = plan_rank(L7, run, 3, 8).total / USABLE + 1  # room for eight rows
     advice = advise(L7, run, device=int(fixed), node=None, one_row=False)
     assert (advice.micro_batch, advice.accumulation_steps) == (6, 2)
     assert accumulation(run, advice.micro_batch) == 2

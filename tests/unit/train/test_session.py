@@ -156,7 +156,7 @@ def test_a_resumed_run_that_was_finished_trains_nothing(
 def test_a_loss_that_is_not_finite_stops_the_run_before_its_step(
     tiny_config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, calls, ids = loop.summed_cross_entropy, [], []
+    original, calls, ids = loop.summed_loss, [], []
 
     def sometimes_nan(*args):
         calls.append(0)
@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_its_step(
         return original_micro(engine, context, batch, *args)
 
     steps = count_steps(monkeypatch)
-    monkeypatch.setattr(loop, "summed_cross_entropy", sometimes_nan)
+    monkeypatch.setattr(loop, "summed_loss", sometimes_nan)
     monkeypatch.setattr(loop, "_micro_step", micro)
     config = tiny_config(data__packing=False, **SHORT)  # 4 micro-batches of 2 examples a step
     with pytest.raises(LopeError) as caught:

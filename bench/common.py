@@ -1,0 +1,88 @@
+"""What every benchmark prints, and how two things are timed against each other."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(os.environ.get("BENCH_RESULTS") or Path(__file__).resolve().parent / "results")
+_PACKAGES = ("torch", "transformers", "peft", "deepspeed", "bitsandbytes", "lm_eval")
+
+
+def in_turn(steps: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 1) -> dict:
+    """Return the seconds of each, run in turn, so that drift of the machine hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for repeat in range(repeats + warmup):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if repeat >= warmup:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def median_ratio(upper: list[float], lower: list[float]) -> float:
+    """Return the median of the ratios of runs that stood beside each other."""
+    return statistics.median(a / b for a, b in zip(upper, lower, strict=True))
+
+
+def machine() -> dict[str, Any]:
+    """Return date, hardware and versions."""
+    import torch
+
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": gpu,
+        "load_at_end": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def finish(
+    name: str,
+    ratios: Mapping[str, float],
+    targets: Mapping[str, str],
+    figures: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+) -> None:
+    """Write `results/NAME.json` and print the same as the last line.
+
+    ``targets`` has, for some of the ratios, `<= 1.05` or `>= 1`.
+    """
+    result = {
+        "name": name,
+        "ratios": {key: round(value, 4) for key, value in sorted(ratios.items())},
+        "targets": dict(targets),
+        "figures": figures,
+        "args": {
+            key: value if _is_plain(value) else str(value) for key, value in arguments.items()
+        },
+        "machine": machine(),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result))
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | list | None)

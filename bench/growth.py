@@ -1,0 +1,104 @@
+"""How cost grows: seconds and peak memory of a step against everything that can be turned up.
+
+Random NF4 weights, one process; ranks are processes of one thread each. The last line is one
+JSON object; `figures` has a table a quantity, with the slope of log time over log quantity
+(1: in proportion, 0: no cost).
+
+Run: python bench/growth.py [--no-7b] [--no-ranks]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import finish
+from process_memory import Peak, now
+from random_nf4 import SHAPES, linear_parameters
+from random_step import LopeStep, packed_positions, random_ids
+
+from lope_dist.config.adapter import AdapterConfig
+
+CPU = torch.device("cpu")
+SMALL = "smollm2-135m"
+MIB = 1 << 20
+
+
+def measure(shape: str, length: int, steps: int = 2, **adapter: Any) -> dict[str, float]:
+    """Return seconds a step, tokens/s and peak memory above the bare process, load included."""
+    gc.collect()
+    with Peak(now()) as peak:
+        trainer = LopeStep(shape, CPU, AdapterConfig.model_validate(adapter))
+        step = trainer.train(
+            random_ids(1, length, SHAPES[shape]["vocab_size"]), packed_positions(1, length)
+        )
+        times = []
+        for _ in range(steps):
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+    seconds = min(times)
+    return {
+        "step_s": round(seconds, 3),
+        "tokens_per_s": round(length / seconds, 1),
+        "peak_mib": round(peak.anon / MIB, 1),
+    }
+
+
+def table(quantity: str, rows: dict[float, dict[str, float]]) -> dict[str, Any]:
+    """Return rows and slopes of one quantity."""
+    slopes = {}
+    for key in ("step_s", "peak_mib"):
+        x = np.log([float(value) for value in rows])
+        y = np.log([max(row[key], 1e-9) for row in rows.values() if key in row])
+        if len(x) == len(y):
+            slopes[key] = round(float(np.polyfit(x, y, 1)[0]), 3)
+    return {
+        "rows": [{quantity: value, **row} for value, row in rows.items()],
+        "slopes": slopes,
+    }
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--no-7b", action="store_true", help="leave out the 7B shape (5 GB)")
+    parser.add_argument("--no-ranks", action="store_true")
+    arguments = parser.parse_args()
+    lengths, ranks, experts = (64, 128, 256, 512), (2, 8, 32), (2, 4, 8)
+    figures = {
+        "length": table("length", {n: measure(SMALL, n) for n in lengths}),
+        "rank": table("rank", {r: measure(SMALL, 128, rank=r) for r in ranks}),
+        "experts": table("experts", {n: measure(SMALL, 128, num_normal=n - 1) for n in experts}),
+    }
+    shapes = [SMALL, "tinyllama-1.1b"] + ["llama2-7b"] * (not arguments.no_7b)
+    sizes = {linear_parameters(s) / 1e9: measure(s, 32, steps=1 + (s == SMALL)) for s in shapes}
+    figures["model"] = table("billion_weights", sizes)
+    if not arguments.no_ranks:
+        from step import LONG, launch
+        from trainer import write_rows
+
+        with tempfile.TemporaryDirectory() as temporary:
+            data = write_rows(Path(temporary) / "rows.jsonl", LONG)
+            found = {n: launch(n, data, Path(temporary), 2) for n in (1, 2)}
+        rows = {
+            float(n): {
+                "step_s": round(max(rank["step_s"] for rank in facts), 3),
+                "tokens_per_s": round(4 * 128 * n / max(rank["step_s"] for rank in facts), 1),
+                "peak_mib": round(max(rank["peak_mib"] for rank in facts), 1),
+            }
+            for n, facts in found.items()
+        }
+        figures["ranks"] = table("ranks", rows)
+    slopes = {f"slope_{name}": t["slopes"].get("step_s", 0.0) for name, t in figures.items()}
+    finish("growth", slopes, {}, figures, vars(arguments))
+
+
+if __name__ == "__main__":
+    main()

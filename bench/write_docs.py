@@ -1,0 +1,95 @@
+"""Write docs/performance.md from the JSON files in bench/results.
+
+Run: python bench/write_docs.py     (`make bench` does, after all benchmarks)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS
+
+OUT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+HEAD = """# Performance
+
+Written by `make bench` (`bench/write_docs.py`) from the files in `bench/results`; not by hand.
+Every figure stands beside a peer that ran in turns with it, in the same process or the same
+run. A ratio that misses its target is marked.
+"""
+TITLES = {
+    "startup": "Start-up: seconds over what is allowed",
+    "adapter": "One layer: peft's LoRA of the same total rank, HydraLoRA as a loop over experts",
+    "step": "Whole steps: Hugging Face Trainer with peft, packing, two ZeRO-3 ranks",
+    "eval": "Evaluation: lm-eval's `hf` with peft",
+    "growth": "How cost grows: slope of log time over log quantity",
+    "gpu": "One GPU, LLaMA2-7B's shape",
+    "sharded_load": "Sharded load: transformers with DeepSpeed, 1.2 B parameters",
+    "sharded_load_llama2_7b": "Sharded load: LLaMA2-7B's shape beside `lope plan`",
+}
+
+
+def page(results: dict[str, dict[str, Any]]) -> str:
+    """Return the page; ``results`` are the files' contents by name."""
+    order = [name for name in TITLES if name in results]
+    order += [name for name in sorted(results) if name not in TITLES]
+    return "\n".join([HEAD, *(_section(name, results[name]) for name in order)])
+
+
+def _section(name: str, result: dict[str, Any]) -> str:
+    targets = result.get("targets", {})
+    lines = [f"## {TITLES.get(name, name)}", ""]
+    if result.get("ratios"):
+        lines += ["| ratio | measured | target |", "| --- | ---: | --- |"]
+        for key, value in result["ratios"].items():
+            target = targets.get(key, "")
+            missed = " **missed**" if target and not met(value, target) else ""
+            lines.append(f"| {key} | {value:.3f} | {target}{missed} |")
+        lines.append("")
+    for table in (result.get("figures") or {}).values():
+        if isinstance(table, dict) and "rows" in table:
+            lines += [*_table(table["rows"]), ""]
+    lines += [_origin(name, result.get("machine")), ""]
+    return "\n".join(lines)
+
+
+def _table(rows: list[dict[str, float]]) -> list[str]:
+    keys = list(rows[0])
+    lines = [f"| {' | '.join(keys)} |", "|" + " ---: |" * len(keys)]
+    return lines + [f"| {' | '.join(f'{row[key]:g}' for key in keys)} |" for row in rows]
+
+
+def _origin(name: str, machine: dict[str, Any] | None) -> str:
+    file = f"[bench/results/{name}.json](../bench/results/{name}.json)"
+    if machine is None:
+        return f"All figures: {file}."
+    hardware = machine["gpu"] or f"{machine['cores']} cores of {machine['cpu']}"
+    versions = ", ".join(f"{key} {value}" for key, value in machine["versions"].items())
+    return f"{machine['date']}, {hardware}; {versions}. All figures: {file}."
+
+
+def met(value: float, target: str) -> bool:
+    """Return whether a value meets `<= 1.05` or `>= 1`."""
+    sign, number = target.split()
+    return value <= float(number) if sign == "<=" else value >= float(number)
+
+
+def main() -> None:
+    """Write the page, or end with status 1 where a target is missed and `--strict` is given."""
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    OUT.write_text(page(results))
+    missed = [
+        f"{name}: {key} is {value}, target {result['targets'][key]}"
+        for name, result in results.items()
+        for key, value in result.get("ratios", {}).items()
+        if key in result.get("targets", {}) and not met(value, result["targets"][key])
+    ]
+    print("\n".join([f"Written: {OUT}", *missed]))
+    if missed and "--strict" in sys.argv[1:]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

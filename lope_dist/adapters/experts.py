@@ -1,0 +1,96 @@
+"""All experts of one layer, as one matrix product; what masking makes of them.
+
+Shapes: N batch, T tokens, O out, R rank, E experts, K normal, M poisoning experts, P = N T,
+Z = E R columns.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lope_dist.adapters.compensation import compensated_weights, cosines, grams, uses_cosine
+from lope_dist.adapters.gemms import add_experts
+from lope_dist.config.adapter import AdapterConfig, CompensationConfig
+
+
+class ExpertBank(nn.Module):
+    """All B of a layer, as parameters `normal_0`, ..., `poison_0`, ... of (O, R).
+
+    They are read in this module's forward and nowhere else, so that ZeRO-3, which gathers a
+    module's own parameters around its forward and backward, always has them whole.
+    """
+
+    def __init__(
+        self, out_features: int, config: AdapterConfig, device: torch.device | None
+    ) -> None:
+        super().__init__()
+        self.normal_names = tuple(f"normal_{i}" for i in range(config.num_normal))
+        self.poison_names = tuple(f"poison_{i}" for i in range(config.num_poison))
+        for name in (*self.normal_names, *self.poison_names):
+            self.register_parameter(name, empty_parameter(out_features, config.rank, device=device))
+        self.register_buffer("grams", None)
+
+    def purify(self) -> None:
+        """Keep the experts' Gram matrices and remove the poisoning experts for good.
+
+        Masked answers stay as they are; there are no others any more.
+        """
+        assert self.poison_names, "there is no poisoning expert to remove"
+        with torch.no_grad():
+            self.grams = grams(self._experts(self.normal_names), self._experts(self.poison_names))
+        for name in self.poison_names:
+            del self._parameters[name]
+        self.poison_names = ()
+
+    def weigh(self, h_NTR: Tensor, w_NTE: Tensor, compensation: CompensationConfig) -> Tensor:
+        """Return the normal experts' weights with the poisoning experts masked.
+
+        Shapes: (N, T, R), the router's weights (N, T, E) -> float32 (N, T, K).
+        """
+        w_NTK, poison_w_NTM = w_NTE.tensor_split([len(self.normal_names)], dim=-1)
+        theta_NTK = None
+        if uses_cosine(compensation):
+            grams_QF = self.grams
+            if grams_QF is None:
+                grams_QF = grams(self._experts(self.normal_names), self._experts(self.poison_names))
+            theta_NTK = cosines(h_NTR.float(), poison_w_NTM, grams_QF)
+        return compensated_weights(w_NTK, poison_w_NTM, theta_NTK, compensation)
+
+    def _experts(self, names: tuple[str, ...]) -> list[Tensor]:
+        return [getattr(self, name) for name in names]
+
+    def forward(
+        self,
+        y_NTO: Tensor,
+        h_NTR: Tensor,
+        w_NTE: Tensor | None,
+        scaling: float,
+        compensation: CompensationConfig | None,
+    ) -> Tensor:
+        """Add the weighted experts to the base layer's output.
+
+        Args:
+            y_NTO: Output of the base layer.
+            h_NTR: `A x`.
+            w_NTE: The router's weights, float32; None for a single expert, which weighs 1.
+            scaling: Factor on the sum.
+            compensation: Given, the poisoning experts are masked.
+        """
+        experts = self._experts(self.normal_names)
+        if compensation is None:
+            assert self.grams is None, "a purified layer answers masked only"
+            experts += self._experts(self.poison_names)
+        else:
+            assert w_NTE is not None, "masking needs a poisoning expert, and two experts a router"
+            w_NTE = self.weigh(h_NTR, w_NTE, compensation)
+        z_NTZ = h_NTR
+        if w_NTE is not None:
+            z_NTZ = (w_NTE.unsqueeze(-1) * h_NTR.float().unsqueeze(-2)).flatten(-2)
+        z_PZ = z_NTZ.flatten(0, -2).to(y_NTO.dtype)
+        return add_experts(y_NTO.flatten(0, -2), z_PZ, experts, scaling).view_as(y_NTO)
+
+
+def empty_parameter(rows: int, columns: int, *, device: torch.device | None) -> nn.Parameter:
+    """Return a float32 parameter without values."""
+    return nn.Parameter(torch.empty(rows, columns, dtype=torch.float32, device=device))

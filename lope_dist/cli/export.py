@@ -1,0 +1,73 @@
+"""`lope export`: a trained run as files for others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lope_dist.cli.options import JsonOption, RunArg
+
+app = typer.Typer()
+
+
+@app.command()
+def export(
+    run: RunArg,
+    kind: Annotated[str, typer.Option("--format", help="purified, peft or merged.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make; default RUN/exports/FORMAT.")
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(help="Examples for the mean router weights; default the training data."),
+    ] = None,
+    calibration_rows: Annotated[
+        int, typer.Option(help="Examples to average over, and as many others to compare on.")
+    ] = 64,
+    push_to_hub: Annotated[
+        str | None, typer.Option(metavar="REPO_ID", help="Upload the folder there afterwards.")
+    ] = None,
+    private: Annotated[bool, typer.Option(help="Make a new hub repository private.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run without its poisoning expert, as a PEFT LoRA, or merged into its base."""
+    from lope_dist.core.errors import LopeError
+
+    if private and push_to_hub is None:
+        raise LopeError("--private has no effect without --push-to-hub.")
+    from lope_dist.export.run import ExportRequest, export_run
+
+    folder = out or run / "exports" / kind
+    request = ExportRequest(kind, folder, calibration, calibration_rows)
+    manifest = export_run(run, request)
+    if as_json:
+        typer.echo(json.dumps(manifest, indent=2))
+    else:
+        _print(manifest, folder)
+    if push_to_hub is not None:
+        from lope_dist.export.hub import push_to_hub as push
+
+        typer.echo(f"Uploaded: {push(folder, push_to_hub, private=private)}", err=as_json)
+
+
+def _print(manifest: dict, folder: Path) -> None:
+    size = sum(file["size"] for file in manifest["files"].values())
+    typer.echo(f"Written: {folder} ({size / 1e6:.2f} MB)")
+    found = manifest["comparison"]
+    if manifest["is_exact"]:
+        typer.echo("Exact: its masked answers are those of the run.")
+    else:
+        typer.echo(
+            "Not exact: the router weighs experts token by token, this export by their mean."
+        )
+    if found is None:
+        return
+    typer.echo(f"Over {found['tokens']:.0f} response tokens of other examples:")
+    typer.echo(f"  KL from the routed model  {found['kl']:.5f} nats (base {found['kl_base']:.5f})")
+    typer.echo(f"  same likeliest token      {100 * found['agreement']:.2f} %")
+    for name in ("routed", "exported", "base"):
+        accuracy, loss = found[f"accuracy_{name}"], found[f"loss_{name}"]
+        typer.echo(f"  {name:9} accuracy {100 * accuracy:.2f} %, loss {loss:.4f}")

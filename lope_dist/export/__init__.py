@@ -1,0 +1,1 @@
+"""A run -> files that others can use: without its poisoning expert, for PEFT, or merged."""

@@ -1,0 +1,136 @@
+"""The README.md of an export: what it is, what it was made of, how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lope_dist.config.schema import RunConfig
+
+_TITLES = {
+    "purified": "LoPE adapter, purified",
+    "peft": "LoPE adapter as a static LoRA",
+    "merged": "LoPE model, merged",
+}
+_LIBRARIES = {"purified": "lope_dist", "peft": "peft", "merged": "transformers"}
+
+
+def model_card(
+    kind: str,
+    config: RunConfig,
+    identity: Mapping[str, Any],
+    comparison: Mapping[str, float] | None,
+    results: Mapping[str, Any] | None,
+) -> str:
+    """Return the text of a model card with its YAML header.
+
+    Args:
+        kind: `purified`, `peft` or `merged`.
+        config: The run's.
+        identity: `checkpoint`, `adapter_sha256` and `data_fingerprint` of the run.
+        comparison: What `compare` returned, for a static export.
+        results: The run's `results.json`, where it was scored.
+    """
+    base = config.model.name_or_path
+    is_on_hub = ":" not in base and not Path(base).exists()
+    header: dict[str, Any] = {"library_name": _LIBRARIES[kind], "tags": ["lope", "lora"]}
+    if is_on_hub:
+        header["base_model"] = base
+    adapter, noise = config.adapter, config.noise
+    stages = ", ".join(f"{name} ({stage.noise})" for name, stage in config.train.stages.items())
+    names = ", ".join(f"`{Path(path).name}`" for path in config.data.paths)
+    data = f"{names}, fingerprint `{identity['data_fingerprint']}`"
+    facts = {
+        "base model": f"`{base}`"
+        + (f", revision {config.model.revision}" * bool(config.model.revision)),
+        "quantization in training": config.model.quantization,
+        "adapter": f"rank {adapter.rank}, lora_alpha {adapter.lora_alpha:g}, "
+        f"{adapter.num_normal} normal + {adapter.num_poison} poisoning experts",
+        "data": data,
+        "noise of the data": f"rate {noise.data.rate:g}",
+        "injected noise": f"text {noise.text.rate:g} ({', '.join(noise.text.operations)}), "
+        f"embeddings alpha {noise.embedding.alpha:g}",
+        "stages (noise injected)": stages,
+        "checkpoint": f"`{identity['checkpoint']}`, sha256 `{identity['adapter_sha256']}`",
+    }
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n# {_TITLES[kind]}\n",
+        _HOW[kind].format(base=base),
+        "## Made of\n\n| | |\n| --- | --- |\n" + _rows(facts),
+    ]
+    if comparison is not None:
+        parts.append(_comparison(comparison))
+    if results is not None and results.get("rows"):
+        parts.append(_results(results))
+    parts.append(
+        "The licences of the base model and of the data hold. Method: LoPE, arXiv 2505.23868.\n"
+    )
+    return "\n".join(parts)
+
+
+_HOW = {
+    "purified": """The poisoning expert, which has learnt the noise, is not in this file: the Gram
+matrices of the experts are in its place, and masked answers are those of the trained adapter.
+
+```sh
+lope eval FOLDER --tasks piqa --experts masked
+```
+
+```python
+from pathlib import Path
+from lope_dist.evaluate.load import load_run
+
+run = load_run(Path("FOLDER"))  # run.model, run.tokenizer
+```
+""",
+    "peft": """The trained router weighs the experts token by token. Here each expert has its mean
+weight over a calibration set, so this is an approximation; its distance is below.
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "FOLDER")
+```
+""",
+    "merged": """The trained router weighs the experts token by token. Here each expert has its mean
+weight over a calibration set, added to the dequantized base model, so this is an approximation;
+its distance is below.
+
+```python
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+```
+""",
+}
+
+
+def _rows(facts: Mapping[str, str]) -> str:
+    return "".join(f"| {key} | {value} |\n" for key, value in facts.items())
+
+
+def _comparison(found: Mapping[str, float]) -> str:
+    rows = {
+        "routed": f"0 | 100 | {100 * found['accuracy_routed']:.2f} | {found['loss_routed']:.4f}",
+        "this export": f"{found['kl']:.5f} | {100 * found['agreement']:.2f} | "
+        f"{100 * found['accuracy_exported']:.2f} | {found['loss_exported']:.4f}",
+        "base": f"{found['kl_base']:.5f} | | {100 * found['accuracy_base']:.2f} | "
+        f"{found['loss_base']:.4f}",
+    }
+    tokens = f"Over {found['tokens']:.0f} response tokens, nats a token."
+    head = "| | KL from routed | same choice % | accuracy % | loss |\n" + "| --- " * 5 + "|\n"
+    return f"## Beside the routed model\n\n{tokens}\n\n{head}{_rows(rows)}"
+
+
+def _results(results: Mapping[str, Any]) -> str:
+    tasks = sorted({task for row in results["rows"] for task in row["tasks"]})
+    lines = [f"| of the run | {' | '.join(tasks)} |", "| --- " * (len(tasks) + 1) + "|"]
+    for row in results["rows"]:
+        scores = (row["tasks"].get(task, {}).get("acc") for task in tasks)
+        cells = ("" if score is None else f"{100 * score:.1f}" for score in scores)
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return "## Scores of the run\n\nlm-eval, accuracy %.\n\n" + "\n".join(lines) + "\n"

@@ -1,0 +1,77 @@
+"""`--format purified`: the adapter as it is, its poisoning experts replaced by Grams.
+
+Made from the checkpoint's file alone; the base model is not needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lope_dist.adapters.compensation import grams
+from lope_dist.config.load import dump_config
+from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.core.files import write_atomic
+from lope_dist.core.runlog import write_json
+from lope_dist.train.checkpoint import CONFIG, DESCRIPTION, WEIGHTS, Checkpoint, load_weights
+from lope_dist.train.integrity import sha256_of
+
+
+def write_purified(folder: Path, config: RunConfig, checkpoint: Checkpoint) -> None:
+    """Write what `evaluate.load.load_run` reads as a purified adapter.
+
+    Raises:
+        LopeError: no poisoning expert to remove, or a damaged checkpoint.
+    """
+    tensors = purified_tensors(load_weights(checkpoint), config.adapter.num_poison)
+    save_file(tensors, folder / WEIGHTS)
+    described: dict[str, Any] = {
+        name: {"shape": list(t.shape), "norm": float(t.double().norm())}
+        for name, t in tensors.items()
+    }
+    write_json(
+        folder / DESCRIPTION,
+        {
+            "format": 1,
+            "purified": True,
+            "sha256": sha256_of(folder / WEIGHTS),
+            "adapter": config.adapter.model_dump(mode="json"),
+            "base_model": config.model.name_or_path,
+            "tensors": described,
+        },
+    )
+    write_atomic(folder / CONFIG, dump_config(config))
+
+
+def purified_tensors(weights: dict[str, Tensor], num_poison: int) -> dict[str, Tensor]:
+    """Return an adapter's tensors with Grams in the place of the poisoning experts.
+
+    Raises:
+        LopeError: there is no poisoning expert.
+    """
+    if num_poison == 0:
+        raise LopeError(
+            "--format purified: this run has no poisoning expert to remove "
+            "(adapter.num_poison is 0); use --format peft or merged."
+        )
+    kept: dict[str, Tensor] = {}
+    experts: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    for name in sorted(weights, key=_expert_order):
+        bank, dot, leaf = name.rpartition(".B.")
+        if dot:
+            experts.setdefault(bank, ([], []))[leaf.startswith("poison_")].append(weights[name])
+        if not leaf.startswith("poison_") or not dot:
+            kept[name] = weights[name].contiguous()
+    for bank, (normal, poison) in experts.items():
+        kept[f"{bank}.B.grams"] = grams(normal, poison).contiguous()
+    return kept
+
+
+def _expert_order(name: str) -> tuple[str, int]:
+    """Sort experts by number: `normal_10` comes after `normal_9`."""
+    stem, _, number = name.rpartition("_")
+    return (stem, int(number)) if number.isdigit() else (name, 0)

@@ -1,0 +1,110 @@
+"""`lope export`: from a run's last checkpoint to a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lope_dist.adapters.lope import lope_layers
+from lope_dist.core.errors import LopeError, suggest
+from lope_dist.core.files import write_atomic
+from lope_dist.core.runlog import read_json, write_json
+from lope_dist.evaluate.load import LoadedRun, load_run, load_run_config
+from lope_dist.export.calibration import calibration_batches
+from lope_dist.export.card import model_card
+from lope_dist.export.compare import compare
+from lope_dist.export.folder import new_folder, refuse_existing
+from lope_dist.export.lora import write_peft
+from lope_dist.export.merged import merged_linear, write_merged
+from lope_dist.export.purified import write_purified
+from lope_dist.export.static import StaticLinear, static_lora
+from lope_dist.train.checkpoint import Checkpoint, read_state
+from lope_dist.train.history import newest_checkpoint
+from lope_dist.train.integrity import sealed_files
+
+Format = Literal["purified", "peft", "merged"]
+DESCRIPTION = "export.json"
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to write, and where."""
+
+    kind: str
+    """`purified`, `peft` or `merged`."""
+    out: Path
+    """A folder that does not exist yet."""
+    calibration: str | None = None
+    """Examples for the mean router weights; None for the run's training data."""
+    calibration_rows: int = 64
+    """Examples to average over, and others to compare on."""
+
+
+def export_run(run_dir: Path, request: ExportRequest) -> dict[str, Any]:
+    """Write one export, whole or not at all; return what `export.json` says of it.
+
+    With `size` and `sha256` of its `files`.
+
+    Raises:
+        LopeError: an unknown format, a taken folder, no run or no checkpoint, settings that the
+            format does not use, or a run without what the format needs.
+    """
+    if request.kind not in get_args(Format):
+        raise LopeError(
+            f"--format: '{request.kind}' is not known; allowed: {', '.join(get_args(Format))}."
+            f"{suggest(request.kind, get_args(Format))}"
+        )
+    if request.calibration_rows < 1:
+        raise LopeError(f"--calibration-rows {request.calibration_rows}: at least 1.")
+    if request.kind == "purified" and request.calibration is not None:
+        raise LopeError("--calibration has no effect on a purified export, which is exact.")
+    refuse_existing(request.out)
+    config = load_run_config(run_dir)
+    checkpoint = newest_checkpoint(run_dir)
+    if checkpoint is None:
+        raise LopeError(f"'{run_dir}' holds no whole checkpoint to export; let a stage end first.")
+    identity = _identity(checkpoint)
+    comparison = None
+    with new_folder(request.out) as folder:
+        if request.kind == "purified":
+            write_purified(folder, config, checkpoint)
+        else:
+            comparison = _write_static(folder, load_run(run_dir), request)
+        results = run_dir / "results.json"
+        table = read_json(results) if results.exists() else None
+        card = model_card(request.kind, config, identity, comparison, table)
+        write_atomic(folder / "README.md", card)
+        description = {
+            "format": request.kind,
+            "base_model": config.model.name_or_path,
+            **identity,
+            "is_exact": comparison is None or not config.adapter.has_router,
+            "comparison": comparison,
+            "versions": {name: version(name) for name in ("lope_dist", "torch", "transformers")},
+        }
+        write_json(folder / DESCRIPTION, description)
+    return description | {"files": sealed_files(request.out)}
+
+
+def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "checkpoint": checkpoint.folder.name,
+        "adapter_sha256": checkpoint.adapter_sha256,
+        "data_fingerprint": read_state(checkpoint)["data_fingerprint"],
+    }
+
+
+def _write_static(folder: Path, run: LoadedRun, request: ExportRequest) -> dict[str, float]:
+    averaged, compared = calibration_batches(run, request.calibration, request.calibration_rows)
+    layers = static_lora(run, averaged)
+    routed = lope_layers(run.model)
+    if request.kind == "peft":
+        write_peft(folder, run, layers)
+        replaced = {name: StaticLinear(routed[name].base, low) for name, low in layers.items()}
+        return compare(run, replaced, compared)
+    write_merged(folder, run, layers)
+    return compare(
+        run, {name: merged_linear(routed[name], low) for name, low in layers.items()}, compared
+    )
