@@ -19,8 +19,7 @@ from lope_dist.corpus.prefetch import batches_of
 from .conftest import NOISE
 
 STAGES = {
-    kind: StageConfig(trainable=(Role.SHARED_A,), epochs=2, noise=kind)
-    for kind in ("none", "text")
+    kind: StageConfig(trainable=(Role.SHARED_A,), epochs=2, noise=kind) for kind in ("none", "text")
 }
 
 
