@@ -24,7 +24,7 @@ from lope_dist.corpus.packing import first_fit
 from lope_dist.corpus.prompts import render
 from lope_dist.corpus.records import ExampleSource
 from lope_dist.corpus.tokens import Tokenized, encode
-from lope_dist.corpus.views import stage_view
+from lope_dist.corpus.views import stage_views
 from lope_dist.noise.mix import check_operations
 
 
@@ -154,15 +154,16 @@ class StageLoader:
         )
 
     def _tokens(self, index: int, epoch: int) -> Tokenized:
-        example = stage_view(
-            self._source[index],
+        (view,) = stage_views(
+            [self._source[index]],
+            self._source,
             self._noise,
             injects_text=self._injects_text,
             seed=self._seed,
             epoch=epoch,
         )
         tokenized = encode(
-            example,
+            view.example,
             self._data.template,
             self._tokenizer,
             self._data.max_length,
