@@ -30,17 +30,8 @@ class View:
     """Noise operation -> words or characters hit, or 1 for an answer; empty if clean."""
 
 
-@dataclass(frozen=True)
-class Hit:
-    """What one operation did to one field of one example."""
-
-    number: int
-    """Of the example in the batch."""
-    turn: int
-    field: str
-    """`instruction`, `input` or `response`."""
-    operation: str
-    count: int
+Hit = tuple[int, int, str, int]
+"""Number of the example in the batch, place in it (see `field_at`), operation, units hit."""
 
 
 def stage_views(
@@ -72,9 +63,9 @@ def stage_views(
             continue
         keys = example_keys(seed, purpose, of_epoch, [example.id for example in current])
         current, layer_hits = with_noise(current, source, config, keys)
-        for hit in layer_hits:
-            counts = hits[hit.number]
-            counts[hit.operation] = counts.get(hit.operation, 0) + hit.count
+        for number, _, operation, count in layer_hits:
+            counts = hits[number]
+            counts[operation] = counts.get(operation, 0) + count
     return [View(example, counts) for example, counts in zip(current, hits, strict=True)]
 
 
@@ -85,7 +76,7 @@ def with_noise(
 
     Paper: section 3.2 (discrete part of HyNoIse).
     """
-    new: list[dict[int, str]] = [{} for _ in examples]  # place -> text
+    new: dict[int, dict[int, str]] = {}  # number of the example -> place -> text
     hits: list[Hit] = []
     if config.responses.rate > 0:
         last = [_last_answer(example) for example in examples]
@@ -95,27 +86,33 @@ def with_noise(
             keys,
             config.responses,
         ):
-            new[number][2 * last[number][0]] = text
-            hits.append(Hit(number, last[number][0], "response", name, 1))
+            new[number] = {2 * last[number][0]: text}
+            hits.append((number, 2 * last[number][0], name, 1))
     texts, owners, places = _fields(examples, config.fields, new)
     corrupted = corrupt(texts, owners, places, keys, config)
     for old, text, owner, place in zip(texts, corrupted.texts, owners, places, strict=True):
         if text is not old:
-            new[owner][place] = text
-    for number, name, count in corrupted.hits:
-        turn, is_context = divmod(places[number], 2)
-        role = examples[owners[number]].turns[turn].role
-        field = "input" if is_context else "response" if role == "assistant" else "instruction"
-        hits.append(Hit(owners[number], turn, field, name, count))
-    changed = [
-        _with_texts(example, own) if own else example
-        for example, own in zip(examples, new, strict=True)
-    ]
+            if owner in new:
+                new[owner][place] = text
+            else:
+                new[owner] = {place: text}
+    hits += [(owners[i], places[i], name, count) for i, name, count in corrupted.hits]
+    changed = list(examples)
+    for number, own in new.items():
+        changed[number] = _with_texts(changed[number], own)
     return changed, hits
 
 
+def field_at(example: Example, place: int) -> tuple[int, str]:
+    """Return the turn that a place is in, and `instruction`, `input` or `response`."""
+    turn, is_context = divmod(place, 2)
+    if example.turns[turn].role == "assistant":
+        return turn, "response"
+    return turn, "input" if is_context else "instruction"
+
+
 def _fields(
-    examples: Sequence[Example], fields: Sequence[str], done: Sequence[dict[int, str]]
+    examples: Sequence[Example], fields: Sequence[str], done: dict[int, dict[int, str]]
 ) -> tuple[list[str], list[int], list[int]]:
     """Return the texts that may be hit, the examples they are of and their places there."""
     has_instruction, has_input, has_response = (
@@ -136,7 +133,7 @@ def _fields(
                     owners.append(number)
                     places.append(2 * index + 1)
             elif has_response and turn.role == "assistant" and turn.text:
-                if 2 * index in done[number]:
+                if number in done and 2 * index in done[number]:
                     continue
                 texts.append(turn.text)
                 owners.append(number)
@@ -145,10 +142,11 @@ def _fields(
 
 
 def _with_texts(example: Example, texts: dict[int, str]) -> Example:
-    turns = [
-        Turn(turn.role, texts.get(2 * i, turn.text), texts.get(2 * i + 1, turn.context))
-        for i, turn in enumerate(example.turns)
-    ]
+    turns = list(example.turns)
+    for place in texts:
+        turn = turns[place // 2]
+        text, context = (texts[place], turn.context) if place % 2 == 0 else (turn.text, texts[place])
+        turns[place // 2] = Turn(turn.role, text, context)
     return Example(example.id, tuple(turns))
 
 

@@ -19,6 +19,6 @@ def char_insert(char: str, after: str, draw: float) -> tuple[str, str]:
 
     Paper: section 3.2; which characters is not given, these are a choice.
     """
-    side, rest = divmod(draw * 2, 1)
-    added = NOISE_CHARACTERS[int(rest * len(NOISE_CHARACTERS))]
-    return (char + added if side else added + char), after
+    is_behind = draw >= 0.5
+    added = NOISE_CHARACTERS[int((draw * 2 - is_behind) * len(NOISE_CHARACTERS))]
+    return (char + added if is_behind else added + char), after

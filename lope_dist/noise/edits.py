@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from lope_dist.noise.base import NOISE, CharacterOperation, PairOperation, WordOperation
+import numpy as np
+
+from lope_dist.noise.base import (
+    NOISE,
+    CharacterOperation,
+    Operation,
+    PairOperation,
+    WordOperation,
+)
 from lope_dist.noise.hits import Hits
-from lope_dist.noise.words import Words, WordTable, graphemes, is_protected
+from lope_dist.noise.words import Words, WordTable, graphemes
 
 Edit = tuple[int, int, str, int, str, int]
 """First place of ``joined``, one past the last, what stands there now, the text's number, the
@@ -15,7 +23,7 @@ operation, units hit (0 for the second half of one that is counted)."""
 MAX_WALK = 64
 """How many words, or characters of a word, a hit moves on to find one that can be changed."""
 
-_ChangeWord = Callable[[str, int, float, float], str | None]
+_Apply = Callable[[str, str, float], tuple[str, str] | None]
 
 
 def edit_words(table: WordTable, hits: Hits) -> list[Edit]:
@@ -44,9 +52,7 @@ def splice(table: WordTable, edits: Sequence[Edit]) -> Iterator[tuple[int, str]]
         yield current, "".join(pieces)
 
 
-def change_character(
-    word: str, apply: Callable[[str, str, float], tuple[str, str] | None], where: float, draw: float
-) -> str | None:
+def change_character(word: str, apply: _Apply, where: float, draw: float) -> str | None:
     """Apply a character operation at ``where`` (0 to 1) of a word, or at the next it can change."""
     parts = word if word.isascii() else graphemes(word)
     count = len(parts)
@@ -54,108 +60,97 @@ def change_character(
     for at in range(start, start + min(count, MAX_WALK)):
         if at >= count:
             at -= count
-        after = parts[at + 1] if at + 1 < count else ""
-        changed = apply(parts[at], after, draw)
-        if changed is not None and changed != (parts[at], after):
+        old = parts[at], parts[at + 1] if at + 1 < count else ""
+        new = apply(*old, draw)
+        if new is not None and new != old:
             head, tail = parts[:at], parts[at + 2 :]
             if not isinstance(parts, str):
                 head, tail = "".join(head), "".join(tail)
-            new = f"{head}{changed[0]}{changed[1]}{tail}"
-            if new:
-                return new
+            changed = f"{head}{new[0]}{new[1]}{tail}"
+            if changed:
+                return changed
     return None
 
 
 class _WordEdits:
-    """The edits of one batch, as they are found."""
+    """The edits of one batch, as they are found.
+
+    The loop is most of what noise costs, so the common case (a character of an ASCII word that
+    takes the operation) is written out in it; everything else has its function.
+    """
 
     def __init__(self, table: WordTable, hits: Hits) -> None:
         self._table = table
         self.edits: list[Edit] = []
+        self._taken = set(hits.words.tolist())
+        self._has_moved = False
         operations = [NOISE[name] for name in hits.names]
-        changes = [self._change(operation) for operation in operations]
-        is_pair = [isinstance(operation, PairOperation) for operation in operations]
-        words = hits.words.tolist()
-        self._taken = set(words)
-        self._taken.update(
-            word + 1
-            for word, op in zip(words, hits.operations.tolist(), strict=True)
-            if is_pair[op]
-        )
-        self._moved = False
-        joined, edits = table.joined, self.edits
-        for word, start, end, text, op, where, draw in zip(
-            words,
-            table.starts[hits.words].tolist(),
-            table.ends[hits.words].tolist(),
+        is_pair = np.array([isinstance(operation, PairOperation) for operation in operations])
+        self._taken.update((hits.words[is_pair[hits.operations]] + 1).tolist())
+        starts, ends = table.starts[hits.words], table.ends[hits.words]
+        seconds = np.minimum(hits.words + 1, len(table.starts) - 1)
+        joined, protected, edits, names = table.joined, table.protected, self.edits, hits.names
+        of_ascii = [isinstance(op, CharacterOperation) and joined.isascii() for op in operations]
+        applies = [operation.apply for operation in operations]
+        for word, text, number, where, draw, start, end, at, start_2, end_2 in zip(
+            hits.words.tolist(),
             hits.texts.tolist(),
             hits.operations.tolist(),
             hits.where.tolist(),
             hits.draws.tolist(),
+            starts.tolist(),
+            ends.tolist(),
+            (starts + (hits.where * (ends - starts)).astype(np.int64)).tolist(),
+            table.starts[seconds].tolist(),
+            table.ends[seconds].tolist(),
             strict=True,
         ):
-            name = hits.names[op]
-            if is_pair[op]:
-                self._edit_pair(operations[op], word, text, name)
-                continue
-            old = joined[start:end]
-            new = None if is_protected(old) else changes[op](old, word, where, draw)
-            if new:
-                edits.append((start, end, new, text, name, 1))
-            elif new == "":
-                edits.append((int(table.ends[word - 1]), end, "", text, name, 1))
-            else:
-                self._move_on(changes[op], word, text, where, draw, name)
-        if self._moved:
+            if of_ascii[number] and word not in protected:
+                after = at + 1
+                old = (joined[at], joined[after] if after < end else "")
+                new = applies[number](*old, draw)
+                if new is not None and new != old:
+                    changed = new[0] + new[1]
+                    if changed or end - start > 2:  # something is left of the word
+                        edits.append((at, min(at + 2, end), changed, text, names[number], 1))
+                        continue
+            operation = operations[number]
+            if not isinstance(operation, PairOperation):
+                self._edit_word(operation, word, text, where, draw, names[number])
+            elif word not in protected and word + 1 not in protected:
+                pair = operation.apply(joined[start:end], joined[start_2:end_2])
+                if pair is not None:
+                    edits.append((start, end, pair[0], text, names[number], 2))
+                    edits.append((start_2, end_2, pair[1], text, names[number], 0))
+        if self._has_moved:
             edits.sort()
 
-    def _change(self, operation: object) -> _ChangeWord:
-        """Return the one form of an operation: (word, its number, where, draw) -> word."""
-        if isinstance(operation, CharacterOperation):
-            apply_character = operation.apply
-
-            def change_char(word: str, index: int, where: float, draw: float) -> str | None:
-                return change_character(word, apply_character, where, draw)
-
-            return change_char
-        if isinstance(operation, WordOperation):
-            apply_word, table = operation.apply, self._table
-
-            def change_word(word: str, index: int, where: float, draw: float) -> str | None:
-                text = int(table.first_words.searchsorted(index, "right")) - 1
-                new = apply_word(Words(table, text), index - int(table.first_words[text]), draw)
-                return None if new == word else new
-
-            return change_word
-        return lambda *_: None  # pairs have a way of their own
-
-    def _edit_pair(self, operation: object, word: int, text: int, name: str) -> None:
-        assert isinstance(operation, PairOperation)
-        table = self._table
-        first, second = table.word(word), table.word(word + 1)
-        if is_protected(first) or is_protected(second):
-            return
-        changed = operation.apply(first, second)
-        if changed is not None:
-            for at, new, units in ((word, changed[0], 2), (word + 1, changed[1], 0)):
-                self.edits.append((int(table.starts[at]), int(table.ends[at]), new, text, name, units))
-
-    def _move_on(
-        self, change: _ChangeWord, word: int, text: int, where: float, draw: float, name: str
+    def _edit_word(
+        self, operation: Operation, word: int, text: int, where: float, draw: float, name: str
     ) -> None:
-        """Make the change at the next word of the text that can take it, if there is one."""
+        """Make the change at the word, or at the next of the text that can take it, if any."""
         table = self._table
-        first, end = map(int, table.first_words[text : text + 2])
-        for step in range(1, min(end - first, MAX_WALK)):
-            other = word + step if word + step < end else word + step - (end - first)
-            if other in self._taken:
+        first, end = table.first_words[text : text + 2].tolist()
+        for step in range(min(end - first, MAX_WALK)):
+            at = word + step if word + step < end else word + step - (end - first)
+            if (step and at in self._taken) or at in table.protected:
                 continue
-            old = table.word(other)
-            new = None if is_protected(old) else change(old, other, where, draw)
+            if isinstance(operation, CharacterOperation):
+                new = change_character(table.word(at), operation.apply, where, draw)
+            else:
+                new = self._change_word(operation, at, text, draw)
             if new is None:
                 continue
-            start = int(table.starts[other] if new else table.ends[other - 1])
-            self.edits.append((start, int(table.ends[other]), new, text, name, 1))
-            self._taken.add(other)
-            self._moved = True
+            start = int(table.starts[at] if new else table.ends[at - 1])
+            self.edits.append((start, int(table.ends[at]), new, text, name, 1))
+            if step:
+                self._taken.add(at)
+                self._has_moved = True
             return
+
+    def _change_word(self, operation: Operation, word: int, text: int, draw: float) -> str | None:
+        assert isinstance(operation, WordOperation)
+        index = word - int(self._table.first_words[text])
+        words = Words(self._table, text)
+        new = operation.apply(words, index, draw)
+        return None if new == words[index] else new

@@ -23,7 +23,7 @@ DATA_NOISE = "data-noise"
 TEXT_NOISE = "text-noise"
 """Purpose of the noise that a stage injects, new in every epoch."""
 
-_CHARACTERS_AT_ONCE = 1 << 19
+_CHARACTERS_AT_ONCE = 1 << 17
 """So many that numpy's calls weigh little and its arrays stay in the cache."""
 # What a key's children are for; the places of texts come after them.
 _WHICH_EXAMPLE, _WHICH_RESPONSE, _OF_RESPONSE, _FIRST_PLACE = range(4)
@@ -170,9 +170,9 @@ def _corrupt_units(
 
 def _batches(texts: Sequence[str], chosen: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Split texts by whether they are ASCII, for which all is faster, and by size."""
-    is_ascii = np.fromiter((texts[i].isascii() for i in chosen.tolist()), np.bool_, len(chosen))
+    is_ascii = np.array([texts[i].isascii() for i in chosen.tolist()], np.bool_)
     for group in (chosen[is_ascii], chosen[~is_ascii]):
         if len(group):
-            lengths = np.fromiter((len(texts[i]) for i in group.tolist()), np.int64, len(group))
+            lengths = np.array([len(texts[i]) for i in group.tolist()])
             cuts = np.flatnonzero(np.diff(np.cumsum(lengths) // _CHARACTERS_AT_ONCE)) + 1
             yield from np.split(group, cuts)

@@ -16,8 +16,15 @@ _PROTECTED = re.compile(r"[<>\[\]]")
 _BOUND_SPACE = regex.compile(r"\p{GCB=Prepend}\s|\s[\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}]")
 _CLUSTER = regex.compile(r"\X")
 _LAST_SPACE = 0x3000
-_IS_SPACE = np.array([chr(code).isspace() for code in range(_LAST_SPACE + 2)])
-_ASCII_TABLE = bytes(_IS_SPACE[:256].tolist())
+_SPACE, _BRACKET = 1, 2
+_KINDS = np.array(
+    [
+        _SPACE * chr(code).isspace() + _BRACKET * (chr(code) in "<>[]")
+        for code in range(_LAST_SPACE + 2)
+    ],
+    np.uint8,
+)
+_ASCII_KINDS = _KINDS[:256].tobytes()
 
 
 def is_protected(text: str) -> bool:
@@ -64,6 +71,8 @@ class WordTable:
     """(W,) one past its last."""
     first_words: NDArray[np.int64]
     """(T + 1,) number of each text's first word; the last entry is W."""
+    protected: frozenset[int]
+    """Numbers of the words that noise leaves alone; see `is_protected`."""
 
     def word(self, index: int) -> str:
         """Return one word."""
@@ -93,20 +102,26 @@ def word_table(texts: Sequence[str]) -> WordTable:
     """Find the words of all texts; no border between a word and white space cuts a grapheme."""
     joined = "\n".join(["", *texts, ""])
     if joined.isascii():
-        flags = joined.encode("ascii").translate(_ASCII_TABLE)
-        is_space = np.frombuffer(flags, np.bool_)
+        kinds = np.frombuffer(joined.encode("ascii").translate(_ASCII_KINDS), np.uint8)
     else:
         codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
-        is_space = _IS_SPACE[np.minimum(codes, _LAST_SPACE + 1)]
+        kinds = _KINDS[np.minimum(codes, _LAST_SPACE + 1)]
+    is_space = kinds == _SPACE
+    if not joined.isascii():
         _unmark_bound_spaces(joined, is_space)
     borders = np.flatnonzero(is_space[1:] != is_space[:-1]) + 1
     starts, ends = borders[0::2], borders[1::2]
-    text_starts = np.empty(len(texts) + 1, np.int64)
-    text_starts[0] = 1
-    np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1, out=text_starts[1:])
-    text_starts[1:] += 1
-    first_words = np.searchsorted(starts, text_starts)
-    return WordTable(joined, text_starts, is_space, starts, ends, first_words)
+    text_starts = np.cumsum(np.array([0, *map(len, texts)]) + 1)
+    brackets = np.flatnonzero(kinds == _BRACKET)
+    return WordTable(
+        joined,
+        text_starts,
+        is_space,
+        starts,
+        ends,
+        first_words=np.searchsorted(starts, text_starts),
+        protected=frozenset((np.searchsorted(starts, brackets, "right") - 1).tolist()),
+    )
 
 
 def _unmark_bound_spaces(joined: str, is_space: NDArray[np.bool_]) -> None:
