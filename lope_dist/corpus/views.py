@@ -145,7 +145,9 @@ def _with_texts(example: Example, texts: dict[int, str]) -> Example:
     turns = list(example.turns)
     for place in texts:
         turn = turns[place // 2]
-        text, context = (texts[place], turn.context) if place % 2 == 0 else (turn.text, texts[place])
+        text, context = (
+            (texts[place], turn.context) if place % 2 == 0 else (turn.text, texts[place])
+        )
         turns[place // 2] = Turn(turn.role, text, context)
     return Example(example.id, tuple(turns))
 

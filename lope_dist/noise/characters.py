@@ -15,7 +15,7 @@ def edit_characters(table: WordTable, keys: Keys, rates: dict[str, float]) -> li
     """Hit each character of each text with operation k with probability ``rates[k]``.
 
     A hit on a character that its operation cannot change moves on to the next one that is
-    not hit, from the last of the text to the first.
+    not hit, from the last of the example to the first.
     """
     names = tuple(rates)
     lengths = np.diff(table.text_starts)  # with the line break behind each
@@ -50,12 +50,12 @@ class _Word:
         self.parts = graphemes(text)
         self.num_left = len(self.parts)
         self.is_protected = is_protected(text)
-        self.is_taken = [False] * len(self.parts)
+        self.is_hit = [False] * len(self.parts)
+        self.is_changed = [False] * len(self.parts)
         self.number: dict[int, int] | None = None
         if len(self.parts) < len(text):
             offsets = np.cumsum([0, *map(len, self.parts[:-1])]).tolist()
             self.number = {offset: i for i, offset in enumerate(offsets)}
-        self.hits: list[tuple[int, str]] = []
 
     def number_of(self, place: int) -> int | None:
         """Return the grapheme that starts at a place of ``joined``, if one does."""
@@ -65,8 +65,7 @@ class _Word:
     def change(self, at: int, operation: CharacterOperation, draw: float) -> bool:
         """Apply an operation at one grapheme; return whether it could be."""
         parts = self.parts
-        # A neighbour that is hit itself is not to be touched from here.
-        has_after = at + 1 < len(parts) and not self.is_taken[at + 1]
+        has_after = at + 1 < len(parts) and not self.is_changed[at + 1]
         old = (parts[at], parts[at + 1] if has_after else "")
         new = operation.apply(*old, draw)
         if new is None or new == old:
@@ -75,10 +74,10 @@ class _Word:
         if num_left == 0:
             return False
         self.num_left = num_left
-        parts[at], self.is_taken[at] = new[0], True
+        parts[at], self.is_changed[at] = new[0], True
         if has_after:
             parts[at + 1] = new[1]
-            self.is_taken[at + 1] = new[1] != old[1]
+            self.is_changed[at + 1] = new[1] != old[1]
         else:
             parts[at] += new[1]
         return True
@@ -100,24 +99,32 @@ class _CharacterEdits:
         state = self._word(word)
         at = state.number_of(place)
         if at is not None:
-            state.is_taken[at] = True
+            state.is_hit[at] = True
 
     def edit(
-        self, operation: CharacterOperation, word: int, place: int, text: int, draw: float, name: str
+        self,
+        operation: CharacterOperation,
+        word: int,
+        place: int,
+        text: int,
+        draw: float,
+        name: str,
     ) -> None:
         """Make the change at a place of ``joined``, or at the next character that can take it."""
         at = self._word(word).number_of(place)
         if at is None:  # inside a grapheme, which is one unit and starts elsewhere
             return
-        first, end = map(int, self._table.first_words[text : text + 2])
+        first, end = self._table.pools[text].tolist()
         is_first = True
         for _ in range(MAX_WALK):
             state = self._word(word)
             if at >= len(state.parts) or state.is_protected:
                 word, at = (word + 1 if word + 1 < end else first), 0
+                text = int(self._table.first_words.searchsorted(word, "right")) - 1
                 is_first = False
                 continue
-            if (is_first or not state.is_taken[at]) and state.change(at, operation, draw):
+            is_free = not state.is_changed[at] and (is_first or not state.is_hit[at])
+            if is_free and state.change(at, operation, draw):
                 self._edited.setdefault(word, []).append((text, name))
                 return
             is_first = False

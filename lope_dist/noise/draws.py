@@ -30,7 +30,7 @@ def scramble(x: Keys) -> Keys:
 def child_keys(keys: Keys, counters: NDArray[np.integer] | int) -> Keys:
     """Return ``keys[i]``'s key number ``counters[i]``; both broadcast."""
     steps = np.asarray(counters, dtype=np.int64).astype(np.uint64) + np.uint64(1)
-    return scramble(np.atleast_1d(keys + steps * GOLDEN))
+    return scramble(keys + np.atleast_1d(steps) * GOLDEN)
 
 
 def uniforms(key: int, count: int) -> list[float]:

@@ -20,7 +20,7 @@ Edit = tuple[int, int, str, int, str, int]
 """First place of ``joined``, one past the last, what stands there now, the text's number, the
 operation, units hit (0 for the second half of one that is counted)."""
 
-MAX_WALK = 64
+MAX_WALK = 256
 """How many words, or characters of a word, a hit moves on to find one that can be changed."""
 
 _Apply = Callable[[str, str, float], tuple[str, str] | None]
@@ -29,8 +29,8 @@ _Apply = Callable[[str, str, float], tuple[str, str] | None]
 def edit_words(table: WordTable, hits: Hits) -> list[Edit]:
     """Apply the operations to the hit words; in the order of the texts.
 
-    A hit on a word that its operation cannot change moves on to the next one of the text that
-    is not hit, from the last to the first.
+    A hit on a word that its operation cannot change moves on to the next one of the example
+    that is not hit, from the last to the first.
     """
     return _WordEdits(table, hits).edits
 
@@ -128,13 +128,15 @@ class _WordEdits:
     def _edit_word(
         self, operation: Operation, word: int, text: int, where: float, draw: float, name: str
     ) -> None:
-        """Make the change at the word, or at the next of the text that can take it, if any."""
+        """Make the change at the word, or at the next of the example that can take it, if any."""
         table = self._table
-        first, end = table.first_words[text : text + 2].tolist()
+        first, end = table.pools[text].tolist()
         for step in range(min(end - first, MAX_WALK)):
             at = word + step if word + step < end else word + step - (end - first)
             if (step and at in self._taken) or at in table.protected:
                 continue
+            if step:
+                text = int(table.first_words.searchsorted(at, "right")) - 1
             if isinstance(operation, CharacterOperation):
                 new = change_character(table.word(at), operation.apply, where, draw)
             else:

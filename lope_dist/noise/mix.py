@@ -73,14 +73,14 @@ def corrupt(
     text_keys = child_keys(keys[of_text], np.asarray(places, np.int64) + _FIRST_PLACE)
     if config.unit != "example":
         rates = {name: config.rate * share for name, share in config.shares.items()}
-        _corrupt_units(result, np.arange(len(texts)), text_keys, rates, config.unit)
+        _corrupt_units(result, np.arange(len(texts)), of_text, text_keys, rates, config.unit)
         return result
     assert config.strength is not None, "the schema sees to that"
     u = as_uniform(child_keys(keys, _WHICH_EXAMPLE))
     chosen = _choose(u, config.rate, config.shares)[of_text]
     for number, name in enumerate(config.shares):
         own = np.flatnonzero(chosen == number)
-        _corrupt_units(result, own, text_keys, {name: config.strength}, "word")
+        _corrupt_units(result, own, of_text, text_keys, {name: config.strength}, "word")
     result.hits.sort()
     return result
 
@@ -153,26 +153,37 @@ def _choose(u: NDArray[np.float64], rate: float, shares: dict[str, float]) -> ND
 
 
 def _corrupt_units(
-    result: Corrupted, chosen: NDArray[np.int64], keys: Keys, rates: dict[str, float], unit: str
+    result: Corrupted,
+    chosen: NDArray[np.int64],
+    owners: NDArray[np.int64],
+    keys: Keys,
+    rates: dict[str, float],
+    unit: str,
 ) -> None:
     """Hit words or characters of the chosen texts."""
-    for batch in _batches(result.texts, chosen):
-        table = word_table([result.texts[i] for i in batch.tolist()])
+    for batch in _batches(result.texts, chosen, owners):
+        numbers = batch.tolist()
+        table = word_table([result.texts[i] for i in numbers], owners[batch])
         if unit == "character":
             edits = edit_characters(table, keys[batch], rates)
         else:
             edits = edit_words(table, draw_hits(table, keys[batch], rates))
-        numbers = batch.tolist()
         for text, new in splice(table, edits):
             result.texts[numbers[text]] = new
         result.hits += [(numbers[text], name, n) for _, _, _, text, name, n in edits if n]
 
 
-def _batches(texts: Sequence[str], chosen: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Split texts by whether they are ASCII, for which all is faster, and by size."""
+def _batches(
+    texts: Sequence[str], chosen: NDArray[np.int64], owners: NDArray[np.int64]
+) -> Iterator[NDArray[np.int64]]:
+    """Split texts by whether they are ASCII, for which all is faster, and by size.
+
+    What an example has of either kind stays together, so that its noise is its own.
+    """
     is_ascii = np.array([texts[i].isascii() for i in chosen.tolist()], np.bool_)
     for group in (chosen[is_ascii], chosen[~is_ascii]):
         if len(group):
-            lengths = np.array([len(texts[i]) for i in group.tolist()])
-            cuts = np.flatnonzero(np.diff(np.cumsum(lengths) // _CHARACTERS_AT_ONCE)) + 1
+            size = np.cumsum([len(texts[i]) for i in group.tolist()]) // _CHARACTERS_AT_ONCE
+            starts = np.flatnonzero(np.diff(owners[group], prepend=-1))
+            cuts = starts[1:][np.diff(size[starts]) > 0]
             yield from np.split(group, cuts)

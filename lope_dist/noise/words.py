@@ -71,6 +71,8 @@ class WordTable:
     """(W,) one past its last."""
     first_words: NDArray[np.int64]
     """(T + 1,) number of each text's first word; the last entry is W."""
+    pools: NDArray[np.int64]
+    """(T, 2) first word and end of the neighbouring texts that have the text's owner."""
     protected: frozenset[int]
     """Numbers of the words that noise leaves alone; see `is_protected`."""
 
@@ -98,8 +100,13 @@ class Words(Sequence[str]):
         return (self._table.word(word) for word in range(self._first, self._end))
 
 
-def word_table(texts: Sequence[str]) -> WordTable:
-    """Find the words of all texts; no border between a word and white space cuts a grapheme."""
+def word_table(texts: Sequence[str], owners: NDArray[np.int64] | None = None) -> WordTable:
+    """Find the words of all texts; no border between a word and white space cuts a grapheme.
+
+    ``owners``: (T,) the example that each text is of; without, each is by itself.
+    """
+    if owners is None:
+        owners = np.arange(len(texts))
     joined = "\n".join(["", *texts, ""])
     if joined.isascii():
         kinds = np.frombuffer(joined.encode("ascii").translate(_ASCII_KINDS), np.uint8)
@@ -112,6 +119,10 @@ def word_table(texts: Sequence[str]) -> WordTable:
     borders = np.flatnonzero(is_space[1:] != is_space[:-1]) + 1
     starts, ends = borders[0::2], borders[1::2]
     text_starts = np.cumsum(np.array([0, *map(len, texts)]) + 1)
+    first_words = np.searchsorted(starts, text_starts)
+    pool_starts = np.append(np.flatnonzero(np.diff(owners, prepend=-1)), len(texts))
+    pool = np.searchsorted(pool_starts, np.arange(len(texts)), "right") - 1
+    pools = np.stack([first_words[pool_starts[pool]], first_words[pool_starts[pool + 1]]], axis=1)
     brackets = np.flatnonzero(kinds == _BRACKET)
     return WordTable(
         joined,
@@ -119,7 +130,8 @@ def word_table(texts: Sequence[str]) -> WordTable:
         is_space,
         starts,
         ends,
-        first_words=np.searchsorted(starts, text_starts),
+        first_words,
+        pools,
         protected=frozenset((np.searchsorted(starts, brackets, "right") - 1).tolist()),
     )
 
