@@ -84,6 +84,8 @@ class _WordEdits:
         self.edits: list[Edit] = []
         self._taken = set(hits.words.tolist())
         self._has_moved = False
+        self._in_vain: set[tuple[int, str]] = set()
+        """(first word of the example, operation) whose search for another word found none."""
         operations = [NOISE[name] for name in hits.names]
         is_pair = np.array([isinstance(operation, PairOperation) for operation in operations])
         self._taken.update((hits.words[is_pair[hits.operations]] + 1).tolist())
@@ -131,7 +133,8 @@ class _WordEdits:
         """Make the change at the word, or at the next of the example that can take it, if any."""
         table = self._table
         first, end = table.pools[text].tolist()
-        for step in range(min(end - first, MAX_WALK)):
+        reach = 1 if (first, name) in self._in_vain else MAX_WALK
+        for step in range(min(end - first, reach)):
             at = word + step if word + step < end else word + step - (end - first)
             if (step and at in self._taken) or at in table.protected:
                 continue
@@ -149,6 +152,7 @@ class _WordEdits:
                 self._taken.add(at)
                 self._has_moved = True
             return
+        self._in_vain.add((first, name))
 
     def _change_word(self, operation: Operation, word: int, text: int, draw: float) -> str | None:
         assert isinstance(operation, WordOperation)
