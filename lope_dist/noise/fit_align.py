@@ -8,7 +8,9 @@ from lope_dist.noise.fit_classes import distance
 
 _GAP = 0.9
 _SWAP = 0.8
-_BAND = 8
+_RUN = 3
+_SEARCH = 8
+_BAND = 12
 """How far from the diagonal of the two texts the alignment may stray, in words."""
 
 Step = tuple[tuple[int, ...], tuple[int, ...]]
@@ -18,21 +20,33 @@ Step = tuple[tuple[int, ...], tuple[int, ...]]
 def align(clean: Sequence[str], noisy: Sequence[str]) -> list[Step]:
     """Return the changed places: (i,) -> (j,), (i,) -> (), () -> (j,), or (i, i+1) -> (j, j+1).
 
-    Dynamic programming over words, in a band around the diagonal, with equal words at both
-    ends cut off. A changed word costs by how much of it changed, a swap less than two changes.
+    Where the texts part, the nearest place is searched from which three words are equal again;
+    what lies between is aligned by dynamic programming. A changed word costs by how much of it
+    changed, a swap less than two changes.
     """
-    start = 0
-    while start < min(len(clean), len(noisy)) and clean[start] == noisy[start]:
-        start += 1
-    end = 0
-    while end < min(len(clean), len(noisy)) - start and clean[-1 - end] == noisy[-1 - end]:
-        end += 1
-    # A neighbour of what changed is needed to see that a word is there twice.
-    a, b = clean[start : len(clean) - end], noisy[start : len(noisy) - end]
-    return [
-        (tuple(i + start for i in left), tuple(j + start for j in right))
-        for left, right in _steps(a, b)
-    ]
+    steps: list[Step] = []
+    i = j = 0
+    while i < len(clean) or j < len(noisy):
+        if i < len(clean) and j < len(noisy) and clean[i] == noisy[j]:
+            i, j = i + 1, j + 1
+            continue
+        i_end, j_end = _next_equal(clean, noisy, i, j)
+        for left, right in _steps(clean[i:i_end], noisy[j:j_end]):
+            steps.append((tuple(k + i for k in left), tuple(k + j for k in right)))
+        i, j = i_end, j_end
+    return steps
+
+
+def _next_equal(clean: Sequence[str], noisy: Sequence[str], i: int, j: int) -> tuple[int, int]:
+    """Return the nearest places behind i and j from which both texts go on alike."""
+    for total in range(1, 2 * _SEARCH + 1):
+        for down in sorted(range(total + 1), key=lambda k: abs(2 * k - total)):
+            at, other = i + down, j + total - down
+            ahead = clean[at : at + _RUN]
+            if at <= len(clean) and other <= len(noisy) and ahead == noisy[other : other + _RUN]:
+                if ahead or (at == len(clean) and other == len(noisy)):
+                    return at, other
+    return len(clean), len(noisy)
 
 
 def _steps(a: Sequence[str], b: Sequence[str]) -> list[Step]:

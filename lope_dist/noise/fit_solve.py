@@ -25,6 +25,8 @@ CountRow = Callable[[int, Row], tuple[Counter[str], int]]
 """(number of the row, its texts) -> classes, words."""
 
 _PROBE_RATE = 0.05
+_PROBE_ROWS = 1000
+"""Rows that the operations are simulated on."""
 _RESAMPLES = 200
 _ROUNDS = 2
 
@@ -88,6 +90,7 @@ def fit_rates(
     """
     count_clean = count_clean or count_row
     names = list(operations or _word_operations())
+    clean = clean[:_PROBE_ROWS]
     classes: list[str] = []
     seen = Counts(observed, count_row, classes)
     plain = Counts(clean, count_clean, classes)
@@ -191,7 +194,6 @@ def _correction(
     Probes hold one operation each; where hits of several meet, they are seen as something else.
     """
     factors = np.ones(len(names))
-    total_words = sum(len(text.split()) for row in clean for text in row)
     for step in range(_ROUNDS):
         tried = rates * factors
         if tried.sum() > 0.9:
@@ -199,6 +201,6 @@ def _correction(
         noisy, _ = simulated(clean, dict(zip(names, tried.tolist(), strict=True)), seed + 1 + step)
         again = Counts(noisy, count_clean, classes)
         counts = again.matrix(classes[: len(base)]).sum(0)
-        found = _solve(effects, counts, again.words.sum() if total_words else 1.0, base)
+        found = _solve(effects, counts, again.words.sum(), base)
         factors = np.clip(factors * rates / np.maximum(found, 1e-9), 0.5, 2.0)
     return factors

@@ -17,8 +17,9 @@ def truncate(response: str, other: Callable[[], str | None], key: int) -> str | 
     At least one word, or one character, is kept.
     """
     draw = uniforms(key, 1)[0]
-    ends = word_table([response]).ends
+    table = word_table([response])
+    ends = table.ends
     if len(ends) > 1:
         return response[: int(ends[int(draw * (len(ends) - 1))]) - 1]  # the table has a break first
-    parts = graphemes(response.strip())
+    parts = graphemes(table.word(0)) if len(ends) else []
     return "".join(parts[: 1 + int(draw * (len(parts) - 1))]) if len(parts) > 1 else None
