@@ -25,10 +25,11 @@ CountRow = Callable[[int, Row], tuple[Counter[str], int]]
 """(number of the row, its texts) -> classes, words."""
 
 _PROBE_RATE = 0.05
-_PROBE_ROWS = 1000
+_PROBE_ROWS = 2000
 """Rows that the operations are simulated on."""
 _RESAMPLES = 200
-_ROUNDS = 2
+_CORRECTIONS = 6
+"""Simulations of the found mix that correct it."""
 
 
 @dataclass(frozen=True)
@@ -193,14 +194,13 @@ def _correction(
 
     Probes hold one operation each; where hits of several meet, they are seen as something else.
     """
-    factors = np.ones(len(names))
-    for step in range(_ROUNDS):
-        tried = rates * factors
-        if tried.sum() > 0.9:
-            return factors
-        noisy, _ = simulated(clean, dict(zip(names, tried.tolist(), strict=True)), seed + 1 + step)
+    if rates.sum() > 0.9:
+        return np.ones(len(names))
+    mix = dict(zip(names, rates.tolist(), strict=True))
+    found = []
+    for number in range(1, _CORRECTIONS + 1):
+        noisy, _ = simulated(clean, mix, seed + number)
         again = Counts(noisy, count_clean, classes)
         counts = again.matrix(classes[: len(base)]).sum(0)
-        found = _solve(effects, counts, again.words.sum(), base)
-        factors = np.clip(factors * rates / np.maximum(found, 1e-9), 0.5, 2.0)
-    return factors
+        found.append(_solve(effects, counts, again.words.sum(), base))
+    return np.clip(rates / np.maximum(np.mean(found, axis=0), 1e-9), 0.5, 2.0)
