@@ -80,4 +80,6 @@ def _weights(given: str, option: str) -> list[str] | dict[str, float]:
     try:
         return {name: float(weight) if equals else 1.0 for name, equals, weight in entries}
     except ValueError:
-        raise LopeError(f"{option} = {given!r}: write name=weight, as in keyboard=3,ocr=1.") from None
+        raise LopeError(
+            f"{option} = {given!r}: write name=weight, as in keyboard=3,ocr=1."
+        ) from None

@@ -140,5 +140,7 @@ def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None) -> 
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink)
     except pa.ArrowException as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise LopeError(f"{path}: these rows do not fit one table: {reason}; write .jsonl.") from None
+        raise LopeError(
+            f"{path}: these rows do not fit one table: {reason}; write .jsonl."
+        ) from None
     write_atomic(path, sink.getvalue().to_pybytes())

@@ -63,7 +63,9 @@ class NoiseFit:
         ]
         for names, unit in ((self.operations, "words"), (self.responses, "answers")):
             for name, e in names.items():
-                lines.append(f"#   {name}: {e.rate:.4f} of the {unit} ({e.low:.4f} to {e.high:.4f})")
+                lines.append(
+                    f"#   {name}: {e.rate:.4f} of the {unit} ({e.low:.4f} to {e.high:.4f})"
+                )
         tree = {"noise": {section: self.as_config()}}
         return "\n".join(lines) + "\n" + yaml.safe_dump(tree, sort_keys=False)
 

@@ -129,7 +129,10 @@ def _share(counts: Counts, classes: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _solve(
-    effects: NDArray[np.float64], counts: NDArray[np.float64], words: float, base: NDArray[np.float64]
+    effects: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    words: float,
+    base: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Return non-negative rates; classes weigh by how exactly they are counted (Poisson)."""
     error = np.sqrt(np.maximum(counts, 4.0)) / words + 0.02 * base

@@ -50,7 +50,9 @@ class Reference:
                 if pair[0] == pair[1]:
                     counts["word twice"] += 1
                 elif pair not in self._pairs:
-                    counts["pair in the other order" if pair[::-1] in self._pairs else "new pair"] += 1
+                    counts[
+                        "pair in the other order" if pair[::-1] in self._pairs else "new pair"
+                    ] += 1
         return counts, num_words
 
     def _unknown(self, word: str) -> str:

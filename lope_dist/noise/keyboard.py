@@ -24,7 +24,8 @@ def _neighbours() -> dict[str, str]:
             if other != key and abs(other_row - row) <= 1 and abs(other_x - x) <= 1
         ]
         touching[key] = "".join(near)
-        touching[key.upper()] = "".join(near).upper()
+        if key.isalpha():
+            touching[key.upper()] = "".join(near).upper()
     return touching
 
 
