@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import DataNoiseConfig, NoiseConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
@@ -21,7 +22,6 @@ from lope_dist.corpus.rows import READERS
 from lope_dist.corpus.turns import Example, detect_format
 from lope_dist.corpus.views import field_at, with_noise
 from lope_dist.noise.mix import DATA_NOISE, check_operations, example_keys
-from lope_dist.config.data import DataConfig
 
 COLUMN = "noise"
 _AT_ONCE = 2000

@@ -54,8 +54,8 @@ class NoiseFit:
         how = (
             "aligned with a clean copy; rates are known to some 10 % of themselves."
             if self.is_paired
-            else "compared with other clean text, without pairs: a rough estimate. Words that were\n"
-            "# moved, replaced by known ones or dropped hardly show; see docs/noise.md."
+            else "compared with other clean text, without pairs: a rough estimate. Words\n"
+            "# that were moved, replaced by known ones or dropped hardly show; see docs/noise.md."
         )
         lines = [
             f"# Noise fitted to {self.rows:,} rows ({self.words:,} words), {how}",
@@ -83,14 +83,14 @@ def fit_paired(noisy_path: Path, clean_path: Path, seed: int) -> NoiseFit:
     noisy, clean = _examples(noisy_path), _examples(clean_path)
     if len(noisy) != len(clean):
         raise LopeError(
-            f"{noisy_path} has {len(noisy)} rows and {clean_path} {len(clean)}; pairs are taken row "
-            "by row, so remove what has no partner, or give the clean file as --reference."
+            f"{noisy_path} has {len(noisy)} rows and {clean_path} {len(clean)}; pairs are taken "
+            "row by row, so remove what has no partner, or give the clean file as --reference."
         )
     for a, b in zip(noisy, clean, strict=True):
         if [turn.role for turn in a.turns] != [turn.role for turn in b.turns]:
             raise LopeError(
-                f"Row {a.id + 1} of {noisy_path} and {clean_path} have other turns; pairs are taken "
-                "row by row."
+                f"Row {a.id + 1} of {noisy_path} and {clean_path} have other turns; pairs are "
+                "taken row by row."
             )
     wrong = _wrong_answers(noisy, clean)
     rows = [_row(example, skip=i in wrong) for i, example in enumerate(clean)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -21,6 +22,14 @@ from lope_dist.noise.mix import (
 _DONOR_TRIES = 8
 
 
+class Source(Protocol):
+    """All examples of a data set; `source[i].id` is i."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
 @dataclass(frozen=True)
 class View:
     """An example as the stage sees it, and what noise did to it."""
@@ -36,7 +45,7 @@ Hit = tuple[int, int, str, int]
 
 def stage_views(
     examples: Sequence[Example],
-    source: Sequence[Example],
+    source: Source,
     noise: NoiseConfig,
     *,
     injects_text: bool,
@@ -70,7 +79,7 @@ def stage_views(
 
 
 def with_noise(
-    examples: Sequence[Example], source: Sequence[Example], config: TextNoiseConfig, keys: Keys
+    examples: Sequence[Example], source: Source, config: TextNoiseConfig, keys: Keys
 ) -> tuple[list[Example], list[Hit]]:
     """Return the examples with one layer of noise, and each hit; ``keys``: one for an example.
 
@@ -159,7 +168,7 @@ def _last_answer(example: Example) -> tuple[int, Turn]:
     return 0, Turn("assistant", "")
 
 
-def _donor(source: Sequence[Example], example: Example, key: int) -> str | None:
+def _donor(source: Source, example: Example, key: int) -> str | None:
     """Return the answer of another example, drawn by ``key``, that is not this one's too."""
     own = _last_answer(example)[1].text
     if len(source) < 2:

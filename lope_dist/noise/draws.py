@@ -40,7 +40,7 @@ def uniforms(key: int, count: int) -> list[float]:
 
 def as_uniform(keys: Keys) -> NDArray[np.float64]:
     """Return the upper 53 bits as numbers in [0, 1)."""
-    return (keys >> np.uint64(11)) * (1.0 / (1 << 53))
+    return (keys >> np.uint64(11)).astype(np.float64) * (1.0 / (1 << 53))
 
 
 def threshold(probability: float) -> np.uint64:

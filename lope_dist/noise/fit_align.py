@@ -43,9 +43,9 @@ def _next_equal(clean: Sequence[str], noisy: Sequence[str], i: int, j: int) -> t
         for down in sorted(range(total + 1), key=lambda k: abs(2 * k - total)):
             at, other = i + down, j + total - down
             ahead = clean[at : at + _RUN]
-            if at <= len(clean) and other <= len(noisy) and ahead == noisy[other : other + _RUN]:
-                if ahead or (at == len(clean) and other == len(noisy)):
-                    return at, other
+            is_inside = at <= len(clean) and other <= len(noisy)
+            if is_inside and ahead == noisy[other : other + _RUN]:  # both empty: both at the end
+                return at, other
     return len(clean), len(noisy)
 
 

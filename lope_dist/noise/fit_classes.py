@@ -6,8 +6,8 @@ is found by simulation (`fit_solve`), so an operation added later is fitted with
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Callable
+from os.path import commonprefix
 
 from lope_dist.noise.homophone import HEARD
 from lope_dist.noise.keyboard import NEIGHBOURS
@@ -17,9 +17,9 @@ from lope_dist.noise.words import edge_marks
 
 def residue(clean: str, noisy: str) -> tuple[str, str, str]:
     """Return what is left of both words without their common start and end, and the start."""
-    start = os.path.commonprefix([clean, noisy])
+    start = commonprefix([clean, noisy])  # noqa: RUF071 - characters are meant
     a, b = clean[len(start) :], noisy[len(start) :]
-    end = len(os.path.commonprefix([a[::-1], b[::-1]]))
+    end = len(commonprefix([a[::-1], b[::-1]]))  # noqa: RUF071
     return a[: len(a) - end], b[: len(b) - end], start
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from lope_dist.noise.fit_classes import classify
 from lope_dist.noise.words import edge_marks
@@ -26,7 +27,7 @@ class Reference:
         for text in texts:
             words = [_core(word) for word in text.split()]
             self._words.update(filter(None, words))
-            self._pairs.update(zip(words, words[1:], strict=False))
+            self._pairs.update(pairwise(words))
         self._grams = {gram for word in self._words for gram in _grams(word)}
         self._near: dict[str, list[str]] = {}
         for word in self._words:
@@ -46,7 +47,7 @@ class Reference:
                 counts["marks at the edge"] += edge_marks(word)[1] != word
                 if core and core not in self._words:
                     counts[self._unknown(core)] += 1
-            for pair in zip(cores, cores[1:], strict=False):
+            for pair in pairwise(cores):
                 if pair[0] == pair[1]:
                     counts["word twice"] += 1
                 elif pair not in self._pairs:

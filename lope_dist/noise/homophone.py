@@ -12,7 +12,7 @@ to too two; for four; by buy bye; there their they're; your you're; its it's; no
 one won; be bee; see sea; so sew; or oar; our hour; in inn; I eye; we wee; not knot; but butt;
 right write; would wood; here hear; where wear; which witch; whether weather; all awl; some sum;
 son sun; great grate; made maid; mail male; main mane; meet meat; might mite; more moor; need knead;
-morning mourning; night knight; pair pear; part parte; peace piece; plain plane; pole poll; read red;
+morning mourning; night knight; pair pear; peace piece; plain plane; pole poll; read red;
 poor pour; principal principle; rain reign; road rode; role roll; root route; sail sale; scene seen;
 sell cell; sent cent scent; site sight cite; suite sweet; stair stare; steal steel; tail tale;
 tea tee; team teem; through threw; time thyme; toe tow; waist waste; wait weight; way weigh;
@@ -20,7 +20,7 @@ week weak; whole hole; wrap rap; you ewe; allowed aloud; ate eight; bare bear; b
 board bored; brake break; bread bred; cereal serial; course coarse; dear deer; die dye; fair fare;
 feat feet; fir fur; flour flower; heal heel; heard herd; high hi; hire higher; key quay; lead led;
 loan lone; passed past; patience patients; pray prey; idle idol; him hymn; let's lets; who's whose;
-been bin; do due; days daze; find fined; great grate; guessed guest; made maid; missed mist;
+been bin; do due; days daze; find fined; guessed guest; missed mist;
 packed pact; presence presents; raise rays; sense cents; seem seam; side sighed; sort sought;
 than then; and an; is his; as has; are our; accept except; affect effect; use ewes; very vary;
 form farm; on own; of off; this these; that at; with width; from form; have half; can can't;

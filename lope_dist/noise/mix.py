@@ -174,7 +174,7 @@ def _corrupt_units(
 
 
 def _batches(
-    texts: Sequence[str], chosen: NDArray[np.int64], owners: NDArray[np.int64]
+    texts: list[str], chosen: NDArray[np.int64], owners: NDArray[np.int64]
 ) -> Iterator[NDArray[np.int64]]:
     """Split texts by whether they are ASCII, for which all is faster, and by size.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from lope_dist.config.noise import ResponseNoiseConfig, TextNoiseConfig
 from lope_dist.noise.base import NOISE, ResponseOperation
 from lope_dist.noise.mix import Corrupted, corrupt, corrupt_responses, example_keys

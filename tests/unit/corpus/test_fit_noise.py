@@ -91,7 +91,7 @@ def test_the_written_layer_is_one_that_a_recipe_takes(files, tmp_path):
 
 
 def test_files_that_are_no_pairs_are_refused(files, tmp_path):
-    with pytest.raises(LopeError, match="2000 rows and .* 6000"):
+    with pytest.raises(LopeError, match=r"2000 rows and .* 6000"):
         fit_paired(files / "clean.jsonl", files / "other.jsonl", seed=1)
     few = tmp_path / "few.jsonl"
     few.write_text('{"instruction": "a", "output": "b"}\n' * 3)

@@ -8,10 +8,6 @@ import pytest
 import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from lope_dist.noise import mix
-from lope_dist.noise.base import NOISE
-from lope_dist.noise.words import graphemes, is_protected, word_table
 from support.noise_ops import (
     AWKWARD,
     RESPONSE_OPERATIONS,
@@ -20,6 +16,10 @@ from support.noise_ops import (
     run,
     run_responses,
 )
+
+from lope_dist.noise import mix
+from lope_dist.noise.base import NOISE
+from lope_dist.noise.words import graphemes, is_protected, word_table
 
 texts = st.one_of(
     st.sampled_from(AWKWARD),

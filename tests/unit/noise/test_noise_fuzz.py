@@ -3,7 +3,6 @@
 import random
 
 import pytest
-
 from support.noise_ops import RESPONSE_OPERATIONS, WITH_UNITS, run, run_responses
 
 ROWS = 100_000
@@ -61,12 +60,14 @@ def fuzzed():
 
 @pytest.mark.parametrize(("name", "unit"), WITH_UNITS)
 def test_fuzzed_rows(fuzzed, name, unit):
+    if unit == "character":  # the same operations and the same code for words; slower
+        fuzzed = fuzzed[:20_000]
     result = run(fuzzed, name, 0.2, unit)
     hit = {text for text, _, _ in result.hits}
     assert len(hit) > 1000
     new = result.texts
     assert len(new) == len(fuzzed)
-    assert all(new[i] is fuzzed[i] for i in range(ROWS) if i not in hit)
+    assert all(new[i] is fuzzed[i] for i in range(len(fuzzed)) if i not in hit)
     assert all(new[i] != fuzzed[i] for i in hit) or name in ("word_order",)
     assert all(new[i].strip() for i in hit)
     whole = "\n".join(new)

@@ -5,11 +5,11 @@ from collections import Counter
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from support.noise_ops import TEXT_OPERATIONS
 
 from lope_dist.config.noise import PRESETS, DataNoiseConfig, NoiseConfig, TextNoiseConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.noise import mix
-from support.noise_ops import TEXT_OPERATIONS
 
 TEXT = " ".join(f"word{i:03d}" for i in range(200))
 

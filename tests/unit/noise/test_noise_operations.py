@@ -1,10 +1,10 @@
 import pytest
+from support.noise_ops import run, run_responses
 
 from lope_dist.noise.base import NOISE
 from lope_dist.noise.char_insert import NOISE_CHARACTERS
 from lope_dist.noise.keyboard import NEIGHBOURS
 from lope_dist.noise.words import is_protected
-from support.noise_ops import run, run_responses
 
 DRAWS = [i / 97 for i in range(97)]
 
