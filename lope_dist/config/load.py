@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from lope_dist.config.base import Section
 from lope_dist.config.explain import explain
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
@@ -64,6 +65,18 @@ def validate_config(tree: Any, source: str) -> RunConfig:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         raise LopeError(f"{source}: {explain(error)}") from None
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def validate_section(section: type[SectionT], tree: Any, source: str) -> SectionT:
+    """Validate one section by itself, for commands that need no whole recipe."""
+    try:
+        return section.model_validate(tree)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise LopeError(f"{source}: {'; '.join(problems)}.") from None
 
 
 def dump_config(config: RunConfig) -> str:

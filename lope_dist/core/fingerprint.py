@@ -1,8 +1,9 @@
-"""Short hashes that tell whether files on two hosts, or at two times, are the same."""
+"""Hashes that tell whether what two hosts, or two times, have is the same."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,21 @@ def fingerprint(paths: Iterable[str | Path]) -> str | None:
             digest.update(f"{file.name} {file.stat().st_size}\n".encode())
             _add_samples(digest, file)
     return digest.hexdigest()[:16]
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Return a hash of all that decides which tokens a text becomes; not of the chat template.
+
+    Args:
+        tokenizer: A `transformers.PreTrainedTokenizerBase`.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    body = {"vocab": tokenizer.get_vocab()} if backend is None else json.loads(backend.to_str())
+    for setting in ("padding", "truncation"):  # of its last call
+        body.pop(setting, None)
+    special = tokenizer.special_tokens_map.items()
+    body["special"] = {name: str(value) for name, value in sorted(special)}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _add_samples(digest: Any, file: Path) -> None:

@@ -167,7 +167,7 @@ def make_shard(recipe: Recipe, folder: Path, span: Span) -> ShardRecord:
 def rows_of(recipe: Recipe, first: int, end: int, *, injects_text: bool, epoch: int) -> list[Row]:
     """Return a range of examples as one view has them."""
     views = stage_views(
-        [recipe.source[index] for index in range(first, end)],
+        list(recipe.source.read(first, end)),
         recipe.source,
         recipe.noise,
         injects_text=injects_text,

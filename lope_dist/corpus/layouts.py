@@ -64,6 +64,27 @@ class Layout:
                     )
         return turns
 
+    def put(self, row: Mapping[str, Any], turns: Sequence[Turn]) -> dict[str, Any]:
+        """Return the row that `parse` was given with other texts in its turns."""
+        name = self._format or ""
+        new = dict(row)
+        if name in _CONVERSATIONS:
+            column = self._columns.get(_CONVERSATIONS[name][0], _CONVERSATIONS[name][0])
+            text = _CONVERSATIONS[name][2]
+            new[column] = [
+                {**message, text: turn.text}
+                for message, turn in zip(row[column], turns, strict=True)
+            ]
+            return new
+        texts = {
+            "alpaca": {"instruction": turns[0].text, "output": turns[-1].text},
+            "prompt": {"prompt": turns[0].text, "completion": turns[-1].text},
+            "text": {"text": turns[-1].text},
+        }[name]
+        if name == "alpaca" and row.get(self._columns.get("input", "input")) is not None:
+            texts["input"] = turns[0].context
+        return new | {self._columns.get(field, field): text for field, text in texts.items()}
+
     def _fields(self, names: Collection[str]) -> tuple[str, ...]:
         """Return the fields of the format, of which ``names`` has all that are needed."""
         if self._format is None:
@@ -120,11 +141,18 @@ def _plain(row: Mapping[str, Any]) -> tuple[Turn, ...]:
 
 
 def _messages(row: Mapping[str, Any]) -> tuple[Turn, ...]:
-    return _conversation(row, "messages", "role", "content", _ROLES)
+    return _conversation(row, *_CONVERSATIONS["messages"], _ROLES)
 
 
 def _sharegpt(row: Mapping[str, Any]) -> tuple[Turn, ...]:
-    return _conversation(row, "conversations", "from", "value", _SHAREGPT_ROLES)
+    return _conversation(row, *_CONVERSATIONS["sharegpt"], _SHAREGPT_ROLES)
+
+
+_CONVERSATIONS = {
+    "messages": ("messages", "role", "content"),
+    "sharegpt": ("conversations", "from", "value"),
+}
+"""Format -> the column of the conversation, and what a message calls its side and its text."""
 
 
 _PARSERS = {

@@ -166,7 +166,7 @@ class StageLoader:
         )
 
     def _open_provider(self, stage: StageConfig, is_encoder_decoder: bool) -> TokenProvider:
-        injects_text = self._injects_text and self._noise.text.rate > 0
+        injects_text = self._injects_text and self._noise.text.is_on
         if self._data.corpus is None:
             return FreshTokens(
                 self._source,

@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.train import StageConfig
+from lope_dist.core.fingerprint import tokenizer_hash
 from lope_dist.corpus.manifest import CLEAN, Fingerprint, noisy_view
 
 
@@ -53,7 +53,7 @@ def fingerprint_of(
     if template == "chat":
         text = json.dumps(tokenizer.chat_template, sort_keys=True)
         template = f"chat {hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    has_data_noise = noise.data.rate > 0
+    has_data_noise = noise.data.is_on
     has_text_noise = num_noisy_epochs > 0
     return Fingerprint(
         source=source,
@@ -76,7 +76,7 @@ def noisy_epochs(stages: Iterable[StageConfig], noise: NoiseConfig) -> int:
     A stage that `max_steps` ends early counts with all its epochs, so that a corpus depends
     neither on the batch size nor on that limit.
     """
-    if noise.text.rate == 0:
+    if not noise.text.is_on:
         return 0
     return max((s.epochs for s in stages if s.noise in ("text", "hybrid")), default=0)
 
@@ -89,19 +89,3 @@ def spans_of(fingerprint: Fingerprint) -> list[Span]:
         for view in fingerprint.views
         for number, first in enumerate(range(0, fingerprint.num_examples, size))
     ]
-
-
-def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a hash of all that decides which tokens a text becomes."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    body: dict[str, Any] = {"vocab": tokenizer.get_vocab()} if backend is None else _body(backend)
-    body["special"] = {
-        name: str(value) for name, value in sorted(tokenizer.special_tokens_map.items())
-    }
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _body(backend: Any) -> dict[str, Any]:
-    # How it pads and cuts is state that calls leave behind; here neither is asked of it.
-    ignored = ("padding", "truncation")
-    return {key: v for key, v in json.loads(backend.to_str()).items() if key not in ignored}

@@ -10,9 +10,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lope_dist.core.errors import LopeError
+from lope_dist.core.fingerprint import tokenizer_hash
 from lope_dist.corpus.built import BuiltCorpus
 from lope_dist.corpus.manifest import CLEAN, noisy_view
-from lope_dist.corpus.plan import tokenizer_hash
 from lope_dist.corpus.shards import Row
 
 _WORDS = re.compile(r"\s+|\S+")

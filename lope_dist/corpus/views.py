@@ -1,83 +1,181 @@
-"""An example as a stage sees it: with the data set's own noise and what the stage injects."""
+"""Examples as a stage sees them: with the data set's own noise and what the stage injects."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from lope_dist.config.noise import NoiseConfig, TextNoiseConfig
-from lope_dist.core.seeds import example_rng
-from lope_dist.corpus.records import ExampleSource
 from lope_dist.corpus.turns import Example, Turn
-from lope_dist.noise.mix import DATA_NOISE, TEXT_NOISE, corrupt
+from lope_dist.noise.draws import Keys, child_keys
+from lope_dist.noise.mix import (
+    DATA_NOISE,
+    TEXT_NOISE,
+    corrupt,
+    corrupt_responses,
+    example_keys,
+)
 
-_PLACES = {
-    "instruction": ("user", "text"),
-    "input": ("user", "context"),
-    "response": ("assistant", "text"),
-}
-
-
-def noisy(example: Example, config: TextNoiseConfig, rng: np.random.Generator) -> Example:
-    """Return the example with noise in the configured fields; system turns are never touched.
-
-    Paper: section 3.2 (discrete part of HyNoIse).
-    """
-    places = [
-        (index, attribute)
-        for index, turn in enumerate(example.turns)
-        for role, attribute in (_PLACES[field] for field in config.fields)
-        if turn.role == role and getattr(turn, attribute)
-    ]
-    texts = corrupt([getattr(example.turns[i], a) for i, a in places], config, rng)
-    return replace(example, turns=_with_texts(example.turns, places, texts))
+_DONOR_TRIES = 8
 
 
-def stage_view(
-    example: Example, noise: NoiseConfig, *, injects_text: bool, seed: int, epoch: int
-) -> Example:
-    """Return the example with the data's noise (the same in every epoch) under the stage's.
+class Source(Protocol):
+    """All examples of a data set; `source[i].id` is i."""
 
-    What comes out depends on the example, the seed and, for the stage's part, the epoch.
-    """
-    if noise.data.rate > 0:
-        example = noisy(example, noise.data, example_rng(seed, DATA_NOISE, 0, example.id))
-    if injects_text and noise.text.rate > 0:
-        example = noisy(example, noise.text, example_rng(seed, TEXT_NOISE, epoch, example.id))
-    return example
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
 
 
 @dataclass(frozen=True)
 class View:
-    """An example as a stage sees it, and what was done to it."""
+    """An example as the stage sees it, and what noise did to it."""
 
     example: Example
     hits: dict[str, int]
-    """Noise operation -> units that it hit; empty if clean."""
+    """Noise operation -> words or characters hit, or 1 for an answer; empty if clean."""
+
+
+Hit = tuple[int, int, str, int]
+"""Number of the example in the batch, place in it (see `field_at`), operation, units hit."""
 
 
 def stage_views(
     examples: Sequence[Example],
-    source: ExampleSource,
+    source: Source,
     noise: NoiseConfig,
     *,
     injects_text: bool,
     seed: int,
     epoch: int,
 ) -> list[View]:
-    """Return the views of examples of ``source``."""
-    return [
-        View(stage_view(e, noise, injects_text=injects_text, seed=seed, epoch=epoch), {})
-        for e in examples
-    ]
+    """Return the examples with the data's noise (the same in every epoch) under the stage's.
+
+    What comes out depends on each example, the seed and, for the stage's part, the epoch; not
+    on the other examples of the batch. System turns are never touched.
+
+    Args:
+        examples: Some examples of the source, in any order.
+        source: All examples; wrong answers are taken from it as they are.
+        noise: Noise of the data and of the stages.
+        injects_text: Whether the stage injects text noise.
+        seed: Of the run.
+        epoch: Of the stage.
+    """
+    current, hits = list(examples), [{} for _ in examples]
+    layers = [(noise.data, DATA_NOISE, 0), (noise.text, TEXT_NOISE, epoch)]
+    for config, purpose, of_epoch in layers[: 2 if injects_text else 1]:
+        if not config.is_on:
+            continue
+        keys = example_keys(seed, purpose, of_epoch, [example.id for example in current])
+        current, layer_hits = with_noise(current, source, config, keys)
+        for number, _, operation, count in layer_hits:
+            counts = hits[number]
+            counts[operation] = counts.get(operation, 0) + count
+    return [View(example, counts) for example, counts in zip(current, hits, strict=True)]
 
 
-def _with_texts(
-    turns: tuple[Turn, ...], places: Sequence[tuple[int, str]], texts: Sequence[str]
-) -> tuple[Turn, ...]:
-    result = list(turns)
-    for (index, attribute), text in zip(places, texts, strict=True):
-        result[index] = replace(result[index], **{attribute: text})
-    return tuple(result)
+def with_noise(
+    examples: Sequence[Example], source: Source, config: TextNoiseConfig, keys: Keys
+) -> tuple[list[Example], list[Hit]]:
+    """Return the examples with one layer of noise, and each hit; ``keys``: one for an example.
+
+    Paper: section 3.2 (discrete part of HyNoIse).
+    """
+    new: dict[int, dict[int, str]] = {}  # number of the example -> place -> text
+    hits: list[Hit] = []
+    if config.responses.rate > 0:
+        last = [_last_answer(example) for example in examples]
+        for number, name, text in corrupt_responses(
+            [turn.text for _, turn in last],
+            lambda number, key: _donor(source, examples[number], key),
+            keys,
+            config.responses,
+        ):
+            new[number] = {2 * last[number][0]: text}
+            hits.append((number, 2 * last[number][0], name, 1))
+    texts, owners, places = _fields(examples, config.fields, new)
+    corrupted = corrupt(texts, owners, places, keys, config)
+    for old, text, owner, place in zip(texts, corrupted.texts, owners, places, strict=True):
+        if text is not old:
+            if owner in new:
+                new[owner][place] = text
+            else:
+                new[owner] = {place: text}
+    hits += [(owners[i], places[i], name, count) for i, name, count in corrupted.hits]
+    changed = list(examples)
+    for number, own in new.items():
+        changed[number] = _with_texts(changed[number], own)
+    return changed, hits
+
+
+def field_at(example: Example, place: int) -> tuple[int, str]:
+    """Return the turn that a place is in, and `instruction`, `input` or `response`."""
+    turn, is_context = divmod(place, 2)
+    if example.turns[turn].role == "assistant":
+        return turn, "response"
+    return turn, "input" if is_context else "instruction"
+
+
+def _fields(
+    examples: Sequence[Example], fields: Sequence[str], done: dict[int, dict[int, str]]
+) -> tuple[list[str], list[int], list[int]]:
+    """Return the texts that may be hit, the examples they are of and their places there."""
+    has_instruction, has_input, has_response = (
+        name in fields for name in ("instruction", "input", "response")
+    )
+    texts: list[str] = []
+    owners: list[int] = []
+    places: list[int] = []
+    for number, example in enumerate(examples):
+        for index, turn in enumerate(example.turns):
+            if turn.role == "user":
+                if has_instruction and turn.text:
+                    texts.append(turn.text)
+                    owners.append(number)
+                    places.append(2 * index)
+                if has_input and turn.context:
+                    texts.append(turn.context)
+                    owners.append(number)
+                    places.append(2 * index + 1)
+            elif has_response and turn.role == "assistant" and turn.text:
+                if number in done and 2 * index in done[number]:
+                    continue
+                texts.append(turn.text)
+                owners.append(number)
+                places.append(2 * index)
+    return texts, owners, places
+
+
+def _with_texts(example: Example, texts: dict[int, str]) -> Example:
+    turns = list(example.turns)
+    for place in texts:
+        turn = turns[place // 2]
+        text, context = (
+            (texts[place], turn.context) if place % 2 == 0 else (turn.text, texts[place])
+        )
+        turns[place // 2] = Turn(turn.role, text, context)
+    return Example(example.id, tuple(turns))
+
+
+def _last_answer(example: Example) -> tuple[int, Turn]:
+    for index in range(len(example.turns) - 1, -1, -1):
+        if example.turns[index].role == "assistant":
+            return index, example.turns[index]
+    return 0, Turn("assistant", "")
+
+
+def _donor(source: Source, example: Example, key: int) -> str | None:
+    """Return the answer of another example, drawn by ``key``, that is not this one's too."""
+    own = _last_answer(example)[1].text
+    if len(source) < 2:
+        return None
+    for draw in child_keys(np.array([key], np.uint64), np.arange(_DONOR_TRIES)).tolist():
+        other = source[(example.id + 1 + draw % (len(source) - 1)) % len(source)]
+        answer = _last_answer(other)[1].text
+        if answer.strip() and answer != own:
+            return answer
+    return None

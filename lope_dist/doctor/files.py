@@ -26,6 +26,9 @@ def model_files(config: ModelConfig) -> list[str]:
 
 
 def data_files(config: DataConfig) -> list[str]:
-    """Return the data set's files; a hub data set's name stands for itself."""
-    matched = sorted(glob.glob(str(Path(config.path).expanduser())))
-    return [str(Path(path).absolute()) for path in matched] or [config.path]
+    """Return the data's files and folders; a hub data set's name stands for itself."""
+    found: list[str] = []
+    for path in config.paths:
+        matched = sorted(glob.glob(str(Path(path).expanduser()), recursive=True))
+        found += [str(Path(match).absolute()) for match in matched] or [path]
+    return found

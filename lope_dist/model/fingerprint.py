@@ -17,6 +17,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from lope_dist.config.model import ModelConfig
+from lope_dist.core.fingerprint import tokenizer_hash
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.source import model_folder
 
@@ -35,7 +36,7 @@ def fingerprints(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> dic
     return {
         "base weights": weights,
         "architecture": _architecture_hash(folder),
-        "tokenizer": _tokenizer_hash(tokenizer),
+        "tokenizer": _hash([tokenizer_hash(tokenizer), tokenizer.chat_template]),
     }
 
 
@@ -65,18 +66,6 @@ def _samples(size: int) -> Iterator[tuple[int, int]]:
 def _architecture_hash(folder: Path) -> str:
     values = json.loads((folder / "config.json").read_text())
     return _hash({key: value for key, value in values.items() if key not in _SAYS_NOTHING})
-
-
-def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        model: dict[str, Any] = {"vocabulary": tokenizer.get_vocab()}
-    else:
-        model = json.loads(backend.to_str())
-        for setting in ("truncation", "padding"):  # of its last call
-            model.pop(setting, None)
-    special = {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
-    return _hash([model, special, tokenizer.chat_template])
 
 
 def _hash(value: Any) -> str:

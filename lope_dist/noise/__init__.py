@@ -1,1 +1,1 @@
-"""Discrete noise: pure, registered operations on text, and their mix. Imports no torch."""
+"""Discrete noise: pure, registered operations on text, their mix and its fit. Imports no torch."""

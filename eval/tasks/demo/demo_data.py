@@ -16,9 +16,8 @@ from datasets import Dataset, DatasetDict
 
 from lope_dist.config.noise import TextNoiseConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.core.seeds import example_rng
 from lope_dist.corpus.prompts import alpaca_prompt
-from lope_dist.noise.mix import corrupt
+from lope_dist.noise.mix import corrupt, example_keys
 
 _VARIABLE = "LOPE_DEMO_DATA"
 _DEFAULT = "runs/quickstart/data"
@@ -46,8 +45,9 @@ def load(family: str, noise_rate: float = 0.0, **_metadata: Any) -> DatasetDict:
         row = json.loads(line)
         if row["family"] != family:
             continue
-        rng = example_rng(_NOISE_SEED, "demo test noise", 0, number)
-        instruction, context = corrupt([row["instruction"], row["input"]], noise, rng)
+        key = example_keys(_NOISE_SEED, "demo test noise", 0, [number])
+        fields = [row["instruction"], row["input"]]
+        instruction, context = corrupt(fields, [0, 0], [0, 1], key, noise).texts
         documents.append(row | {"prompt": alpaca_prompt(instruction, context)})
     if not documents:
         raise LopeError(f"{path} has no question of the family '{family}'; write it anew.")

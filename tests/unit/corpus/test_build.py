@@ -7,14 +7,15 @@ from support.corpora import content, flip, make
 
 from lope_dist.config.noise import DataNoiseConfig, NoiseConfig, TextNoiseConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.core.fingerprint import tokenizer_hash
 from lope_dist.corpus import build as building
 from lope_dist.corpus.built import BuiltCorpus
 from lope_dist.corpus.manifest import MANIFEST, SHARDS
 from lope_dist.corpus.merge import merge
-from lope_dist.corpus.plan import spans_of, tokenizer_hash
+from lope_dist.corpus.plan import spans_of
 from lope_dist.corpus.tokens import IGNORED, encode
 from lope_dist.corpus.verify import verify
-from lope_dist.corpus.views import stage_view
+from lope_dist.corpus.views import stage_views
 
 
 def test_rows_are_what_training_would_make(built):
@@ -23,18 +24,17 @@ def test_rows_are_what_training_would_make(built):
     assert corpus.manifest.fingerprint.views == ("clean", "noisy-0", "noisy-1")
     ids = [21, 0, 7, 4, 5]
     for view in corpus.manifest.fingerprint.views:
-        examples = [
-            stage_view(
-                recipe.source[i],
-                recipe.noise,
-                injects_text=view != "clean",
-                seed=recipe.seed,
-                epoch=int(view[-1]) if view != "clean" else 0,
-            )
-            for i in ids
-        ]
-        expected = encode(examples, "alpaca", recipe.tokenizer, 240, False)
+        views = stage_views(
+            [recipe.source[i] for i in ids],
+            recipe.source,
+            recipe.noise,
+            injects_text=view != "clean",
+            seed=recipe.seed,
+            epoch=int(view[-1]) if view != "clean" else 0,
+        )
+        expected = encode([v.example for v in views], "alpaca", recipe.tokenizer, 240, False)
         assert [row.tokens for row in corpus.rows(view, ids)] == expected
+        assert [row.hits for row in corpus.rows(view, ids)] == [v.hits for v in views]
         assert any(t.was_cut for t in expected)
         assert any(label != IGNORED for t in expected for label in t.labels)
 
@@ -44,10 +44,15 @@ def test_encoder_decoder_rows_have_labels_of_their_own(make_recipe, tmp_path):
     make(recipe, tmp_path / "pairs")
     corpus = BuiltCorpus(tmp_path / "pairs")
     clean = NoiseConfig(data=recipe.noise.data)
-    views = [
-        stage_view(recipe.source[i], clean, injects_text=False, seed=614, epoch=0) for i in (3, 20)
-    ]
-    expected = encode(views, "alpaca", recipe.tokenizer, 240, True)
+    views = stage_views(
+        [recipe.source[i] for i in (3, 20)],
+        recipe.source,
+        clean,
+        injects_text=False,
+        seed=614,
+        epoch=0,
+    )
+    expected = encode([v.example for v in views], "alpaca", recipe.tokenizer, 240, True)
     assert [row.tokens for row in corpus.rows("clean", [3, 20])] == expected
     counts = corpus.manifest.counts["clean"]
     rows = corpus.rows("clean", range(22))
@@ -65,6 +70,7 @@ def test_counts(built):
         targets = [label for r in rows for label in r.tokens.labels[1:] if label != IGNORED]
         assert counts["target_tokens"] == len(targets)
         assert counts["cut"] == sum(row.tokens.was_cut for row in rows) > 0
+        assert counts["hits"]
         for name, hits in counts["hits"].items():
             assert hits == sum(row.hits.get(name, 0) for row in rows)
 

@@ -1,10 +1,13 @@
-import numpy as np
+from collections import Counter
+
+import pyarrow.parquet as pq
 import pytest
 
-from lope_dist.config.noise import DataNoiseConfig, NoiseConfig, TextNoiseConfig
+from lope_dist.config.noise import NoiseConfig
 from lope_dist.corpus.prompts import alpaca_prompt, render
 from lope_dist.corpus.turns import Example, Turn
-from lope_dist.corpus.views import noisy, stage_view
+from lope_dist.corpus.views import stage_views
+from lope_dist.noise.base import NOISE as OPERATIONS
 
 WORDS = " ".join(f"word{i}" for i in range(30))
 EXAMPLE = Example(
@@ -28,6 +31,10 @@ def changed_parts(example):
     }
 
 
+def text_only(**text):
+    return NoiseConfig.model_validate({"text": text})
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
@@ -41,8 +48,7 @@ def changed_parts(example):
     ],
 )
 def test_only_the_configured_fields_change(fields, expected):
-    config = TextNoiseConfig(rate=0.9, fields=fields)
-    result = noisy(EXAMPLE, config, np.random.default_rng(0))
+    result = view(noise=text_only(rate=0.9, fields=fields))
     assert changed_parts(result) == expected
     assert result.turns[0] == EXAMPLE.turns[0]
     assert [t.role for t in result.turns] == [t.role for t in EXAMPLE.turns]
@@ -55,9 +61,8 @@ def test_only_the_configured_fields_change(fields, expected):
 @pytest.mark.parametrize("template", ["alpaca", "chat"])
 def test_noise_never_touches_the_template(tokenizer, template):
     """With its own texts cut out, the rendering of a noisy example equals the clean one's."""
-    config = TextNoiseConfig(rate=1.0)
     clean = Example(0, (Turn("user", WORDS, WORDS), Turn("assistant", WORDS)))
-    result = noisy(clean, config, np.random.default_rng(3))
+    result = view(noise=text_only(rate=1.0), example=clean)
 
     def skeleton(example):
         skeletons = []
@@ -79,11 +84,16 @@ def test_noise_never_touches_the_template(tokenizer, template):
         assert render(result, template, tokenizer)[0].text == alpaca_prompt(turn.text, turn.context)
 
 
-NOISE = NoiseConfig(text=TextNoiseConfig(rate=0.5), data=DataNoiseConfig(rate=0.5))
+NOISE = NoiseConfig.model_validate({"text": {"rate": 0.5}, "data": {"rate": 0.5}})
 
 
-def view(epoch=0, injects_text=True, noise=NOISE, seed=1, example=EXAMPLE):
-    return stage_view(example, noise, injects_text=injects_text, seed=seed, epoch=epoch)
+def views(examples=(EXAMPLE,), epoch=0, injects_text=True, noise=NOISE, seed=1, source=None):
+    source = examples if source is None else source
+    return stage_views(examples, source, noise, injects_text=injects_text, seed=seed, epoch=epoch)
+
+
+def view(example=EXAMPLE, **kwargs):
+    return views([example], **kwargs)[0].example
 
 
 def test_the_datas_noise_is_the_same_in_every_epoch_and_stage():
@@ -94,11 +104,94 @@ def test_the_stages_noise_is_new_in_every_epoch_and_over_the_datas():
     assert view(epoch=0) == view(epoch=0)
     assert view(epoch=0) != view(epoch=1)
     own = view(injects_text=False)
-    text_only = NOISE.model_copy(update={"data": TextNoiseConfig(rate=0.0)})
-    assert view() == view(example=own, noise=text_only)
+    assert view() == view(example=own, noise=text_only(rate=0.5))
 
 
 def test_no_noise_is_the_example_itself():
-    none = NoiseConfig(text=TextNoiseConfig(rate=0.5))
-    assert view(injects_text=False, noise=none) is EXAMPLE
+    (found,) = views(injects_text=False, noise=text_only(rate=0.5))
+    assert found.example is EXAMPLE
+    assert found.hits == {}
     assert view(seed=1) != view(seed=2)
+
+
+def answers(count):
+    return [
+        Example(
+            i, (Turn("user", f"What is {i} and so on?"), Turn("assistant", f"It is number {i}."))
+        )
+        for i in range(count)
+    ]
+
+
+def test_an_example_is_the_same_alone_and_in_any_batch():
+    source = answers(60)
+    noise = NoiseConfig.model_validate(
+        {
+            "text": {
+                "rate": 0.2,
+                "responses": {"rate": 0.3, "operations": ["wrong_label", "garbage"]},
+            },
+            "data": {"rate": 0.2, "unit": "character", "operations": ["keyboard"]},
+        }
+    )
+    whole = views(source, noise=noise)
+    assert views(source[::-1], noise=noise, source=source) == whole[::-1]
+    assert [views([e], noise=noise, source=source)[0] for e in source] == whole
+    assert len({tuple(v.hits) for v in whole}) > 5
+
+
+def test_wrong_answers_are_others_as_they_are():
+    source = answers(400)
+    noise = text_only(rate=0.9, responses={"rate": 0.25, "operations": ["wrong_label"]})
+    all_answers = {e.turns[1].text: e.id for e in source}
+    found = views(source, noise=noise)
+    hit = [v for v in found if "wrong_label" in v.hits]
+    assert len(hit) == pytest.approx(100, abs=25)
+    donors = Counter(all_answers[v.example.turns[1].text] for v in hit)  # KeyError: touched
+    assert all(all_answers[v.example.turns[1].text] != v.example.id for v in hit)
+    assert len(donors) > 60
+    same = [Example(i, (Turn("user", "A?"), Turn("assistant", "Yes."))) for i in range(30)]
+    assert not any("wrong_label" in v.hits for v in views(same, noise=noise))
+    assert "wrong_label" not in views(same[:1], noise=noise)[0].hits
+
+
+def test_hits_count_what_changed():
+    noise = text_only(rate=0.3, operations=["keyboard"])
+    for found in views(answers(50), noise=noise):
+        before = answers(50)[found.example.id]
+        changed = sum(
+            a != b
+            for old, new in zip(before.turns, found.example.turns, strict=True)
+            for a, b in zip(old.text.split(), new.text.split(), strict=True)
+        )
+        assert found.hits == ({"keyboard": changed} if changed else {})
+
+
+@pytest.fixture(scope="module")
+def alpaca(data_dir):
+    rows = pq.read_table(data_dir / "train" / "alpaca_random.parquet").slice(0, 3000).to_pylist()
+    return [
+        Example(i, (Turn("user", r["instruction"], r["input"]), Turn("assistant", r["output"])))
+        for i, r in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize("name", list(OPERATIONS))
+def test_measured_rates_on_alpaca(alpaca, name):
+    """Each operation alone at 5 %, in each of its units, is within 10 % of what was asked."""
+    texts = [s for e in alpaca for t in e.turns for s in (t.text, t.context)]
+    num_units = {
+        "word": sum(len(text.split()) for text in texts),
+        "character": sum(len(word) for text in texts for word in text.split()),
+        "response": len(alpaca),
+    }
+    for unit in OPERATIONS[name].units:
+        if unit == "example":
+            continue
+        mix = {"rate": 0.05, "operations": [name]}
+        is_whole = unit == "response"
+        if is_whole:
+            mix["rate"] = 0.5
+        config = text_only(rate=0, responses=mix) if is_whole else text_only(unit=unit, **mix)
+        found = sum(v.hits.get(name, 0) for v in views(alpaca, noise=config))
+        assert found / num_units[unit] == pytest.approx(mix["rate"], rel=0.1), unit

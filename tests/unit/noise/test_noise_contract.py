@@ -1,115 +1,167 @@
 """What every registered operation promises; a new operation is tested without an edit here."""
 
 import re
+import unicodedata
 
 import numpy as np
 import pytest
 import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.noise_ops import (
+    AWKWARD,
+    RESPONSE_OPERATIONS,
+    TEXT_OPERATIONS,
+    WITH_UNITS,
+    run,
+    run_responses,
+)
 
+from lope_dist.noise import mix
 from lope_dist.noise.base import NOISE
-from lope_dist.noise.words import graphemes, join_words, split_words
+from lope_dist.noise.words import graphemes, is_protected, word_table
 
-ALL = list(NOISE)
-AWKWARD = [
-    "",
-    " ",
-    "\n\n",
-    "a",
-    "a a a a a a",
-    "\x00 a\x00b \x00\x00",
-    "👩‍👩‍👧‍👦 🇩🇪🇫🇷 👍🏽 ok",
-    "مرحبا بالعالم العربي ‏‎",
-    "é à cafe\u0301 n\u0303o",
-    " \u0301start \u0301mid \u200d x\u0600 y",
-    "हिन्दी में शब्द हैं",
-    "一段没有空格的中文",
-    "tab\tand\u00a0hard\u2003space\r\nline \r\n\u0301mark",
-]
 texts = st.one_of(
     st.sampled_from(AWKWARD),
     st.text(max_size=60),
-    st.text(alphabet="ab \n\u0301\u200d👩🇩🇪\u0600\u0e33\u1100\u1161", max_size=30),
+    st.text(alphabet="ab \n\u0301\u200d👩🇩🇪\u0600\u0e33\u1100\u1161<>", max_size=30),
 )
 rates = st.one_of(st.sampled_from([0.05, 0.5, 1.0]), st.floats(0, 1))
-
-
-@pytest.fixture(params=ALL)
-def operation(request):
-    return NOISE[request.param]
+MARKED = "There, Our, Know: That, Two! Meet; Are, Right. By, The, Sea? "
+"""Nearly each word can take each operation."""
+PROTECTED = re.compile(r"\S*[<>\[\]]\S*")
 
 
 def test_the_papers_operations_are_registered():
-    assert {"word_order", "char_insert", "char_delete", "word_replace"} <= set(ALL)
+    assert {"word_order", "char_insert", "char_delete", "word_replace"} <= set(NOISE)
 
 
-@pytest.mark.parametrize("name", ALL)
-@settings(max_examples=120, deadline=None)
-@given(text=texts, rate=rates, seed=st.integers(0, 2**32))
-def test_pure_deterministic_and_keeps_white_space(name, text, rate, seed):
-    operation, copy = NOISE[name], str(text)
-    first = operation(text, np.random.default_rng(seed), rate)
-    assert operation(text, np.random.default_rng(seed), rate) == first
-    assert text == copy
-    _, gaps = split_words(text)
-    noisy_words = first
-    for gap in gaps:  # every gap is still there, in order
-        at = noisy_words.find(gap)
-        assert at >= 0
-        noisy_words = noisy_words[at + len(gap) :]
-    assert bool(first.strip()) == bool(text.strip())
-    assert operation(text, np.random.default_rng(seed), 0.0) == text
+@pytest.mark.parametrize(("name", "unit"), WITH_UNITS)
+@settings(max_examples=60, deadline=None)
+@given(batch=st.lists(texts, max_size=4), rate=rates, seed=st.integers(0, 2**32))
+def test_pure_counted_and_the_same_in_any_batch(name, unit, batch, rate, seed):
+    copies = [str(text) for text in batch]
+    result = run(batch, name, rate, unit, seed)
+    assert batch == copies
+    assert run(batch, name, rate, unit, seed) == result
+    for number, text in enumerate(batch):  # alone, with its own key
+        alone = run([text], name, rate, unit, seed, ids=[number])
+        assert alone.texts == [result.texts[number]]
+    changed = {i for i, (a, b) in enumerate(zip(batch, result.texts, strict=True)) if a != b}
+    assert changed <= {text for text, _, _ in result.hits}
+    assert all(bool(a.strip()) == bool(b.strip()) for a, b in zip(batch, result.texts, strict=True))
+    identity = run(batch, name, 0.0, unit, seed)
+    assert identity.hits == []
+    assert all(a is b for a, b in zip(batch, identity.texts, strict=True))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(("name", "unit"), WITH_UNITS)
+def test_the_size_of_what_is_worked_on_at_once_changes_nothing(name, unit, monkeypatch):
+    batch = [*AWKWARD, *("some Words, of a text" for _ in range(20))] * 3
+    owners = sorted(range(len(batch)), key=lambda i: i // 2)
+    owners = [i // 2 for i in owners]
+    places = [i % 2 for i in range(len(batch))]
+    config = mix.TextNoiseConfig(rate=0.5, unit=unit, operations=(name,))
+    keys = mix.example_keys(3, "test", 0, range(len(batch)))
+    whole = mix.corrupt(batch, owners, places, keys, config)
+    monkeypatch.setattr(mix, "_CHARACTERS_AT_ONCE", 30)
+    in_parts = mix.corrupt(batch, owners, places, keys, config)
+    assert in_parts.texts == whole.texts
+    assert sorted(in_parts.hits) == sorted(whole.hits)
+
+
+@pytest.mark.parametrize(("name", "unit"), WITH_UNITS)
 @pytest.mark.parametrize("text", AWKWARD)
-def test_graphemes_stay_whole(name, text):
-    originals = {part for word in split_words(text)[0] for part in graphemes(word)}
-    allowed = sorted(originals, key=len, reverse=True)
+def test_graphemes_stay_whole(name, unit, text):
+    originals = set(graphemes(text)) | set(graphemes(text.lower()))
+    bare = {p for g in originals for p in [g.strip()] if p and not unicodedata.combining(p[0])}
+    allowed = sorted((originals | bare) - {""}, key=len, reverse=True)
     pattern = regex.compile("|".join(map(regex.escape, allowed)) or "(?!)")
-    for seed in range(20):
-        noisy = NOISE[name](text, np.random.default_rng(seed), 1.0)
-        # What is left once the original graphemes are taken out is white space or a noise
+    batch = run([text] * 30, name, 1.0, unit).texts
+    for noisy in batch:
+        # What is left once the original graphemes are taken out is a space or a noise
         # character: no half of a cluster.
         rest = pattern.sub("", noisy)
         assert all(c.isspace() or (c.isascii() and c.isprintable()) for c in rest), rest
 
 
-def test_huge_text(operation):
-    text = "word " * 200_000
-    noisy = operation(text, np.random.default_rng(0), 0.05)
-    assert abs(len(noisy) - len(text)) <= 20_000
-    assert operation("x" * 1_000_000, np.random.default_rng(0), 1.0)
+@pytest.mark.parametrize(("name", "unit"), WITH_UNITS)
+def test_words_with_brackets_are_neither_changed_nor_made(name, unit):
+    batch = [
+        "Say <|im_end|> or </s>, not [INST] here.",
+        "a < b but c > d",
+        "<s <|im_en </ [/INST unk> s> [PAD",
+        "<s> <s>",
+        "plain words. | and / bars \\ marks ( )",
+    ] * 40
+    for seed in range(5):
+        for old, new in zip(batch, run(batch, name, 1.0, unit, seed).texts, strict=True):
+            assert PROTECTED.findall(new) == PROTECTED.findall(old)
+            assert new.count("|") == old.count("|") or name in (
+                "word_duplicate",
+                "word_replace",
+                "word_drop",
+                "punctuation_loss",
+                "char_delete",
+                "char_double",
+            )
+    assert run(batch, name, 1.0, unit).hits
 
 
-def test_rate_is_the_share_of_words(operation):
-    words = [f"word{i:05d}" for i in range(20_000)]
+@pytest.mark.parametrize("name", RESPONSE_OPERATIONS)
+def test_answers(name):
+    batch = [*AWKWARD, *(f"A clean answer of words, number {i}." for i in range(200))]
+    new = run_responses(batch, name)
+    assert run_responses(batch, name) == new
+    assert run_responses(batch, name, rate=0.0) == {}
+    assert all(text.strip() and text != batch[number] for number, text in new.items())
+    assert all(not is_protected(batch[number]) and batch[number].strip() for number in new)
+    assert len(new) > 190
+    share = len(run_responses(["Some answer or other."] * 4000, name, rate=0.3)) / 4000
+    assert share == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize(("name", "unit"), WITH_UNITS)
+def test_huge_texts(name, unit):
+    result = run(["Word, Other. " * 50_000], name, 0.05, unit)
+    assert sum(n for _, _, n in result.hits) > 3000
+    run(["x" * 200_000, "1" * 200_000], name, 0.05, unit)
+
+
+@pytest.mark.parametrize(("name", "unit"), WITH_UNITS)
+def test_rate_is_the_share_of_the_units(name, unit):
+    text = MARKED
+    num_units = len(text.split()) if unit == "word" else sum(map(len, text.split()))
     for rate in (0.05, 0.3):
-        noisy = operation(" ".join(words), np.random.default_rng(1), rate).split(" ")
-        share = np.mean([a != b for a, b in zip(words, noisy, strict=True)])
-        assert share == pytest.approx(rate, rel=0.08)
-
-
-def test_another_seed_gives_another_result(operation):
-    text = " ".join(f"word{i}" for i in range(50))
-    results = {operation(text, np.random.default_rng(seed), 0.5) for seed in range(8)}
-    assert len(results) == 8
+        hits = run([text] * 3000, name, rate, unit).hits
+        share = sum(n for _, _, n in hits) / (3000 * num_units)
+        assert share == pytest.approx(rate, rel=0.06)
 
 
 @settings(max_examples=300, deadline=None)
-@given(texts)
-def test_split_and_join_are_inverse(text):
-    words, gaps = split_words(text)
-    assert join_words(words, gaps) == text
-    assert len(gaps) == len(words) + 1
-    assert all(words)
-    assert all(gap and gap.isspace() for gap in gaps[1:-1])
-    # No border between a word and a gap runs through a grapheme.
-    borders = np.cumsum([len(p) for pair in zip(gaps, [*words, ""], strict=True) for p in pair])
-    ends = {0, *np.cumsum([len(g) for g in regex.findall(r"\X", text)]).tolist()}
-    assert set(borders.tolist()) <= ends
+@given(st.lists(texts, min_size=1, max_size=3))
+def test_the_table_cuts_no_grapheme_and_finds_all_words(batch):
+    table = word_table(batch)
+    ends = {0, *np.cumsum([len(g) for g in regex.findall(r"\X", table.joined)]).tolist()}
+    assert set(table.starts.tolist()) | set(table.ends.tolist()) <= ends
+    for number, text in enumerate(batch):
+        start = int(table.text_starts[number])
+        assert table.joined[start : start + len(text)] == text
+        own = range(*table.first_words[number : number + 2].tolist())
+        words = [table.word(word) for word in own]
+        assert (
+            "".join("".join(words).split()) == "".join(text.split())
+            or "\u0301" in text
+            or "\u200d" in text
+        )
+        if not regex.search(r"\p{GCB=Prepend}|\p{GCB=Extend}|\p{GCB=SpacingMark}|\u200d", text):
+            assert words == text.split()
+        assert table.protected >= {w for w in own if is_protected(table.word(w))}
+        assert not {w for w in own if not is_protected(table.word(w))} & table.protected
 
 
-def test_ascii_split_is_the_one_of_re():
-    assert split_words(" a\x1cb  c\n")[0] == re.findall(r"\S+", " a\x1cb  c\n")
+def test_another_seed_gives_another_result():
+    text = MARKED * 3
+    for name in TEXT_OPERATIONS:
+        results = {run([text], name, 0.5, seed=seed).texts[0] for seed in range(8)}
+        assert len(results) == 8

@@ -1,0 +1,65 @@
+"""`lope noise`: the noise of one's own data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lope_dist.cli.options import JsonOption
+
+app = typer.Typer()
+noise = typer.Typer(no_args_is_help=True)
+app.add_typer(noise, name="noise", help="The noise of one's own data.")
+
+
+@noise.callback()
+def group() -> None:
+    """The noise of one's own data."""
+
+
+@noise.command()
+def fit(
+    noisy: Annotated[Path, typer.Option(help="Noisy rows: .json, .jsonl or .parquet.")],
+    clean: Annotated[
+        Path | None, typer.Option(help="The same rows without noise, in the same order.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Without pairs: other clean rows of the same kind.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a config layer (YAML) here.")] = None,
+    section: Annotated[
+        str, typer.Option(help="Write it as noise.text (injected) or noise.data.")
+    ] = "text",
+    seed: Annotated[int, typer.Option(help="Of simulation and resampling.", min=0)] = 614,
+    as_json: JsonOption = False,
+) -> None:
+    """Estimate which operations make up the noise of a data set, and at which rates."""
+    from lope_dist.core.errors import LopeError
+
+    if (clean is None) == (reference is None):
+        raise LopeError(
+            "lope noise fit needs one of --clean (the same rows without noise) and --reference "
+            "(other clean rows)."
+        )
+    if section not in ("text", "data"):
+        raise LopeError(f"--section = {section!r} is not allowed; allowed: text, data.")
+    if out is not None and out.exists():
+        raise LopeError(f"{out} exists already; remove it or give another name.")
+    from lope_dist.core.files import write_atomic
+    from lope_dist.corpus.fit_noise import fit_paired, fit_unpaired
+
+    if clean is not None:
+        result = fit_paired(noisy, clean, seed)
+    else:
+        assert reference is not None
+        result = fit_unpaired(noisy, reference, seed)
+    layer = result.as_yaml(section)
+    if out is not None:
+        write_atomic(out, layer)
+    if as_json:
+        typer.echo(json.dumps(result.as_json(), indent=2))
+    else:
+        typer.echo(layer, nl=False)

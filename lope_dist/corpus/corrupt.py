@@ -1,0 +1,119 @@
+"""A corrupted copy of a data set, with a column that says what was done to each row."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from lope_dist.config.data import DataConfig, SourceConfig
+from lope_dist.config.noise import DataNoiseConfig, NoiseConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.core.files import write_atomic
+from lope_dist.corpus.layouts import Layout
+from lope_dist.corpus.readers import find_rows
+from lope_dist.corpus.records import Example, ExampleSource, open_source
+from lope_dist.corpus.views import field_at, with_noise
+from lope_dist.noise.mix import DATA_NOISE, check_operations, example_keys
+
+COLUMN = "noise"
+_AT_ONCE = 2000
+
+
+@dataclass(frozen=True)
+class CorruptSummary:
+    """What was written."""
+
+    rows: int
+    rows_hit: int
+    hits: dict[str, int]
+    """Operation -> words, characters or answers hit."""
+
+
+def corrupt_file(
+    source: Path,
+    target: Path,
+    config: DataNoiseConfig,
+    seed: int,
+    *,
+    progress: bool = True,
+) -> CorruptSummary:
+    """Write the rows of a file with noise in them, and a column ``noise``.
+
+    The column is a JSON list of ``{"operation", "field", "count"}``, in a conversation also
+    ``"message"``; empty where the row was not hit. All other columns are kept. A row becomes
+    what training on ``source`` with ``noise.data`` and the same seed would see.
+
+    Raises:
+        LopeError: the target exists or has a foreign suffix, the source has the column
+            already or is not a data set, or an operation is unknown.
+    """
+    check_operations(NoiseConfig(data=config))
+    if target.suffix not in (".jsonl", ".parquet"):
+        raise LopeError(f"{target} has the suffix '{target.suffix}'; write .jsonl or .parquet.")
+    if target.exists():
+        raise LopeError(f"{target} exists already; remove it or give another name.")
+    place = SourceConfig(path=str(source))
+    examples = open_source(DataConfig(path=str(source), allow_empty_response=True))
+    rows = [row for file in find_rows(place) for _, row in file.read(list)]
+    if any(COLUMN in row for row in rows):
+        raise LopeError(f"{source} has a column '{COLUMN}' already; rename or remove it.")
+    counts: Counter[str] = Counter()
+    rows_hit = 0
+    layout = Layout(place, allow_empty_response=True)
+    layout.parse(rows[0])  # finds the format
+    with tqdm(total=len(rows), desc="corrupt", unit=" rows", disable=not progress) as bar:
+        for start in range(0, len(rows), _AT_ONCE):
+            batch = [examples[i] for i in range(start, min(start + _AT_ONCE, len(rows)))]
+            for example, done in _corrupted(batch, examples, config, seed):
+                row = layout.put(rows[example.id], example.turns)
+                rows[example.id] = row | {COLUMN: json.dumps(done)}
+                rows_hit += bool(done)
+                for entry in done:
+                    counts[entry["operation"]] += entry["count"]
+            bar.update(len(batch))
+    _write(target, rows, pq.read_schema(source) if source.suffix == ".parquet" else None)
+    return CorruptSummary(len(rows), rows_hit, dict(sorted(counts.items())))
+
+
+def _corrupted(
+    batch: list[Example], source: ExampleSource, config: DataNoiseConfig, seed: int
+) -> Iterator[tuple[Example, list[dict[str, Any]]]]:
+    """Yield each example with noise, and what was done to it."""
+    keys = example_keys(seed, DATA_NOISE, 0, [example.id for example in batch])
+    noisy, hits = with_noise(batch, source, config, keys)
+    done: list[Counter[tuple[int, str]]] = [Counter() for _ in batch]
+    for number, place, operation, count in hits:
+        done[number][place, operation] += count
+    for example, own in zip(noisy, done, strict=True):
+        entries = []
+        for (place, operation), count in sorted(own.items()):
+            turn, field = field_at(example, place)
+            entry = {"operation": operation, "field": field, "count": count}
+            entries.append(entry | ({"message": turn} if len(example.turns) != 2 else {}))
+        yield example, entries
+
+
+def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None) -> None:
+    if path.suffix == ".jsonl":
+        lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        write_atomic(path, "".join(lines))
+        return
+    if schema is not None:
+        schema = schema.append(pa.field(COLUMN, pa.string()))
+    sink = pa.BufferOutputStream()
+    try:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink)
+    except pa.ArrowException as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise LopeError(
+            f"{path}: these rows do not fit one table: {reason}; write .jsonl."
+        ) from None
+    write_atomic(path, sink.getvalue().to_pybytes())
