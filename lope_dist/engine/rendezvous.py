@@ -37,8 +37,8 @@ def open_store(
     """Return the rendezvous' store, this rank and the number of ranks.
 
     With an ``interface`` the ranks talk over it alone: the backend opens its connections there,
-    and the store of rank 0 listens on its address and on no other. (Under torchrun the store is
-    its agent's, which listens on all addresses.)
+    and the store of rank 0 listens on its address and on no other; with all ranks on one host, on
+    that of the launcher. (Under torchrun the store is its agent's, which listens on all addresses.)
 
     Collective: yes.
 
@@ -54,6 +54,8 @@ def open_store(
         store.set_timeout(timeout)
         return dist.PrefixStore("default_pg", store), rank, size
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if size == int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1):
+        address = socket.gethostbyname(name)  # one host: the launcher's address, a loopback
     listener = _listen(address, name, port, interface) if rank == 0 else None
     store = dist.TCPStore(
         name if listener is None else address,
