@@ -113,9 +113,8 @@ class Peers:
             sentence = self._look()
             if sentence and not self._over.wait(_GRACE_S):
                 print(f"error (rank {self._rank}): {sentence}", file=sys.stderr, flush=True)
-                os._exit(
-                    EXIT_PEER_LOST
-                )  # the main thread waits in a collective that will not return
+                # The main thread waits in a collective that will not return.
+                os._exit(EXIT_PEER_LOST)
 
     def _look(self) -> str | None:
         """Beat, look at the others and return a sentence on who is gone, if anyone is."""
