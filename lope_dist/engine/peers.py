@@ -72,7 +72,9 @@ class Peers:
         self._over = threading.Event()
         self._store.set(f"identity/{rank}", json.dumps(asdict(_own_identity())))
         self._meet()
-        threading.Thread(target=self._watch, name="lope-peers", daemon=True).start()
+        self._looked = time.monotonic()
+        for target in (self._watch, self._guard):
+            threading.Thread(target=target, name="lope-peers", daemon=True).start()
 
     def tell(self, reason: str) -> None:
         """Tell the others why this rank stops."""
@@ -116,6 +118,22 @@ class Peers:
                 # The main thread waits in a collective that will not return.
                 os._exit(EXIT_PEER_LOST)
 
+    def _guard(self) -> None:
+        """End the process when the store itself falls silent, as behind a cut cable.
+
+        A question to it then waits for TCP to give up, a quarter of an hour, and so does everyone
+        who wants to ask.
+        """
+        while not self._over.wait(_PERIOD_S):
+            if time.monotonic() - self._looked > _SILENCE_S:
+                print(
+                    f"error (rank {self._rank}): The host of rank 0, which keeps the rendezvous, "
+                    f"or the network to it has not answered for {_SILENCE_S:.0f} s.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(EXIT_PEER_LOST)
+
     def _look(self) -> str | None:
         """Beat, look at the others and return a sentence on who is gone, if anyone is."""
         with self._lock:
@@ -128,6 +146,7 @@ class Peers:
                     self._read(rank, stopped)
             except RuntimeError:
                 has_store = False
+            self._looked = time.monotonic()
             now = time.monotonic()
             gone = [r for r, identity in self._identities.items() if not _lives(identity)]
             silent = [r for r, (_, since) in self._beats.items() if now - since > _SILENCE_S]
