@@ -1,4 +1,4 @@
-"""Score a run on many ranks: `torchrun launch/eval.py --run RUN --tasks TASKS`.
+"""Score a run on many ranks: `torchrun launch/eval.py RUN --tasks TASKS`.
 
 Works the same under `deepspeed launch/eval.py ...` and, on one rank, under plain python. Every
 rank loads the whole model (no ZeRO) and answers its share of the requests; rank 0 writes
@@ -23,7 +23,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", required=True, type=Path, help="folder of a training run")
+    # Not an option: torchrun takes --run for an abbreviation of one of its own.
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a training run")
     parser.add_argument("--tasks", required=True, help="lm-eval tasks or groups, comma-separated")
     parser.add_argument("--experts", default="masked", help="masked, masked_plain, all, none")
     parser.add_argument("--include-path", help="folder of task YAMLs instead of lm-eval's own")

@@ -2,7 +2,7 @@
 # Start all hosts of a hostfile from one of them, over ssh, and start again on failure:
 #
 #   launch/ssh.sh HOSTFILE launch/train.py --config CONFIG [KEY=VALUE]...
-#   launch/ssh.sh HOSTFILE launch/eval.py --run RUN --tasks TASKS
+#   launch/ssh.sh HOSTFILE launch/eval.py RUN --tasks TASKS
 #
 # Needs pdsh here (apt install pdsh), ssh without a password to every host, this folder and the
 # same Python environment at the same paths on each. `lope doctor --hostfile HOSTFILE` checks all

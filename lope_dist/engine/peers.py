@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 
@@ -69,10 +70,14 @@ class Peers:
         self._num_beats = self._place = 0
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._done = threading.Event()
         self._store.set(f"identity/{rank}", json.dumps(asdict(own_identity())))
         self._call_roll()
+        self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._watch, name="lope-peers", daemon=True)
         self._thread.start()
+        self._guardian = threading.Thread(target=self._guard, name="lope-guard", daemon=True)
+        self._guardian.start()
 
     def advance(self) -> None:
         """Note that the main thread has come to the next place where ranks meet."""
@@ -81,10 +86,10 @@ class Peers:
     def tell(self, reason: str) -> None:
         """Tell the others why this rank stops, and stop watching."""
         self._end_watch()
-        try:
+        self._looked = time.monotonic()
+        with suppress(RuntimeError):  # the store is gone, and the others see that
             self._store.set(f"stopped/{self._rank}", reason)
-        except RuntimeError:
-            return  # the store is gone, and the others see that
+        self._end_guard()
 
     def blame(self) -> str | None:
         """Return a sentence on who is gone, after a collective has failed; None if all live.
@@ -104,12 +109,17 @@ class Peers:
     def close(self) -> None:
         """Stop watching: the run is over."""
         self._end_watch()
+        self._end_guard()
 
     def _end_watch(self) -> None:
         """End the thread: one that is in the store while Python exits aborts the process."""
         self._over.set()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=20)
+
+    def _end_guard(self) -> None:
+        self._done.set()
+        self._guardian.join()
 
     def _call_roll(self) -> None:
         """Wait until all ranks are here.
@@ -147,6 +157,22 @@ class Peers:
             if sentence and not self._over.wait(self._grace_s):
                 end_at_once(PeerLost(sentence))  # the main thread waits for what will not come
 
+    def _guard(self) -> None:
+        """End the process when the store itself falls silent, as behind a cut cable.
+
+        A question to it then waits for TCP to give up, a quarter of an hour, and so does everyone
+        who wants to ask.
+        """
+        patience_s = max(self._silence_s, _EXIT_S)
+        while not self._done.wait(self._period_s):
+            if time.monotonic() - self._looked > patience_s:
+                end_at_once(
+                    PeerLost(
+                        "The host of rank 0, which keeps the rendezvous, or the network to it has "
+                        f"not answered for {patience_s:g} s."
+                    )
+                )
+
     def _look(self, silence_s: float | None = None) -> str | None:
         """Beat, look at the others and return a sentence on who is gone, if anyone is."""
         silence_s = silence_s or self._silence_s
@@ -160,6 +186,7 @@ class Peers:
                     self._read(rank, stopped)
             except RuntimeError:
                 has_store = False
+            self._looked = time.monotonic()
             now = time.monotonic()
             gone = [r for r, identity in self._identities.items() if not is_alive(identity)]
             silent = [r for r, (_, since) in self._beats.items() if now - since > silence_s]

@@ -10,6 +10,7 @@ import psutil
 import torch.distributed as dist
 
 from lope_dist.core.errors import LopeError, PeerLost, suggest
+from lope_dist.engine.processes import local_size
 
 _BACKEND_VARIABLES = {"gloo": "GLOO_SOCKET_IFNAME", "nccl": "NCCL_SOCKET_IFNAME"}
 
@@ -19,7 +20,8 @@ def open_store(backend: str, timeout_s: float, interface: str | None) -> dist.St
 
     It waits for nobody: that is the roll call's business. With an ``interface`` the ranks talk
     over it alone: the backend opens its connections there, and the store listens on its address
-    and on no other. (Under torchrun the store is its agent's, which listens on all addresses.)
+    and on no other; with all ranks on one host, on that of the launcher. (Under torchrun the
+    store is its agent's, which listens on all addresses.)
 
     Raises:
         LopeError: no such interface on this host, one that contradicts the environment or
@@ -29,6 +31,8 @@ def open_store(backend: str, timeout_s: float, interface: str | None) -> dist.St
     rank = int(os.environ["RANK"])
     name, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     address = None if interface is None else _use(interface, backend)
+    if address and int(os.environ["WORLD_SIZE"]) == local_size():
+        address = socket.gethostbyname(name)  # one host: the launcher's address, a loopback
     keeps_it = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     listener = _listen(address, name, port, interface) if address and keeps_it else None
     try:

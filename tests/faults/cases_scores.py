@@ -83,7 +83,7 @@ def _scores(folder: Path) -> dict[str, Any]:
     alone = json.loads(results.read_text())
     results.unlink()
     with hosts(2, folder / "hosts") as group:
-        command = ["launch/eval.py", "--run", str(folder / "run"), *options]
+        command = ["launch/eval.py", str(folder / "run"), *options]
         begin = time.monotonic()
         launches = by_torchrun(group, [*command, "--interface", INTERFACE])
         succeed(launches, 200)

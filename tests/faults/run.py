@@ -53,6 +53,7 @@ def main() -> None:
     for case in chosen:
         if case.name not in done or arguments.again:
             entry = run_case(case, ROOT / "runs" / "faults")
+            table = _read()  # another call may have written meanwhile
             _record(table, entry)
             print(_line(entry), flush=True)
     lost = [e["name"] for e in table["matrix"] if e["survived"] is False]

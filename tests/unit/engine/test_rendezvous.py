@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from lope_dist.core.errors import LopeError, PeerLost
+from lope_dist.engine import rendezvous
 from lope_dist.engine.rendezvous import (
     _listen,
     _use,
@@ -57,6 +58,24 @@ def test_the_rendezvous_listens_on_its_address_alone() -> None:
             _listen("127.0.0.1", "localhost", port, "lo")
     finally:
         listener.close()
+
+
+def test_on_one_host_the_launchers_address_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    variables = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+    for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "TORCHELASTIC_USE_AGENT_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
+    monkeypatch.setattr(rendezvous, "address_of", lambda interface: "10.1.2.3")
+    store = open_store("gloo", 20, "eth0")
+    store.set("key", "value")
+    assert store.get("key") == b"value"
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", port)):
+        pass
 
 
 def test_a_master_address_of_another_network_is_told() -> None:

@@ -156,7 +156,7 @@ def test_a_command_that_is_absent_is_told_and_not_tried_again() -> None:
         ("torchrun launch/train.py --config c", " --resume auto"),
         ("torchrun launch/train.py --config c --resume auto", ""),
         ("torchrun launch/train.py --resume=auto --config c", ""),
-        ("torchrun launch/eval.py --run r", ""),
+        ("torchrun launch/eval.py r", ""),
     ],
 )
 def test_only_training_is_resumed_and_only_once(command: str, more: str) -> None:
