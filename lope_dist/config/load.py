@@ -67,10 +67,10 @@ def validate_config(tree: Any, source: str) -> RunConfig:
         raise LopeError(f"{source}: {explain(error)}") from None
 
 
-SectionT = TypeVar("SectionT", bound=Section)
+S = TypeVar("S", bound=Section)
 
 
-def validate_section(section: type[SectionT], tree: Any, source: str) -> SectionT:
+def validate_section(section: type[S], tree: Any, source: str) -> S:
     """Validate one section by itself, for commands that need no whole recipe."""
     try:
         return section.model_validate(tree)

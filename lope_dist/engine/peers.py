@@ -136,11 +136,14 @@ class Peers:
             if sentence:
                 raise PeerLost(sentence)
             if time.monotonic() > deadline:
-                raise PeerLost(
+                sentence = (
                     f"{', '.join(map(self._describe_missing, missing))} did not start within "
                     f"engine.timeout_s = {self._timeout_s:g} s; the launcher's output on that "
                     "host may say why."
                 )
+                self._store.set(f"stopped/{self._rank}", sentence)
+                time.sleep(_EXIT_S)  # for those who came later to read it: the store may be ours
+                raise PeerLost(sentence)
             time.sleep(0.05)
 
     def _describe_missing(self, rank: int) -> str:

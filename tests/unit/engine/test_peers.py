@@ -70,6 +70,18 @@ def test_who_does_not_come_is_named_with_its_host(meet, monkeypatch) -> None:
     assert 0.4 < time.monotonic() - began < 5
 
 
+def test_who_came_later_is_told_whom_the_first_ones_missed(meet) -> None:
+    """The first to lose patience may keep the store."""
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(meet, 3, [0], timeout_s=1)
+        time.sleep(0.5)
+        later = pool.submit(meet, 3, [2], timeout_s=30)
+        with pytest.raises(LopeError, match=r"^Rank 1 .* did not start within"):
+            first.result()
+        with pytest.raises(LopeError, match=r"^Rank 0 .* stopped: Rank 1 .* did not start within"):
+            later.result()
+
+
 def test_a_reason_is_passed_on(meet) -> None:
     first, second = meet(2, [0, 1], timeout_s=4)
     second.tell("the disk is full")
