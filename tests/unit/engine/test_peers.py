@@ -76,9 +76,9 @@ def test_who_came_later_is_told_whom_the_first_ones_missed(meet) -> None:
         first = pool.submit(meet, 3, [0], timeout_s=1)
         time.sleep(0.5)
         later = pool.submit(meet, 3, [2], timeout_s=30)
-        with pytest.raises(LopeError, match=r"^Rank 1 .* did not start within"):
+        with pytest.raises(PeerLost, match=r"^Rank 1 .* did not start within"):
             first.result()
-        with pytest.raises(LopeError, match=r"^Rank 0 .* stopped: Rank 1 .* did not start within"):
+        with pytest.raises(PeerLost, match=r"^Rank 0 .* stopped: Rank 1 .* did not start within"):
             later.result()
 
 
