@@ -23,21 +23,28 @@ from __future__ import annotations
 
 import argparse
 import gc
+import re
 import statistics
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-WHEELS = (
-    "accelerate bitsandbytes datasets deepspeed filelock huggingface-hub jinja2 liger-kernel "
-    "lm-eval matplotlib numpy omegaconf peft pyarrow pydantic pyyaml regex rich safetensors "
-    "tqdm transformers typer"
-)
 PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "A800": 312.0, "L40": 181.0, "4090": 165.0}
 """Dense bfloat16 TFLOP/s of the data sheets."""
 PIECES = ("load", "train", "trainer", "long", "masked", "profile")
 LIMIT_S = 600.0
+
+
+def wheels() -> list[str]:
+    """Return what a machine without a network needs: the project's dependencies and Liger."""
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())[
+        "project"
+    ]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["cuda"]]
+    return sorted(re.split(r"[<>=!~]", requirement)[0] for requirement in needed)
 
 
 class Bench:
@@ -218,7 +225,7 @@ def main() -> None:
     parser.add_argument("--wheels", action="store_true", help="print what to install, and end")
     arguments = parser.parse_args()
     if arguments.wheels:
-        print(f"pip download --dest wheels torch {WHEELS}")
+        print(f"pip download --dest wheels {' '.join(wheels())}")
         return
     unknown = set(arguments.pieces.split(",")) - set(PIECES)
     if unknown:
