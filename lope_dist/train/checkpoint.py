@@ -180,7 +180,7 @@ def load_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     Raises:
         LopeError: the file's hash is not the one recorded when it was written.
     """
-    return load(read_sealed(checkpoint.folder, WEIGHTS))
+    return _load_tensors(checkpoint.folder, WEIGHTS)
 
 
 def load_optimizer(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -189,7 +189,7 @@ def load_optimizer(checkpoint: Checkpoint) -> dict[str, Tensor]:
     Raises:
         LopeError: the file's hash is not the one recorded when it was written.
     """
-    return load(read_sealed(checkpoint.folder, OPTIMIZER))
+    return _load_tensors(checkpoint.folder, OPTIMIZER)
 
 
 def install_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -209,6 +209,13 @@ def install_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
                 f"takes {wants}; was run.yaml or adapter.safetensors replaced?"
             )
         held.data.copy_(saved)
+
+
+def _load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    try:
+        return load(read_sealed(folder, name))
+    except SafetensorError as error:
+        raise LopeError(f"{folder / name} is no safetensors file ({error}).") from None
 
 
 def _checked(adapter: Adapter) -> dict[str, dict[str, Any]]:

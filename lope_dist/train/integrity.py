@@ -38,6 +38,8 @@ def defect(folder: Path) -> str | None:
         files = sealed_files(folder)
         for name, entry in files.items():
             path = folder / name
+            if path.is_symlink():
+                return f"{name} is a link, and could lead out of the folder"
             if not path.is_file():
                 return f"{name} is missing"
             size = path.stat().st_size
@@ -61,6 +63,8 @@ def read_sealed(folder: Path, name: str) -> bytes:
     entry = sealed_files(folder).get(name)
     if entry is None:
         raise LopeError(f"{folder} has no {name}: its {MANIFEST} does not name it.")
+    if (folder / name).is_symlink():
+        raise LopeError(f"{folder / name} is a link, and could lead out of the folder.")
     try:
         content = (folder / name).read_bytes()
     except OSError as error:
@@ -87,7 +91,7 @@ def sealed_files(folder: Path) -> dict[str, dict]:
             )
         files = manifest["files"]
         for name, entry in files.items():
-            if Path(name).name != name or not {"size", "sha256"} <= set(entry):
+            if name == ".." or Path(name).name != name or not {"size", "sha256"} <= set(entry):
                 raise LopeError(f"{folder / MANIFEST} has a bad entry {name!r}")
     except (TypeError, KeyError, AttributeError):
         raise LopeError(f"{folder / MANIFEST} is not a manifest") from None

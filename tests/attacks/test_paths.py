@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from lope_dist.core.errors import LopeError
+from lope_dist.corpus.manifest import shard_path
 from lope_dist.model.checkpoint_files import TensorFiles
+from lope_dist.train.integrity import MANIFEST, defect, read_sealed, seal
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "a/../../x", "sub/x"])
@@ -34,3 +37,36 @@ def test_a_stage_names_no_folder_elsewhere(tiny_config, name: str) -> None:
         return
     with pytest.raises(LopeError, match="stage's name"):
         tiny_config(train__stages=stages)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "sub/x", ".."])
+def test_a_checkpoints_manifest_names_files_of_its_folder_alone(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (tmp_path / "secret").write_text("secret")
+    seal(folder)
+    entry = {"size": 6, "sha256": hashlib.sha256(b"secret").hexdigest()}
+    (folder / MANIFEST).write_text(json.dumps({"format": 1, "files": {name: entry}}))
+    assert "bad entry" in str(defect(folder))
+    with pytest.raises(LopeError, match="bad entry"):
+        read_sealed(folder, name)
+
+
+def test_a_checkpoints_file_is_no_link(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "state.json").write_text("secret")
+    seal(folder)
+    (folder / "state.json").rename(tmp_path / "secret")
+    (folder / "state.json").symlink_to(tmp_path / "secret")
+    assert "is a link" in str(defect(folder))
+    with pytest.raises(LopeError, match="is a link"):
+        read_sealed(folder, "state.json")
+
+
+def test_a_corpus_manifest_names_shards_of_its_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "clean-000000.arrow").symlink_to("/etc/passwd")
+    for name in ("../x.arrow", "/etc/passwd", "sub/x.arrow", "..", "clean-000000.arrow"):
+        with pytest.raises(LopeError, match=r"which is no file in shards/ of this folder"):
+            shard_path(tmp_path, name)

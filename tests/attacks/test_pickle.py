@@ -9,6 +9,7 @@ import pytest
 
 from lope_dist.core.errors import LopeError
 from lope_dist.evaluate.load import load_run
+from lope_dist.train.integrity import seal
 from lope_dist.train.session import train
 
 NAMES = ("pytorch_model.bin", "model.pt", "optimizer.pt", "scheduler.pt", "training_args.bin")
@@ -50,3 +51,23 @@ def test_an_adapter_that_is_a_pickle_is_refused(tiny_config, bomb: bytes, mark: 
     (run / "checkpoints" / "2-finetune" / "adapter.safetensors").write_bytes(bomb)
     with pytest.raises(LopeError):
         load_run(run)
+
+
+def test_an_optimizer_state_that_is_a_pickle_is_refused_though_its_seal_is_right(
+    tiny_config, bomb: bytes, mark: Path
+) -> None:
+    config = tiny_config(
+        train__stages__poison__max_steps=3,
+        train__stages__finetune__max_steps=1,
+        train__checkpoint__every_steps=2,
+    )
+    run = train(config)
+    for folder in (run / "checkpoints").iterdir():
+        if folder.name != "1-poison-step-000002":
+            shutil.rmtree(folder)
+    folder = run / "checkpoints" / "1-poison-step-000002"
+    (folder / "optimizer.safetensors").write_bytes(bomb)
+    (folder / "MANIFEST.json").unlink()
+    seal(folder)
+    with pytest.raises(LopeError, match=r"optimizer\.safetensors is no safetensors file"):
+        train(config, resume=True)
