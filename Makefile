@@ -35,7 +35,7 @@ docs: $(READY)
 	$(BIN)/python -m lope_dist.config.reference > docs/configuration.md
 
 # about 15 minutes on two idle cores; bench/sharded_load.py and bench/gpu.py go by themselves
-BENCHES := startup adapter eval step growth $(basename $(notdir $(wildcard bench/corpus.py bench/noise.py)))
+BENCHES := startup adapter corpus eval step growth
 
 bench: $(READY)
 	for name in $(BENCHES); do $(BIN)/python bench/$$name.py || exit 1; done

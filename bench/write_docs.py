@@ -24,6 +24,7 @@ TITLES = {
     "adapter": "One layer: peft's LoRA of the same total rank, HydraLoRA as a loop over experts",
     "step": "Whole steps: Hugging Face Trainer with peft, packing, two ZeRO-3 ranks",
     "eval": "Evaluation: lm-eval's `hf` with peft",
+    "corpus": "The corpus: noise and tokenizing on one core, memory of a build",
     "growth": "How cost grows: slope of log time over log quantity",
     "gpu": "One GPU, LLaMA2-7B's shape",
     "sharded_load": "Sharded load: transformers with DeepSpeed, 1.2 B parameters",
