@@ -11,6 +11,8 @@ from faults.base import case
 from faults.runs import assert_tells, start, write_recipe
 from support.launching import Rank, processes_naming
 
+from lope_dist.core.errors import EXIT_PEER_LOST
+
 HANGS = "Hung and missing ranks"
 PATIENCE_S = 12.0
 """`engine.timeout_s` of these runs: their ranks come together within it on a busy machine."""
@@ -26,7 +28,7 @@ def _hang(folder: Path, harm: str, moment: str, nth: int) -> tuple[list[Rank], f
     began = time.monotonic()
     ended = running.wait(90, stopped={2})
     for rank in ended[:2]:
-        assert rank.status == 2, rank.output[-3000:]
+        assert rank.status == EXIT_PEER_LOST, rank.output[-3000:]
         assert_tells(rank, f"Rank 2 (process {running.processes[2].pid} on {socket.gethostname()})")
     assert not processes_naming(str(folder))
     return ended, max(rank.ended for rank in ended[:2]) - began
@@ -74,7 +76,7 @@ def _absent(folder: Path, rank: int) -> tuple[list[Rank], float]:
     recipe = write_recipe(folder, engine__timeout_s=PATIENCE_S)
     began = time.monotonic()
     ended = start(recipe, 3, absent={rank}).wait(120)
-    assert [r.status for r in ended] == [2, 2], ended[0].output[-3000:]
+    assert [r.status for r in ended] == [EXIT_PEER_LOST] * 2, ended[0].output[-3000:]
     assert not (folder / "run").exists()
     return ended, time.monotonic() - began
 

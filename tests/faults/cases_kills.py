@@ -19,6 +19,7 @@ from faults.runs import (
 )
 from support.launching import processes_naming, succeed
 
+from lope_dist.core.errors import EXIT_PEER_LOST
 from lope_dist.core.runlog import read_json
 from lope_dist.train.history import checkpoints, last_checkpoint
 
@@ -90,7 +91,7 @@ def _kill(
     others = [rank for number, rank in enumerate(ended) if number != victim]
     slowest = max((rank.ended - ended[victim].ended for rank in others), default=0.0)
     for rank in others:
-        assert rank.status == 2, rank.output[-3000:]
+        assert rank.status == EXIT_PEER_LOST, rank.output[-3000:]
         assert f"Rank {victim} " in rank.output, rank.output[-3000:]
     assert slowest < ENDS_S, slowest
     assert not processes_naming(str(folder))

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from lope_dist.config.load import load_config
-from lope_dist.core.errors import EXIT_PREEMPTED, LopeError, Preempted
+from lope_dist.core.errors import LopeError, Preempted
 from lope_dist.engine import local, zero
 from lope_dist.model import stream
 from lope_dist.train import checkpoint, history, loop, session, setup, stage
@@ -117,7 +117,7 @@ if __name__ == "__main__":
         session.train(load_config(recipe, overrides), resume="auto")
     except Preempted as stop:
         print(stop, flush=True)
-        sys.exit(EXIT_PREEMPTED)
+        sys.exit(stop.status)
     except LopeError as error:
         print(f"error: {error}", flush=True)
-        sys.exit(2)
+        sys.exit(error.status)
