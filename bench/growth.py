@@ -90,7 +90,7 @@ def main() -> None:
         rows = {
             float(n): {
                 "step_s": round(max(rank["step_s"] for rank in facts), 3),
-                "tokens_per_s": round(4 * 128 * n / max(rank["step_s"] for rank in facts), 1),
+                "tokens_per_s": round(4 * 256 * n / max(rank["step_s"] for rank in facts), 1),
                 "peak_mib": round(max(rank["peak_mib"] for rank in facts), 1),
             }
             for n, facts in found.items()

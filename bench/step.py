@@ -7,7 +7,7 @@ SmolLM2-135M in NF4, in one process, in turns. The last line is one JSON object;
     two_ranks_overhead          a ZeRO-3 rank's step by `local`'s of the same work, minus 1,
     two_ranks_gather/reduce/rest   and what it is made of (`bench/step_rank.py`)
 
-Run: python bench/step.py [--turns 5] [--steps 2]
+Run: python bench/step.py [--turns 4] [--steps 2]
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -51,9 +50,8 @@ def beside_trainer(folder: Path, turns: int, steps: int) -> tuple[dict[str, floa
     tokens = sum(len(row) for row in ids)
     rates: dict[str, list[float]] = {"ours": [], "trainer": []}
     for turn in range(turns + 1):
-        start = time.perf_counter()
         done = trainer.run(steps)
-        ours = done / (time.perf_counter() - start)
+        ours = done / trainer.seconds
         assert done == tokens, (done, tokens)
         theirs = tokens / train_peer(peer, Rows(ids, labels), batch, steps, str(folder / "peer"))
         if turn:
@@ -70,10 +68,9 @@ def beside_trainer(folder: Path, turns: int, steps: int) -> tuple[dict[str, floa
     )
     for turn in range(turns + 1):
         for name, packing in (("padded", False), ("packed", True)):
-            start = time.perf_counter()
             done = trainer.run(1, packing)
             if turn:
-                rates.setdefault(name, []).append(done / (time.perf_counter() - start))
+                rates.setdefault(name, []).append(done / trainer.seconds)
     ratios["packed_over_padded"] = median_ratio(rates["packed"], rates["padded"])
     return ratios, {f"{name}_tokens_per_s": round(median(r), 1) for name, r in rates.items()}
 
@@ -150,7 +147,7 @@ def launch(num_ranks: int, data: Path, folder: Path, steps: int) -> list[dict[st
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--steps", type=int, default=2, help="of a turn")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -42,7 +43,7 @@ def build_config(model: str, data: Path, **changes: dict[str, Any]) -> RunConfig
         "output_dir": "unused",
         "model": {"name_or_path": model},
         "adapter": {"rank": RANK, "num_normal": NORMAL, "num_poison": POISON},
-        "data": {"path": str(data), "max_length": 128, "packing": False, "shuffle": False},
+        "data": {"path": str(data), "max_length": 256, "packing": False, "shuffle": False},
         "train": {"global_batch": 4, "micro_batch": 4},
         "engine": {"kind": "local"},
     }
@@ -57,6 +58,7 @@ class Trainer:
     def __init__(self, config: RunConfig, world: World) -> None:
         plan = preflight(config)
         self.config, self.world = config, world
+        self.seconds = 0.0
         self.source = open_source(config.data)
         self.tokenizer = load_tokenizer(config.model)
         placement: Any = Replicated(world.device)
@@ -100,7 +102,9 @@ class Trainer:
         log = MetricsLog(folder, "bench", loader.num_steps, 1, False, self.world.is_main)
         head = loss_head(self.model)
         context, world = self.context, self.world
+        start = time.perf_counter()
         run_stage(stage, loader, self.engine, context, world, log, shift=True, head=head)
+        self.seconds = time.perf_counter() - start  # without the count below
         log.close()
         batches = [b for step in range(num_steps) for b in loader.micro_batches(step)]
         return int(world.sum([sum(batch.num_tokens for batch in batches)])[0])
