@@ -25,6 +25,7 @@ from typing import Any
 
 from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
+from lope_dist.core.files import telling_disk_errors
 from lope_dist.core.runlog import read_json, read_lines, write_json
 from lope_dist.core.versions import code_version, package_versions
 from lope_dist.engine.exchange import exchange
@@ -71,6 +72,9 @@ def recorded(
         fingerprints: Of base weights, tokenizer and data; rank 0's count.
 
     Collective: yes, on entering.
+
+    Raises:
+        LopeError: the disk is full.
     """
     ranks = [json.loads(text) for text in exchange(json.dumps(_this_rank(world)), world)]
     if not world.is_main:
@@ -93,7 +97,7 @@ def recorded(
         "environment": {k: os.environ[k] for k in _ENVIRONMENT if k in os.environ},
     }
     manifest["starts"].append(start)
-    write_json(path, manifest)
+    _write(path, manifest)
     begin = time.monotonic()
     try:
         yield start
@@ -108,12 +112,17 @@ def recorded(
     finally:
         start |= {"ended": _now(), "seconds": round(time.monotonic() - begin, 1)}
         manifest["stages"] = _stages(path.parent)
-        write_json(path, manifest)
+        _write(path, manifest)
 
 
 def redact(text: str) -> str:
     """Return the text without the credentials of URLs in it."""
     return _CREDENTIALS.sub(r"\1***@", text)
+
+
+def _write(path: Path, manifest: dict[str, Any]) -> None:
+    with telling_disk_errors(path.parent):
+        write_json(path, manifest)
 
 
 def _opened(path: Path, config: RunConfig, fingerprints: Mapping[str, str]) -> dict[str, Any]:
