@@ -50,7 +50,6 @@ def _tmpfs(place: Path, kib: int) -> Iterator[None]:
     group=GROUP,
     states="A disk that is full at a checkpoint ends the run with a sentence; the one before is "
     "whole, nothing half-written stays, and with space it goes on.",
-    in_ci=True,
 )
 def _full_disk(folder: Path) -> dict[str, Any]:
     with _tmpfs(folder / "run", kib=1024):

@@ -30,7 +30,7 @@ ELSEWHERE = 1e-3
 """The same where the number of ranks, and so the order of sums, has changed."""
 ENDS_S = 10.0
 """In which the other ranks have to end."""
-IN_CI = {6, 12}
+IN_CI = {6}
 
 # (moment, how often it happens on one rank of a whole run, at least; does rank 0 alone come there)
 MOMENTS: tuple[tuple[str, int, bool], ...] = (
