@@ -37,11 +37,8 @@ def losses():
 @pytest.fixture(scope="session")
 def trained(config_in, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """Both stages on the tiny model, NF4 in float32, local engine."""
-    from lope_dist.train import (
-        session,
-        setup,
-        stage,
-    )  # torch: seconds that other tests need not spend
+    # Here, not above: it imports torch, seconds that other tests need not spend.
+    from lope_dist.train import session, setup, stage
 
     run = TrainedRun(Path(), config_in(tmp_path_factory.mktemp("trained") / "run"))
     original, step = stage.run_stage, setup.LocalEngine.step
