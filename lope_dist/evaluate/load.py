@@ -21,6 +21,9 @@ from lope_dist.train.checkpoint import CONFIG, DESCRIPTION, Checkpoint, install_
 from lope_dist.train.history import newest_checkpoint
 from lope_dist.train.preflight import adapt
 
+PURIFIED = "purified"
+"""Key of an export's description, and the stage of its checkpoint."""
+
 
 @dataclass(frozen=True)
 class LoadedRun:
@@ -33,29 +36,44 @@ class LoadedRun:
     context: AdapterContext
 
 
-def load_run(run_dir: Path) -> LoadedRun:
+def load_run(run_dir: Path, *, progress: bool = True) -> LoadedRun:
     """Load base model and adapter: of a run's last whole checkpoint, or of a purified export.
+
+    Args:
+        run_dir: A run's folder, or a purified export.
+        progress: Show a bar; on several ranks, one of them should.
 
     Raises:
         LopeError: neither of them, no whole checkpoint, or an adapter that does not fit.
     """
     config = load_run_config(run_dir)
-    description = run_dir / DESCRIPTION
-    is_purified = description.is_file() and "purified" in read_json(description)
-    checkpoint = Checkpoint(run_dir, 0, "purified") if is_purified else newest_checkpoint(run_dir)
-    if checkpoint is None:
-        raise LopeError(f"'{run_dir}' holds no whole checkpoint; let a stage end first.")
+    checkpoint = find_checkpoint(run_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(config.model, Replicated(device), progress=True)
+    model = load_model(config.model, Replicated(device), progress=progress)
     arch = model.config
     family = family_of(arch.model_type, config.adapter.targets, arch.is_encoder_decoder)
     context = adapt(model, config, family)
     context.compensation = config.adapter.compensation
-    if is_purified:
+    if checkpoint.stage == PURIFIED:
         purify(model, context)
     install_checkpoint(model, checkpoint)
     model.eval()
     return LoadedRun(config, checkpoint, model, load_tokenizer(config.model), context)
+
+
+def find_checkpoint(run_dir: Path) -> Checkpoint:
+    """Return a run's last whole checkpoint, or a purified export as one.
+
+    Raises:
+        LopeError: neither of them.
+    """
+    description = run_dir / DESCRIPTION
+    if description.is_file() and PURIFIED in read_json(description):
+        return Checkpoint(run_dir, 0, PURIFIED)
+    checkpoint = newest_checkpoint(run_dir)
+    if checkpoint is None:
+        raise LopeError(f"'{run_dir}' holds no whole checkpoint; let a stage end first.")
+    return checkpoint
 
 
 def load_run_config(run_dir: Path) -> RunConfig:
