@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from lope_dist.adapters.inject import set_trainable
 from lope_dist.adapters.lope import model_roles
@@ -23,6 +26,7 @@ from lope_dist.train.checkpoint import (
     load_optimizer,
     save_checkpoint,
 )
+from lope_dist.train.drift import Drift
 from lope_dist.train.guard import StepGuard
 from lope_dist.train.history import prune
 from lope_dist.train.loop import run_stage
@@ -40,10 +44,15 @@ class StageRun:
         session: The run.
         progress: How far it is; moved on as steps are made.
         checkpoint: The checkpoint in the middle of this stage to go on from, if any.
+        start: With it, the adapter as the stage began, if that is known: its drift is logged.
     """
 
     def __init__(
-        self, session: Session, progress: RunProgress, checkpoint: Checkpoint | None
+        self,
+        session: Session,
+        progress: RunProgress,
+        checkpoint: Checkpoint | None,
+        start: Mapping[str, Tensor] | None,
     ) -> None:
         self._session, self._progress = session, progress
         config, self._model = session.config, session.model
@@ -60,6 +69,12 @@ class StageRun:
         self._engine = _engine(session, self._stage)
         if checkpoint is not None:
             self._engine.load_optimizer_state(load_optimizer(checkpoint))
+        is_known = checkpoint is None or start is not None
+        self._drift = (
+            Drift(self._engine, session.roles, session.shapes, session.world, start)
+            if is_known
+            else None
+        )
 
     def train(self) -> bool:
         """Train the stage to its end or to a stop, and save it; return whether it was a stop."""
@@ -85,6 +100,7 @@ class StageRun:
             head=loss_head(self._model),
             progress=stage,
             guard=guard,
+            drift=self._drift,
             stop=session.stop,
             after_step=self._save_if_due,
         )
