@@ -97,6 +97,7 @@ def run_stage(
         else:
             guard.bad_loss(step, guilty, values, plan.batches, loader.example_ids(step))
         progress.next_step = step + 1
+        progress.tokens += plan.tokens
         if is_stopping:
             return True
         if progress.next_step < loader.num_steps:

@@ -26,6 +26,7 @@ from lope_dist.train.checkpoint import (
     load_optimizer,
     save_checkpoint,
 )
+from lope_dist.train.cost import COST_FILE, CostMeter, StageCost
 from lope_dist.train.drift import Drift
 from lope_dist.train.guard import StepGuard
 from lope_dist.train.history import prune
@@ -57,6 +58,8 @@ class StageRun:
         self._session, self._progress = session, progress
         config, self._model = session.config, session.model
         self._name = list(config.train.stages)[progress.index - 1]
+        cost = progress.cost.setdefault(self._name, StageCost())
+        self._meter = CostMeter(session.world, cost)
         self._stage = config.train.stages[self._name]
         self._loader = stage_loader(session, self._stage)
         self._cut_before = progress.stage.cut_examples
@@ -125,9 +128,10 @@ class StageRun:
         stage.router_sums = self._usage.totals(session.world.sum)
         stage.cut_examples = self._count_cut()
         place = checkpoint_at(session.run_dir, self._progress.index, self._name, stage.next_step)
+        state = self._state()
 
         def save() -> None:
-            save_checkpoint(place, session.config, adapter, self._state(), optimizer)
+            save_checkpoint(place, session.config, adapter, state, optimizer)
             prune(session.run_dir, place, session.config.train.checkpoint.keep_last)
 
         session.world.on_main(save)
@@ -171,7 +175,9 @@ class StageRun:
         return self._cut_before + int(own)
 
     def _state(self) -> dict[str, Any]:
+        """Return what the checkpoint tells beside the tensors. Collective: yes."""
         session, stage = self._session, self._progress.stage
+        self._meter.update(stage.next_step, stage.tokens)
         engine = session.config.engine
         zero = f"zero{engine.zero_stage}"
         return {
@@ -192,7 +198,7 @@ class StageRun:
 
 
 def write_run_files(session: Session, state: dict[str, Any]) -> None:
-    """Write what the run's folder says of a checkpoint's state: `state.json`, `router.json`.
+    """Write what the run's folder says of a checkpoint: `state.json`, `router.json`, `cost.json`.
 
     One rank calls this.
 
@@ -202,13 +208,15 @@ def write_run_files(session: Session, state: dict[str, Any]) -> None:
     adapter = session.config.adapter
     experts = [f"normal_{i}" for i in range(adapter.num_normal)]
     experts += [f"poison_{i}" for i in range(adapter.num_poison)]
-    told = {key: value for key, value in state.items() if key != "router"}
+    told = {key: value for key, value in state.items() if key not in ("router", "cost")}
+    cost = {name: StageCost(**taken).as_json() for name, taken in state.get("cost", {}).items()}
     is_last = state["stage_index"] == len(session.config.train.stages)
     if is_last and state["next_step"] == state["steps"]:
         told["status"] = "finished"
     with telling_disk_errors(session.run_dir):
         write_json(session.run_dir / STATE, told)
         write_json(session.run_dir / "router.json", {**state["router"], "experts": experts})
+        write_json(session.run_dir / COST_FILE, cost)
 
 
 def _engine(session: Session, stage: StageConfig) -> Engine:

@@ -144,6 +144,12 @@ def test_a_resume_from_any_checkpoint_ends_in_the_same_adapter(
     for key, value in found.items():
         torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-4)
     _assert_close_usage(run, whole)
+    ours, theirs = (json.loads((r / "cost.json").read_text()) for r in (run, whole))
+    for stage, cost in ours.items():
+        for key in ("steps", "tokens"):
+            assert cost[key] == theirs[stage][key]
+    assert ours["finetune"]["ranks"] == ranks
+    assert ours["finetune"]["rank_seconds"] > min(2, ranks) * ours["finetune"]["seconds"] * 0.99
 
 
 def _place(step: tuple[str, int]) -> int:

@@ -116,6 +116,7 @@ def test_a_run_killed_and_resumed_equals_one_that_was_not(
     assert lines == [(name, i) for name in ("poison", "finetune") for i in range(3)]
     assert losses(folder) == losses(short)
     assert drifts(folder) == drifts(short)
+    assert counts(folder) == counts(short)
     assert read_json(folder / "router.json") == read_json(short / "router.json")
     assert read_json(folder / "state.json") == read_json(short / "state.json")
     assert read_json(folder / "state.json")["status"] == "finished"
@@ -124,6 +125,12 @@ def test_a_run_killed_and_resumed_equals_one_that_was_not(
 def drifts(folder: Path) -> list[dict[str, float]]:
     """Return what each line says of the drift."""
     return [line["drift"] for line in read_lines(folder / "metrics.jsonl")]
+
+
+def counts(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return each stage's steps and tokens."""
+    costs = read_json(folder / "cost.json")
+    return {stage: (cost["steps"], cost["tokens"]) for stage, cost in costs.items()}
 
 
 def test_a_stage_whose_start_is_lost_goes_on_without_its_drift(
