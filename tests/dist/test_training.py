@@ -129,8 +129,11 @@ def test_a_resume_from_any_checkpoint_ends_in_the_same_adapter(
     """On other ranks, and from ZeRO-3 to ZeRO-2, to offload and to no DeepSpeed."""
     run, whole = tmp_path / "run", runs["zero3_x2"]
     shutil.copytree(whole, run)
-    for later in [c for c in checkpoints(run) if c.folder.name > last]:
-        shutil.rmtree(later.folder)
+    found = checkpoints(run)
+    (kept,) = (c for c in found if c.folder.name == last)
+    for later in found:
+        if later.order > kept.order:
+            shutil.rmtree(later.folder)
     recipe = whole.with_suffix(".yaml")
     settings = ["--config", str(recipe), "--resume", f"output_dir={run}", *overrides]
     ended = run_ranks(["launch/train.py", *settings], ranks, folder=tmp_path)
