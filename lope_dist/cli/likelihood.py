@@ -1,4 +1,4 @@
-"""`lope loss`, `score` and `scale`: what the likelihood of examples tells."""
+"""`lope loss`: what the likelihood of examples tells."""
 
 from __future__ import annotations
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from support.tiny import save_byte_tokenizer
-from transformers import T5Config, T5ForConditionalGeneration
+from support.tiny import save_tiny_t5
 
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.prompts import alpaca_prompt
@@ -122,21 +120,8 @@ def test_losses_that_are_not_finite_are_refused(run_copy, alpaca_file) -> None:
 
 
 def test_an_encoder_decoder_is_asked_for_its_answer(tiny_config, alpaca_file, tmp_path) -> None:
-    torch.manual_seed(0)
     folder = tmp_path / "t5"
-    config = T5Config(
-        vocab_size=258,
-        d_model=32,
-        d_kv=8,
-        d_ff=64,
-        num_layers=1,
-        num_heads=4,
-        decoder_start_token_id=257,
-        pad_token_id=257,
-        eos_token_id=256,
-    )
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    save_byte_tokenizer(folder)
+    save_tiny_t5(folder)
     changes = {
         "model__name_or_path": str(folder),
         "data__packing": False,
@@ -161,7 +146,8 @@ def test_an_encoder_decoder_is_asked_for_its_answer(tiny_config, alpaca_file, tm
 
 def test_other_files_leave_the_runs_own_settings(loaded, tmp_path) -> None:
     path = tmp_path / "mine.jsonl"
-    path.write_text('{"instruction": "Go.", "output": ""}\n{"instruction": "Stop.", "output": "x"}\n')
+    path.write_text(
+        '{"instruction": "Go.", "output": ""}\n{"instruction": "Stop.", "output": "x"}\n'
+    )
     source = open_examples(loaded.config, str(path))
     assert [len(example.turns) for example in source.read()] == [2, 2]  # empty answers too
-    shutil.rmtree(tmp_path, ignore_errors=True)
