@@ -22,7 +22,7 @@ from lope_dist.train.history import newest_checkpoint
 from lope_dist.train.preflight import adapt
 
 PURIFIED = "purified"
-"""Key of an export's description, and the stage of its checkpoint."""
+"""The stage of a purified export's checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ def load_run(run_dir: Path, *, progress: bool = True) -> LoadedRun:
 
     Args:
         run_dir: A run's folder, or a purified export.
-        progress: Show a bar; on several ranks, one of them should.
+        progress: Show a bar; of several ranks, one should.
 
     Raises:
         LopeError: neither of them, no whole checkpoint, or an adapter that does not fit.
     """
     config = load_run_config(run_dir)
-    checkpoint = find_checkpoint(run_dir)
+    checkpoint = run_checkpoint(run_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(config.model, Replicated(device), progress=progress)
     arch = model.config
@@ -61,14 +61,14 @@ def load_run(run_dir: Path, *, progress: bool = True) -> LoadedRun:
     return LoadedRun(config, checkpoint, model, load_tokenizer(config.model), context)
 
 
-def find_checkpoint(run_dir: Path) -> Checkpoint:
-    """Return a run's last whole checkpoint, or a purified export as one.
+def run_checkpoint(run_dir: Path) -> Checkpoint:
+    """Return what `load_run` loads: a run's last whole checkpoint, or the purified export itself.
 
     Raises:
-        LopeError: neither of them.
+        LopeError: there is no checkpoint, or the last one is damaged.
     """
     description = run_dir / DESCRIPTION
-    if description.is_file() and PURIFIED in read_json(description):
+    if description.is_file() and "purified" in read_json(description):
         return Checkpoint(run_dir, 0, PURIFIED)
     checkpoint = newest_checkpoint(run_dir)
     if checkpoint is None:

@@ -21,7 +21,7 @@ from lope_dist.engine.world import World
 from lope_dist.evaluate import results
 from lope_dist.evaluate.answers import KeptAnswers
 from lope_dist.evaluate.lm import LopeLM
-from lope_dist.evaluate.load import find_checkpoint, load_run, load_run_config
+from lope_dist.evaluate.load import run_checkpoint, load_run, load_run_config
 from lope_dist.evaluate.rows import Row, rows_for
 from lope_dist.evaluate.suite_file import load_suite
 from lope_dist.evaluate.tasks import LoadedSuite, Unit, load_tasks, suite_of_tasks, task_manager
@@ -65,7 +65,7 @@ def evaluate_run(run_dir: Path, request: EvalRequest, world: World | None = None
     """
     rows = rows_for(request.experts, load_run_config(run_dir).adapter)
     suite = _load_suite(request)
-    job = _Job(run_dir, request, suite, find_checkpoint(run_dir), world)
+    job = _Job(run_dir, request, suite, run_checkpoint(run_dir), world)
     plan = job.plan(rows)
     if plan:
         loaded = load_run(run_dir, progress=job.is_main)

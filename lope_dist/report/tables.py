@@ -22,6 +22,8 @@ MODEL_LABELS = {
 poisoning expert and does not compensate the others' weights."""
 
 ABSENT = "–"
+_COLUMN = 14
+"""Characters of a column of scores on the console: "100.0 ± 10.0", padding and rule."""
 
 
 def model_label(name: str) -> str:
@@ -62,22 +64,36 @@ def results_markdown(results: dict[str, Any]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def results_console(results: dict[str, Any]) -> Table:
-    """Return `results.json` as a rich table: accuracy in percent ± standard error."""
+def results_console(results: dict[str, Any], width: int) -> list[Table]:
+    """Return `results.json` as rich tables: accuracy in percent ± standard error.
+
+    One, unless its columns do not fit the console's ``width``.
+    """
     table = score_table(results)
-    console = Table(title="Accuracy, % ± standard error")
-    console.add_column("task", no_wrap=True)
-    for name in table.models:
-        console.add_column(escape(model_label(name)), justify="right")
-    for line, part, cells in score_rows(table):
-        name = escape(line)
-        console.add_row(f"  {name}" if part else f"[bold]{name}[/bold]", *cells)
-    return console
+    rows = score_rows(table)
+    names = [
+        f"  {escape(line)}" if part else f"[bold]{escape(line)}[/bold]" for line, part, _ in rows
+    ]
+    longest = max((len(line) + 2 * part for line, part, _ in rows), default=0)
+    fit = max(1, (width - longest - 4) // _COLUMN)
+    tables = []
+    for first in range(0, max(1, len(table.models)), fit):
+        console = Table(title=None if tables else "Accuracy, % ± standard error")
+        console.add_column("task", no_wrap=True)
+        for model in table.models[first : first + fit]:
+            # A long name is broken; a figure never is.
+            console.add_column(escape(model_label(model)), justify="right", overflow="fold")
+        for name, (_, _, cells) in zip(names, rows, strict=True):
+            console.add_row(name, *cells[first : first + fit])
+        tables.append(console)
+    return tables
 
 
 def print_results(results: dict[str, Any]) -> None:
-    """Print `results.json` as a table."""
-    Console().print(results_console(results))
+    """Print `results.json` as a table, or as several below each other."""
+    console = Console()
+    for table in results_console(results, console.width):
+        console.print(table)
 
 
 def print_counts(counts: dict[str, Any]) -> None:
@@ -121,6 +137,12 @@ class StageCost:
     """Mean over the first tenth of the logged steps."""
     last_loss: float
     """Mean over the last tenth."""
+    num_ranks: int | None
+    """Ranks at last; None for a stage that `cost.json` does not tell of yet, as the rest."""
+    peak_memory_bytes: int | None
+    """Of the device, on the rank that had most; on a CPU of the process."""
+    peak_host_bytes: int | None
+    """Of the process, loading included."""
 
     @property
     def tokens_per_s(self) -> float:
@@ -129,7 +151,7 @@ class StageCost:
 
 
 def stage_costs(run: RunFiles) -> list[StageCost]:
-    """Sum up each stage's metrics.
+    """Return what `cost.json` says of each stage; what it does not is summed up from the metrics.
 
     A line stands for the steps since the line before: its tokens count for each of them, and
     its speed tells how long the first of these intervals took, before which there is no clock.
@@ -145,14 +167,21 @@ def stage_costs(run: RunFiles) -> list[StageCost]:
         ]
         rate = float(lines[0]["tokens_per_s"])
         first_s = tokens[0] / rate if rate > 0 else 0.0
+        logged_s = first_s + float(lines[-1]["time"]) - float(lines[0]["time"])
+        known = (run.cost or {}).get(stage, {})
+        if known.get("steps", 0) <= steps[-1]:
+            known = {}  # the stage has gone on since
         costs.append(
             StageCost(
                 stage=stage,
                 num_steps=steps[-1] + 1,
-                num_tokens=sum(tokens),
-                time_s=first_s + float(lines[-1]["time"]) - float(lines[0]["time"]),
+                num_tokens=known.get("tokens", sum(tokens)),
+                time_s=known.get("seconds", logged_s),
                 first_loss=sum(losses[:tenth]) / tenth,
                 last_loss=sum(losses[-tenth:]) / tenth,
+                num_ranks=known.get("ranks"),
+                peak_memory_bytes=known.get("peak_memory_bytes"),
+                peak_host_bytes=known.get("peak_host_bytes"),
             )
         )
     return costs

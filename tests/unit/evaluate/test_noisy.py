@@ -102,9 +102,7 @@ def test_few_shot_examples_of_the_scored_documents_are_refused(shots_dir: Path) 
 
 
 def test_what_is_no_text_is_told_with_what_is(task_dir: Path) -> None:
-    suite = SuiteConfig(
-        tasks=(SuiteTask(task="tiny_choice", question=("c",)),), noise=SuiteNoise()
-    )
+    suite = SuiteConfig(tasks=(SuiteTask(task="tiny_choice", question=("c",)),), noise=SuiteNoise())
     with pytest.raises(LopeError, match="'c' is not a column of text; there are: q"):
         load_tasks(suite, task_manager(str(task_dir)), "here")
 
