@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--slurm-memory-gb", type=int, default=4, help="of each CPU")
     parser.add_argument("--slurm-env", default="", help="shell line that activates the venv")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     try:
         _run(args)
     except LopeError as error:

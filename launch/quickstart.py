@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from lope_dist.core.ports import free_port
 from lope_dist.core.runlog import read_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +40,7 @@ def main() -> None:
     if not _is_trained():
         resume = ["--resume"] if (RUN / "run.yaml").exists() else []
         launcher = [str(bin_dir / "deepspeed"), "--num_gpus", str(_num_ranks())]
-        launcher += ["--master_port", str(_free_port()), "--no_local_rank"]
+        launcher += ["--master_port", str(free_port()), "--no_local_rank"]
         _step("2. Training", [*launcher, "launch/train.py", "--config", CONFIG, *resume])
     if not _is_scored():
         arguments = ["--tasks", TASKS, "--experts", ROWS, "--include-path", "eval/tasks/demo"]
@@ -87,12 +87,6 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def group() -> None:
 
 @noise.command()
 def fit(
-    noisy: Annotated[Path, typer.Option(help="Noisy rows: .json, .jsonl or .parquet.")],
+    noisy: Annotated[Path, typer.Option(help="Noisy rows: any file or glob that data.path takes.")],
     clean: Annotated[
         Path | None, typer.Option(help="The same rows without noise, in the same order.")
     ] = None,

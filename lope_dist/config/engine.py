@@ -21,7 +21,8 @@ class EngineConfig(Section):
     above the slowest honest wait, such as for rank 0 to write a checkpoint."""
     interface: str | None = None
     """Network interface that joins the hosts, such as `eth0`; every host must have it. gloo and
-    NCCL use it alone, and the rendezvous listens on its address alone. Default: theirs."""
+    NCCL use it alone, and the rendezvous listens on its address alone. Default: theirs. Not with
+    `kind: local`, which joins no hosts."""
     reduce_bucket_numel: int = Field(default=5_000_000, ge=1)
     """Elements of a gradient bucket; adapters are small, so larger ones only waste memory."""
     prefetch_bucket_numel: int = Field(default=50_000_000, ge=0)
@@ -32,11 +33,16 @@ class EngineConfig(Section):
     state with the trained parameters' masters, or both."""
 
     @model_validator(mode="after")
-    def _offload_has_an_engine(self) -> EngineConfig:
+    def _settings_have_an_engine(self) -> EngineConfig:
         if self.kind == "local" and self.offload != "none":
             raise ValueError(
                 f"engine.offload = '{self.offload}' needs DeepSpeed; set engine.kind=deepspeed "
                 "or engine.offload=none"
+            )
+        if self.kind == "local" and self.interface is not None:
+            raise ValueError(
+                f"engine.interface = '{self.interface}' joins hosts, and engine.kind=local is one "
+                "rank; set engine.kind=deepspeed or engine.interface=null"
             )
         if self.zero_stage == 2 and self.offload in ("parameters", "both"):
             raise ValueError(

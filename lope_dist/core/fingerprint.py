@@ -28,6 +28,12 @@ def fingerprint(paths: Iterable[str | Path]) -> str | None:
     return digest.hexdigest()[:16]
 
 
+def sha256_of(path: Path) -> str:
+    """Return the hash of all of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def tokenizer_hash(tokenizer: Any) -> str:
     """Return a hash of all that decides which tokens a text becomes; not of the chat template.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
 from lope_dist.core.errors import LopeError
+from lope_dist.core.fingerprint import sha256_of
 from lope_dist.corpus.manifest import SHARDS, Manifest, ShardRecord, read_manifest, shard_path
 from lope_dist.corpus.plan import spans_of
 
@@ -50,8 +50,7 @@ def _faults(folder: Path, manifest: Manifest, progress: bool) -> Iterator[str]:
 
 def _fault_of(path: Path, shard: ShardRecord) -> str | None:
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(path)
     except OSError as error:
         return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
     return None if digest == shard.sha256 else "has another content (sha256)"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lope_dist.config.schema import RunConfig
+from lope_dist.core.ports import free_port
 from lope_dist.doctor import compare
 from lope_dist.doctor.files import data_files, model_files
 from lope_dist.doctor.finding import Finding, bad, good
@@ -146,7 +147,7 @@ def _all_reduce(
     base = {
         "size": len(ranks),
         "address": address,
-        "port": _free_port(),
+        "port": free_port(),
         "interface": interface,
         "timeout_s": 60.0,
     }
@@ -180,9 +181,3 @@ def _all_reduce(
         f"{kind}{over}: 4 MiB in {1e3 * slowest:.1f} ms ({rate:.0f} MB/s), "
         f"4 bytes in {1e3 * small:.2f} ms",
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]

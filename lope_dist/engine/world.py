@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +18,7 @@ import torch.distributed as dist
 
 from lope_dist.config.engine import EngineConfig
 from lope_dist.core.errors import LopeError, PeerLost
+from lope_dist.core.ports import free_port
 from lope_dist.engine.peers import Peers
 from lope_dist.engine.processes import local_size
 from lope_dist.engine.rendezvous import no_connection, open_store
@@ -211,10 +211,7 @@ def _describe_single_process() -> None:
     """Fill in the launcher's variables for a process that no launcher started."""
     if "RANK" in os.environ:
         return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    own = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": port}
+    own = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": free_port()}
     os.environ.update({key: str(value) for key, value in own.items()})
     os.environ["MASTER_ADDR"] = "127.0.0.1"
 

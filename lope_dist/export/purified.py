@@ -16,9 +16,9 @@ from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
+from lope_dist.core.fingerprint import sha256_of
 from lope_dist.core.runlog import write_json
 from lope_dist.train.checkpoint import CONFIG, DESCRIPTION, WEIGHTS, Checkpoint, load_weights
-from lope_dist.train.integrity import sha256_of
 
 
 def write_purified(folder: Path, config: RunConfig, checkpoint: Checkpoint) -> None:

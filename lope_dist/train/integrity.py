@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from lope_dist.core.errors import LopeError
+from lope_dist.core.fingerprint import sha256_of
 from lope_dist.core.runlog import read_json, write_json
 
 MANIFEST = "MANIFEST.json"
@@ -96,12 +97,6 @@ def sealed_files(folder: Path) -> dict[str, dict]:
     except (TypeError, KeyError, AttributeError):
         raise LopeError(f"{folder / MANIFEST} is not a manifest") from None
     return files
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's hash, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

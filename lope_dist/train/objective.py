@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lope_dist.corpus.tokens import IGNORED
 from lope_dist.model.loss_head import LossHead, Targets
-
-IGNORE = -100
-"""Label of a position that is no target."""
 
 
 def targets_of(labels_NT: Tensor, shift: bool) -> Targets:
@@ -22,9 +20,9 @@ def targets_of(labels_NT: Tensor, shift: bool) -> Targets:
     ``shift`` (decoder-only models) position t predicts label t + 1.
     """
     if shift:
-        labels_NT = F.pad(labels_NT[:, 1:], (0, 1), value=IGNORE)
+        labels_NT = F.pad(labels_NT[:, 1:], (0, 1), value=IGNORED)
     labels_Q = labels_NT.flatten()
-    (positions_P,) = (labels_Q != IGNORE).nonzero(as_tuple=True)
+    (positions_P,) = (labels_Q != IGNORED).nonzero(as_tuple=True)
     return Targets(positions_P, labels_Q[positions_P])
 
 

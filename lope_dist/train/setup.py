@@ -1,4 +1,4 @@
-"""What the stages of a run share, made once: model, tokenizer, data, fingerprints."""
+"""What the stages of a run are made of: model, tokenizer, data, fingerprints, engine."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
 from lope_dist.corpus.loader import StageLoader
 from lope_dist.corpus.records import ExampleSource
+from lope_dist.engine.base import Engine
+from lope_dist.engine.groups import build_groups, check_groups, describe_groups
+from lope_dist.engine.local import LocalEngine
 from lope_dist.engine.world import World
 from lope_dist.model.build import load_model
 from lope_dist.model.placement import Placement, Replicated
@@ -80,6 +83,32 @@ def stage_loader(inputs: Inputs, stage: StageConfig) -> StageLoader:
         is_encoder_decoder=arch.is_encoder_decoder,
         decoder_start_token_id=getattr(arch, "decoder_start_token_id", None),
     )
+
+
+def stage_engine(session: Session, stage: StageConfig) -> Engine:
+    """Return an engine around the model, which trains a stage's roles. Collective: yes.
+
+    `adapters.inject.set_trainable` comes before it.
+    """
+    config = session.config
+    groups = build_groups(session.model, model_roles(session.model), stage)
+    wanted = describe_groups(groups)
+    engine: Engine
+    if config.engine.kind == "local":
+        engine = LocalEngine(session.model, groups, config.train.optimizer)
+    else:
+        from lope_dist.engine.zero import ZeroEngine
+
+        engine = ZeroEngine(
+            session.model,
+            groups,
+            config.train.optimizer,
+            config.engine,
+            session.world,
+            config.train.micro_batch,
+        )
+    check_groups(wanted, engine.groups_in_use())
+    return engine
 
 
 def placement_of(config: RunConfig, world: World) -> Placement:

@@ -6,14 +6,9 @@ import sys
 from typing import Any
 
 from lope_dist.adapters.inject import set_trainable
-from lope_dist.adapters.lope import model_roles
 from lope_dist.adapters.usage import RouterUsage
-from lope_dist.config.train import StageConfig
 from lope_dist.core.files import telling_disk_errors
 from lope_dist.core.runlog import write_json
-from lope_dist.engine.base import Engine
-from lope_dist.engine.groups import build_groups, check_groups, describe_groups
-from lope_dist.engine.local import LocalEngine
 from lope_dist.model.loss_head import loss_head
 from lope_dist.train.checkpoint import (
     STATE,
@@ -28,7 +23,7 @@ from lope_dist.train.history import prune
 from lope_dist.train.loop import run_stage
 from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.progress import RunProgress, StageProgress
-from lope_dist.train.setup import Session, stage_loader
+from lope_dist.train.setup import Session, stage_engine, stage_loader
 
 
 class StageRun:
@@ -57,7 +52,7 @@ class StageRun:
         self._usage.restore(progress.stage.router_sums, holds=session.world.is_main)
         set_trainable(self._model, self._stage.trainable)
         self._model.train()
-        self._engine = _engine(session, self._stage)
+        self._engine = stage_engine(session, self._stage)
         if checkpoint is not None:
             self._engine.load_optimizer_state(load_optimizer(checkpoint))
 
@@ -193,25 +188,3 @@ def write_run_files(session: Session, state: dict[str, Any]) -> None:
     with telling_disk_errors(session.run_dir):
         write_json(session.run_dir / STATE, told)
         write_json(session.run_dir / "router.json", {**state["router"], "experts": experts})
-
-
-def _engine(session: Session, stage: StageConfig) -> Engine:
-    config = session.config
-    groups = build_groups(session.model, model_roles(session.model), stage)
-    wanted = describe_groups(groups)
-    engine: Engine
-    if config.engine.kind == "local":
-        engine = LocalEngine(session.model, groups, config.train.optimizer)
-    else:
-        from lope_dist.engine.zero import ZeroEngine
-
-        engine = ZeroEngine(
-            session.model,
-            groups,
-            config.train.optimizer,
-            config.engine,
-            session.world,
-            config.train.micro_batch,
-        )
-    check_groups(wanted, engine.groups_in_use())
-    return engine

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from lope_dist.core.ports import free_port
 
 BIN = Path(sys.executable).parent
 
@@ -40,9 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """Corpus, `deepspeed` on two ranks, scores and report."""
     folder = tmp_path_factory.mktemp("pipeline")
     _run([sys.executable, "-m", "lope_dist.demo", str(folder / "data")], folder, repository)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     overrides = [
         f"output_dir={folder / 'run'}",
         f"data.path={folder / 'data' / 'train.jsonl'}",

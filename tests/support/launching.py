@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from lope_dist.core.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -159,10 +160,3 @@ def succeed(ranks: Sequence[Rank]) -> None:
     """Assert that every rank ended well, or show how it did not."""
     for number, rank in enumerate(ranks):
         assert rank.status == 0, f"rank {number} ended with {rank.status}:\n{rank.output[-4000:]}"
-
-
-def free_port() -> int:
-    """Return a port of this host that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

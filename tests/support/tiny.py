@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 
 def save_alpaca(path: Path, num: int) -> None:
@@ -55,6 +56,23 @@ def save_tiny_llama(folder: Path, seed: int = 0) -> None:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     save_byte_tokenizer(folder)
+
+
+def small_llama(**changes: Any) -> Any:
+    """Return a random `LlamaForCausalLM` of two layers in memory, for tests of single parts."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    return LlamaForCausalLM(LlamaConfig(**shape | changes)).eval()
 
 
 def tiny_tree(model: Path, data: Path, output: Path) -> dict:

@@ -37,10 +37,11 @@ def losses():
 @pytest.fixture(scope="session")
 def trained(config_in, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """Both stages on the tiny model, NF4 in float32, local engine."""
-    from lope_dist.train import session, stage  # torch: seconds that other tests need not spend
+    # Here, not above: it imports torch, seconds that other tests need not spend.
+    from lope_dist.train import session, setup, stage
 
     run = TrainedRun(Path(), config_in(tmp_path_factory.mktemp("trained") / "run"))
-    original, step = stage.run_stage, stage.LocalEngine.step
+    original, step = stage.run_stage, setup.LocalEngine.step
 
     def spy(config, loader, engine, context, *args, **kwargs):
         run.embedding_noise.append(context.embedding_noise)
@@ -52,7 +53,7 @@ def trained(config_in, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
         return norm
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage.LocalEngine, "step", step_spy)
+        patch.setattr(setup.LocalEngine, "step", step_spy)
         patch.setattr(stage, "run_stage", spy)
         run.folder = session.train(run.config)
     return run

@@ -87,7 +87,7 @@ MOMENTS = {
     "prune": lambda: at(history.shutil, "rmtree", when=is_pruned),
     "stage end": lambda: at(stage, "write_run_files"),
     "stage switch": lambda: at(stage, "set_trainable"),
-    "engine made": lambda: at(stage, "_engine", after=True),
+    "engine made": lambda: at(stage, "stage_engine", after=True),
 }
 
 

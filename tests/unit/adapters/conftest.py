@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from support.tiny import small_llama
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.lope import LopeLinear
@@ -23,15 +24,7 @@ def _fixed_torch_seed() -> None:
 @pytest.fixture
 def llama() -> LlamaForCausalLM:
     """A random Llama of two layers."""
-    config = LlamaConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=60,
-    )
-    return LlamaForCausalLM(config).eval()
+    return small_llama()
 
 
 @pytest.fixture

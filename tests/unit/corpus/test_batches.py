@@ -1,6 +1,7 @@
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+from support.tiny import small_llama
+from transformers import T5Config, T5ForConditionalGeneration
 
 from lope_dist.core.seeds import token_keys
 from lope_dist.corpus.batches import build_pairs, build_rows, without_content
@@ -79,24 +80,10 @@ def test_token_keys_depend_on_neither_packing_nor_padding():
     assert (other.token_keys["decoder"] != packed().token_keys["decoder"]).sum() == 20
 
 
-def llama(attention):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        attn_implementation=attention,
-    )
-    return LlamaForCausalLM(config).eval()
-
-
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @torch.no_grad()
 def test_packed_logits_are_the_unpacked_ones(attention):
-    model = llama(attention)
+    model = small_llama(vocab_size=64, attn_implementation=attention)
     alone = {
         e.example_id: model(torch.tensor([e.input_ids]), use_cache=False).logits[0]
         for e in EXAMPLES
@@ -156,7 +143,7 @@ def test_pairs_give_the_loss_that_transformers_computes():
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("is_packed", [True, False])
 def test_a_batch_without_content_teaches_nothing(attention, is_packed):
-    model = llama(attention)
+    model = small_llama(vocab_size=64, attn_implementation=attention)
     rows = [[example(0, 2)]]
     batch = without_content(build_rows(rows, is_packed=is_packed, pad_id=PAD, seed=1, epoch=0))
     assert (batch.num_tokens, batch.num_target_tokens, batch.example_ids) == (0, 0, ())

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from support.tiny import small_llama
 
 from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
@@ -203,17 +203,7 @@ def test_each_rank_reads_only_its_examples(make_loader, corpus, monkeypatch):
 def test_packed_rows_of_a_built_corpus_give_the_logits_of_single_examples(
     make_loader, make_recipe, tmp_path, attention
 ):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=300,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        attn_implementation=attention,
-    )
-    model = LlamaForCausalLM(config).eval()
+    model = small_llama(vocab_size=300, attn_implementation=attention)
     folder = tmp_path / "long"
     build(make_recipe(max_length=800), folder, progress=False)
 

@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from lope_dist.config.engine import EngineConfig
 from lope_dist.core.errors import LopeError, PeerLost
 from lope_dist.engine import rendezvous
 from lope_dist.engine.rendezvous import (
@@ -26,6 +27,12 @@ def test_an_interface_has_its_address() -> None:
 def test_one_that_is_absent_is_told_with_those_there_are() -> None:
     with pytest.raises(LopeError, match=r"'lo0' is no network interface of .*lo \(127\.0\.0\.1\)"):
         address_of("lo0")
+
+
+def test_one_rank_without_deepspeed_joins_no_hosts() -> None:
+    with pytest.raises(ValueError, match=r"set engine\.kind=deepspeed or engine\.interface=null"):
+        EngineConfig(kind="local", interface="lo")
+    assert EngineConfig(interface="lo").interface == "lo"
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,9 @@ def test_the_manifest_and_the_card_tell_what_it_is(trained, exports, kind: str) 
     card = (folder / "README.md").read_text()
     assert manifest["data_fingerprint"] == state["data_fingerprint"]
     assert state["data_fingerprint"] in card
-    assert "rate 0.05" not in card or "word_order" in card
+    noise = trained.config.noise
+    assert f"| noise of the data | rate {noise.data.rate:g} |" in card
+    assert f"text {noise.text.rate:g} ({', '.join(noise.text.operations)})" in card
     if kind == "purified":
         assert manifest["comparison"] is None
     else:

@@ -9,11 +9,12 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, T5Config
 
 from lope_dist.config.model import ModelConfig
+from lope_dist.corpus.tokens import IGNORED
 from lope_dist.model import loss_head as module
 from lope_dist.model.build import build_meta_model
 from lope_dist.model.families import FAMILIES
 from lope_dist.model.loss_head import LossHead, loss_head
-from lope_dist.train.objective import IGNORE, summed_cross_entropy, summed_loss, targets_of
+from lope_dist.train.objective import summed_cross_entropy, summed_loss, targets_of
 
 CPU = torch.device("cpu")
 
@@ -23,7 +24,7 @@ def batch():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4, 9, 11, generator=generator)
     labels = torch.randint(0, 11, (4, 9), generator=generator)
-    labels[0, :5] = labels[2, 3:] = IGNORE
+    labels[0, :5] = labels[2, 3:] = IGNORED
     return logits, labels
 
 
@@ -33,7 +34,7 @@ def whole_loss(logits: torch.Tensor, labels: torch.Tensor, shift: bool) -> torch
 
 def test_without_shift_it_is_the_mean_times_the_targets(batch) -> None:
     logits, labels = batch
-    expected = F.cross_entropy(logits.flatten(0, 1), labels.flatten()) * (labels != IGNORE).sum()
+    expected = F.cross_entropy(logits.flatten(0, 1), labels.flatten()) * (labels != IGNORED).sum()
     torch.testing.assert_close(whole_loss(logits, labels, shift=False), expected)
 
 
@@ -43,7 +44,7 @@ def test_with_shift_a_position_predicts_the_next_label(batch) -> None:
         -logits[n, t].log_softmax(-1)[labels[n, t + 1]]
         for n in range(4)
         for t in range(8)
-        if labels[n, t + 1] != IGNORE
+        if labels[n, t + 1] != IGNORED
     )
     torch.testing.assert_close(whole_loss(logits, labels, shift=True), expected)
 
@@ -54,7 +55,7 @@ def test_ignored_positions_get_no_gradient(batch, shift: bool) -> None:
     logits.requires_grad_()
     whole_loss(logits, labels, shift).backward()
     has_gradient = logits.grad.abs().sum(-1) > 0
-    expected = labels != IGNORE
+    expected = labels != IGNORED
     if shift:
         expected = torch.cat([expected[:, 1:], torch.zeros(4, 1, dtype=torch.bool)], 1)
     assert torch.equal(has_gradient, expected)
@@ -78,7 +79,7 @@ def test_sums_are_float32_for_low_precision_logits(batch) -> None:
 
 def test_a_batch_without_targets_is_zero_where_half_precision_would_overflow() -> None:
     logits = torch.full((2, 64, 100), -20.0, dtype=torch.float16, requires_grad=True)
-    loss = whole_loss(logits, torch.full((2, 64), IGNORE), shift=True)
+    loss = whole_loss(logits, torch.full((2, 64), IGNORED), shift=True)
     loss.backward()
     assert loss.item() == 0.0
     assert torch.equal(logits.grad, torch.zeros_like(logits))
@@ -104,7 +105,7 @@ def test_chunks_equal_the_whole_with_its_gradient(rows, bias, shift, monkeypatch
     head = build_head(12, 50, bias)
     x = torch.randn(3, 10, 12)
     labels = torch.randint(0, 50, (3, 10))
-    labels[0, :6] = labels[2, 4:7] = IGNORE
+    labels[0, :6] = labels[2, 4:7] = IGNORED
     targets = targets_of(labels, shift)
     plain, chunked = x.clone().requires_grad_(), x.clone().requires_grad_()
     expected = summed_cross_entropy(head(plain), targets)
@@ -119,7 +120,7 @@ def test_chunks_equal_the_whole_with_its_gradient(rows, bias, shift, monkeypatch
 def test_without_targets_the_head_gives_a_zero_with_zero_gradients() -> None:
     head = build_head(12, 50, bias=False)
     x = torch.randn(1, 4, 12, requires_grad=True)
-    with head.answering(targets_of(torch.full((1, 4), IGNORE), shift=True)):
+    with head.answering(targets_of(torch.full((1, 4), IGNORED), shift=True)):
         loss = head(x)
     loss.backward()
     assert loss.item() == 0.0
