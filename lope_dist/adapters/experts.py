@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lope_dist.adapters.auxiliary import SEPARATION, AuxiliaryLosses
 from lope_dist.adapters.compensation import compensated_weights, cosines, grams, uses_cosine
 from lope_dist.adapters.gemms import add_experts
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
@@ -67,6 +68,7 @@ class ExpertBank(nn.Module):
         w_NTE: Tensor | None,
         scaling: float,
         compensation: CompensationConfig | None,
+        auxiliary: AuxiliaryLosses | None = None,
     ) -> Tensor:
         """Add the weighted experts to the base layer's output.
 
@@ -76,6 +78,7 @@ class ExpertBank(nn.Module):
             w_NTE: The router's weights, float32; None for a single expert, which weighs 1.
             scaling: Factor on the sum.
             compensation: Given, the poisoning experts are masked.
+            auxiliary: Given, the separation penalty is on the result, if it is on at all.
         """
         experts = self._experts(self.normal_names)
         if compensation is None:
@@ -88,7 +91,11 @@ class ExpertBank(nn.Module):
         if w_NTE is not None:
             z_NTZ = (w_NTE.unsqueeze(-1) * h_NTR.float().unsqueeze(-2)).flatten(-2)
         z_PZ = z_NTZ.flatten(0, -2).to(y_NTO.dtype)
-        return add_experts(y_NTO.flatten(0, -2), z_PZ, experts, scaling).view_as(y_NTO)
+        y_NTO = add_experts(y_NTO.flatten(0, -2), z_PZ, experts, scaling).view_as(y_NTO)
+        if auxiliary is not None and auxiliary.is_on(SEPARATION):
+            normal, poison = self._experts(self.normal_names), self._experts(self.poison_names)
+            y_NTO = auxiliary.separate(y_NTO, normal, poison)
+        return y_NTO
 
 
 def empty_parameter(rows: int, columns: int, *, device: torch.device | None) -> nn.Parameter:

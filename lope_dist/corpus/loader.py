@@ -79,9 +79,11 @@ class StageLoader:
         """Processes that make the batches ahead; see `prefetch`."""
         self._cut: set[int] = set()
         self._loss_on_corrupted = stage.loss_on == "corrupted"
-        self._needs_marks = self._loss_on_corrupted or stage.router_supervision > 0
+        self._needs_marks = stage.uses_marks
         is_noisy = (self._injects_text and noise.text.is_on) or noise.data.is_on
-        self.has_marks = is_noisy and (self._needs_marks or (mark_corrupted and tokenizer.is_fast))
+        self.has_marks = is_noisy and (
+            self._needs_marks or (mark_corrupted and bool(tokenizer.is_fast))
+        )
         """Whether batches have a `corrupted_mask`."""
         self._provider = self._open_provider(stage, is_encoder_decoder)
         self._pad_id = _pad_id(tokenizer)
@@ -156,7 +158,9 @@ class StageLoader:
         Every rank must take part in every collective of a step.
         """
         clean = ([False] * 2, [False] * 2) if self.has_marks else None
-        nothing = Tokenized(0, [self._pad_id] * 2, [self._pad_id] * 2, was_cut=False, corrupted=clean)
+        nothing = Tokenized(
+            0, [self._pad_id] * 2, [self._pad_id] * 2, was_cut=False, corrupted=clean
+        )
         return without_content(self._build([[nothing]], epoch=0))
 
     def _build(self, rows: list[list[Tokenized]], epoch: int) -> MicroBatch:

@@ -86,9 +86,7 @@ class FreshTokens:
 class BuiltTokens:
     """Tokens read from shards; only those of the examples asked for."""
 
-    def __init__(
-        self, corpus: BuiltCorpus, *, injects_text: bool, has_marks: bool = False
-    ) -> None:
+    def __init__(self, corpus: BuiltCorpus, *, injects_text: bool, has_marks: bool = False) -> None:
         self._corpus, self._injects_text = corpus, injects_text
         self._has_marks = has_marks
 

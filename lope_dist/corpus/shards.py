@@ -179,9 +179,7 @@ def _schema(is_encoder_decoder: bool, has_marks: bool) -> pa.Schema:
     )
 
 
-def _columns(
-    rows: Sequence[Row], is_encoder_decoder: bool, has_marks: bool
-) -> list[pa.Array]:
+def _columns(rows: Sequence[Row], is_encoder_decoder: bool, has_marks: bool) -> list[pa.Array]:
     tokens = [row.tokens for row in rows]
     labels = [t.labels if is_encoder_decoder else _target_spans(t.labels) for t in tokens]
     streams = range(2 if is_encoder_decoder else 1) if has_marks else ()

@@ -114,11 +114,13 @@ def _encode_rows(
         for pieces in examples
         for number, piece in enumerate(pieces)
     ]
-    of_texts = marks and [
-        own if number == 0 else bytearray(len(_ANCHOR)) + own
-        for pieces in marks
-        for number, own in enumerate(pieces)
-    ]
+    of_texts = None
+    if marks is not None:
+        of_texts = [
+            own if number == 0 else bytearray(len(_ANCHOR)) + own
+            for pieces in marks
+            for number, own in enumerate(pieces)
+        ]
     encoded = iter(_tokens(tokenizer, texts, of_texts))
     rows = []
     for index, pieces in enumerate(examples):
@@ -134,12 +136,12 @@ def _encode_rows(
                 if ids[: len(anchor)] == anchor:
                     ids, told = ids[len(anchor) :], told[len(anchor) :]
                 else:
-                    own = marks and [marks[index][number]]
+                    own = None if marks is None else [marks[index][number]]
                     ((ids, told),) = _tokens(tokenizer, [piece.text], own)
             input_ids += ids
             labels += ids if piece.is_target else [IGNORED] * len(ids)
             corrupted += told
-        rows.append((input_ids, labels, marks and (corrupted, corrupted)))
+        rows.append((input_ids, labels, None if marks is None else (corrupted, corrupted)))
     return rows
 
 
@@ -148,16 +150,19 @@ def _encode_pairs(
 ) -> list[tuple[list[int], list[int], _Told]]:
     profile = _profile(tokenizer)
     prompts = ["".join(piece.text for piece in pieces[:-1]) for pieces in examples]
-    of_prompts = marks and [bytearray().join(own[:-1]) for own in marks]
-    sources = _tokens(tokenizer, prompts, of_prompts)
     answers = [pieces[-1].text for pieces in examples]
-    targets = _tokens(tokenizer, answers, marks and [own[-1] for own in marks])
+    of_prompts = of_answers = None
+    if marks is not None:
+        of_prompts = [bytearray().join(own[:-1]) for own in marks]
+        of_answers = [own[-1] for own in marks]
+    sources = _tokens(tokenizer, prompts, of_prompts)
+    targets = _tokens(tokenizer, answers, of_answers)
     before, after = [False] * len(profile.before), [False] * len(profile.after)
     return [
         (
             [*profile.before, *source, *profile.after],
             labels,
-            marks and ([*before, *source_told, *after], labels_told),
+            None if marks is None else ([*before, *source_told, *after], labels_told),
         )
         for (source, source_told), (labels, labels_told) in zip(sources, targets, strict=True)
     ]

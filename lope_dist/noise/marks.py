@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable
 
 Marks = bytearray
-"""One byte for each code point of a text: 1 in a word that noise changed, else 0."""
+"""One byte for each code point of a text: 1 in a word that noise changed, else 0. What stands
+between two such words may be either."""
 
 Change = tuple[int, int, str]
 """First place in the old text, one past the last, what stands there now."""

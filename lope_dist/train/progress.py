@@ -7,6 +7,8 @@ from typing import Any
 
 Usage = dict[str, list[float]]
 """Numbers by the name of an adapted layer."""
+PoisonWeight = dict[str, dict[str, float]]
+"""`clean`, `corrupted` -> adapted layer -> mean weight."""
 
 
 @dataclass
@@ -21,6 +23,8 @@ class StageProgress:
     """Steps that were left out: `step`, `reason`, `examples`."""
     router_sums: Usage = field(default_factory=dict)
     """The router's weights, added up over tokens and ranks, and the tokens' number."""
+    corrupted_sums: Usage = field(default_factory=dict)
+    """The poisoning experts' weight alone over the corrupted tokens, and their number."""
 
 
 @dataclass
@@ -31,19 +35,26 @@ class RunProgress:
         index: Position of the current stage, from 1; one beyond the last when all are done.
         stage: What that stage has behind it.
         router: Mean router weights of the stages that are done.
+        poison_weight: Of those with marks of noise, the poisoning experts' mean weight.
     """
 
     index: int = 1
     stage: StageProgress = field(default_factory=StageProgress)
     router: dict[str, Usage] = field(default_factory=dict)
+    poison_weight: dict[str, PoisonWeight] = field(default_factory=dict)
 
     def of_stage(self) -> dict[str, Any]:
         """Return the current stage's progress as JSON, and the earlier ones' router usage."""
-        return {"progress": asdict(self.stage), "router": self.router}
+        return {
+            "progress": asdict(self.stage),
+            "router": self.router,
+            "poison_weight": self.poison_weight,
+        }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> RunProgress:
         """Return where a run goes on from a checkpoint's `state.json`."""
+        usage = state["router"], state.get("poison_weight", {})
         if state["next_step"] == state["steps"]:
-            return cls(state["stage_index"] + 1, router=state["router"])
-        return cls(state["stage_index"], StageProgress(**state["progress"]), state["router"])
+            return cls(state["stage_index"] + 1, StageProgress(), *usage)
+        return cls(state["stage_index"], StageProgress(**state["progress"]), *usage)
