@@ -83,8 +83,10 @@ class LopeAdapter(nn.Module):
             if context.collect_router:
                 self._collect(w_NTE.detach())
         masked = context.compensation if context.experts == "masked" else None
+        left_out = 1 if context.experts == "masked_normal" else 0
+        scale = config.scaling * context.scale
         auxiliary = context.auxiliary if self.training else None
-        y_NTO = self.B(y_NTO, h_NTR, w_NTE, config.scaling, masked, auxiliary)
+        y_NTO = self.B(y_NTO, h_NTR, w_NTE, scale, masked, left_out, auxiliary)
         if auxiliary is not None and logits_NTE is not None and auxiliary.is_on(SUPERVISION):
             y_NTO = self._supervise(auxiliary, y_NTO, logits_NTE)
         return y_NTO

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lope_dist.train.cost import StageCost
+
 Usage = dict[str, list[float]]
 """Numbers by the name of an adapted layer."""
 PoisonWeight = dict[str, dict[str, float]]
@@ -17,6 +19,8 @@ class StageProgress:
 
     next_step: int = 0
     """Steps done."""
+    tokens: int = 0
+    """Tokens of these steps, over all ranks."""
     cut_examples: int = 0
     """Examples of the first epoch, so far, that were longer than a row."""
     skipped_steps: list[dict[str, Any]] = field(default_factory=list)
@@ -36,25 +40,29 @@ class RunProgress:
         stage: What that stage has behind it.
         router: Mean router weights of the stages that are done.
         poison_weight: Of those with marks of noise, the poisoning experts' mean weight.
+        cost: What each stage took, the current one included.
     """
 
     index: int = 1
     stage: StageProgress = field(default_factory=StageProgress)
     router: dict[str, Usage] = field(default_factory=dict)
     poison_weight: dict[str, PoisonWeight] = field(default_factory=dict)
+    cost: dict[str, StageCost] = field(default_factory=dict)
 
     def of_stage(self) -> dict[str, Any]:
-        """Return the current stage's progress as JSON, and the earlier ones' router usage."""
+        """Return as JSON the current stage's progress, router usage and cost of all."""
         return {
             "progress": asdict(self.stage),
             "router": self.router,
             "poison_weight": self.poison_weight,
+            "cost": {name: asdict(cost) for name, cost in self.cost.items()},
         }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> RunProgress:
         """Return where a run goes on from a checkpoint's `state.json`."""
-        usage = state["router"], state.get("poison_weight", {})
+        cost = {name: StageCost(**cost) for name, cost in state.get("cost", {}).items()}
+        of_done = state["router"], state.get("poison_weight", {}), cost
         if state["next_step"] == state["steps"]:
-            return cls(state["stage_index"] + 1, StageProgress(), *usage)
-        return cls(state["stage_index"], StageProgress(**state["progress"]), *usage)
+            return cls(state["stage_index"] + 1, StageProgress(), *of_done)
+        return cls(state["stage_index"], StageProgress(**state["progress"]), *of_done)
