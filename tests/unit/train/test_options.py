@@ -98,10 +98,14 @@ def test_a_built_corpus_of_the_run_has_the_marks(config_in, optional: Path, tmp_
 
 
 def test_a_step_without_a_corrupted_target_weighs_nothing(tiny_config) -> None:
-    changes = {"noise__text__rate": 0.1, "train__stages__poison__loss_on": "corrupted"}
+    changes = {
+        "noise__text__rate": 0.03,
+        "data__max_length": 512,
+        "train__stages__poison__loss_on": "corrupted",
+    }
     changes |= {"train__global_batch": 2, "train__stages__poison__max_steps": 12}
     changes |= {"train__stages__finetune__max_steps": 1}
-    lines = read_lines(train(tiny_config(**changes)) / "metrics.jsonl")
+    lines = list(read_lines(train(tiny_config(**changes)) / "metrics.jsonl"))
     empty = [line for line in lines if line["target_tokens"] == 0]
     assert 0 < len(empty) < len(lines)
     assert all(line["loss"] == line["grad_norm"] == 0 for line in empty)
