@@ -68,14 +68,22 @@ def compare(first: Series, second: Series) -> Effect | None:
         means = np.take_along_axis(draws, chosen, axis=1).mean(axis=1)
         low, high = np.quantile(means, (0.025, 0.975))
         interval = (float(low), float(high))
-    is_tested = num_seeds >= 3 and bool(differences.std() > 0)
     return Effect(
         mean=float(differences.mean()),
         per_seed={s: float(d) for s, d in zip(seeds, differences, strict=True)},
         ci95=interval,
         over=over,
-        p_seeds=float(stats.ttest_1samp(differences, 0.0).pvalue) if is_tested else None,
+        p_seeds=_p_value(differences),
     )
+
+
+def _p_value(differences: np.ndarray) -> float | None:
+    """Return the paired t test's p; None with fewer than three seeds, or none that differs."""
+    num_seeds = len(differences)
+    if num_seeds < 3 or np.allclose(differences, differences[0], rtol=1e-9):
+        return None
+    t = differences.mean() / (differences.std(ddof=1) / math.sqrt(num_seeds))
+    return float(2 * stats.t.sf(abs(t), num_seeds - 1))
 
 
 def _spread(series: Series, other: Series) -> Series:

@@ -67,8 +67,8 @@ def _plot_rows(summary: Summary, metric: str) -> Figure:
             axes.plot(found["paper"], place, "x", color=MUTED)
     axes.set_yticks(range(len(rows)), [row_title(row) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(f"{column_title(summary, metric)}  (± 1 standard deviation over seeds)")
-    axes.xaxis.label.set_size(9)
+    title = f"{column_title(summary, metric)}  (± 1 standard deviation over seeds)"
+    axes.set_xlabel(title, fontsize=9, color=INK)
     tidy(axes, grid="both")
     return figure
 
