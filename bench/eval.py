@@ -10,12 +10,12 @@ Run: python bench/eval.py [--turns 5] [--requests 24]
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from pathlib import Path
+from typing import Any
 
 import torch
-from common import finish, in_turn, median_ratio
+from common import command, finish, in_turn, median_ratio
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from peer import load_peer
@@ -50,14 +50,15 @@ def load_ours() -> LoadedRun:
 
 def main() -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--requests", type=int, default=24)
     arguments = parser.parse_args()
     ours = LopeLM(load_ours(), "masked", batch_size=8)
     folder = str(model_folder(ModelConfig(name_or_path=MODEL)))
     peer = load_peer(folder, RANK * (NORMAL + POISON), 0.0).eval()
-    theirs = HFLM(pretrained=peer, tokenizer=ours.tokenizer, batch_size=8)  # pyright: ignore
+    hf: Any = HFLM  # its own registration hides its type
+    theirs = hf(pretrained=peer, tokenizer=ours.tokenizer, batch_size=8)
     requests = [
         Instance(
             request_type="loglikelihood",

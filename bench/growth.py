@@ -9,7 +9,6 @@ Run: python bench/growth.py [--no-7b] [--no-ranks]
 
 from __future__ import annotations
 
-import argparse
 import gc
 import tempfile
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import finish
+from common import command, finish
 from process_memory import Peak, now
 from random_nf4 import SHAPES, linear_parameters
 from random_step import LopeStep, packed_positions, random_ids
@@ -67,7 +66,7 @@ def table(quantity: str, rows: dict[float, dict[str, float]]) -> dict[str, Any]:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__)
     parser.add_argument("--no-7b", action="store_true", help="leave out the 7B shape (5 GB)")
     parser.add_argument("--no-ranks", action="store_true")
     arguments = parser.parse_args()

@@ -16,7 +16,6 @@ Run: python bench/sharded_load.py [--workdir DIR]            1.2 B parameters, a
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import socket
@@ -25,6 +24,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from common import command
 from random_llama import SHAPES, write_checkpoint
 
 HERE = Path(__file__).resolve().parent
@@ -121,7 +121,7 @@ def planned(shape: str, num_ranks: int, num_tokens: int) -> dict[str, float]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__)
     parser.add_argument("--workdir", type=Path, help="where the checkpoint is kept for next time")
     parser.add_argument("--shape", choices=list(SHAPES), default="llama-1.2b")
     parser.add_argument("--ranks", type=int, default=2, help="of a shape other than the default")

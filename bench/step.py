@@ -12,7 +12,6 @@ Run: python bench/step.py [--turns 4] [--steps 2]
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import socket
@@ -24,11 +23,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import finish, median_ratio
+from common import command, finish, median_ratio
 from peer import Rows, load_peer, train_peer
 from trainer import NORMAL, POISON, RANK, Trainer, build_config, write_rows
 
 from lope_dist.config.model import ModelConfig
+from lope_dist.corpus.tokens import encode
 from lope_dist.engine.world import start_world
 from lope_dist.model.source import model_folder
 
@@ -59,16 +59,12 @@ def beside_trainer(folder: Path, turns: int, steps: int) -> tuple[dict[str, floa
             rates["trainer"].append(theirs)
     ratios = {"tokens_per_s_over_trainer": median_ratio(rates["ours"], rates["trainer"])}
     del peer
-    from lope_dist.corpus.records import open_source
-
-    mixed = config.data.model_copy(update={"path": str(write_rows(folder / "mixed.jsonl", MIXED))})
-    trainer.source = open_source(mixed)
-    trainer.config = config.model_copy(
-        update={"train": config.train.model_copy(update={"global_batch": 16})}
-    )
+    mixed = str(write_rows(folder / "mixed.jsonl", MIXED))
     for turn in range(turns + 1):
         for name, packing in (("padded", False), ("packed", True)):
-            done = trainer.run(1, packing)
+            data = config.data.model_copy(update={"path": mixed, "packing": packing})
+            trainer.take(data, global_batch=16)
+            done = trainer.run(1)
             if turn:
                 rates.setdefault(name, []).append(done / trainer.seconds)
     ratios["packed_over_padded"] = median_ratio(rates["packed"], rates["padded"])
@@ -76,19 +72,19 @@ def beside_trainer(folder: Path, turns: int, steps: int) -> tuple[dict[str, floa
 
 
 def equal_rows(trainer: Trainer, count: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return the rows that our loader gives, for the peer."""
-    from lope_dist.corpus.tokens import encode
+    """Return the first rows as our loader gives them, for the peer: token ids and labels.
 
-    data = trainer.config.data
-    ids, labels = [], []
-    for index in range(count):
-        row = encode(
-            trainer.source[index], data.template, trainer.tokenizer, data.max_length, False
-        )
-        assert len(row.input_ids) == data.max_length, "a row is short: there would be padding"
-        ids.append(torch.tensor(row.input_ids))
-        labels.append(torch.tensor(row.labels))
-    return ids, labels
+    Shapes: ``count`` times int64 (max_length,), each.
+    """
+    session, data = trainer.session, trainer.session.config.data
+    examples = [session.source[index] for index in range(count)]
+    rows = encode(examples, data.template, session.tokenizer, data.max_length, False)
+    lengths = {len(row.input_ids) for row in rows}
+    assert lengths == {data.max_length}, f"rows are short, there would be padding: {lengths}"
+    return (
+        [torch.tensor(row.input_ids) for row in rows],
+        [torch.tensor(row.labels) for row in rows],
+    )
 
 
 def two_ranks(folder: Path, steps: int) -> tuple[dict[str, float], dict[str, Any]]:
@@ -146,7 +142,7 @@ def launch(num_ranks: int, data: Path, folder: Path, steps: int) -> list[dict[st
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__)
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--steps", type=int, default=2, help="of a turn")
     arguments = parser.parse_args()
