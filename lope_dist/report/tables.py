@@ -16,6 +16,7 @@ MODEL_LABELS = {
     "lope_masked_plain": "LoPE, masked, plain",
     "lope_masked": "LoPE, masked",
     "lope_unmasked": "LoPE, unmasked",
+    "masked_normal": "LoPE, a normal expert masked",
 }
 """How the rows of `results.json` are shown; another name is shown as it is. `plain` masks the
 poisoning expert and does not compensate the others' weights."""
