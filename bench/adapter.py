@@ -155,6 +155,7 @@ def compare(width: int, tokens: int, dropout: float, repeats: int) -> dict[str, 
 def compare_masked(width: int, tokens: int, repeats: int) -> dict[str, list[float]]:
     """Return forward times with the poisoning expert masked, by compensation, and purified."""
     layer, purified = (build_lope(width, 0.0, tokens).eval() for _ in range(2))
+    purified.base = layer.base  # one weight in the caches, as for the others
     layer.lope.context.experts = "masked"
     purify(purified, purified.lope.context)
     x = torch.randn(1, tokens, width)
