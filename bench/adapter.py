@@ -1,7 +1,7 @@
 """The LoPE layer against peft's LoRA of the same total rank and HydraLoRA's loop over experts.
 
-One process, one thread, CPU time, interleaved repeats, medians. The last line is one JSON object; its
-`ratios` are ours over the peer's (or the peer's over ours where the key says so):
+One process, one thread, CPU time, interleaved repeats, medians. The last line is one JSON
+object; its `ratios` are ours over the peer's (or the peer's over ours where the key says so):
 
     time_over_lora                  forward + backward, LoRA of rank E * r        target <= 1.05
     saved_bytes_over_lora           kept for backward, parameters not counted     target <= 1.02

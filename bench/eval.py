@@ -33,9 +33,9 @@ from lope_dist.train.checkpoint import Checkpoint
 from lope_dist.train.preflight import adapt
 
 
-def load_ours() -> LoadedRun:
+def load_ours(model_name: str) -> LoadedRun:
     """Return the model with experts as if trained: random ones."""
-    config = build_config(MODEL, Path("unused.jsonl"))
+    config = build_config(model_name, Path("unused.jsonl"))
     model = load_model(config.model, Replicated(torch.device("cpu")), progress=False)
     context = adapt(model, config, FAMILIES["llama"])
     generator = torch.Generator().manual_seed(0)
@@ -51,11 +51,12 @@ def load_ours() -> LoadedRun:
 def main() -> None:
     """Print the figures."""
     parser = command(__doc__)
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--requests", type=int, default=24)
     arguments = parser.parse_args()
-    ours = LopeLM(load_ours(), "masked", batch_size=8)
-    folder = str(model_folder(ModelConfig(name_or_path=MODEL)))
+    ours = LopeLM(load_ours(arguments.model), "masked", batch_size=8)
+    folder = str(model_folder(ModelConfig(name_or_path=arguments.model)))
     peer = load_peer(folder, RANK * (NORMAL + POISON), 0.0).eval()
     hf: Any = HFLM  # its own registration hides its type
     theirs = hf(pretrained=peer, tokenizer=ours.tokenizer, batch_size=8)

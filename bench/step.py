@@ -38,15 +38,16 @@ LONG, MIXED = [200] * 64, [4 + (i * 37) % 90 for i in range(64)]
 TARGETS = {"tokens_per_s_over_trainer": ">= 1"}
 
 
-def beside_trainer(folder: Path, turns: int, steps: int) -> tuple[dict[str, float], dict]:
+def beside_trainer(
+    model: str, folder: Path, turns: int, steps: int
+) -> tuple[dict[str, float], dict[str, float]]:
     """Return tokens/s of both, rows cut to one length, and ours with rows packed and padded."""
-    config = build_config(MODEL, write_rows(folder / "long.jsonl", LONG))
+    config = build_config(model, write_rows(folder / "long.jsonl", LONG))
     trainer = Trainer(config, start_world(config.engine))
     batch = config.train.global_batch
     ids, labels = equal_rows(trainer, batch * steps)
-    peer = load_peer(
-        str(model_folder(ModelConfig(name_or_path=MODEL))), RANK * (NORMAL + POISON), 0.05
-    )
+    base = str(model_folder(ModelConfig(name_or_path=model)))
+    peer = load_peer(base, RANK * (NORMAL + POISON), 0.05)
     tokens = sum(len(row) for row in ids)
     rates: dict[str, list[float]] = {"ours": [], "trainer": []}
     for turn in range(turns + 1):
@@ -87,11 +88,11 @@ def equal_rows(trainer: Trainer, count: int) -> tuple[list[torch.Tensor], list[t
     )
 
 
-def two_ranks(folder: Path, steps: int) -> tuple[dict[str, float], dict[str, Any]]:
+def two_ranks(model: str, folder: Path, steps: int) -> tuple[dict[str, float], dict[str, Any]]:
     """Return what a ZeRO-3 rank's step costs beyond `local`'s, with the same work a rank."""
     data = write_rows(folder / "ranks.jsonl", LONG)
-    local = launch(1, data, folder, steps)[0]
-    ranks = launch(2, data, folder, steps)
+    local = launch(1, model, data, folder, steps)[0]
+    ranks = launch(2, model, data, folder, steps)
     worst = {key: max(rank[key] for rank in ranks) for key in ranks[0]}
     extra = worst["step_s"] - local["step_s"]
     parts = {key: worst[f"{key}_s"] for key in ("gather", "reduce")}
@@ -101,7 +102,9 @@ def two_ranks(folder: Path, steps: int) -> tuple[dict[str, float], dict[str, Any
     return ratios, {"local": local, "two_ranks": worst}
 
 
-def launch(num_ranks: int, data: Path, folder: Path, steps: int) -> list[dict[str, float]]:
+def launch(
+    num_ranks: int, model: str, data: Path, folder: Path, steps: int
+) -> list[dict[str, float]]:
     """Start the ranks, one thread each, and return their figures."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -125,7 +128,7 @@ def launch(num_ranks: int, data: Path, folder: Path, steps: int) -> list[dict[st
         command = [
             sys.executable,
             str(HERE / "step_rank.py"),
-            MODEL,
+            model,
             str(data),
             str(out),
             str(steps),
@@ -143,13 +146,14 @@ def launch(num_ranks: int, data: Path, folder: Path, steps: int) -> list[dict[st
 def main() -> None:
     """Run the benchmark."""
     parser = command(__doc__)
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--steps", type=int, default=2, help="of a turn")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        ratios, figures = beside_trainer(folder, arguments.turns, arguments.steps)
-        more, split = two_ranks(folder, 2 * arguments.steps)
+        ratios, figures = beside_trainer(arguments.model, folder, arguments.turns, arguments.steps)
+        more, split = two_ranks(arguments.model, folder, 2 * arguments.steps)
     finish("step", ratios | more, TARGETS, figures | {"ranks": split}, vars(arguments))
 
 
