@@ -18,6 +18,7 @@ from lope_dist.corpus.records import open_source
 from lope_dist.engine.world import World
 from lope_dist.model.build import load_tokenizer
 from lope_dist.model.loss_head import loss_head
+from lope_dist.train.drift import Drift
 from lope_dist.train.guard import StepGuard
 from lope_dist.train.loop import run_stage
 from lope_dist.train.metrics import MetricsLog
@@ -71,6 +72,8 @@ class Trainer:
         set_trainable(self.session.model, self._stage.trainable)
         self.session.model.train()
         self._engine = stage_engine(self.session, self._stage)
+        roles, shapes = self.session.roles, self.session.shapes
+        self._drift = Drift(self._engine, roles, shapes, world)
         self.seconds = 0.0
 
     def take(self, data: DataConfig, global_batch: int) -> None:
@@ -86,7 +89,8 @@ class Trainer:
         stage = self._stage.model_copy(update={"max_steps": num_steps})
         loader, progress = stage_loader(session, stage), StageProgress()
         with TemporaryDirectory() as folder:
-            log = MetricsLog(Path(folder), "bench", loader.num_steps, 1, False, world.is_main)
+            every = session.config.train.log_every_steps
+            log = MetricsLog(Path(folder), "bench", num_steps, every, False, world.is_main)
             start = time.perf_counter()
             run_stage(
                 stage,
@@ -99,6 +103,7 @@ class Trainer:
                 head=loss_head(session.model),
                 progress=progress,
                 guard=StepGuard(world, RouterUsage(session.model), progress, max_skipped=0),
+                drift=self._drift,
                 stop=session.stop,
                 after_step=lambda: None,
             )
