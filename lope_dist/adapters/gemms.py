@@ -75,9 +75,7 @@ class _AddExperts(torch.autograd.Function):
     """Keeps z; frozen experts cost no gradient GEMM."""
 
     @staticmethod
-    def forward(
-        ctx: Any, y_NTO: Tensor, z_PZ: Tensor, scale: float, *experts_OR: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, y_NTO: Tensor, z_PZ: Tensor, scale: float, *experts_OR: Tensor) -> Tensor:
         ctx.save_for_backward(z_PZ, *experts_OR)
         ctx.mark_dirty(y_NTO)
         ctx.scale = scale
