@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
+from lope_dist.config.baselines import BaselineConfig
 from lope_dist.core.errors import LopeError, suggest
 
 _PLAIN = CompensationConfig(mode="none")
@@ -21,7 +22,7 @@ class Row:
     compensation: CompensationConfig
 
 
-def rows_for(asked: Sequence[str], adapter: AdapterConfig) -> list[Row]:
+def rows_for(asked: Sequence[str], adapter: AdapterConfig | BaselineConfig) -> list[Row]:
     """Return the rows for `masked`, `masked_plain`, `all` and `none`.
 
     `masked_plain` masks without compensation; `none` is the base model.
