@@ -78,7 +78,9 @@ def build_lope(width: int, dropout: float, tokens: int) -> LopeLinear:
     config = AdapterConfig(
         rank=RANK, num_normal=NORMAL, num_poison=POISON, lora_alpha=ALPHA, dropout=dropout
     )
-    context = AdapterContext(num_poison=POISON, compensation=CompensationConfig())
+    context = AdapterContext(
+        num_normal=NORMAL, num_poison=POISON, compensation=CompensationConfig()
+    )
     context.token_keys = {"decoder": torch.from_numpy(token_keys(0, "bench", 0, 0, tokens))[None]}
     layer = LopeLinear(build_base(width), config, context, name="bench", stream="decoder", seed=0)
     with torch.no_grad():

@@ -26,7 +26,7 @@ def main() -> None:
     # Not an option: torchrun takes --run for an abbreviation of one of its own.
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a training run")
     parser.add_argument("--tasks", required=True, help="lm-eval tasks or groups, comma-separated")
-    parser.add_argument("--experts", default="masked", help="masked, masked_plain, all, none")
+    parser.add_argument("--experts", default="masked", help="rows, as of `lope eval`")
     parser.add_argument("--include-path", help="folder of task YAMLs instead of lm-eval's own")
     parser.add_argument("--num-fewshot", type=int, help="examples in the prompt")
     parser.add_argument("--limit", type=float, help="documents of each task, or a share below 1")

@@ -34,6 +34,7 @@ def attach(
     assert not hasattr(model, "lope_context"), "the model has its adapters already"
     is_encoder_decoder = bool(model.config.is_encoder_decoder)
     context = AdapterContext(
+        num_normal=config.num_normal,
         num_poison=config.num_poison,
         compensation=config.compensation,
         noise_stream="encoder" if is_encoder_decoder else "decoder",

@@ -12,8 +12,10 @@ from lope_dist.config.adapter import CompensationConfig
 from lope_dist.config.noise import EmbeddingNoiseConfig
 from lope_dist.core.errors import LopeError, suggest
 
-Experts = Literal["all", "masked", "none"]
-"""`all`: every expert. `masked`: without the poisoning experts. `none`: the base model."""
+Experts = Literal["all", "masked", "masked_normal", "none"]
+"""`all`: every expert. `masked`: without the poisoning experts, the others compensated.
+`masked_normal`: a control, without `normal_0` instead, the others' weights as they are. `none`: the
+base model."""
 
 
 class AdapterContext:
@@ -25,6 +27,8 @@ class AdapterContext:
 
     compensation: CompensationConfig
     """How the remaining experts are weighed when the poisoning ones are masked."""
+    scale: float
+    """Factor on the adapter's output, for inference; 0 is the base model."""
     token_keys: dict[str, Tensor]
     """Stream (`decoder`, `encoder`) -> int32 (N, T) keys of `core.seeds.token_keys`."""
     noise_mask: Tensor | None
@@ -39,13 +43,16 @@ class AdapterContext:
     def __init__(
         self,
         *,
+        num_normal: int,
         num_poison: int,
         compensation: CompensationConfig,
         noise_stream: str = "decoder",
     ) -> None:
+        self._num_normal = num_normal
         self._num_poison = num_poison
         self._experts: Experts = "all"
         self.compensation = compensation
+        self.scale = 1.0
         self.token_keys = {}
         self.noise_mask = None
         self.noise_stream = noise_stream
@@ -64,7 +71,7 @@ class AdapterContext:
         """Choose the experts.
 
         Raises:
-            LopeError: an unknown choice, or `masked` where no poisoning expert exists.
+            LopeError: an unknown choice, or one that needs experts that are not there.
         """
         allowed = get_args(Experts)
         if experts not in allowed:
@@ -77,10 +84,16 @@ class AdapterContext:
                 "experts = 'masked': this model has no poisoning expert to mask "
                 "(adapter.num_poison is 0); use experts = 'all'."
             )
-        if experts == "all" and self.is_purified:
+        if experts == "masked_normal" and self._num_normal < 2:
             raise LopeError(
-                "experts = 'all': this adapter is purified, its poisoning expert was removed when "
-                "it was exported; use experts = 'masked', or the run that it was exported from."
+                "experts = 'masked_normal': this model has one normal expert "
+                "(adapter.num_normal is 1), and without it none is left; use experts = 'all'."
+            )
+        if experts in ("all", "masked_normal") and self.is_purified:
+            raise LopeError(
+                f"experts = '{experts}': this adapter is purified, its poisoning expert was "
+                "removed when it was exported; use experts = 'masked', or the run that it was "
+                "exported from."
             )
         self._experts = experts
 

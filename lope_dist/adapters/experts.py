@@ -67,6 +67,7 @@ class ExpertBank(nn.Module):
         w_NTE: Tensor | None,
         scaling: float,
         compensation: CompensationConfig | None,
+        left_out: int = 0,
     ) -> Tensor:
         """Add the weighted experts to the base layer's output.
 
@@ -76,6 +77,7 @@ class ExpertBank(nn.Module):
             w_NTE: The router's weights, float32; None for a single expert, which weighs 1.
             scaling: Factor on the sum.
             compensation: Given, the poisoning experts are masked.
+            left_out: So many normal experts, the first ones, are left out with their weights.
         """
         experts = self._experts(self.normal_names)
         if compensation is None:
@@ -84,6 +86,9 @@ class ExpertBank(nn.Module):
         else:
             assert w_NTE is not None, "masking needs a poisoning expert, and two experts a router"
             w_NTE = self.weigh(h_NTR, w_NTE, compensation)
+        if left_out:
+            assert w_NTE is not None, "the only expert cannot be left out"
+            experts, w_NTE = experts[left_out:], w_NTE[..., left_out:]
         z_NTZ = h_NTR
         if w_NTE is not None:
             z_NTZ = (w_NTE.unsqueeze(-1) * h_NTR.float().unsqueeze(-2)).flatten(-2)

@@ -47,6 +47,7 @@ def inject(
     found = find_targets(model, targets)
     is_encoder_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
     context = AdapterContext(
+        num_normal=config.num_normal,
         num_poison=config.num_poison,
         compensation=config.compensation,
         noise_stream="encoder" if is_encoder_decoder else "decoder",

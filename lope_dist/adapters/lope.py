@@ -79,7 +79,9 @@ class LopeAdapter(nn.Module):
             if context.collect_router:
                 self._collect(w_NTE.detach())
         masked = context.compensation if context.experts == "masked" else None
-        return self.B(y_NTO, h_NTR, w_NTE, config.scaling, masked)
+        left_out = 1 if context.experts == "masked_normal" else 0
+        scale = config.scaling * context.scale
+        return self.B(y_NTO, h_NTR, w_NTE, scale, masked, left_out)
 
     def _route(self, x_NTD: Tensor, h_NTR: Tensor) -> Tensor:
         """Return the router's float32 softmax, (N, T, E)."""

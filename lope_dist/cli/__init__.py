@@ -9,7 +9,17 @@ import sys
 
 import typer
 
-from lope_dist.cli import corpus, doctor, export, noise, repro, results, training
+from lope_dist.cli import (
+    corpus,
+    doctor,
+    export,
+    likelihood,
+    noise,
+    repro,
+    results,
+    study,
+    training,
+)
 from lope_dist.core.errors import LopeError, Preempted
 
 app = typer.Typer(
@@ -18,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Noise-robust LoRA fine-tuning of quantized models with a poisoning expert (LoPE).",
 )
-for group in (training, corpus, noise, results, export, doctor, repro):
+for group in (training, corpus, noise, results, likelihood, study, export, doctor, repro):
     app.add_typer(group.app)
 
 

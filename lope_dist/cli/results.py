@@ -17,7 +17,11 @@ def evaluate(
     run: RunArg,
     tasks: Annotated[str, typer.Option(help="lm-eval tasks or groups, comma-separated.")],
     experts: Annotated[
-        str, typer.Option(help="Rows to score: masked, masked_plain, all, none (the base).")
+        str,
+        typer.Option(
+            help="Rows to score, comma-separated: masked, masked_plain, masked_normal, all, base; "
+            "with settings behind them, e.g. all:scale=0.75 or masked:mode=unit:k=2."
+        ),
     ] = "masked",
     include_path: Annotated[
         str | None, typer.Option(help="Folder of task YAMLs to use instead of lm-eval's own.")

@@ -84,6 +84,15 @@ def dump_config(config: RunConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def load_section(section: type[S], path: str | Path) -> S:
+    """Read a file of another kind than a recipe, with its `include` layers, and validate it.
+
+    Raises:
+        LopeError: unreadable file, YAML error, unknown key or impossible value.
+    """
+    return validate_section(section, _resolved(_read_layers(Path(path), ()), path), str(path))
+
+
 def _read_layers(path: Path, parents: tuple[Path, ...]) -> DictConfig:
     if path.resolve() in parents:
         chain = " -> ".join(str(p) for p in (*parents, path.resolve()))

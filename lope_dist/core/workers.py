@@ -35,7 +35,12 @@ def forked_pool(
 def _start(parent: int, adopt: Callable[..., None], inherited: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(parent, signal.SIGKILL)
+    adopt(*inherited)
+
+
+def end_with_parent(parent: int, number: signal.Signals) -> None:
+    """Have this process get a signal when its parent is gone, whatever ended that."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it went before the request
         os._exit(1)
-    adopt(*inherited)

@@ -79,6 +79,10 @@ class AllocatingEngine:
         """Return parameters by name."""
         return self._engine.gather(names)
 
+    def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return this rank's part of each parameter, or of these tensors."""
+        return self._engine.own_parts(whole)
+
     def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return this step's gradients by name."""
         return self._engine.gradients(names)

@@ -25,7 +25,7 @@ class LopeLM(_HFLM):
 
     Args:
         run: A run folder, or one already loaded.
-        experts: `masked`, `masked_plain`, `all` or `none` (the base model).
+        experts: The row to answer as: a word of `rows_for`.
         world: The ranks that share the requests out among themselves; None: this process alone.
         kwargs: What `HFLM` takes: `batch_size`, `max_length`, ...
 
@@ -53,14 +53,10 @@ class LopeLM(_HFLM):
             LopeError: the adapter changes nothing: its logits equal the base model's.
         """
         context = self.run.context
-        context.compensation = row.compensation
-        if row.experts == "none":
-            context.experts = "none"
-            return
         context.experts = "none"
         base = self._probe()
-        context.experts = row.experts
-        if torch.equal(self._probe(), base):
+        row.apply(context)
+        if row.experts != "none" and torch.equal(self._probe(), base):
             raise LopeError(
                 f"With experts '{row.experts}' the adapter of {self.run.checkpoint.folder} gives "
                 "exactly the base model's logits: it is not applied or not trained, so its "
@@ -99,6 +95,7 @@ class LopeLM(_HFLM):
             "adapter_sha256": self.run.checkpoint.adapter_sha256,
             "experts": self.run.context.experts,
             "compensation": self.run.context.compensation.mode,
+            "scale": self.run.context.scale,
         }
 
 

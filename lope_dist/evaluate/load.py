@@ -21,6 +21,9 @@ from lope_dist.train.checkpoint import CONFIG, DESCRIPTION, Checkpoint, install_
 from lope_dist.train.history import newest_checkpoint
 from lope_dist.train.preflight import adapt
 
+PURIFIED = "purified"
+"""The stage of a purified export's checkpoint."""
+
 
 @dataclass(frozen=True)
 class LoadedRun:
@@ -40,22 +43,33 @@ def load_run(run_dir: Path) -> LoadedRun:
         LopeError: neither of them, no whole checkpoint, or an adapter that does not fit.
     """
     config = load_run_config(run_dir)
-    description = run_dir / DESCRIPTION
-    is_purified = description.is_file() and "purified" in read_json(description)
-    checkpoint = Checkpoint(run_dir, 0, "purified") if is_purified else newest_checkpoint(run_dir)
-    if checkpoint is None:
-        raise LopeError(f"'{run_dir}' holds no whole checkpoint; let a stage end first.")
+    checkpoint = run_checkpoint(run_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(config.model, Replicated(device), progress=True)
     arch = model.config
     family = family_of(arch.model_type, config.adapter.targets, arch.is_encoder_decoder)
     context = adapt(model, config, family)
     context.compensation = config.adapter.compensation
-    if is_purified:
+    if checkpoint.stage == PURIFIED:
         purify(model, context)
     install_checkpoint(model, checkpoint)
     model.eval()
     return LoadedRun(config, checkpoint, model, load_tokenizer(config.model), context)
+
+
+def run_checkpoint(run_dir: Path) -> Checkpoint:
+    """Return what `load_run` loads: a run's last whole checkpoint, or the purified export itself.
+
+    Raises:
+        LopeError: there is no checkpoint, or the last one is damaged.
+    """
+    description = run_dir / DESCRIPTION
+    if description.is_file() and "purified" in read_json(description):
+        return Checkpoint(run_dir, 0, PURIFIED)
+    checkpoint = newest_checkpoint(run_dir)
+    if checkpoint is None:
+        raise LopeError(f"'{run_dir}' holds no whole checkpoint; let a stage end first.")
+    return checkpoint
 
 
 def load_run_config(run_dir: Path) -> RunConfig:

@@ -1,49 +1,174 @@
-"""The ways to ask one trained model: each is a row of the results table."""
+"""The ways to ask one trained model: each is a row of the results table.
+
+A row is asked for by a word, with settings behind it where it takes any::
+
+    masked    masked:mode=unit    masked:mode=constant:beta=1.5    all:scale=0.75    base
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
+from pydantic import ValidationError
+
+from lope_dist.adapters.context import AdapterContext, Experts
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
 from lope_dist.config.baselines import BaselineConfig
 from lope_dist.core.errors import LopeError, suggest
+
+AnyAdapter = AdapterConfig | BaselineConfig
 
 _PLAIN = CompensationConfig(mode="none")
 
 
 @dataclass(frozen=True)
 class Row:
-    """Which experts take part, and how the remaining ones' weights are compensated."""
+    """Which experts take part, how the remaining ones are compensated, and how much they add."""
 
     name: str
-    experts: Literal["masked", "all", "none"]
+    experts: Experts
     compensation: CompensationConfig
+    """For `masked` alone: how the other experts' weights are compensated."""
+    scale: float = 1.0
+    """Factor on the adapter's output."""
+
+    def apply(self, context: AdapterContext) -> None:
+        """Let the model of this context answer as this row.
+
+        Raises:
+            LopeError: experts that the model does not have.
+        """
+        context.experts = self.experts
+        context.compensation = self.compensation
+        context.scale = self.scale
 
 
-def rows_for(asked: Sequence[str], adapter: AdapterConfig | BaselineConfig) -> list[Row]:
-    """Return the rows for `masked`, `masked_plain`, `all` and `none`.
+@dataclass(frozen=True)
+class _Word:
+    name: str | None
+    """Of its row where nothing is set; None: the word itself."""
+    experts: Experts
+    settings: tuple[str, ...]
 
-    `masked_plain` masks without compensation; `none` is the base model.
+
+_WORDS = {
+    "none": _Word("base", "none", ()),
+    "base": _Word("base", "none", ()),
+    "masked_plain": _Word("lope_masked_plain", "masked", ("scale",)),
+    "masked": _Word("lope_masked", "masked", ("mode", "k", "beta", "scale")),
+    "masked_normal": _Word(None, "masked_normal", ("scale",)),
+    "all": _Word("lope_unmasked", "all", ("scale",)),
+}
+
+
+def rows_for(asked: Sequence[str], adapter: AnyAdapter) -> list[Row]:
+    """Return the row of each `word[:key=value]*`.
+
+    Words: `masked`; `masked_plain`, without compensation; `masked_normal`, a control that leaves
+    a normal expert out instead; `all`; `none` or `base`, the base model. Keys: `mode`, `k` (top_k)
+    and `beta` of the compensation (`masked` alone) and `scale`, a factor on what the adapter adds.
+    Where nothing is set, compensation is the run's own.
 
     Raises:
-        LopeError: another word, or a mask where there is no poisoning expert.
+        LopeError: another word, key or value, a row asked for twice, or experts that are not there.
     """
-    known = {
-        "none": Row("base", "none", _PLAIN),
-        "masked_plain": Row("lope_masked_plain", "masked", _PLAIN),
-        "masked": Row("lope_masked", "masked", adapter.compensation),
-        "all": Row("lope_unmasked", "all", _PLAIN),
-    }
-    for word in asked:
-        if word not in known:
+    rows = [_row(word, adapter) for word in asked]
+    names = [row.name for row in rows]
+    for word, name in zip(asked, names, strict=True):
+        if names.count(name) > 1:
+            raise LopeError(f"--experts: the row of '{word}' is asked for twice; name it once.")
+    return rows
+
+
+def _row(asked: str, adapter: AnyAdapter) -> Row:
+    name, *settings = asked.split(":")
+    if name not in _WORDS:
+        raise LopeError(
+            f"--experts: '{name}' is not known; allowed: {', '.join(_WORDS)}."
+            f"{suggest(name, _WORDS)}"
+        )
+    word = _WORDS[name]
+    _check_experts(word, name, adapter)
+    values = _settings(asked, name, word, settings)
+    if "scale" in values and not isinstance(adapter, AdapterConfig):
+        raise LopeError(
+            f"--experts {asked}: only LoPE's layers can be scaled, and this run has adapter.kind = "
+            f"'{adapter.kind}'; leave 'scale' out."
+        )
+    compensation = _PLAIN
+    if name == "masked" and isinstance(adapter, AdapterConfig):
+        compensation = _compensation(asked, values, adapter)
+    row_name = asked if settings else word.name or name
+    return Row(row_name, word.experts, compensation, values.get("scale", 1.0))
+
+
+def _check_experts(word: _Word, name: str, adapter: AnyAdapter) -> None:
+    if word.experts == "masked" and adapter.num_poison == 0:
+        raise LopeError(
+            f"--experts {name}: this run has no poisoning expert to mask; use --experts all."
+        )
+    if word.experts == "masked_normal" and adapter.num_normal < 2:
+        raise LopeError(
+            f"--experts {name}: this run has one normal expert, and without it none is left; "
+            "use --experts all."
+        )
+
+
+def _settings(asked: str, name: str, word: _Word, settings: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or key not in word.settings:
+            allowed = ", ".join(f"{key}=" for key in word.settings) or "none"
             raise LopeError(
-                f"--experts: '{word}' is not known; allowed: {', '.join(known)}."
-                f"{suggest(word, known)}"
+                f"--experts {asked}: '{setting}' is not a setting of '{name}'; allowed: {allowed}."
+                f"{suggest(key, word.settings)}"
             )
-        if known[word].experts == "masked" and adapter.num_poison == 0:
-            raise LopeError(
-                f"--experts {word}: this run has no poisoning expert to mask; use --experts all."
-            )
-    return [known[word] for word in asked]
+        if key in values:
+            raise LopeError(f"--experts {asked}: '{key}' is set twice; set it once.")
+        values[key] = _READ[key](asked, setting, text)
+    return values
+
+
+def _compensation(asked: str, values: dict[str, Any], adapter: AdapterConfig) -> CompensationConfig:
+    """Return the run's own compensation with what is set in place of its settings."""
+    fields = {"mode": "mode", "k": "top_k", "beta": "beta"}
+    given = {field: values[key] for key, field in fields.items() if key in values}
+    own = adapter.compensation.model_dump()
+    if given.get("mode", "constant") != "constant":
+        own["beta"] = None  # belongs to the run's own mode
+    try:
+        compensation = CompensationConfig.model_validate(own | given)
+        AdapterConfig.model_validate(adapter.model_dump() | {"compensation": compensation})
+    except ValidationError as error:
+        reasons = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
+        reasons = reasons[0].lower() + reasons[1:]
+        raise LopeError(f"--experts {asked}: {reasons}.") from None
+    return compensation
+
+
+def _positive(asked: str, setting: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise LopeError(f"--experts {asked}: '{setting}' must be a number above 0.")
+    return value
+
+
+def _count(asked: str, setting: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise LopeError(f"--experts {asked}: '{setting}' must be a whole number from 0.")
+    return int(text)
+
+
+_READ: dict[str, Callable[[str, str, str], Any]] = {
+    "mode": lambda asked, setting, text: text,  # the schema knows the modes
+    "k": _count,
+    "beta": _positive,
+    "scale": _positive,
+}

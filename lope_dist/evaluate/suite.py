@@ -96,6 +96,7 @@ def _record(run_dir: Path, row: Row, model: LopeLM, request: EvalRequest, raw: A
     identity = {
         "experts": row.experts,
         "compensation": row.compensation.model_dump(mode="json"),
+        "scale": row.scale,
         "checkpoint": model.run.checkpoint.folder.name,
         "adapter_sha256": model.run.checkpoint.adapter_sha256,
     }

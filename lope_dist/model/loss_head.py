@@ -39,26 +39,49 @@ class LossHead(FrozenLinear):
     """`x W^T + b`, or the loss of it while `answering` is active."""
 
     targets: Targets | None = None
+    is_per_token: bool = False
 
     @contextmanager
-    def answering(self, targets: Targets) -> Iterator[None]:
-        """Context in which the model's `logits` are the loss: a float32 scalar in nats."""
-        self.targets = targets
+    def answering(self, targets: Targets, *, per_token: bool = False) -> Iterator[None]:
+        """Context in which the model's `logits` are the loss, float32 in nats.
+
+        Args:
+            targets: The tokens that it is taken of.
+            per_token: Of each target, (P,) and without a gradient, in place of their sum, ().
+        """
+        self.targets, self.is_per_token = targets, per_token
         try:
             yield
         finally:
-            self.targets = None
+            self.targets, self.is_per_token = None, False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute logits (N, T, V), or the cross-entropy summed over the targets, ()."""
+        """Compute logits (N, T, V), or the cross-entropy of the targets, () or (P,)."""
         if self.targets is None:
             return super().forward(x)
         x_QD = x.flatten(0, -2)
+        if self.is_per_token:
+            return self._losses(x_QD, self.targets)
         if x.is_cuda and _has_liger():
             return self._liger(x_QD, self.targets)
         loss = _ChunkedLoss.apply(x_QD, self, self.targets)
         assert isinstance(loss, Tensor)
         return loss
+
+    @torch.no_grad()
+    def _losses(self, x_QD: Tensor, targets: Targets) -> Tensor:
+        rows = chunk_rows(self.weight.shape[0])
+        losses = [
+            F.cross_entropy(
+                F.linear(x_QD.index_select(0, positions), self.weight, self.bias).float(),
+                labels,
+                reduction="none",
+            )
+            for positions, labels in zip(
+                targets.positions_P.split(rows), targets.labels_P.split(rows), strict=True
+            )
+        ]
+        return torch.cat(losses)
 
     def _liger(self, x_QD: Tensor, targets: Targets) -> Tensor:
         from liger_kernel.transformers.functional import (  # pyright: ignore[reportMissingImports]

@@ -48,6 +48,22 @@ def summed_loss(
         return forward().logits
 
 
+@torch.no_grad()
+def token_losses(
+    forward: Callable[[], Any], head: LossHead | None, targets: Targets, device: torch.device
+) -> Tensor:
+    """Call the model and return the cross-entropy in nats of each target token, float32 (P,).
+
+    Arguments are those of `summed_loss`; there is no gradient.
+    """
+    targets = Targets(*(t.to(device, non_blocking=True) for t in targets))
+    if head is not None:
+        with head.answering(targets, per_token=True):
+            return forward().logits
+    selected_PV = forward().logits.flatten(0, -2).index_select(0, targets.positions_P)
+    return F.cross_entropy(selected_PV.float(), targets.labels_P, reduction="none")
+
+
 def summed_cross_entropy(logits: Tensor, targets: Targets) -> Tensor:
     """Return the loss of whole logits.
 

@@ -75,6 +75,27 @@ def small_llama(**changes: Any) -> Any:
     return LlamaForCausalLM(LlamaConfig(**shape | changes)).eval()
 
 
+def save_tiny_t5(folder: Path, seed: int = 0) -> None:
+    """Write a random T5 of one layer in float32 safetensors, with the byte tokenizer."""
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(seed)
+    config = T5Config(
+        vocab_size=258,
+        d_model=64,
+        d_kv=16,
+        d_ff=128,
+        num_layers=1,
+        num_heads=4,
+        decoder_start_token_id=257,
+        pad_token_id=257,
+        eos_token_id=256,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    save_byte_tokenizer(folder)
+
+
 def tiny_tree(model: Path, data: Path, output: Path) -> dict:
     """Return the configuration tree that the tests train with."""
     return {

@@ -155,7 +155,10 @@ def test_eval_refuses_what_it_cannot_score(
     run = str(trained.folder)
     assert "is not a run" in refused("eval", str(tmp_path), "--tasks", "arc_easy")
     message = refused("eval", run, "--tasks", "arc_easy", "--experts", "none,maskd")
-    assert "'maskd' is not known; allowed: none, masked_plain, masked, all" in message
+    assert (
+        "'maskd' is not known; allowed: none, base, masked_plain, masked, masked_normal, all"
+        in message
+    )
     arguments = "eval", run, "--tasks", "x", "--include-path"
     assert "is not a folder" in refused(*arguments, str(tmp_path / "no"))
     assert "'x' is not among" in refused(*arguments, str(tmp_path))

@@ -77,7 +77,11 @@ def make_layer() -> Callable[..., LopeLinear]:
 
     def make(base: nn.Linear | None = None, **settings: object) -> LopeLinear:
         config = AdapterConfig.model_validate({"dropout": 0.0, **settings})
-        context = AdapterContext(num_poison=config.num_poison, compensation=config.compensation)
+        context = AdapterContext(
+            num_normal=config.num_normal,
+            num_poison=config.num_poison,
+            compensation=config.compensation,
+        )
         base = base or nn.Linear(12, 10)
         base.requires_grad_(False)
         layer = LopeLinear(base, config, context, name="l.q_proj", stream="decoder", seed=3)

@@ -19,7 +19,9 @@ MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 
 
 def attach(model: nn.Module, keys: dict[str, Tensor], stream: str = "decoder") -> AdapterContext:
-    context = AdapterContext(num_poison=1, compensation=CompensationConfig(), noise_stream=stream)
+    context = AdapterContext(
+        num_normal=3, num_poison=1, compensation=CompensationConfig(), noise_stream=stream
+    )
     install(model, context, seed=9)
     context.token_keys = keys
     context.noise_mask = MASK

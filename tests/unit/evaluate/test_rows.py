@@ -1,5 +1,6 @@
 import pytest
 
+from lope_dist.adapters.context import AdapterContext
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.evaluate.rows import rows_for
@@ -22,7 +23,10 @@ def test_an_unknown_word_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(LopeError) as caught:
         rows_for(["none", "maskd"], ADAPTER)
     message = str(caught.value)
-    assert "'maskd' is not known; allowed: none, masked_plain, masked, all." in message
+    assert (
+        "'maskd' is not known; allowed: none, base, masked_plain, masked, masked_normal, all."
+        in message
+    )
     assert message.endswith("Did you mean 'masked'?")
 
 
@@ -32,3 +36,84 @@ def test_nothing_to_mask_is_refused(word: str) -> None:
     with pytest.raises(LopeError, match="no poisoning expert to mask; use --experts all"):
         rows_for([word], adapter)
     assert [row.name for row in rows_for(["all", "none"], adapter)] == ["lope_unmasked", "base"]
+
+
+def test_settings_are_read_and_the_word_is_the_name() -> None:
+    asked = [
+        "masked:mode=conserve:k=1",
+        "masked:mode=constant:beta=1.5",
+        "masked:k=0",
+        "all:scale=0.75",
+        "masked_plain:scale=2",
+        "masked_normal",
+        "base",
+    ]
+    rows = rows_for(asked, ADAPTER)
+    assert [row.name for row in rows] == asked
+    assert [row.experts for row in rows] == [
+        *["masked"] * 3,
+        "all",
+        "masked",
+        "masked_normal",
+        "none",
+    ]
+    assert rows[0].compensation == CompensationConfig(mode="conserve", top_k=1)
+    assert rows[1].compensation == CompensationConfig(mode="constant", top_k=2, beta=1.5)
+    assert rows[2].compensation == CompensationConfig(mode="unit", top_k=0)
+    assert [row.scale for row in rows] == [1, 1, 1, 0.75, 2, 1, 1]
+
+
+def test_a_mode_leaves_the_beta_of_the_runs_own_behind() -> None:
+    adapter = AdapterConfig(compensation=CompensationConfig(mode="constant", beta=2.0))
+    asked = ["masked:mode=unit", "masked:mode=constant", "masked:beta=3"]
+    assert [row.compensation.beta for row in rows_for(asked, adapter)] == [None, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("base:scale=0.5", "'scale=0.5' is not a setting of 'base'; allowed: none"),
+        ("all:k=1", "'k=1' is not a setting of 'all'; allowed: scale="),
+        ("masked:scal=1", "allowed: mode=, k=, beta=, scale=. Did you mean 'scale'"),
+        ("masked:scale", "'scale' is not a setting"),
+        ("all:", "'' is not a setting of 'all'"),
+        ("all:scale=0", "'scale=0' must be a number above 0"),
+        ("all:scale=inf", "must be a number above 0"),
+        ("all:scale=half", "must be a number above 0"),
+        ("masked:k=-1", "'k=-1' must be a whole number from 0"),
+        ("masked:k=4", "top_k = 4 is larger than num_normal = 3"),
+        ("masked:k=1:k=2", "'k' is set twice"),
+        ("masked:mode=cosine", "input should be 'conserve', 'unit'"),
+        ("masked:beta=2", "beta must be given with mode 'constant'"),
+        ("masked:mode=constant", "beta must be given with mode 'constant'"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told(word: str, message: str) -> None:
+    with pytest.raises(LopeError) as caught:
+        rows_for([word], ADAPTER)
+    assert str(caught.value).startswith("--experts ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", [["none", "base"], ["masked", "masked"]])
+def test_a_row_asked_for_twice_is_refused(asked: list[str]) -> None:
+    with pytest.raises(LopeError, match="asked for twice"):
+        rows_for(asked, ADAPTER)
+
+
+def test_the_control_needs_two_normal_experts() -> None:
+    with pytest.raises(LopeError, match="one normal expert, and without it none is left"):
+        rows_for(["masked_normal"], AdapterConfig(num_normal=1))
+    assert rows_for(["masked_normal"], AdapterConfig(num_normal=2, num_poison=0))
+
+
+def test_a_row_sets_all_that_the_layers_read() -> None:
+    context = AdapterContext(num_normal=3, num_poison=1, compensation=CompensationConfig())
+    for word in ("all:scale=0.5", "masked", "base"):
+        (row,) = rows_for([word], ADAPTER)
+        row.apply(context)
+        assert (context.experts, context.compensation, context.scale) == (
+            row.experts,
+            row.compensation,
+            row.scale,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from support.baselines import BASELINES
 
 from lope_dist.adapters.lope import model_roles
+from lope_dist.config.load import validate_config
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.core.runlog import read_json, read_lines
@@ -31,13 +33,19 @@ IDS = torch.arange(30).view(2, 15) + 60
 
 
 def config_of(config_in, folder: Path, name: str, **changes):
+    """Return a configuration on the tiny model; sections are replaced whole, not merged."""
     adapter = METHODS[name]
     roles = ["adapter"] if "kind" in adapter else ["shared_a", "normal_b"]
     if name.startswith("hydralora"):
         roles.append("router")
     stage = {"trainable": roles, "lr": 0.01, "max_steps": 14, "epochs": 2}
-    tree = {"adapter": adapter, "data__packing": False, "train__stages": {"finetune": stage}}
-    return config_in(folder, **tree | changes)
+    tree = config_in(folder).model_dump(mode="json")
+    tree["adapter"], tree["train"]["stages"] = adapter, {"finetune": stage}
+    tree["data"]["packing"] = False
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        reduce(dict.__getitem__, path, tree)[last] = value
+    return validate_config(tree, "test")
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -100,6 +108,9 @@ def test_lm_eval_asks_it_with_and_without_its_adapter(run) -> None:
     assert logits["base"].shape == logits["lope_unmasked"].shape
     with pytest.raises(LopeError, match="no poisoning expert to mask"):
         rows_for(["masked"], loaded.config.adapter)
+    if run[0] in BASELINES:
+        with pytest.raises(LopeError, match="only LoPE's layers can be scaled"):
+            rows_for(["all:scale=0.5"], loaded.config.adapter)
 
 
 @pytest.mark.parametrize("step", [3, 12])

@@ -1,10 +1,7 @@
 """Both stages on a tiny T5: no shift of labels, noise on the encoder's input alone."""
 
-import shutil
-
 import pytest
-import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from support.tiny import save_tiny_t5
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json
@@ -12,23 +9,9 @@ from lope_dist.train.session import train
 
 
 @pytest.fixture(scope="module")
-def tiny_t5(tiny_llama, tmp_path_factory):
+def tiny_t5(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny_t5")
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=258,
-        d_model=64,
-        d_kv=16,
-        d_ff=128,
-        num_layers=1,
-        num_heads=4,
-        decoder_start_token_id=257,
-        pad_token_id=257,
-        eos_token_id=256,
-    )
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tiny_llama / name, folder)
+    save_tiny_t5(folder)
     return str(folder)
 
 

@@ -1,0 +1,60 @@
+"""`lope study`: many runs from one file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lope_dist.cli.options import JsonOption
+from lope_dist.core.errors import Preempted
+
+app = typer.Typer()
+study = typer.Typer(no_args_is_help=True)
+app.add_typer(study, name="study", help="Many runs and their comparison from one file.")
+
+StudyArg = Annotated[Path, typer.Argument(metavar="STUDY", help="YAML file of a study.")]
+
+
+@study.callback()
+def group() -> None:
+    """Many runs and their comparison from one file."""
+
+
+@study.command()
+def run(
+    study: StudyArg,
+    jobs: Annotated[int, typer.Option(min=1, help="Cells at a time.")] = 1,
+    stop_after: Annotated[
+        str | None,
+        typer.Option(help="Stop in whole pieces, e.g. 10m; the same command goes on."),
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="CELL", help="Only cells of this name or pattern.")
+    ] = None,
+    redo_changed: Annotated[
+        bool, typer.Option("--redo-changed", help="Run cells again whose description changed.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train and score what is missing; goes on where it stopped."""
+    from lope_dist.study.cells import load_study
+    from lope_dist.study.run import RunRequest, parse_duration, run_study
+
+    seconds = None if stop_after is None else parse_duration(stop_after)
+    loaded = load_study(study)
+    outcome = run_study(loaded, RunRequest(jobs, seconds, only, redo_changed))
+    if as_json:
+        typer.echo(json.dumps({"output_dir": str(loaded.folder)} | asdict(outcome), indent=2))
+    else:
+        counts = f"{len(outcome.done)} cells done, {len(outcome.failed)} failed"
+        typer.echo(f"{loaded.folder}: {counts}, {len(outcome.left)} left")
+    if outcome.left:
+        raise Preempted(
+            f"Stopped with {len(outcome.left)} cells left; the same command goes on from there."
+        )
+    if outcome.failed:
+        raise typer.Exit(1)

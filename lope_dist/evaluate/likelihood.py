@@ -1,0 +1,133 @@
+"""How likely a run finds the responses of examples: the loss of each row.
+
+Rows go through the model sorted by length, so that batches hold little padding; what a row gets
+depends on neither its batch nor its neighbours.
+
+Shapes: N rows, T tokens, P target tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lope_dist.core.errors import LopeError
+from lope_dist.corpus.batches import MicroBatch, build_pairs, build_rows
+from lope_dist.corpus.tokens import Tokenized, encode
+from lope_dist.corpus.turns import Example
+from lope_dist.evaluate.load import LoadedRun
+from lope_dist.model.loss_head import loss_head
+from lope_dist.train.objective import targets_of, token_losses
+
+_TOKENS = 4096  # of a batch at most, padding included
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """The loss of one row's response."""
+
+    example_id: int
+    loss: float
+    """Nats, summed over the response's tokens."""
+    num_tokens: int
+    """0 where the response lies wholly behind `data.max_length`."""
+
+
+def row_losses(
+    run: LoadedRun, examples: Sequence[Example], *, batch_size: int = 16
+) -> list[RowLoss]:
+    """Return the loss of each example's response, under `run.context` as it is set.
+
+    Args:
+        run: The model, its template and its longest row.
+        examples: Each with an id of its own; noise and packing play no part.
+        batch_size: Rows of a forward pass at most; long rows come fewer at a time.
+    """
+    batches = iter_row_losses(run, examples, batch_size=batch_size)
+    found = {row.example_id: row for rows in batches for row in rows}
+    return [found[example.id] for example in examples]
+
+
+def iter_row_losses(
+    run: LoadedRun, examples: Sequence[Example], *, batch_size: int
+) -> Iterator[list[RowLoss]]:
+    """Yield what `row_losses` returns batch by batch, the longest rows first.
+
+    Raises:
+        LopeError: a loss that is not finite.
+    """
+    for batch in length_batches(run, examples, batch_size):
+        losses_P, rows_P = losses_of(run, batch, batch.labels)
+        num_rows = len(batch.example_ids)
+        sums_N = torch.zeros(num_rows, dtype=torch.float64).index_add_(0, rows_P, losses_P)
+        if not sums_N.isfinite().all():
+            broken = batch.example_ids[int((~sums_N.isfinite()).nonzero()[0, 0])]
+            raise LopeError(
+                f"The loss of example {broken} is not finite, so nothing can be said of this run: "
+                "base weights or adapter hold such values; train it again with a smaller lr."
+            )
+        counts_N = rows_P.bincount(minlength=num_rows)
+        yield [
+            RowLoss(*row)
+            for row in zip(batch.example_ids, sums_N.tolist(), counts_N.tolist(), strict=True)
+        ]
+
+
+class TokenLosses(NamedTuple):
+    """The loss of each target token of a batch, on the host, row by row in order."""
+
+    losses_P: Tensor
+    """float64, nats."""
+    rows_P: Tensor
+    """int64, the batch's row that each token is in."""
+
+
+def losses_of(run: LoadedRun, batch: MicroBatch, labels_NT: Tensor) -> TokenLosses:
+    """Return the loss of the tokens that ``labels_NT`` names, as the context is set."""
+    targets = targets_of(labels_NT, shift=not run.model.config.is_encoder_decoder)
+    device = run.model.device
+    inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+    losses_P = token_losses(
+        lambda: run.model(**inputs, use_cache=False), loss_head(run.model), targets, device
+    )
+    return TokenLosses(losses_P.double().cpu(), targets.positions_P // labels_NT.shape[1])
+
+
+def length_batches(
+    run: LoadedRun, examples: Sequence[Example], batch_size: int
+) -> Iterator[MicroBatch]:
+    """Yield the examples as unpacked batches without noise, the longest rows first."""
+    data, arch = run.config.data, run.model.config
+    tokenized = encode(
+        examples, data.template, run.tokenizer, data.max_length, arch.is_encoder_decoder
+    )
+    tokenized.sort(key=_length, reverse=True)
+    start = 0
+    while start < len(tokenized):
+        size = max(1, min(batch_size, _TOKENS // _length(tokenized[start])))
+        yield _build(run, tokenized[start : start + size])
+        start += size
+
+
+def _length(example: Tokenized) -> int:
+    return max(len(example.input_ids), len(example.labels))
+
+
+def _build(run: LoadedRun, rows: Sequence[Tokenized]) -> MicroBatch:
+    pad_id, seed = run.tokenizer.pad_token_id, run.config.seed
+    assert isinstance(pad_id, int), "load_tokenizer sets it"
+    if not run.model.config.is_encoder_decoder:
+        return build_rows(
+            [[row] for row in rows], is_packed=False, pad_id=pad_id, seed=seed, epoch=0
+        )
+    return build_pairs(
+        rows,
+        pad_id=pad_id,
+        decoder_start_token_id=run.model.config.decoder_start_token_id,
+        seed=seed,
+        epoch=0,
+    )

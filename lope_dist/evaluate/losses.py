@@ -1,0 +1,177 @@
+"""`lope loss`: the loss of held-out responses, row by row of a table, into `RUN/losses/`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import read_json, write_json
+from lope_dist.corpus.records import ExampleSource
+from lope_dist.evaluate.examples import data_fingerprint, first_ids, open_examples
+from lope_dist.evaluate.likelihood import RowLoss, iter_row_losses
+from lope_dist.evaluate.load import LoadedRun, load_run, load_run_config, run_checkpoint
+from lope_dist.evaluate.rows import Row, rows_for
+
+FOLDER = "losses"
+_SAVE_EVERY_S = 20
+
+
+@dataclass(frozen=True)
+class LossRequest:
+    """Whose loss to take, of what."""
+
+    data: str
+    """Examples in a form that training reads."""
+    experts: tuple[str, ...]
+    """Words of `rows_for`."""
+    limit: int | None = None
+    """The first so many examples; None: all."""
+    batch_size: int = 16
+    """Rows of a forward pass at most."""
+
+
+def measure_losses(run_dir: Path, request: LossRequest, *, progress: bool = True) -> dict[str, Any]:
+    """Return the losses of the rows asked for on the examples asked for.
+
+    What is measured is kept in `RUN/losses/<stem of data>.json`, example by example, so that a
+    call does only what is missing: another one may have been stopped, had a smaller limit, or
+    been of other rows. Losses of another adapter are replaced.
+
+    Returns:
+        What the file holds, of these rows and examples alone.
+
+    Raises:
+        LopeError: not a run, unknown experts, data that cannot be read, or a file of losses of
+            other data.
+    """
+    config = load_run_config(run_dir)
+    rows = rows_for(request.experts, config.adapter)
+    source = open_examples(config, request.data)
+    ids = first_ids(source, request.limit)
+    fingerprint = data_fingerprint(config, source)
+    table = _LossFile(run_dir, request.data, fingerprint, run_checkpoint(run_dir).adapter_sha256)
+    run: LoadedRun | None = None
+    for row in rows:
+        known = table.losses(row)
+        missing = [i for i in ids if i not in known]
+        if missing:
+            run = run or load_run(run_dir)
+            row.apply(run.context)
+            _measure(run, row, source, missing, request.batch_size, table, progress)
+    return table.view(rows, ids)
+
+
+def _measure(
+    run: LoadedRun,
+    row: Row,
+    source: ExampleSource,
+    ids: Sequence[int],
+    batch_size: int,
+    table: _LossFile,
+    progress: bool,
+) -> None:
+    examples = [source[i] for i in ids]
+    unsaved: list[RowLoss] = []
+    saved_at = time.monotonic()
+    try:
+        with tqdm(total=len(ids), desc=row.name, unit=" rows", disable=not progress) as bar:
+            for done in iter_row_losses(run, examples, batch_size=batch_size):
+                unsaved += done
+                bar.update(len(done))
+                if time.monotonic() - saved_at > _SAVE_EVERY_S:
+                    table.add(row, unsaved)
+                    unsaved, saved_at = [], time.monotonic()
+    finally:  # a stop too keeps what is done
+        table.add(row, unsaved)
+
+
+class _LossFile:
+    """`RUN/losses/<stem>.json`; several processes may add rows of their own to it."""
+
+    def __init__(self, run_dir: Path, data: str, fingerprint: str, adapter_sha256: str) -> None:
+        self._path = run_dir / FOLDER / f"{Path(data).stem}.json"
+        self._data, self._fingerprint = data, fingerprint
+        self._adapter_sha256 = adapter_sha256
+        self._read()  # refuses losses of other data before anything is measured
+
+    def losses(self, row: Row) -> dict[int, RowLoss]:
+        """Return what is known of a row, by example."""
+        entry = self._read()["rows"].get(row.name, {})
+        if not self._identity(row).items() <= entry.items():
+            return {}
+        return {loss[0]: RowLoss(*loss) for loss in entry["per_row"]}
+
+    def add(self, row: Row, losses: Sequence[RowLoss]) -> None:
+        """Write more losses of a row."""
+        if not losses:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._path.with_name(f".{self._path.name}.lock")):
+            table = self._read()
+            known = self.losses(row) | {loss.example_id: loss for loss in losses}
+            ordered = [known[i] for i in sorted(known)]
+            table["rows"][row.name] = self._identity(row) | summary(ordered)
+            write_json(self._path, table)
+
+    def view(self, rows: Iterable[Row], ids: range) -> dict[str, Any]:
+        """Return the table of some rows and examples."""
+        found = {}
+        for row in rows:
+            known = self.losses(row)
+            found[row.name] = self._identity(row) | summary([known[i] for i in ids])
+        return self._head() | {"rows": found}
+
+    def _read(self) -> dict[str, Any]:
+        if not self._path.exists():
+            return self._head() | {"rows": {}}
+        table = read_json(self._path)
+        if table["fingerprint"] == self._fingerprint:
+            return self._head() | {"rows": table["rows"]}
+        if Path(table["data"]).absolute() != Path(self._data).absolute():
+            raise LopeError(
+                f"{self._path} holds losses of other data of that name ({table['data']}); rename "
+                f"{self._data}, or remove that file."
+            )
+        return self._head() | {"rows": {}}  # the data changed since
+
+    def _head(self) -> dict[str, Any]:
+        return {"data": self._data, "fingerprint": self._fingerprint}
+
+    def _identity(self, row: Row) -> dict[str, Any]:
+        adapter = None if row.experts == "none" else self._adapter_sha256
+        return {
+            "experts": row.experts,
+            "compensation": row.compensation.model_dump(mode="json"),
+            "scale": row.scale,
+            "adapter_sha256": adapter,
+        }
+
+
+def summary(losses: Sequence[RowLoss]) -> dict[str, Any]:
+    """Return mean loss, its standard error, and all that they are made of.
+
+    The mean is over tokens, and rows are what was sampled: the standard error is that of the ratio
+    of two sums over rows. Both are None where there is nothing to divide by.
+    """
+    num_tokens, num_rows = sum(row.num_tokens for row in losses), len(losses)
+    mean = stderr = None
+    if num_tokens:
+        mean = math.fsum(row.loss for row in losses) / num_tokens
+        if num_rows > 1:
+            squares = math.fsum((row.loss - mean * row.num_tokens) ** 2 for row in losses)
+            stderr = math.sqrt(squares * num_rows / (num_rows - 1)) / num_tokens
+    return {
+        "loss_per_token": mean,
+        "stderr": stderr,
+        "num_tokens": num_tokens,
+        "num_rows": num_rows,
+        "per_row": [list(astuple(row)) for row in losses],
+    }

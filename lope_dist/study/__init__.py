@@ -1,0 +1,1 @@
+"""Studies: many runs and their evaluation from one file, executed, compared and judged."""

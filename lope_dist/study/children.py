@@ -1,0 +1,66 @@
+"""Commands of `lope` as child processes, their output in a log file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from lope_dist.core.workers import end_with_parent
+
+_GRACE_S = 120.0
+"""What is still there so long after SIGTERM is killed; checkpoints take seconds."""
+_LAST_LINES = 8
+
+
+class Child:
+    """A command that runs; it gets SIGTERM when this process is gone, whatever ended that."""
+
+    def __init__(self, arguments: Sequence[str], log: Path, num_threads: int) -> None:
+        self.log = log
+        self.started = time.monotonic()
+        self._stopped: float | None = None
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {"OMP_NUM_THREADS": str(num_threads), **os.environ}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        with log.open("a", encoding="utf-8") as output:
+            print(f"$ lope {' '.join(arguments)}", file=output, flush=True)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "lope_dist.cli", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is the study's to handle
+                env=environment,
+                preexec_fn=partial(end_with_parent, os.getpid(), signal.SIGTERM),
+            )
+
+    @property
+    def seconds(self) -> float:
+        """How long it runs."""
+        return time.monotonic() - self.started
+
+    def poll(self) -> int | None:
+        """Return its exit status, None while it runs; kill it when it heeds no stop."""
+        overdue = self._stopped is not None and time.monotonic() - self._stopped > _GRACE_S
+        if overdue and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """Ask it once to end: training writes a checkpoint first."""
+        if self._stopped is None and self._process.poll() is None:
+            self._process.terminate()
+            self._stopped = time.monotonic()
+
+    def last_lines(self) -> list[str]:
+        """Return the end of its log; of a progress bar its last state."""
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n")]
+        return [line for line in lines if line][-_LAST_LINES:]

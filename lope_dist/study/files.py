@@ -1,0 +1,119 @@
+"""The data files that a study makes: some rows of a file, with noise or without."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lope_dist.config.data import SourceConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.core.files import write_atomic
+from lope_dist.core.fingerprint import fingerprint
+from lope_dist.core.runlog import read_json, write_json
+from lope_dist.corpus.corrupt import corrupt_file
+from lope_dist.corpus.readers import find_rows
+from lope_dist.study.cells import Study
+from lope_dist.study.schema import FileConfig
+
+
+def make_files(study: Study, *, again: bool = False) -> list[str]:
+    """Make the files that are not there yet; return their names.
+
+    Args:
+        study: Whose.
+        again: Make anew those whose description or source changed since.
+
+    Raises:
+        LopeError: a source that is absent or too short, or, without ``again``, a change.
+    """
+    made: list[str] = []
+    for name in study.config.files:
+        _make(study, name, again, made, ())
+    return made
+
+
+def _make(study: Study, name: str, again: bool, made: list[str], above: tuple[str, ...]) -> None:
+    """Make a file, and before it the one that it is made from."""
+    if name in above:
+        raise LopeError(f"{study.path}: files.{name} is made from itself.")
+    config = study.config.files[name]
+    if config.source in study.config.files:
+        _make(study, config.source, again, made, (*above, name))
+    source, target = study.data_file(config.source), study.data_file(name)
+    now = _description(config, source)
+    if target.exists():
+        record = _record(target)
+        changes = _changes(read_json(record) if record.exists() else {}, now)
+        if not changes:
+            return
+        if not again:
+            raise LopeError(
+                f"{target} was made otherwise ({'; '.join(changes)}); run with --redo-changed to "
+                "make it and the runs that used it again, or set output_dir to another folder."
+            )
+        target.unlink()
+    _write(config, source, target)
+    write_json(_record(target), now)
+    made.append(name)
+
+
+def _record(target: Path) -> Path:
+    return target.with_suffix(".made.json")
+
+
+def _description(config: FileConfig, source: Path) -> dict[str, Any]:
+    found = fingerprint([source])
+    if found is None:
+        raise LopeError(
+            f"The data file '{source}' does not exist; give its path in `files`, or set LOPE_DATA "
+            "to the folder of the data sets."
+        )
+    tree = config.model_dump(mode="json")
+    return {**tree, "source": source.name, "source_fingerprint": found}
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return [
+        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _write(config: FileConfig, source: Path, target: Path) -> None:
+    rows = _rows(config, source)
+    if config.noise is None:
+        _write_rows(target, rows)
+        return
+    clean = target.with_suffix(".clean.jsonl")
+    try:
+        _write_rows(clean, rows)
+        corrupt_file(clean, target, config.noise, config.noise_seed, progress=False)
+    finally:
+        clean.unlink(missing_ok=True)
+
+
+def _rows(config: FileConfig, source: Path) -> list[dict[str, Any]]:
+    place = SourceConfig(path=str(source))
+    rows = [row for file in find_rows(place) for _, row in file.read(list)]
+    if config.max_characters is not None:
+        rows = [row for row in rows if _num_characters(row) <= config.max_characters]
+    if config.rows is None:
+        return rows
+    first, end = config.rows
+    if end > len(rows):
+        raise LopeError(
+            f"{source}: rows = [{first}, {end}] of {len(rows)} rows that are short enough; ask "
+            "for fewer, or allow more in max_characters."
+        )
+    return rows[first:end]
+
+
+def _num_characters(row: dict[str, Any]) -> int:
+    return sum(len(value) for value in row.values() if isinstance(value, str))
+
+
+def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -1,0 +1,193 @@
+"""Execute what is missing of a study, several cells at a time, until all is done or time is up."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import signal
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from types import FrameType
+
+from lope_dist.core.errors import EXIT_PREEMPTED, LopeError, suggest
+from lope_dist.evaluate.rows import rows_for
+from lope_dist.study.cells import Cell, Study
+from lope_dist.study.children import Child
+from lope_dist.study.files import make_files
+from lope_dist.study.progress import Progress
+from lope_dist.study.steps import Step, prepare, refuse_changes, steps_of
+from lope_dist.train.run_lock import run_lock
+
+_POLL_S = 0.2
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)")
+_SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """How to execute a study."""
+
+    jobs: int = 1
+    """Cells at a time."""
+    stop_after_s: float | None = None
+    """When to stop in whole pieces."""
+    only: str | None = None
+    """Pattern of the cells' names (`lope*/seed-614`)."""
+    redo_changed: bool = False
+    """Remove and run again what was run otherwise."""
+
+
+@dataclass
+class Outcome:
+    """What became of the cells."""
+
+    done: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Cell -> step, status and the log's last lines."""
+
+
+@dataclass
+class _Job:
+    cell: Cell
+    steps: deque[Step]
+    child: Child
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def run_study(study: Study, request: RunRequest) -> Outcome:
+    """Make the data, then train and score what is missing.
+
+    Raises:
+        LopeError: nothing is started: a cell that is not valid, was run otherwise or is named by
+            no pattern, data that are absent, or another process at work in the folder.
+    """
+    cells = _chosen(study, request.only)
+    for cell in cells:
+        rows_for(cell.rows, cell.config.adapter)  # a row that is unknown shows before any training
+    with run_lock(study.folder):
+        make_files(study, again=request.redo_changed)
+        todo: deque[tuple[Cell, deque[Step]]] = deque()
+        outcome = Outcome()
+        for cell in cells:
+            steps = steps_of(study, cell)
+            refuse_changes(steps, redo=request.redo_changed)
+            missing = deque(step for step in steps if not step.is_done)
+            if missing:
+                todo.append((cell, missing))
+            else:
+                outcome.done.append(cell.name)
+        with _Runner(todo, outcome, request) as runner:
+            runner.run()
+    return outcome
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that `90s`, `10m` or `1.5h` names.
+
+    Raises:
+        LopeError: something else.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is None or float(match[1]) == 0:
+        raise LopeError(
+            f"--stop-after: '{text}' is no duration; write a number above 0 and a unit, for "
+            "example 90s, 10m or 2h."
+        )
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _chosen(study: Study, only: str | None) -> list[Cell]:
+    if only is None:
+        return study.cells
+    names = [cell.name for cell in study.cells]
+    chosen = [c for c in study.cells if fnmatch.fnmatchcase(c.name, only) or c.group.name == only]
+    if not chosen:
+        raise LopeError(
+            f"--only: '{only}' is the name or pattern of no cell; there are {', '.join(names)}."
+            f"{suggest(only, names)}"
+        )
+    return chosen
+
+
+class _Runner:
+    """The loop over child processes; a signal or the end of the time makes it stop them."""
+
+    def __init__(
+        self, todo: deque[tuple[Cell, deque[Step]]], outcome: Outcome, request: RunRequest
+    ) -> None:
+        self._todo, self._outcome, self._jobs = todo, outcome, request.jobs
+        self._running: list[_Job] = []
+        self._deadline = (
+            None if request.stop_after_s is None else time.monotonic() + request.stop_after_s
+        )
+        self._is_stopping = False
+        self._num_threads = max(1, (os.cpu_count() or 1) // request.jobs)
+        self._progress = Progress(sum(len(steps) for _, steps in todo))
+
+    def __enter__(self) -> _Runner:
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for job in self._running:  # after an error of this process itself
+            job.child.stop()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._progress.close()
+
+    def run(self) -> None:
+        """Return when nothing is left, or all that ran has stopped."""
+        while self._running or (self._todo and not self._is_stopping):
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                self._is_stopping = True
+            if self._is_stopping:
+                for job in self._running:
+                    job.child.stop()
+            elif self._todo and len(self._running) < self._jobs:
+                cell, steps = self._todo.popleft()
+                self._running.append(_Job(cell, steps, self._start(steps[0])))
+                continue
+            time.sleep(_POLL_S)
+            self._running = [job for job in self._running if self._goes_on(job)]
+            self._progress.show([(j.cell.name, j.steps[0].name) for j in self._running])
+        self._outcome.left += [cell.name for cell, _ in self._todo]
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._is_stopping = True
+
+    def _start(self, step: Step) -> Child:
+        prepare(step)
+        return Child(step.arguments, step.log, self._num_threads)
+
+    def _goes_on(self, job: _Job) -> bool:
+        """Look after one job; start its next step when one has ended well."""
+        status = job.child.poll()
+        if status is None:
+            return True
+        step, name = job.steps[0], job.cell.name
+        if status == 0:
+            step.set_done(job.child.seconds)
+            job.seconds[step.name] = job.child.seconds
+            job.steps.popleft()
+            self._progress.advance()
+            if not job.steps:
+                self._outcome.done.append(name)
+                self._progress.tell_done(name, job.seconds)
+            elif self._is_stopping:
+                self._outcome.left.append(name)
+            else:
+                job.child = self._start(job.steps[0])
+                return True
+        elif status == EXIT_PREEMPTED or (
+            self._is_stopping and status in (-signal.SIGTERM, -signal.SIGKILL)
+        ):
+            self._outcome.left.append(name)
+        else:
+            lines = job.child.last_lines()
+            self._outcome.failed[name] = f"{step.name}: status {status}: {lines[-1]}"
+            self._progress.tell_failed(name, step, status, lines)
+        return False

@@ -1,0 +1,151 @@
+"""What a study's YAML file says: data, variants, evaluations, figures to hold against, claims."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from lope_dist.config.base import Section
+from lope_dist.config.noise import DataNoiseConfig
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+def _names_a_folder(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} also names folders: it may hold letters, digits and _ . + - and begins "
+            "with a letter or digit"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(_names_a_folder)]
+Overrides = dict[str, Any]
+"""Dotted key of a recipe -> value."""
+
+
+class FileConfig(Section):
+    """A data file that the study makes: some rows of another one, with noise or without."""
+
+    source: str
+    """Where the rows are: `.json`, `.jsonl` or `.parquet`; or the name of another of `files`."""
+    rows: tuple[int, int] | None = None
+    """The first row and the one behind the last, counted from 0 among those that are short enough.
+    Default: all."""
+    max_characters: int | None = Field(default=None, ge=1)
+    """Leave out rows whose texts are longer together."""
+    noise: DataNoiseConfig | None = None
+    """Noise put into them, as `lope corpus corrupt` does, which says in a column what was hit."""
+    noise_seed: int = Field(default=614, ge=0)
+    """What the noise is drawn from."""
+
+    @model_validator(mode="after")
+    def _rows_are_a_range(self) -> FileConfig:
+        if self.rows is not None and not 0 <= self.rows[0] < self.rows[1]:
+            raise ValueError(f"rows = {list(self.rows)} must be [first, end] with first < end")
+        return self
+
+
+class VariantConfig(Section):
+    """One way to train, and the rows in which its runs are scored."""
+
+    label: str | None = None
+    """How tables call it. Default: its name."""
+    recipe: str | None = None
+    """Its recipe, in place of the study's."""
+    overrides: Overrides = Field(default_factory=dict)
+    """Applied behind the study's and the axes' overrides."""
+    rows: tuple[str, ...] = Field(min_length=1)
+    """What `--experts` of `lope eval` takes. The row `none` (the base model) is the same for all
+    seeds and scored for the first alone."""
+    where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Axis: those of its points at which the variant is trained. Default: all."""
+
+
+class SuiteConfig(Section):
+    """Tasks that `lope eval` scores."""
+
+    suite: str | None = None
+    """A suite by name or file."""
+    tasks: tuple[str, ...] = ()
+    """lm-eval tasks or groups, in place of a suite."""
+    include_path: str | None = None
+    """Folder of task YAMLs to use instead of lm-eval's own."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Examples in the prompt. Default: the task's own number."""
+    limit: int | None = Field(default=None, ge=1)
+    """Documents of each task. Default: all."""
+    batch_size: int = Field(default=8, ge=1)
+    """Requests of a forward pass."""
+
+    @model_validator(mode="after")
+    def _is_a_suite_or_tasks(self) -> SuiteConfig:
+        if (self.suite is None) == (not self.tasks):
+            raise ValueError("one of suite and tasks must be given")
+        return self
+
+
+class EvaluateConfig(Section):
+    """What each run is scored on."""
+
+    losses: tuple[str, ...] = ()
+    """Files whose loss per response token is taken: names of `files`, or paths."""
+    loss_batch_size: int = Field(default=8, ge=1)
+    """Examples of a forward pass of these."""
+    suites: dict[Name, SuiteConfig] = Field(default_factory=dict)
+    """Suites by a name of their own."""
+
+
+class ClaimConfig(Section):
+    """A sentence that the runs can bear out or not."""
+
+    claim: str
+    """The sentence."""
+    metric: str
+    """As the report names it: `loss:FILE`, `acc:TASK`, `drift:STAGE` or one of `means`."""
+    better: str
+    """VARIANT/ROW; with axes VARIANT@POINT/ROW, several points joined by a comma. Of `drift` the
+    row is a role of parameters."""
+    than: str
+    """The same for the other side."""
+    direction: Literal["higher", "lower"] = "higher"
+    """Which values of the metric are better."""
+
+
+class StudyConfig(Section):
+    """A grid of runs: variants x points of the axes x seeds, and how they are compared."""
+
+    title: str
+    """Heading of the report."""
+    about: str = ""
+    """A paragraph below it: what is asked, and under which limits."""
+    output_dir: str
+    """Folder of data, runs and report; a relative path starts at the working directory."""
+    recipe: str
+    """Training configuration of the variants that name none; paths of recipes start at the
+    study's file."""
+    overrides: Overrides = Field(default_factory=dict)
+    """Changes to every recipe: dotted key: value."""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    """Each cell is trained once with each."""
+    files: dict[Name, FileConfig] = Field(default_factory=dict)
+    """Data files that the study makes, in `output_dir/data`."""
+    train_file: str | None = None
+    """Which of `files` all variants train on. Default: the recipe's own data."""
+    axes: dict[Name, dict[Name, Overrides]] = Field(default_factory=dict)
+    """Settings to go through: axis: point: overrides. Every variant is trained at each."""
+    variants: dict[Name, VariantConfig] = Field(min_length=1)
+    """Ways to train, by name."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """What each run is scored on."""
+    means: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
+    """Metrics of one's own: the mean of several, by name."""
+    baseline: str
+    """VARIANT/ROW that the tables compare with; at each point of the axes with its own."""
+    paper: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Published figures: metric: VARIANT/ROW: value; accuracies in percent."""
+    claims: tuple[ClaimConfig, ...] = ()
+    """What is to be judged."""

@@ -1,0 +1,139 @@
+"""What is to be done for a cell, and what of it is done: a command each, and a record of it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lope_dist.config.load import dump_config, load_config
+from lope_dist.core.errors import LopeError
+from lope_dist.core.files import write_atomic
+from lope_dist.core.fingerprint import fingerprint
+from lope_dist.core.runlog import read_json, write_json
+from lope_dist.study.cells import Cell, Study
+from lope_dist.study.schema import SuiteConfig
+from lope_dist.train.method import method_differences
+
+RECORDS = "study"
+"""Folder in a run's folder: logs and records of its steps."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of `lope` for one cell."""
+
+    name: str
+    cell: Cell
+    arguments: tuple[str, ...]
+    inputs: dict[str, Any]
+    """What its result depends on beside the run; another one makes the step undone."""
+
+    @property
+    def log(self) -> Path:
+        """Where the command's output goes."""
+        return self.cell.folder / RECORDS / f"{self.name}.log"
+
+    @property
+    def record(self) -> Path:
+        """What is written once the command ended well."""
+        return self.cell.folder / RECORDS / f"{self.name}.json"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the command ended well with these inputs."""
+        return self.record.is_file() and read_json(self.record)["inputs"] == self.inputs
+
+    def set_done(self, seconds: float) -> None:
+        """Record that it did."""
+        write_json(self.record, {"inputs": self.inputs, "seconds": round(seconds, 1)})
+
+
+def steps_of(study: Study, cell: Cell) -> list[Step]:
+    """Return all steps of a cell in order: training, losses, suites.
+
+    Raises:
+        LopeError: a file whose loss is asked for is absent.
+    """
+    train_file = study.config.train_file
+    data = None if train_file is None else fingerprint([study.data_file(train_file)])
+    config = cell.folder / RECORDS / "run.yaml"
+    steps = [Step("train", cell, ("train", str(config), "--resume", "auto"), {"data": data})]
+    experts = ("--experts", ",".join(cell.rows))
+    settings = study.config.evaluate
+    for name in settings.losses:
+        path = study.data_file(name)
+        arguments = ("loss", str(cell.folder), str(path), *experts)
+        arguments += ("--batch-size", str(settings.loss_batch_size))
+        found = fingerprint([path])
+        if found is None:
+            raise LopeError(f"{study.path}: evaluate.losses names '{name}', which does not exist.")
+        inputs = {"rows": list(cell.rows), "data": found}
+        steps.append(Step(f"loss-{path.stem}", cell, arguments, inputs))
+    for name, suite in settings.suites.items():
+        arguments = ("eval", str(cell.folder), *_suite_arguments(study, suite), *experts)
+        inputs = {"rows": list(cell.rows), "suite": suite.model_dump(mode="json")}
+        steps.append(Step(f"eval-{name}", cell, arguments, inputs))
+    return steps
+
+
+def prepare(step: Step) -> None:
+    """Write what the command reads: the cell's configuration."""
+    write_atomic(step.cell.folder / RECORDS / "run.yaml", dump_config(step.cell.config))
+    if step.name == "train":
+        write_json(step.cell.folder / RECORDS / "started.json", step.inputs)
+
+
+def refuse_changes(steps: list[Step], *, redo: bool) -> None:
+    """Hold a run that is there against its cell as it is described now.
+
+    Raises:
+        LopeError: it was trained otherwise, and ``redo`` does not say to remove it.
+    """
+    cell = steps[0].cell
+    changes = _changes(steps[0])
+    if changes and redo:
+        shutil.rmtree(cell.folder)
+    elif changes:
+        raise LopeError(
+            f"The cell {cell.name} was run otherwise ({'; '.join(changes[:6])}); run with "
+            "--redo-changed to remove its folder and run it again, or set output_dir to another "
+            "folder."
+        )
+
+
+def _changes(train: Step) -> list[str]:
+    recorded = train.cell.folder / "run.yaml"
+    if not recorded.is_file():
+        return []
+    try:
+        # Through the schema: settings that are newer than the run have their defaults there.
+        before = yaml.safe_load(dump_config(load_config(recorded)))
+    except LopeError as error:
+        return [str(error)]
+    changes = method_differences(before, yaml.safe_load(dump_config(train.cell.config)))
+    started = train.cell.folder / RECORDS / "started.json"
+    then = read_json(started) if started.is_file() else train.inputs
+    if then != train.inputs:
+        changes.append(f"training data: fingerprint {then['data']} -> {train.inputs['data']}")
+    return changes
+
+
+def _suite_arguments(study: Study, suite: SuiteConfig) -> tuple[str, ...]:
+    arguments = ("--tasks", ",".join(suite.tasks))
+    if suite.suite is not None:
+        beside = study.path.parent / suite.suite
+        arguments = ("--suite", str(beside) if beside.is_file() else suite.suite)
+    options = {
+        "--include-path": suite.include_path,
+        "--num-fewshot": suite.num_fewshot,
+        "--limit": suite.limit,
+        "--batch-size": suite.batch_size,
+    }
+    for option, value in options.items():
+        if value is not None:
+            arguments += (option, str(value))
+    return arguments

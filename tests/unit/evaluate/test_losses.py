@@ -1,0 +1,164 @@
+"""`lope loss`: what is kept in the run's folder, and what a second call does."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.tiny import save_alpaca
+from typer.testing import CliRunner
+
+from lope_dist.cli import app
+from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import read_json, write_json
+from lope_dist.evaluate import losses
+from lope_dist.evaluate.likelihood import RowLoss, iter_row_losses
+from lope_dist.evaluate.losses import LossRequest, measure_losses, summary
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "held_out.jsonl"
+    save_alpaca(path, 12)
+    return path
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[int]:
+    """Examples that went through the model, in order."""
+    ids: list[int] = []
+
+    def spy(run, examples, *, batch_size):
+        ids.extend(example.id for example in examples)
+        return iter_row_losses(run, examples, batch_size=batch_size)
+
+    monkeypatch.setattr(losses, "iter_row_losses", spy)
+    return ids
+
+
+def measure(run: Path, data: Path, experts: str = "all,none", limit: int | None = None) -> dict:
+    request = LossRequest(str(data), tuple(experts.split(",")), limit)
+    return measure_losses(run, request, progress=False)
+
+
+def test_a_file_of_losses_has_the_documented_form(run_copy, data) -> None:
+    table = measure(run_copy, data)
+    assert read_json(run_copy / "losses" / "held_out.json") == table
+    assert set(table) == {"data", "fingerprint", "rows"}
+    assert list(table["rows"]) == ["lope_unmasked", "base"]
+    row = table["rows"]["lope_unmasked"]
+    assert row["num_rows"] == len(row["per_row"]) == 12
+    assert [entry[0] for entry in row["per_row"]] == list(range(12))
+    assert row["num_tokens"] == sum(entry[2] for entry in row["per_row"])
+    total = sum(entry[1] for entry in row["per_row"])
+    assert row["loss_per_token"] == pytest.approx(total / row["num_tokens"])
+
+
+def test_a_second_call_measures_only_what_is_missing(run_copy, data, measured) -> None:
+    first = measure(run_copy, data, "all", limit=4)
+    assert first["rows"]["lope_unmasked"]["num_rows"] == 4
+    assert measured == [0, 1, 2, 3]
+    measure(run_copy, data, "all,masked", limit=6)
+    assert measured == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]
+    again = measure(run_copy, data, "all", limit=4)
+    assert again == first
+    assert len(measured) == 12
+    kept = read_json(run_copy / "losses" / "held_out.json")["rows"]
+    assert {name: row["num_rows"] for name, row in kept.items()} == {
+        "lope_unmasked": 6,
+        "lope_masked": 6,
+    }
+
+
+def test_a_stopped_call_keeps_what_it_has(run_copy, data, monkeypatch, measured) -> None:
+    def stops(run, examples, *, batch_size):
+        for number, rows in enumerate(iter_row_losses(run, examples, batch_size=2)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(losses, "iter_row_losses", stops)
+        with pytest.raises(KeyboardInterrupt):
+            measure(run_copy, data, "all")
+    table = measure(run_copy, data, "all")
+    assert len(measured) == 6
+    shutil.rmtree(run_copy / "losses")
+    fresh = measure(run_copy, data, "all")
+    assert table["rows"]["lope_unmasked"]["loss_per_token"] == pytest.approx(
+        fresh["rows"]["lope_unmasked"]["loss_per_token"], rel=1e-6
+    )
+
+
+def test_losses_of_another_adapter_are_replaced_and_the_bases_stay(
+    run_copy, data, measured
+) -> None:
+    measure(run_copy, data)
+    path = run_copy / "losses" / "held_out.json"
+    table = read_json(path)
+    table["rows"]["lope_unmasked"]["adapter_sha256"] = "another"
+    write_json(path, table)
+    measured.clear()
+    measure(run_copy, data)
+    assert measured == list(range(12))
+
+
+def test_changed_data_are_measured_again_and_other_data_are_refused(
+    run_copy, data, measured, tmp_path
+) -> None:
+    measure(run_copy, data, "none")
+    save_alpaca(data, 5)
+    measured.clear()
+    assert measure(run_copy, data, "none")["rows"]["base"]["num_rows"] == 5
+    assert len(measured) == 5
+    other = tmp_path / "other" / data.name
+    other.parent.mkdir()
+    save_alpaca(other, 7)
+    with pytest.raises(LopeError, match="holds losses of other data of that name"):
+        measure(run_copy, other, "none")
+
+
+def test_rows_with_settings_are_kept_apart(run_copy, data) -> None:
+    table = measure(run_copy, data, "all,all:scale=0.5", limit=3)
+    half, whole = table["rows"]["all:scale=0.5"], table["rows"]["lope_unmasked"]
+    assert half["scale"] == 0.5
+    assert half["loss_per_token"] != whole["loss_per_token"]
+
+
+def test_a_limit_below_one_is_refused(run_copy, data) -> None:
+    with pytest.raises(LopeError, match="--limit 0: at least 1"):
+        measure(run_copy, data, limit=0)
+
+
+def test_the_standard_error_is_that_of_resampled_rows() -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, 60, size=400)
+    values = tokens * rng.gamma(4.0, 0.5, size=400)
+    rows = [
+        RowLoss(i, float(v), int(n)) for i, (v, n) in enumerate(zip(values, tokens, strict=True))
+    ]
+    picks = rng.integers(0, 400, size=(4000, 400))
+    means = values[picks].sum(1) / tokens[picks].sum(1)
+    found = summary(rows)
+    assert found["stderr"] == pytest.approx(means.std(), rel=0.05)
+    assert found["loss_per_token"] == pytest.approx(values.sum() / tokens.sum())
+
+
+def test_nothing_to_divide_by_is_told_as_nothing() -> None:
+    assert summary([RowLoss(0, 0.0, 0)])["loss_per_token"] is None
+    one = summary([RowLoss(0, 3.0, 2)])
+    assert (one["loss_per_token"], one["stderr"]) == (1.5, None)
+    assert math.isfinite(one["loss_per_token"])
+
+
+def test_the_command_prints_a_table_or_json(run_copy, data) -> None:
+    words = ["loss", str(run_copy), str(data), "--experts", "masked,none", "--limit", "2"]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 0
+    assert "LoPE, masked" in shown.stdout
+    table = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert list(table["rows"]) == ["lope_masked", "base"]

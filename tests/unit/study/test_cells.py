@@ -1,0 +1,78 @@
+"""From a study's file to its cells."""
+
+import pytest
+
+from lope_dist.core.errors import LopeError
+
+
+def test_a_cell_is_a_recipe_with_overrides_and_seed(make_study):
+    study = make_study()
+    names = [cell.name for cell in study.cells]
+    assert names == ["hydralora/seed-1", "lope/seed-1", "hydralora/seed-2", "lope/seed-2"]
+    hydralora, lope = study.cells[0].config, study.cells[3].config
+    assert (hydralora.adapter.num_poison, list(hydralora.train.stages)) == (0, ["finetune"])
+    assert lope.train.stages["poison"].lr == 0.01
+    assert lope.seed == 2
+    assert lope.output_dir == str(study.folder / "runs/lope/seed-2")
+    assert lope.data.path == str(study.folder / "data/train.jsonl")
+
+
+def test_the_base_model_is_scored_once(make_study):
+    rows = {cell.name: cell.rows for cell in make_study().cells}
+    assert rows["hydralora/seed-1"] == ("all", "none")
+    assert rows["hydralora/seed-2"] == ("all",)
+
+
+def test_axes_multiply_the_variants_and_variants_win(make_study):
+    axes = {
+        "noise": {"none": {"noise.data.rate": 0}, "strong": {"noise.data.rate": 0.3}},
+        "rank": {"r2": {"adapter.rank": 2}, "r8": {"adapter.rank": 8}},
+    }
+    variants = {
+        "lope": {"rows": ["masked"], "overrides": {"adapter.rank": 4}},
+        "lora": {"rows": ["all"], "where": {"noise": ["strong"], "rank": ["r8"]}},
+    }
+    study = make_study(axes=axes, variants=variants, seeds=[1], baseline="lora/all")
+    configs = {cell.group.name: cell.config for cell in study.cells}
+    expected = ["lope@none,r2", "lope@none,r8", "lope@strong,r2", "lope@strong,r8"]
+    assert list(configs) == [*expected, "lora@strong,r8"]
+    assert configs["lope@strong,r2"].noise.data.rate == 0.3
+    assert configs["lope@none,r8"].noise.data.rate == 0
+    assert configs["lope@none,r8"].adapter.rank == 4
+    assert configs["lora@strong,r8"].adapter.rank == 8
+
+
+CLAIM = {"claim": "x", "metric": "acc:piqa", "better": "lope/masked", "than": "hydralora/all"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"train_file": "trian"}, ["train_file = 'trian'", "mean 'train'"]),
+        ({"baseline": "lope/maskd"}, ["baseline", "mean 'lope/masked'"]),
+        ({"claims": [CLAIM | {"than": "lora/all"}]}, ["claims.0.than", "'lora/all'"]),
+        ({"claims": [CLAIM | {"metric": "loss:clean"}]}, ["claims.0.metric", "'loss:clean'"]),
+        ({"claims": [CLAIM | {"metric": "mean"}]}, ["claims.0.metric", "'mean'"]),
+        ({"paper": {"acc:piqa": {"lope/none": 1}}}, ["paper.acc:piqa", "'lope/none'"]),
+        ({"seed": [1]}, ["seed", "not permitted"]),
+        ({"seeds": []}, ["seeds"]),
+        ({"files": {"a b": {"source": "x"}}}, ["'a b'", "names folders"]),
+        ({"files": {"a": {"source": "x", "rows": [3, 3]}}}, ["rows = [3, 3]"]),
+        ({"evaluate": {"suites": {"s": {}}}}, ["suite and tasks"]),
+        (
+            {"variants": {"a": {"rows": ["all"], "where": {"x": ["y"]}}}, "baseline": "a/all"},
+            ["variants.a.where = 'x'"],
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told(make_study, changes, parts):
+    with pytest.raises(LopeError) as caught:
+        make_study(**changes)
+    for part in ["tiny_study.yaml", *parts]:
+        assert part in str(caught.value)
+
+
+def test_a_cell_that_is_not_valid_is_named(make_study):
+    variants = {"lope": {"rows": ["masked"], "overrides": {"adapter.rnk": 4}}}
+    with pytest.raises(LopeError, match=r"tiny_study\.yaml, lope: .*'rnk'.*'rank'"):
+        _ = make_study(variants=variants, baseline="lope/masked").cells

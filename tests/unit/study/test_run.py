@@ -1,0 +1,142 @@
+"""A study run in real processes: to its end, stopped, killed, and with a cell that fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lope_dist.core.errors import LopeError
+from lope_dist.study.cells import Study
+from lope_dist.study.files import make_files
+from lope_dist.study.run import RunRequest, parse_duration, run_study
+
+ONE = {"lope": {"rows": ["masked", "all"]}}
+LONG = {"train.stages.finetune.epochs": 400}
+SHORT = {"train.stages.finetune.epochs": 12}
+ALL = RunRequest()
+
+
+def start(study: Study, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lope_dist.cli", "study", "run", str(study.path), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+
+
+def steps(run: Path) -> list[tuple[str, int]]:
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(line["stage"], line["step"]) for line in map(json.loads, lines)]
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def in_second_stage(run: Path):
+    return lambda: any(stage == "finetune" for stage, _ in steps(run))
+
+
+def test_cells_are_run_once_and_a_failure_leaves_the_others_going(make_study):
+    variants = ONE | {
+        "broken": {"rows": ["all"], "overrides": {"adapter.targets": ["no_such_layer"]}},
+        "hydralora": {"rows": ["all"], "overrides": {"adapter.num_poison": 0}},
+    }
+    study = make_study(seeds=[1], variants=variants, baseline="hydralora/all")
+    process = start(study, "--jobs", "2", "--json")
+    output, errors = process.communicate(timeout=200)
+    assert process.returncode == 1, errors
+    result = json.loads(output)
+    assert sorted(result["done"]) == ["hydralora/seed-1", "lope/seed-1"]
+    assert "matches no linear layer" in result["failed"]["broken/seed-1"]
+    assert "lope/seed-1: done (train" in errors
+    assert "broken/seed-1: train failed with status 2" in errors
+    before = (study.folder / "runs/lope/seed-1/metrics.jsonl").stat().st_mtime_ns
+    outcome = run_study(study, RunRequest(only="lope"))
+    assert outcome.done == ["lope/seed-1"]
+    assert (study.folder / "runs/lope/seed-1/metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_stopped_study_goes_on(make_study):
+    study = make_study(seeds=[1], variants=ONE, baseline="lope/all", overrides=LONG)
+    run = study.folder / "runs/lope/seed-1"
+    process = start(study)
+    wait_for(in_second_stage(run))
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "1 cells left; the same command goes on" in errors
+    assert list((run / "checkpoints").glob("2-finetune-step-*"))
+    trained = steps(run)
+    assert 5 < len(trained) < 2005
+    cut = {"train.stages.finetune.epochs": 1}
+    with pytest.raises(LopeError, match=r"lope/seed-1 was run otherwise .*epochs: 400 -> 1"):
+        run_study(make_study(seeds=[1], variants=ONE, baseline="lope/all", overrides=cut), ALL)
+    outcome = run_study(
+        make_study(seeds=[1], variants=ONE, baseline="lope/all", overrides=LONG),
+        RunRequest(stop_after_s=0.1),
+    )
+    assert outcome.left == ["lope/seed-1"]
+    assert steps(run) == trained
+
+
+def test_a_killed_study_takes_its_children_along_and_goes_on(make_study):
+    study = make_study(seeds=[1], variants=ONE, baseline="lope/all", overrides=SHORT)
+    run = study.folder / "runs/lope/seed-1"
+    process = start(study)
+    wait_for(in_second_stage(run))
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    assert children
+    wait_for(lambda: not any(child.is_running() for child in children))
+    assert list((run / "checkpoints").glob("2-finetune-step-*"))
+    outcome = run_study(study, ALL)
+    assert outcome.done == ["lope/seed-1"]
+    found = steps(run)
+    assert found == [("poison", i) for i in range(5)] + [("finetune", i) for i in range(60)]
+    assert json.loads((run / "state.json").read_text())["status"] == "finished"
+
+
+def test_a_run_on_other_data_is_refused_or_done_again(make_study, study_tree):
+    study = make_study(seeds=[1], variants=ONE, baseline="lope/all")
+    assert run_study(study, ALL).done == ["lope/seed-1"]
+    record = study.folder / "runs/lope/seed-1/study/started.json"
+    before = record.read_text()
+    files = study_tree["files"]
+    files["train"]["rows"] = [0, 24]
+    study = make_study(seeds=[1], variants=ONE, baseline="lope/all", files=files)
+    make_files(study, again=True)
+    with pytest.raises(LopeError, match=r"training data: fingerprint"):
+        run_study(study, ALL)
+    assert run_study(study, RunRequest(redo_changed=True)).done == ["lope/seed-1"]
+    assert record.read_text() != before
+    assert len(steps(study.folder / "runs/lope/seed-1")) == 6
+
+
+def test_a_row_that_is_unknown_shows_before_any_training(make_study):
+    study = make_study(variants={"lope": {"rows": ["maskd"]}}, baseline="lope/maskd")
+    with pytest.raises(LopeError, match="maskd"):
+        run_study(study, ALL)
+    assert not study.folder.exists()
+
+
+def test_names_that_are_no_cell_and_durations_that_are_none_are_told(make_study):
+    with pytest.raises(LopeError, match=r"--only: 'lop'.*there are hydralora/seed-1, lope"):
+        run_study(make_study(), RunRequest(only="lop"))
+    assert [parse_duration(text) for text in ("90s", "1.5 m", "2h")] == [90, 90, 7200]
+    for text in ("10", "m", "0s", "-1m"):
+        with pytest.raises(LopeError, match="--stop-after"):
+            parse_duration(text)
