@@ -72,7 +72,7 @@ class ExpertBank(nn.Module):
         """Add the weighted experts to the base layer's output.
 
         Args:
-            y_NTO: Output of the base layer.
+            y_NTO: Output of the base layer; it may become the result.
             h_NTR: `A x`.
             w_NTE: The router's weights, float32; None for a single expert, which weighs 1.
             scaling: Factor on the sum.
@@ -93,7 +93,7 @@ class ExpertBank(nn.Module):
         if w_NTE is not None:
             z_NTZ = (w_NTE.unsqueeze(-1) * h_NTR.float().unsqueeze(-2)).flatten(-2)
         z_PZ = z_NTZ.flatten(0, -2).to(y_NTO.dtype)
-        return add_experts(y_NTO.flatten(0, -2), z_PZ, experts, scaling).view_as(y_NTO)
+        return add_experts(y_NTO, z_PZ, experts, scaling)
 
 
 def empty_parameter(rows: int, columns: int, *, device: torch.device | None) -> nn.Parameter:
