@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from lope_dist.adapters.auxiliary import AuxiliaryLosses
 from lope_dist.config.adapter import CompensationConfig
 from lope_dist.config.noise import EmbeddingNoiseConfig
 from lope_dist.core.errors import LopeError, suggest
@@ -35,6 +36,10 @@ class AdapterContext:
     """The stream whose embeddings are noised: the encoder's where there is one."""
     embedding_noise: EmbeddingNoiseConfig | None
     """Continuous noise of this stage; None is off."""
+    corrupted_mask: Tensor | None
+    """bool (N, T), as `noise_mask`: the tokens of words that noise changed; None: not known."""
+    auxiliary: AuxiliaryLosses | None
+    """Losses that the layers add while the model trains; None: none."""
     collect_router: bool
     """Add up the router's weights for `RouterUsage`."""
 
@@ -55,6 +60,8 @@ class AdapterContext:
         self.noise_mask = None
         self.noise_stream = noise_stream
         self.embedding_noise = None
+        self.corrupted_mask = None
+        self.auxiliary = None
         self.collect_router = False
         self.is_purified = False
         """The poisoning experts are gone for good: `all` would not be what was trained."""

@@ -12,7 +12,7 @@ from lope_dist.config.data import DataConfig
 from lope_dist.config.engine import EngineConfig
 from lope_dist.config.model import ModelConfig
 from lope_dist.config.noise import NoiseConfig
-from lope_dist.config.train import TrainConfig, default_stages
+from lope_dist.config.train import StageConfig, TrainConfig, default_stages
 from lope_dist.core.roles import Role
 
 
@@ -84,3 +84,37 @@ class RunConfig(Section):
                         f"'{role}' is not in train.stages.{name}.trainable"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _stage_options_have_what_they_need(self) -> RunConfig:
+        for name, stage in self.train.stages.items():
+            given = {
+                f"loss_on = '{stage.loss_on}'": stage.loss_on == "corrupted",
+                f"router_supervision = {stage.router_supervision}": stage.router_supervision > 0,
+                f"separation = {stage.separation}": stage.separation > 0,
+            }
+            for setting in (setting for setting, is_on in given.items() if is_on):
+                if problem := self._missing_for(setting.split(" ")[0], stage):
+                    raise ValueError(f"train.stages.{name}.{setting} {problem}")
+        return self
+
+    def _missing_for(self, option: str, stage: StageConfig) -> str | None:
+        """Return what an option of a stage lacks, and how to mend it."""
+        if self.adapter.num_poison == 0:
+            return "is about the poisoning experts, and adapter.num_poison is 0; leave it out"
+        if option == "separation":
+            if {Role.NORMAL_B, Role.POISON_B} & {*stage.trainable}:
+                return None
+            return (
+                "would have no effect: the stage trains neither 'normal_b' nor 'poison_b'; leave "
+                "it out or add one of them to trainable"
+            )
+        if option == "router_supervision" and Role.ROUTER not in stage.trainable:
+            return "teaches a router that is frozen; add 'router' to the stage's trainable roles"
+        injects = stage.noise in ("text", "hybrid") and self.noise.text.is_on
+        if not injects and not self.noise.data.is_on:
+            return (
+                "needs tokens that noise changed, and the stage has none: its text noise and "
+                "noise.data are off; set its noise to text or hybrid, or leave it out"
+            )
+        return None

@@ -13,6 +13,11 @@ from lope_dist.engine.groups import Group
 class Engine(Protocol):
     """Runs forward and backward passes and optimizer steps of one stage."""
 
+    @property
+    def gradient_scale(self) -> float:
+        """What `backward` multiplies a loss with, and a loss beside it must be multiplied with."""
+        ...
+
     def forward(self, inputs: dict[str, Tensor]) -> Any:
         """Return the model's output. Collective: yes."""
         ...

@@ -27,6 +27,11 @@ class LocalEngine:
         self._peaks = {group["name"]: group["lr"] for group in groups}
         self._max_norm = optimizer.max_grad_norm or float("inf")
 
+    @property
+    def gradient_scale(self) -> float:
+        """Losses are taken as they are."""
+        return 1.0
+
     def forward(self, inputs: dict[str, Tensor]) -> Any:
         """Return the model's output."""
         return self._model(**inputs, use_cache=False)

@@ -54,6 +54,11 @@ class ZeroEngine:
             dist_init_required=False,
         )
 
+    @property
+    def gradient_scale(self) -> float:
+        """DeepSpeed averages gradients over ranks, and a loss is a part of a sum."""
+        return float(self._world.size)
+
     def forward(self, inputs: dict[str, Tensor]) -> Any:
         """Return the model's output. Collective: yes."""
         return self._engine(**inputs, use_cache=False)
@@ -61,8 +66,7 @@ class ZeroEngine:
     def backward(self, loss: Tensor, is_last: bool) -> None:
         """Add a micro-batch's gradients. Collective: yes."""
         self._engine.set_gradient_accumulation_boundary(is_last)
-        # DeepSpeed averages gradients over ranks; the loss is a part of a sum.
-        self._engine.backward(loss * self._world.size, scale_wrt_gas=False)
+        self._engine.backward(loss * self.gradient_scale, scale_wrt_gas=False)
 
     def step(self, lr_factor: float) -> float:
         """Step all groups and return the gradient's norm. Collective: yes.

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lope_dist.adapters.auxiliary import SEPARATION, SUPERVISION, AuxiliaryLosses
 from lope_dist.adapters.context import AdapterContext
-from lope_dist.adapters.lope import model_roles
+from lope_dist.adapters.lope import lope_layers, model_roles
 from lope_dist.config.schema import RunConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
@@ -82,6 +83,7 @@ def stage_loader(inputs: Inputs, stage: StageConfig) -> StageLoader:
         world_size=inputs.world.size,
         is_encoder_decoder=arch.is_encoder_decoder,
         decoder_start_token_id=getattr(arch, "decoder_start_token_id", None),
+        mark_corrupted=config.adapter.num_poison > 0,  # for the router's usage
     )
 
 
@@ -109,6 +111,17 @@ def stage_engine(session: Session, stage: StageConfig) -> Engine:
         )
     check_groups(wanted, engine.groups_in_use())
     return engine
+
+
+def auxiliary_losses(model: PreTrainedModel, stage: StageConfig) -> AuxiliaryLosses | None:
+    """Return the losses that a stage's settings add, if any."""
+    weights = {SUPERVISION: stage.router_supervision, SEPARATION: stage.separation}
+    weights = {name: weight for name, weight in weights.items() if weight > 0}
+    layers = [layer.lope for layer in lope_layers(model).values()]
+    num_marked = sum(own.stream == own.context.noise_stream for own in layers)
+    if not weights:
+        return None
+    return AuxiliaryLosses(weights, {SUPERVISION: num_marked, SEPARATION: len(layers)})
 
 
 def placement_of(config: RunConfig, world: World) -> Placement:
