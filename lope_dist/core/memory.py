@@ -1,8 +1,11 @@
-"""Sizes of memory as people write them: `80GiB`, `24GB`, `512 MiB`."""
+"""Sizes of memory as people write them, `80GiB`, `24GB`, and this process's own."""
 
 from __future__ import annotations
 
 import re
+import resource
+import sys
+from pathlib import Path
 
 from lope_dist.core.errors import LopeError
 
@@ -30,6 +33,17 @@ def parse_bytes(text: str, what: str) -> int:
             "example 80GiB, 24GB or 1.5TiB."
         )
     return round(float(match[1]) * factor)
+
+
+def peak_rss_bytes() -> int:
+    """Return the largest resident set that this process has had."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:  # not Linux
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak << 10
+    # Not getrusage: a child begins there with what its parent had when it was forked.
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
 
 
 def format_bytes(size: int) -> str:

@@ -45,6 +45,14 @@ class Engine(Protocol):
         """Return whole parameters by name, float32 on the host. Collective: yes."""
         ...
 
+    def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return this rank's part of each trainable parameter, flat, on the device.
+
+        Together the ranks hold each value once. They are views, to be asked for anew after a
+        step. Given ``whole`` tensors by name, those parts of these instead.
+        """
+        ...
+
     def optimizer_state(self) -> dict[str, Tensor]:
         """Return AdamW's state of each trainable parameter, whole, float32 on the host.
 

@@ -61,6 +61,13 @@ class LocalEngine:
             if name in wanted
         }
 
+    def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return the trainable parameters, or these tensors in their place, flat."""
+        return {
+            name: (parameter if whole is None else whole[name]).detach().flatten()
+            for name, parameter in self._parameters.items()
+        }
+
     def optimizer_state(self) -> dict[str, Tensor]:
         """Return AdamW's state by parameter name, on the host."""
         state = {}

@@ -93,6 +93,26 @@ class ZeroEngine:
         with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
             return {n: p.detach().float().cpu().clone() for n, p in found.items()}
 
+    def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return this rank's part of each trainable parameter, flat, without padding.
+
+        Under ZeRO-2 every rank has it whole, and has a part of it here all the same.
+        """
+        parts = {}
+        for name, parameter in self._trained.items():
+            numel, held = _numel(parameter), getattr(parameter, "ds_tensor", None)
+            size = -(-numel // self._world.size)
+            start = min(self._world.rank * size, numel)
+            stop = min(start + size, numel)
+            if whole is not None:
+                place = parameter.device if held is None else held.device
+                parts[name] = whole[name].detach().flatten()[start:stop].to(place)
+            elif held is not None:
+                parts[name] = held.detach()[: stop - start]
+            else:
+                parts[name] = parameter.detach().flatten()[start:stop]
+        return parts
+
     def optimizer_state(self) -> dict[str, Tensor]:
         """Return AdamW's state by parameter name, whole, on the host. Collective: yes."""
         return gather_state(self._engine.optimizer, self._trained)

@@ -1,46 +1,80 @@
-"""Loss curves, router usage and evaluation results as matplotlib figures."""
+"""Curves over a stage's steps: loss, learning rate, gradient norm, drift; one figure a panel."""
 
 from __future__ import annotations
 
-import math
-import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from lope_dist.report.read import RunFiles, ScoreTable
-from lope_dist.report.style import INK, MUTED, PALETTE, POISON, new_figure, tidy
-from lope_dist.report.tables import model_label
+from lope_dist.report.style import INK, PALETTE, POISON, new_figure, tidy
+
+ROLES = {
+    "shared_a": ("shared A", PALETTE[2]),
+    "normal_b": ("normal B", PALETTE[4]),
+    "poison_b": ("poisoning B", POISON),
+    "router": ("router", PALETTE[5]),
+}
+"""How a role is called and drawn."""
+SIZE = (3.6, 2.5)
+"""Of a panel, in inches: three fit side by side on a page, one on a phone."""
+Lines = Sequence[dict[str, Any]]
+"""Lines of `metrics.jsonl`."""
 
 
-def plot_loss(run: RunFiles) -> Figure:
-    """Draw the loss of each stage: each logged step, and a running mean over it."""
-    stages = run.stages()
-    figure = new_figure(max(6.0, 4.2 * len(stages)), 3.2)
-    all_axes = figure.subplots(1, len(stages), sharey=True, squeeze=False)[0]
-    for axes, (stage, lines) in zip(all_axes, stages.items(), strict=True):
-        steps = np.array([int(line["step"]) + 1 for line in lines])
-        loss = np.array([float(line["loss"]) for line in lines])
-        smooth, window = running_mean(loss)
-        marker = "o" if len(loss) < 3 else None
-        axes.plot(steps, loss, color=PALETTE[1], alpha=0.55, linewidth=1, label="each step")
-        axes.plot(
-            steps, smooth, color=PALETTE[2], linewidth=2, marker=marker, label=f"mean of {window}"
-        )
-        axes.set_title(f"stage {stage}", fontsize=10, color=INK, loc="left")
-        axes.set_xlabel("optimizer step", fontsize=9, color=INK)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        axes.legend(frameon=False, fontsize=8, loc="upper right")
-        tidy(axes)
-    all_axes[0].set_ylabel("loss, nats per response token", fontsize=9, color=INK)
-    all_axes[0].set_ylim(bottom=0)
-    return figure
+def plot_loss(lines: Lines, top: float) -> Figure:
+    """Draw the loss of a stage: each logged step and a running mean; ``top`` ends the axis."""
+    figure, axes = _panel("loss, nats per response token")
+    loss = np.array([float(line["loss"]) for line in lines])
+    smooth, window = running_mean(loss)
+    marker = "o" if len(loss) < 3 else None
+    axes.plot(_steps(lines), loss, color=PALETTE[1], alpha=0.6, linewidth=1, label="each step")
+    label = f"mean of {window}"
+    axes.plot(_steps(lines), smooth, color=PALETTE[2], linewidth=2, marker=marker, label=label)
+    axes.set_ylim(0, top)
+    return _finished(figure, axes)
+
+
+def plot_lr(lines: Lines) -> Figure:
+    """Draw the learning rate of each role; roles of one rate share a line."""
+    figure, axes = _panel("learning rate")
+    curves: dict[tuple[float, ...], list[str]] = {}
+    for role in lines[0]["lr"]:
+        curves.setdefault(tuple(float(line["lr"][role]) for line in lines), []).append(role)
+    for values, roles in curves.items():
+        label = ", ".join(ROLES.get(role, (role, ""))[0] for role in roles)
+        color = PALETTE[2] if len(roles) > 1 else _color(roles[0])
+        axes.plot(_steps(lines), values, color=color, linewidth=1.8, label=label)
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes.yaxis.get_offset_text().set(color=INK, fontsize=8)
+    return _finished(figure, axes)
+
+
+def plot_grad_norm(lines: Lines) -> Figure:
+    """Draw the gradient's norm before clipping: each logged step and a running mean."""
+    figure, axes = _panel("gradient norm, before clipping")
+    norms = np.array([float(line["grad_norm"]) for line in lines])
+    smooth, window = running_mean(norms)
+    axes.plot(_steps(lines), norms, color=PALETTE[1], alpha=0.6, linewidth=1, label="each step")
+    axes.plot(_steps(lines), smooth, color=PALETTE[2], linewidth=2, label=f"mean of {window}")
+    axes.set_ylim(bottom=0)
+    return _finished(figure, axes)
+
+
+def plot_drift(lines: Lines, top: float) -> Figure:
+    """Draw the mean absolute change of each role's parameters since the stage's start."""
+    figure, axes = _panel("mean absolute change")
+    lines = [line for line in lines if "drift" in line]
+    for role in lines[0]["drift"]:
+        values = [float(line["drift"][role]) for line in lines]
+        label = ROLES.get(role, (role, ""))[0]
+        axes.plot(_steps(lines), values, color=_color(role), linewidth=2, label=label)
+    axes.set_ylim(0, top)
+    return _finished(figure, axes)
 
 
 def running_mean(values: np.ndarray) -> tuple[np.ndarray, int]:
@@ -55,113 +89,24 @@ def running_mean(values: np.ndarray) -> tuple[np.ndarray, int]:
     return total / count, window
 
 
-def plot_router(router: dict[str, Any]) -> Figure:
-    """Draw each expert's mean weight by layer: a row of heat maps for each stage.
+def _panel(ylabel: str) -> tuple[Figure, Axes]:
+    figure = new_figure(*SIZE)
+    axes = figure.subplots()
+    axes.set_ylabel(ylabel, fontsize=9, color=INK)
+    axes.set_xlabel("optimizer step", fontsize=9, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    return figure, axes
 
-    Colours diverge from the even share 1/N; the poisoning experts' rows are framed.
-    """
-    experts = [str(name) for name in router["experts"]]
-    stages = {name: usage for name, usage in router.items() if name != "experts" and usage}
-    panels = {stage: _by_projection(usage) for stage, usage in stages.items()}
-    columns = max((len(groups) for groups in panels.values()), default=1)
-    even = 1 / len(experts)
-    weights = [w for usage in stages.values() for row in usage.values() for w in row]
-    spread = max([0.02, *(abs(w - even) for w in weights)])
-    norm = TwoSlopeNorm(even, max(0.0, even - spread), min(even + spread, max(1.0, even + 0.02)))
 
-    figure = new_figure(
-        max(6.0, 4.4 * columns + 0.8), 0.9 + (0.9 + 0.28 * len(experts)) * len(panels)
-    )
-    grid = figure.subplots(len(panels), columns, squeeze=False)
-    for row, (stage, groups) in zip(grid, panels.items(), strict=True):
-        for axes in row[len(groups) :]:
-            axes.set_visible(False)
-        for axes, (projection, (layers, usage)) in zip(row, groups.items(), strict=False):
-            axes.imshow(usage.T, aspect="auto", cmap="PuOr_r", norm=norm)
-            axes.set_title(f"stage {stage}: {projection}", fontsize=9, color=INK, loc="left")
-            axes.set_xlabel("layer", fontsize=9, color=INK)
-            shown = range(0, len(layers), math.ceil(len(layers) / 12))
-            axes.set_xticks(list(shown), [layers[i] for i in shown])
-            axes.set_yticks(range(len(experts)), experts)
-            axes.tick_params(labelsize=8, colors=INK, length=0)
-            axes.spines[:].set_visible(False)
-            for i, name in enumerate(experts):
-                if name.startswith("poison"):
-                    box = Rectangle((-0.5, i - 0.5), len(layers), 1, fill=False, clip_on=False)
-                    box.set(edgecolor=POISON, linewidth=1.8, zorder=3)
-                    axes.add_patch(box)
-                    axes.get_yticklabels()[i].set(color=POISON, fontweight="bold")
-    bar = figure.colorbar(ScalarMappable(norm, "PuOr_r"), ax=grid, shrink=0.85, pad=0.015)
-    bar.set_label(f"mean router weight (even share {even:.2f})", fontsize=8, color=INK)
-    bar.ax.tick_params(labelsize=8, colors=INK)
-    bar.outline.set_visible(False)
+def _finished(figure: Figure, axes: Axes) -> Figure:
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    tidy(axes)
     return figure
 
 
-def plot_scores(table: ScoreTable) -> Figure:
-    """Draw the scores as bars with one standard error to each side.
-
-    What is not part of a group comes on top; below, a column for each group shows its parts.
-    """
-    groups = {head: parts for head, parts in table.parts.items() if parts}
-    heads, longest = table.overall(), max(map(len, groups.values()), default=0)
-    heights = [0.145 * (len(table.models) + 1) * n for n in (len(heads), longest) if n]
-    figure = new_figure(9.0, 1.1 + sum(heights) + 0.6 * (len(heights) - 1))
-    grid = figure.add_gridspec(len(heights), max(1, len(groups)), height_ratios=heights)
-    top = figure.add_subplot(grid[0, :])
-    _draw_bars(top, table, {line: line for line in heads})
-    for column, (head, parts) in enumerate(groups.items()):
-        axes = figure.add_subplot(grid[1, column])
-        axes.set_title(f"parts of {head}", fontsize=9, color=INK, loc="left")
-        _draw_bars(axes, table, {line: line.removeprefix(f"{head}_") for line in parts})
-    handles, labels = top.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=8
-    )
-    return figure
+def _steps(lines: Lines) -> np.ndarray:
+    return np.array([int(line["step"]) + 1 for line in lines])
 
 
-def _draw_bars(axes: Axes, table: ScoreTable, lines: dict[str, str]) -> None:
-    """Draw one group of bars for each line, under the name that ``lines`` gives it."""
-    num_models = len(table.models)
-    height = 0.84 / num_models
-    for i, model in enumerate(table.models):
-        found = [(k, table.scores.get((line, model))) for k, line in enumerate(lines)]
-        present = [(k, score) for k, score in found if score is not None]
-        centres = [k + (i - (num_models - 1) / 2) * height for k, _ in present]
-        axes.barh(
-            centres,
-            [100 * score.value for _, score in present],
-            height * 0.92,
-            xerr=[100 * (score.stderr or 0.0) for _, score in present],
-            color=PALETTE[i % len(PALETTE)],
-            error_kw={"ecolor": INK, "elinewidth": 0.9, "capsize": 1.5},
-            label=model_label(model),
-        )
-    axes.set_yticks(range(len(lines)), list(lines.values()))
-    axes.set_ylim(len(lines) - 0.45, -0.55)
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("accuracy, %  (± 1 standard error)", fontsize=9, color=INK)
-    tidy(axes, grid="x")
-    axes.spines["left"].set_color(MUTED)
-    axes.tick_params(axis="y", length=0)
-
-
-def _by_projection(usage: dict[str, list[float]]) -> dict[str, tuple[list[str], np.ndarray]]:
-    """Group modules that differ by their layer's number: name -> (layers, weights).
-
-    Shapes: weights ``(layers, experts)``.
-    """
-    groups: dict[str, list[tuple[str, list[float]]]] = {}
-    for module, weights in usage.items():
-        number = re.search(r"\d+", module)
-        pattern = re.sub(r"\d+", "*", module)
-        groups.setdefault(pattern, []).append((number.group() if number else "", weights))
-    last = [pattern.rpartition(".")[2] for pattern in groups]
-    return {
-        name if last.count(name) == 1 else pattern: (
-            [layer for layer, _ in rows],
-            np.array([weights for _, weights in rows], dtype=float),
-        )
-        for name, (pattern, rows) in zip(last, groups.items(), strict=True)
-    }
+def _color(role: str) -> str:
+    return ROLES.get(role, ("", PALETTE[2]))[1]

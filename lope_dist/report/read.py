@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import yaml
+
 from lope_dist.core.errors import LopeError
 
 
@@ -24,8 +26,18 @@ class RunFiles:
     """`router.json`."""
     config: str | None
     """`run.yaml`, as text."""
+    settings: dict[str, Any]
+    """The same, parsed; empty without it."""
     state: dict[str, Any] | None
     """`state.json`."""
+    cost: dict[str, Any] | None
+    """`cost.json`."""
+    manifest: dict[str, Any] | None
+    """`manifest.json`."""
+    losses: dict[str, dict[str, Any]]
+    """File name -> what `lope loss` wrote."""
+    noise_scores: dict[str, dict[str, Any]]
+    """File name -> a summary that `lope score` wrote into the run's folder."""
 
     def stages(self) -> dict[str, list[dict[str, Any]]]:
         """Return the metrics of each stage, in the order in which the stages ran."""
@@ -33,6 +45,15 @@ class RunFiles:
         for line in self.metrics:
             stages.setdefault(str(line["stage"]), []).append(line)
         return stages
+
+    def router_usage(self) -> dict[str, dict[str, list[float]]]:
+        """Return the mean weights by stage and layer, of the stages that have some."""
+        router = self.router or {}
+        return {
+            stage: usage
+            for stage, usage in router.items()
+            if stage not in ("experts", "poison_weight") and usage
+        }
 
 
 @dataclass(frozen=True)
@@ -76,14 +97,20 @@ def read_run(run_dir: str | Path) -> RunFiles:
             f"{path / 'metrics.jsonl'} is absent or empty: there is nothing to report before "
             "`lope train` has logged a step."
         )
-    config = path / "run.yaml"
+    config = _read_text(path / "run.yaml")
     return RunFiles(
         path=path,
         metrics=metrics,
         results=_read_json(path / "results.json"),
         router=_read_json(path / "router.json"),
-        config=config.read_text(encoding="utf-8") if config.is_file() else None,
+        config=config,
+        settings=_parse_yaml(path / "run.yaml", config),
         state=_read_json(path / "state.json"),
+        cost=_read_json(path / "cost.json"),
+        manifest=_read_json(path / "manifest.json"),
+        losses=_read_all(path, "losses/*.json", {"data", "rows"}),
+        noise_scores=_read_all(path, "*.json", {"by", "histogram"})
+        | _read_all(path, "scores/*.json", {"by", "histogram"}),
     )
 
 
@@ -128,6 +155,28 @@ def _metrics(figures: dict[str, Any]) -> dict[str, float | None]:
 def _is_finite(value: Any) -> TypeGuard[float]:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value)
+
+
+def _read_all(folder: Path, pattern: str, keys: set[str]) -> dict[str, dict[str, Any]]:
+    """Return the JSON objects with these keys among the files of a pattern."""
+    found = {path.name: _read_json(path) for path in sorted(folder.glob(pattern))}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, dict) and keys <= value.keys()
+    }
+
+
+def _read_text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _parse_yaml(path: Path, text: str | None) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(text or "")
+    except yaml.YAMLError as error:
+        raise LopeError(f"{path} is not valid YAML: {error}.") from None
+    return settings if isinstance(settings, dict) else {}
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

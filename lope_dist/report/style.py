@@ -1,4 +1,4 @@
-"""How every plot looks: one palette, light grid, no frame."""
+"""How every plot looks: one palette, light grid, no frame; colours that a page may replace."""
 
 from __future__ import annotations
 
@@ -17,6 +17,21 @@ GRID = "#e4e7eb"
 POISON = "#c2410c"
 """Whatever shows the poisoning expert."""
 PALETTE = ("#9aa5b1", "#74a9cf", "#0b5fa5", "#e08a3c", "#5b8c5a", "#8e6bb0", "#b5495b", "#3c8d8d")
+PAPER = "#ffffff"
+DARK = {
+    INK: "#e4e7eb",
+    MUTED: "#8a97a5",
+    GRID: "#313b45",
+    POISON: "#f08a4b",
+    PAPER: "#1b2127",
+    PALETTE[1]: "#5686a8",
+    PALETTE[2]: "#7fb8e6",
+    PALETTE[4]: "#86b884",
+    PALETTE[5]: "#b497d3",
+    PALETTE[6]: "#e08390",
+    PALETTE[7]: "#6fbdbd",
+}
+"""Colours that a dark page shows otherwise."""
 
 
 def new_figure(width: float, height: float) -> Figure:

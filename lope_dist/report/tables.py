@@ -37,6 +37,14 @@ def format_score(score: Score | None) -> str:
     return value if score.stderr is None else f"{value} ± {100 * score.stderr:.1f}"
 
 
+def format_loss(row: dict[str, Any]) -> str:
+    """Return a row of `losses/*.json` as ``"1.2345 ± 0.0123"``, or a dash."""
+    if row.get("loss_per_token") is None:
+        return ABSENT
+    loss = f"{row['loss_per_token']:.4f}"
+    return loss if row.get("stderr") is None else f"{loss} ± {row['stderr']:.4f}"
+
+
 def score_rows(table: ScoreTable) -> list[tuple[str, bool, list[str]]]:
     """Return (name, whether it is part of the group above, one cell for each model)."""
     order = []
@@ -121,6 +129,12 @@ class StageCost:
     """Mean over the first tenth of the logged steps."""
     last_loss: float
     """Mean over the last tenth."""
+    num_ranks: int | None
+    """Ranks at last; None for a stage that `cost.json` does not tell of yet, as the rest."""
+    peak_memory_bytes: int | None
+    """Of the device, on the rank that had most; on a CPU of the process."""
+    peak_host_bytes: int | None
+    """Of the process, loading included."""
 
     @property
     def tokens_per_s(self) -> float:
@@ -129,7 +143,7 @@ class StageCost:
 
 
 def stage_costs(run: RunFiles) -> list[StageCost]:
-    """Sum up each stage's metrics.
+    """Return what `cost.json` says of each stage; what it does not is summed up from the metrics.
 
     A line stands for the steps since the line before: its tokens count for each of them, and
     its speed tells how long the first of these intervals took, before which there is no clock.
@@ -145,14 +159,21 @@ def stage_costs(run: RunFiles) -> list[StageCost]:
         ]
         rate = float(lines[0]["tokens_per_s"])
         first_s = tokens[0] / rate if rate > 0 else 0.0
+        logged_s = first_s + float(lines[-1]["time"]) - float(lines[0]["time"])
+        known = (run.cost or {}).get(stage, {})
+        if known.get("steps", 0) <= steps[-1]:
+            known = {}  # the stage has gone on since
         costs.append(
             StageCost(
                 stage=stage,
                 num_steps=steps[-1] + 1,
-                num_tokens=sum(tokens),
-                time_s=first_s + float(lines[-1]["time"]) - float(lines[0]["time"]),
+                num_tokens=known.get("tokens", sum(tokens)),
+                time_s=known.get("seconds", logged_s),
                 first_loss=sum(losses[:tenth]) / tenth,
                 last_loss=sum(losses[-tenth:]) / tenth,
+                num_ranks=known.get("ranks"),
+                peak_memory_bytes=known.get("peak_memory_bytes"),
+                peak_host_bytes=known.get("peak_host_bytes"),
             )
         )
     return costs

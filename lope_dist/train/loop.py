@@ -17,6 +17,7 @@ from lope_dist.corpus.prefetch import batches_of
 from lope_dist.engine.base import Engine
 from lope_dist.engine.world import World
 from lope_dist.model.loss_head import LossHead
+from lope_dist.train.drift import Drift
 from lope_dist.train.guard import StepGuard
 from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.objective import summed_loss, targets_of
@@ -46,12 +47,14 @@ def run_stage(
     head: LossHead | None,
     progress: StageProgress,
     guard: StepGuard,
+    drift: Drift | None,
     stop: StopRequest,
     after_step: Callable[[], None],
 ) -> bool:
     """Train one stage from ``progress`` to its end, or to a stop that any rank asks for.
 
     ``shift``: position t predicts label t + 1. ``head``: see `objective.summed_loss`.
+    ``drift``: what is logged of it, if anything.
     ``after_step`` is called between steps, on every rank, with ``progress`` moved on.
     Collective: yes.
 
@@ -86,12 +89,15 @@ def run_stage(
                 "grad_norm": grad_norm,
                 "target_tokens": plan.target_tokens,
             }
+            if drift is not None and log.is_due(step):
+                values_to_log["drift"] = drift.measure()
             log.step(step, plan.tokens, values_to_log)
         elif guilty is None:
             guard.bad_gradient(step, grad_norm, loader.example_ids(step))
         else:
             guard.bad_loss(step, guilty, values, plan.batches, loader.example_ids(step))
         progress.next_step = step + 1
+        progress.tokens += plan.tokens
         if is_stopping:
             return True
         if progress.next_step < loader.num_steps:

@@ -45,13 +45,17 @@ class MetricsLog:
         )
         self._since, self._tokens = time.perf_counter(), 0
 
+    def is_due(self, step: int) -> bool:
+        """Return whether a step has a line; the same on every rank."""
+        return (step + 1) % self._every == 0 or step + 1 == self._num_steps
+
     def step(self, step: int, tokens: int, values: dict[str, Any]) -> None:
         """Record one optimizer step; ``tokens`` are those of the whole global batch."""
         if not self._on:
             return
         self._tokens += tokens
         self._bar.update(1)
-        if (step + 1) % self._every and step + 1 != self._num_steps:
+        if not self.is_due(step):
             return
         now = time.perf_counter()
         rate = self._tokens / max(now - self._since, 1e-9)
@@ -79,6 +83,8 @@ class MetricsLog:
         self._writer.add_scalar("tokens_per_s", rate, step)
         for role, lr in values["lr"].items():
             self._writer.add_scalar(f"lr/{role}", lr, step)
+        for role, change in values.get("drift", {}).items():
+            self._writer.add_scalar(f"drift/{role}", change, step)
 
 
 def trim_metrics(run_dir: Path, done: Collection[str], stage: str | None, next_step: int) -> None:

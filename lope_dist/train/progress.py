@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lope_dist.train.cost import StageCost
+
 Usage = dict[str, list[float]]
 """Numbers by the name of an adapted layer."""
 
@@ -15,6 +17,8 @@ class StageProgress:
 
     next_step: int = 0
     """Steps done."""
+    tokens: int = 0
+    """Tokens of these steps, over all ranks."""
     cut_examples: int = 0
     """Examples of the first epoch, so far, that were longer than a row."""
     skipped_steps: list[dict[str, Any]] = field(default_factory=list)
@@ -31,19 +35,24 @@ class RunProgress:
         index: Position of the current stage, from 1; one beyond the last when all are done.
         stage: What that stage has behind it.
         router: Mean router weights of the stages that are done.
+        cost: What each stage took, the current one included.
     """
 
     index: int = 1
     stage: StageProgress = field(default_factory=StageProgress)
     router: dict[str, Usage] = field(default_factory=dict)
+    cost: dict[str, StageCost] = field(default_factory=dict)
 
     def of_stage(self) -> dict[str, Any]:
-        """Return the current stage's progress as JSON, and the earlier ones' router usage."""
-        return {"progress": asdict(self.stage), "router": self.router}
+        """Return as JSON the current stage's progress, router usage and cost of all."""
+        cost = {name: asdict(cost) for name, cost in self.cost.items()}
+        return {"progress": asdict(self.stage), "router": self.router, "cost": cost}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> RunProgress:
         """Return where a run goes on from a checkpoint's `state.json`."""
+        cost = {name: StageCost(**cost) for name, cost in state.get("cost", {}).items()}
         if state["next_step"] == state["steps"]:
-            return cls(state["stage_index"] + 1, router=state["router"])
-        return cls(state["stage_index"], StageProgress(**state["progress"]), state["router"])
+            return cls(state["stage_index"] + 1, StageProgress(), state["router"], cost)
+        stage = StageProgress(**state["progress"])
+        return cls(state["stage_index"], stage, state["router"], cost)

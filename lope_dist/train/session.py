@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+from torch import Tensor
+
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import Preempted
 from lope_dist.core.files import telling_disk_errors
@@ -13,6 +15,7 @@ from lope_dist.engine.world import start_world
 from lope_dist.model.build import load_tokenizer
 from lope_dist.model.fingerprint import fingerprints
 from lope_dist.train.checkpoint import Checkpoint, install_checkpoint, read_state
+from lope_dist.train.drift import values_at_stage_start
 from lope_dist.train.manifest import recorded
 from lope_dist.train.metrics import trim_metrics
 from lope_dist.train.preflight import preflight
@@ -64,28 +67,37 @@ def train(config: RunConfig, *, resume: Resume = False) -> Path:
 
 def _train_stages(session: Session, checkpoint: Checkpoint | None) -> str | None:
     """Train what is left; return where a signal stopped it, or None. Collective: yes."""
-    progress, stages = _restore(session, checkpoint), list(session.config.train.stages)
+    progress, start = _restore(session, checkpoint)
+    stages = list(session.config.train.stages)
     while progress.index <= len(stages):
         middle = checkpoint if progress.stage.next_step else None
-        is_stopped = StageRun(session, progress, middle).train()
+        stage_run, start = StageRun(session, progress, middle, start), None
+        is_stopped = stage_run.train()
         if is_stopped and progress.index <= len(stages):
             name = stages[progress.index - 1]
             return f"Stopped by a signal after step {progress.stage.next_step} of stage '{name}'"
     return None
 
 
-def _restore(session: Session, checkpoint: Checkpoint | None) -> RunProgress:
-    """Load a checkpoint's adapter and return where it was; make the run's files fit it.
+def _restore(
+    session: Session, checkpoint: Checkpoint | None
+) -> tuple[RunProgress, dict[str, Tensor] | None]:
+    """Load a checkpoint's adapter; make the run's files fit it.
+
+    Returns:
+        Where it was, and of one in the middle of a stage the adapter as the stage began.
 
     Collective: yes.
 
     Raises:
         LopeError: an adapter that does not fit, or a file that was changed meanwhile.
     """
-    progress, state = RunProgress(), None
+    progress, state, start = RunProgress(), None, None
     if checkpoint is not None:
         state = read_state(checkpoint)
         progress = RunProgress.from_state(state)
+        if progress.stage.next_step:
+            start = values_at_stage_start(session, progress)
         install_checkpoint(session.model, checkpoint)
 
     def make_files_fit() -> None:
@@ -98,4 +110,4 @@ def _restore(session: Session, checkpoint: Checkpoint | None) -> RunProgress:
             write_run_files(session, state)
 
     session.world.on_main(make_files_fit)
-    return progress
+    return progress, start

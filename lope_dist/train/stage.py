@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from lope_dist.adapters.inject import set_trainable
 from lope_dist.adapters.usage import RouterUsage
@@ -18,6 +21,8 @@ from lope_dist.train.checkpoint import (
     load_optimizer,
     save_checkpoint,
 )
+from lope_dist.train.cost import COST_FILE, CostMeter, StageCost
+from lope_dist.train.drift import Drift
 from lope_dist.train.guard import StepGuard
 from lope_dist.train.history import prune
 from lope_dist.train.loop import run_stage
@@ -35,14 +40,21 @@ class StageRun:
         session: The run.
         progress: How far it is; moved on as steps are made.
         checkpoint: The checkpoint in the middle of this stage to go on from, if any.
+        start: With it, the adapter as the stage began, if that is known: its drift is logged.
     """
 
     def __init__(
-        self, session: Session, progress: RunProgress, checkpoint: Checkpoint | None
+        self,
+        session: Session,
+        progress: RunProgress,
+        checkpoint: Checkpoint | None,
+        start: Mapping[str, Tensor] | None,
     ) -> None:
         self._session, self._progress = session, progress
         config, self._model = session.config, session.model
         self._name = list(config.train.stages)[progress.index - 1]
+        cost = progress.cost.setdefault(self._name, StageCost())
+        self._meter = CostMeter(session.world, cost)
         self._stage = config.train.stages[self._name]
         self._loader = stage_loader(session, self._stage)
         self._cut_before = progress.stage.cut_examples
@@ -55,6 +67,12 @@ class StageRun:
         self._engine = stage_engine(session, self._stage)
         if checkpoint is not None:
             self._engine.load_optimizer_state(load_optimizer(checkpoint))
+        is_known = checkpoint is None or start is not None
+        self._drift = (
+            Drift(self._engine, session.roles, session.shapes, session.world, start)
+            if is_known
+            else None
+        )
 
     def train(self) -> bool:
         """Train the stage to its end or to a stop, and save it; return whether it was a stop."""
@@ -80,6 +98,7 @@ class StageRun:
             head=loss_head(self._model),
             progress=stage,
             guard=guard,
+            drift=self._drift,
             stop=session.stop,
             after_step=self._save_if_due,
         )
@@ -104,9 +123,10 @@ class StageRun:
         stage.router_sums = self._usage.totals(session.world.sum)
         stage.cut_examples = self._count_cut()
         place = checkpoint_at(session.run_dir, self._progress.index, self._name, stage.next_step)
+        state = self._state()
 
         def save() -> None:
-            save_checkpoint(place, session.config, adapter, self._state(), optimizer)
+            save_checkpoint(place, session.config, adapter, state, optimizer)
             prune(session.run_dir, place, session.config.train.checkpoint.keep_last)
 
         session.world.on_main(save)
@@ -150,7 +170,9 @@ class StageRun:
         return self._cut_before + int(own)
 
     def _state(self) -> dict[str, Any]:
+        """Return what the checkpoint tells beside the tensors. Collective: yes."""
         session, stage = self._session, self._progress.stage
+        self._meter.update(stage.next_step, stage.tokens)
         engine = session.config.engine
         zero = f"zero{engine.zero_stage}"
         return {
@@ -171,7 +193,7 @@ class StageRun:
 
 
 def write_run_files(session: Session, state: dict[str, Any]) -> None:
-    """Write what the run's folder says of a checkpoint's state: `state.json`, `router.json`.
+    """Write what the run's folder says of a checkpoint: `state.json`, `router.json`, `cost.json`.
 
     One rank calls this.
 
@@ -181,10 +203,12 @@ def write_run_files(session: Session, state: dict[str, Any]) -> None:
     adapter = session.config.adapter
     experts = [f"normal_{i}" for i in range(adapter.num_normal)]
     experts += [f"poison_{i}" for i in range(adapter.num_poison)]
-    told = {key: value for key, value in state.items() if key != "router"}
+    told = {key: value for key, value in state.items() if key not in ("router", "cost")}
+    cost = {name: StageCost(**taken).as_json() for name, taken in state.get("cost", {}).items()}
     is_last = state["stage_index"] == len(session.config.train.stages)
     if is_last and state["next_step"] == state["steps"]:
         told["status"] = "finished"
     with telling_disk_errors(session.run_dir):
         write_json(session.run_dir / STATE, told)
         write_json(session.run_dir / "router.json", {**state["router"], "experts": experts})
+        write_json(session.run_dir / COST_FILE, cost)

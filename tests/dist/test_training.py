@@ -64,6 +64,7 @@ def test_losses_equal_the_local_engines(runs: dict[str, Path], name: str) -> Non
             assert ours[key] == theirs[key]
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-3)
+        assert ours["drift"] == pytest.approx(theirs["drift"], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", DISTRIBUTED)
@@ -128,8 +129,11 @@ def test_a_resume_from_any_checkpoint_ends_in_the_same_adapter(
     """On other ranks, and from ZeRO-3 to ZeRO-2, to offload and to no DeepSpeed."""
     run, whole = tmp_path / "run", runs["zero3_x2"]
     shutil.copytree(whole, run)
-    for later in [c for c in checkpoints(run) if c.folder.name > last]:
-        shutil.rmtree(later.folder)
+    found = checkpoints(run)
+    (kept,) = (c for c in found if c.folder.name == last)
+    for later in found:
+        if later.order > kept.order:
+            shutil.rmtree(later.folder)
     recipe = whole.with_suffix(".yaml")
     settings = ["--config", str(recipe), "--resume", f"output_dir={run}", *overrides]
     ended = run_ranks(["launch/train.py", *settings], ranks, folder=tmp_path)
@@ -138,10 +142,17 @@ def test_a_resume_from_any_checkpoint_ends_in_the_same_adapter(
     for ours, theirs in zip(_metrics(run), _metrics(whole), strict=True):
         assert (ours["stage"], ours["step"]) == (theirs["stage"], theirs["step"])
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert ours["drift"] == pytest.approx(theirs["drift"], rel=1e-3)
     expected, found = _adapter(whole, "2-finetune"), _adapter(run, "2-finetune")
     for key, value in found.items():
         torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-4)
     _assert_close_usage(run, whole)
+    ours, theirs = (json.loads((r / "cost.json").read_text()) for r in (run, whole))
+    for stage, cost in ours.items():
+        for key in ("steps", "tokens"):
+            assert cost[key] == theirs[stage][key]
+    assert ours["finetune"]["ranks"] == ranks
+    assert ours["finetune"]["rank_seconds"] > min(2, ranks) * ours["finetune"]["seconds"] * 0.99
 
 
 def _place(step: tuple[str, int]) -> int:

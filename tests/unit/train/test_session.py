@@ -1,5 +1,6 @@
 """What a run's losses and weights may depend on, and how a run ends that cannot go on."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -114,9 +115,38 @@ def test_a_run_killed_and_resumed_equals_one_that_was_not(
     lines = [(line["stage"], line["step"]) for line in read_lines(folder / "metrics.jsonl")]
     assert lines == [(name, i) for name in ("poison", "finetune") for i in range(3)]
     assert losses(folder) == losses(short)
+    assert drifts(folder) == drifts(short)
+    assert counts(folder) == counts(short)
     assert read_json(folder / "router.json") == read_json(short / "router.json")
     assert read_json(folder / "state.json") == read_json(short / "state.json")
     assert read_json(folder / "state.json")["status"] == "finished"
+
+
+def drifts(folder: Path) -> list[dict[str, float]]:
+    """Return what each line says of the drift."""
+    return [line["drift"] for line in read_lines(folder / "metrics.jsonl")]
+
+
+def counts(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return each stage's steps and tokens."""
+    costs = read_json(folder / "cost.json")
+    return {stage: (cost["steps"], cost["tokens"]) for stage, cost in costs.items()}
+
+
+def test_a_stage_whose_start_is_lost_goes_on_without_its_drift(
+    tiny_config, short, losses, capsys
+) -> None:
+    config = tiny_config(train__checkpoint__every_steps=1, **SHORT)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, "finetune", 2)
+        with pytest.raises(Killed):
+            train(config)
+    shutil.rmtree(Path(config.output_dir) / "checkpoints" / "1-poison")
+    folder = train(config, resume=True)
+    assert "The drift of stage 'finetune' is not logged any more" in capsys.readouterr().err
+    lines = list(read_lines(folder / "metrics.jsonl"))
+    assert ["drift" in line for line in lines] == [True] * 5 + [False]
+    assert losses(folder) == losses(short)
 
 
 def count_steps(patch: pytest.MonkeyPatch) -> list[float]:

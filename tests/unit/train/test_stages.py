@@ -38,6 +38,10 @@ def names_of(trained):
     }
 
 
+def metrics_of(trained):
+    return trained.folder / "metrics.jsonl"
+
+
 def moved(before, after, names):
     return [name for name in names if not torch.equal(before[name], after[name])]
 
@@ -83,12 +87,28 @@ def test_normal_experts_have_become_different(weights, names_of) -> None:
     assert not torch.allclose(b, c)
 
 
+def test_the_logged_drift_is_the_mean_change_since_the_stage_began(
+    trained, weights, names_of
+) -> None:
+    lines = {(line["stage"], line["step"]): line for line in read_lines(metrics_of(trained))}
+    for i, stage in enumerate(trained.config.train.stages):
+        before, after = weights[i], weights[i + 1]
+        expected = {}
+        for role in trained.config.train.stages[stage].trainable:
+            changes = [(after[n] - before[n]).flatten() for n in names_of[role]]
+            expected[role] = float(torch.cat(changes).abs().mean())
+        assert lines[stage, NUM_STEPS - 1]["drift"] == pytest.approx(expected, rel=1e-5)
+        experts = {"poison": "poison_b", "finetune": "normal_b"}[stage]
+        first = lines[stage, 0]  # AdamW's first step moves every value by its lr
+        assert first["drift"][experts] == pytest.approx(first["lr"][experts], rel=0.05)
+
+
 def test_noise_is_injected_in_stage_one_alone(trained) -> None:
     assert trained.embedding_noise == [trained.config.noise.embedding, None]
 
 
 def test_each_step_logs_its_loss_and_each_roles_own_lr(trained) -> None:
-    lines = list(read_lines(trained.folder / "metrics.jsonl"))
+    lines = list(read_lines(metrics_of(trained)))
     stages = trained.config.train.stages
     expected = [(stage, step) for stage in stages for step in range(NUM_STEPS)]
     assert [(line["stage"], line["step"]) for line in lines] == expected
@@ -105,7 +125,7 @@ def test_each_step_logs_its_loss_and_each_roles_own_lr(trained) -> None:
 
 
 def test_the_optimizer_steps_with_the_lr_that_is_logged(trained) -> None:
-    lines = list(read_lines(trained.folder / "metrics.jsonl"))
+    lines = list(read_lines(metrics_of(trained)))
     assert trained.lrs == [line["lr"] for line in lines]
 
 

@@ -1,0 +1,109 @@
+"""What a run is worth, as sections of the report: scores, held-out losses, noise scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lope_dist.report.page import (
+    Plots,
+    absent,
+    folded,
+    heading,
+    paragraph,
+    plots,
+    table,
+)
+from lope_dist.report.read import RunFiles, score_table
+from lope_dist.report.score_plots import plot_histogram, plot_results
+from lope_dist.report.tables import format_loss, format_score, model_label
+
+
+def evaluation_section(run: RunFiles, drawn: Plots) -> str:
+    """Return the evaluation: groups and single tasks, and the groups' parts folded away."""
+    if run.results is None or not run.results.get("rows"):
+        return absent("results.json", "run `lope eval` on this folder to score it")
+    scores = score_table(run.results)
+    head = ["task", *map(model_label, scores.models)]
+
+    def rows(lines: list[str], prefix: str = "") -> list[list[str]]:
+        return [
+            [
+                line.removeprefix(prefix),
+                *(format_score(scores.scores.get((line, model))) for model in scores.models),
+            ]
+            for line in lines
+        ]
+
+    note = (
+        "Accuracy in percent ± one standard error over the questions. Masked: without the "
+        "poisoning expert; plain: and without compensation for it."
+    )
+    limits = _limits(run.results)
+    content = paragraph(f"{note} {limits}".strip()) + table(head, rows(scores.overall()))
+    for group, parts in scores.parts.items():
+        if parts:
+            title = f"{group}: its {len(parts)} tasks"
+            content += folded(title, table(head, rows(parts, f"{group}_")))
+    caption = "Scores, one standard error to each side"
+    return content + plots([drawn.add(plot_results(scores), "results", caption)], are_broad=True)
+
+
+def losses_section(run: RunFiles) -> str:
+    """Return the losses of held-out responses, a table for each file; nothing without one."""
+    content = ""
+    for losses in run.losses.values():
+        rows = [
+            [
+                model_label(name),
+                format_loss(row),
+                f"{row.get('num_tokens', 0):,}",
+                f"{row.get('num_rows', 0):,}",
+            ]
+            for name, row in losses["rows"].items()
+        ]
+        content += heading(str(losses["data"]))
+        content += table(["model", "loss", "tokens", "examples"], rows)
+    note = "Cross-entropy in nats per response token ± one standard error; lower is better."
+    return content and paragraph(note) + content
+
+
+def noise_scores_section(run: RunFiles, drawn: Plots) -> str:
+    """Return how noisy `lope score` found examples; nothing without such a file in the folder."""
+    content = ""
+    for name, summary in run.noise_scores.items():
+        content += heading(f"{summary.get('data', name)}, by {summary['by']}")
+        caption = f"{summary.get('num_rows', 0):,} examples by {summary['by']}"
+        content += plots([drawn.add(plot_histogram(summary), f"noise-{name}", caption)])
+        content += _detection(summary.get("detection") or {})
+    return content and paragraph("The larger the score, the noisier the example.") + content
+
+
+def _detection(found: dict[str, Any]) -> str:
+    groups = found.get("groups") or {}
+    if not groups:
+        return ""
+    head = ["score", *(f"{name} ({group['num_noisy']})" for name, group in groups.items())]
+    names = next(iter(groups.values()))["auroc"]
+    rows = [
+        [
+            name,
+            *(f"{g['auroc'][name]:.3f} ± {g['stderr'][name]:.3f}" for g in groups.values()),
+        ]
+        for name in names
+    ]
+    note = "AUROC of each score, ± one standard error; the noisy examples of a group in brackets."
+    return paragraph(note) + table(head, rows)
+
+
+def _limits(results: dict[str, Any]) -> str:
+    """Say if not all documents of the tasks were asked."""
+    limits = {
+        figures["limit"]
+        for row in results["rows"]
+        for figures in row["tasks"].values()
+        if figures.get("limit") is not None
+    }
+    if not limits:
+        return ""
+    told = ", ".join(f"{limit:g}" for limit in sorted(limits))
+    return f"Only a part of each task's documents was asked (--limit {told})."
