@@ -1,8 +1,9 @@
-"""`lope loss`: what the likelihood of examples tells."""
+"""`lope loss`, `score` and `scale`: what the likelihood of examples tells."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,3 +41,35 @@ def loss(
         from lope_dist.report.losses import print_losses
 
         print_losses(table)
+
+
+@app.command()
+def score(
+    run: RunArg,
+    data: DataArg,
+    out: Annotated[
+        Path, typer.Option(help="A .jsonl file; summary (.json) and plot (.png) come beside it.")
+    ],
+    truth: Annotated[
+        str | None,
+        typer.Option(help="File whose column 'noise' is the truth; default: DATA's own, if any."),
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="The score that ranks; docs/scoring.md has all.")
+    ] = "gain",
+    limit: LimitOption = None,
+    batch_size: BatchOption = 16,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank examples by how noisy they look to the poisoning expert."""
+    from lope_dist.evaluate.score import ScoreRequest, score_run
+
+    summary = score_run(run, ScoreRequest(data, out, truth, by, limit, batch_size))
+    from lope_dist.report.scores import plot_scores, print_scores
+
+    plot_scores(summary, out.with_suffix(".png"))
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+    else:
+        print_scores(summary)
+        typer.echo(f"Written: {out}")
