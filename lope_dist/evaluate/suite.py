@@ -21,7 +21,7 @@ from lope_dist.engine.world import World
 from lope_dist.evaluate import results
 from lope_dist.evaluate.answers import KeptAnswers
 from lope_dist.evaluate.lm import LopeLM
-from lope_dist.evaluate.load import run_checkpoint, load_run, load_run_config
+from lope_dist.evaluate.load import load_run, load_run_config, run_checkpoint
 from lope_dist.evaluate.rows import Row, rows_for
 from lope_dist.evaluate.suite_file import load_suite
 from lope_dist.evaluate.tasks import LoadedSuite, Unit, load_tasks, suite_of_tasks, task_manager
