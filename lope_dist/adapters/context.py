@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
+from lope_dist.adapters.auxiliary import AuxiliaryLosses
 from lope_dist.config.adapter import CompensationConfig
 from lope_dist.config.noise import EmbeddingNoiseConfig
 from lope_dist.core.errors import LopeError, suggest
@@ -35,6 +38,10 @@ class AdapterContext:
     """The stream whose embeddings are noised: the encoder's where there is one."""
     embedding_noise: EmbeddingNoiseConfig | None
     """Continuous noise of this stage; None is off."""
+    corrupted_mask: Tensor | None
+    """bool (N, T), as `noise_mask`: the tokens of words that noise changed; None: not known."""
+    auxiliary: AuxiliaryLosses | None
+    """Losses that the layers add while the model trains; None: none."""
     collect_router: bool
     """Add up the router's weights for `RouterUsage`."""
 
@@ -55,6 +62,8 @@ class AdapterContext:
         self.noise_mask = None
         self.noise_stream = noise_stream
         self.embedding_noise = None
+        self.corrupted_mask = None
+        self.auxiliary = None
         self.collect_router = False
         self.is_purified = False
         """The poisoning experts are gone for good: `all` would not be what was trained."""
@@ -94,3 +103,22 @@ class AdapterContext:
                 "exported from."
             )
         self._experts = experts
+
+    def dropout_keys(self, stream: str, shape: Sequence[int]) -> Tensor:
+        """Return the keys of a stream's tokens, from which a layer that reads it draws dropout.
+
+        Shapes: int32 ``shape``, (N, T).
+
+        Raises:
+            LopeError: there are none, or of other tokens.
+        """
+        keys_NT = self.token_keys.get(stream)
+        if keys_NT is None or keys_NT.shape != torch.Size(shape):
+            given = "none" if keys_NT is None else f"keys of shape {tuple(keys_NT.shape)}"
+            raise LopeError(
+                f"Dropout of an adapter in the {stream} needs one key for each token: "
+                f"context.token_keys['{stream}'] of shape {tuple(shape)}, and "
+                f"there are {given}; set them before each training forward, call model.eval(), "
+                "or set adapter.dropout=0."
+            )
+        return keys_NT

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lope_dist.adapters.auxiliary import SEPARATION, AuxiliaryLosses
 from lope_dist.adapters.compensation import compensated_weights, cosines, grams, uses_cosine
 from lope_dist.adapters.gemms import add_experts
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
@@ -68,6 +69,7 @@ class ExpertBank(nn.Module):
         scaling: float,
         compensation: CompensationConfig | None,
         left_out: int = 0,
+        auxiliary: AuxiliaryLosses | None = None,
     ) -> Tensor:
         """Add the weighted experts to the base layer's output.
 
@@ -78,6 +80,7 @@ class ExpertBank(nn.Module):
             scaling: Factor on the sum.
             compensation: Given, the poisoning experts are masked.
             left_out: So many normal experts, the first ones, are left out with their weights.
+            auxiliary: Given, the separation penalty is on the result, if it is on at all.
         """
         experts = self._experts(self.normal_names)
         if compensation is None:
@@ -93,7 +96,11 @@ class ExpertBank(nn.Module):
         if w_NTE is not None:
             z_NTZ = (w_NTE.unsqueeze(-1) * h_NTR.float().unsqueeze(-2)).flatten(-2)
         z_PZ = z_NTZ.flatten(0, -2).to(y_NTO.dtype)
-        return add_experts(y_NTO.flatten(0, -2), z_PZ, experts, scaling).view_as(y_NTO)
+        y_NTO = add_experts(y_NTO.flatten(0, -2), z_PZ, experts, scaling).view_as(y_NTO)
+        if auxiliary is not None and auxiliary.is_on(SEPARATION):
+            normal, poison = self._experts(self.normal_names), self._experts(self.poison_names)
+            y_NTO = auxiliary.separate(y_NTO, normal, poison)
+        return y_NTO
 
 
 def empty_parameter(rows: int, columns: int, *, device: torch.device | None) -> nn.Parameter:

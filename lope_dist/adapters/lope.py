@@ -28,12 +28,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lope_dist.adapters.auxiliary import SUPERVISION, AuxiliaryLosses
+from lope_dist.adapters.base import AdapterModule, adapter_modules
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.counter_noise import salt_of
 from lope_dist.adapters.experts import ExpertBank, empty_parameter
 from lope_dist.adapters.gemms import project
 from lope_dist.config.adapter import AdapterConfig
-from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.core.seeds import example_rng
 
@@ -64,49 +65,61 @@ class LopeAdapter(nn.Module):
             self.router = empty_parameter(config.num_experts, self.router_width, device=device)
         self.usage_sum_E: Tensor | None = None  # of the router's weights, for `RouterUsage`
         self.usage_tokens: Tensor | None = None
+        self.corrupted_sum: Tensor | None = None  # of the poisoning experts' weight, as above
+        self.corrupted_tokens: Tensor | None = None
 
     def forward(self, x_NTD: Tensor, y_NTO: Tensor) -> Tensor:
         """Return the base layer's output ``y_NTO`` with the experts added."""
         config, context = self.config, self.context
         keys_P = None
         if self.training and config.dropout > 0:
-            keys_P = self._dropout_keys(x_NTD)
+            keys_P = context.dropout_keys(self.stream, x_NTD.shape[:-1]).flatten()
         h_PR = project(x_NTD.flatten(0, -2), self.A, keys_P, self.salt, config.dropout)
         h_NTR = h_PR.view(*x_NTD.shape[:-1], config.rank)
-        w_NTE = None
+        w_NTE = logits_NTE = None
         if config.has_router:
-            w_NTE = self._route(x_NTD, h_NTR)
+            logits_NTE = self._route(x_NTD, h_NTR)
+            w_NTE = logits_NTE.softmax(-1, dtype=torch.float32)
             if context.collect_router:
                 self._collect(w_NTE.detach())
         masked = context.compensation if context.experts == "masked" else None
         left_out = 1 if context.experts == "masked_normal" else 0
         scale = config.scaling * context.scale
-        return self.B(y_NTO, h_NTR, w_NTE, scale, masked, left_out)
+        auxiliary = context.auxiliary if self.training else None
+        y_NTO = self.B(y_NTO, h_NTR, w_NTE, scale, masked, left_out, auxiliary)
+        if auxiliary is not None and logits_NTE is not None and auxiliary.is_on(SUPERVISION):
+            y_NTO = self._supervise(auxiliary, y_NTO, logits_NTE)
+        return y_NTO
 
     def _route(self, x_NTD: Tensor, h_NTR: Tensor) -> Tensor:
-        """Return the router's float32 softmax, (N, T, E)."""
+        """Return the router's logits, (N, T, E)."""
         if self.config.router == "rank":
-            return F.linear(h_NTR.float(), self.router).softmax(-1)
-        logits_NTE = F.linear(x_NTD, self.router.to(x_NTD.dtype))
-        return logits_NTE.softmax(-1, dtype=torch.float32)
+            return F.linear(h_NTR.float(), self.router)
+        return F.linear(x_NTD, self.router.to(x_NTD.dtype))
 
-    def _dropout_keys(self, x_NTD: Tensor) -> Tensor:
-        keys_NT = self.context.token_keys.get(self.stream)
-        if keys_NT is None or keys_NT.shape != x_NTD.shape[:-1]:
-            given = "none" if keys_NT is None else f"keys of shape {tuple(keys_NT.shape)}"
-            raise LopeError(
-                f"Dropout of an adapter in the {self.stream} needs one key for each token: "
-                f"context.token_keys['{self.stream}'] of shape {tuple(x_NTD.shape[:-1])}, and "
-                f"there are {given}; set them before each training forward, call model.eval(), "
-                "or set adapter.dropout=0."
-            )
-        return keys_NT.flatten()
+    def _supervise(self, auxiliary: AuxiliaryLosses, y_NTO: Tensor, logits_NTE: Tensor) -> Tensor:
+        """Teach the router where the tokens are that the marks are of."""
+        context = self.context
+        if self.stream != context.noise_stream:
+            return y_NTO
+        assert context.corrupted_mask is not None, "the stage's loader sees to the marks"
+        assert context.noise_mask is not None
+        return auxiliary.supervise(
+            y_NTO, logits_NTE, self.config.num_poison, context.corrupted_mask, context.noise_mask
+        )
 
     def _collect(self, w_NTE: Tensor) -> None:
+        """Add up the weights over real tokens, and the poisoning ones' over corrupted tokens."""
         mask_NT = self.context.noise_mask
         if mask_NT is not None and self.stream == self.context.noise_stream:
             w_NTE = w_NTE * mask_NT.unsqueeze(-1)
             tokens = mask_NT.sum()
+            if (marked_NT := self.context.corrupted_mask) is not None and self.config.num_poison:
+                poison_NT = w_NTE[..., -self.config.num_poison :].sum(-1)
+                own = (poison_NT * marked_NT).sum(), marked_NT.sum()
+                if self.corrupted_sum is not None and self.corrupted_tokens is not None:
+                    own = self.corrupted_sum + own[0], self.corrupted_tokens + own[1]
+                self.corrupted_sum, self.corrupted_tokens = own
         else:
             tokens = torch.full((), w_NTE.numel() // w_NTE.shape[-1], device=w_NTE.device)
         sum_E = w_NTE.flatten(0, -2).sum(0)
@@ -119,7 +132,7 @@ class LopeAdapter(nn.Module):
             )
 
 
-class LopeLinear(nn.Module):
+class LopeLinear(nn.Module, AdapterModule):
     """A linear layer of any kind (`base`) and its adapter (`lope`)."""
 
     def __init__(
@@ -203,10 +216,10 @@ def lope_layers(model: nn.Module) -> dict[str, LopeLinear]:
 
 
 def model_roles(model: nn.Module) -> dict[str, Role]:
-    """Return the role of every parameter; what no layer declares is `Role.BASE`."""
+    """Return the role of every parameter; what no module declares is `Role.BASE`."""
     declared = {
         f"{name}.{parameter}" if name else parameter: role
-        for name, layer in lope_layers(model).items()
+        for name, layer in adapter_modules(model).items()
         for parameter, role in layer.roles().items()
     }
     roles = {name: declared.pop(name, Role.BASE) for name, _ in model.named_parameters()}

@@ -1,8 +1,13 @@
-"""How much the router gave each expert, added up over the tokens of a stage."""
+"""How much the router gave each expert, added up over the tokens of a stage.
+
+Of layers whose tokens carry marks of noise, also what the poisoning experts got of the corrupted
+tokens; the rest of their weight went to the clean ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -13,25 +18,28 @@ AddUp = Callable[[list[float]], list[float]]
 """Adds a list of numbers over ranks. Collective, if there are several."""
 
 
+_FIELDS = ("usage_sum_E", "usage_tokens", "corrupted_sum", "corrupted_tokens")
+
+
 class RouterUsage:
     """The usage that a model's layers collect while `context.collect_router` is set."""
 
     def __init__(self, model: nn.Module) -> None:
         self._layers = lope_layers(model)
-        self._marked: dict[str, tuple[Tensor | None, Tensor | None]] = {}
+        self._marked: dict[str, tuple[Tensor | None, ...]] = {}
 
     def mark(self) -> None:
         """Remember the sums as they are."""
         self._marked = {
-            name: (layer.lope.usage_sum_E, layer.lope.usage_tokens)
+            name: tuple(getattr(layer.lope, field) for field in _FIELDS)
             for name, layer in self._layers.items()
         }
 
     def roll_back(self) -> None:
         """Forget what was collected since `mark`."""
-        for name, (sum_E, tokens) in self._marked.items():
-            lope = self._layers[name].lope
-            lope.usage_sum_E, lope.usage_tokens = sum_E, tokens
+        for name, values in self._marked.items():
+            for field, value in zip(_FIELDS, values, strict=True):
+                setattr(self._layers[name].lope, field, value)
 
     def totals(self, add_up: AddUp = list) -> dict[str, list[float]]:
         """Return each layer's summed weights, normal experts first, then its tokens.
@@ -49,8 +57,33 @@ class RouterUsage:
         rows = [totals[i : i + width] for i in range(0, len(totals), width or 1)]
         return dict(zip(names, rows, strict=True))
 
-    def restore(self, totals: Mapping[str, list[float]], holds: bool) -> None:
-        """Go on from `totals`, which one rank ``holds`` for all; the others start from zero."""
+    def corrupted_totals(self, add_up: AddUp = list) -> dict[str, list[float]]:
+        """Return each layer's poisoning weight over corrupted tokens, and their number.
+
+        As `totals`; layers whose tokens had no marks are left out.
+        """
+        sums = {
+            name: (own.lope.corrupted_sum, own.lope.corrupted_tokens)
+            for name, own in self._layers.items()
+        }
+        found = {n: (s, t) for n, (s, t) in sums.items() if s is not None and t is not None}
+        totals = iter(add_up([float(value) for pair in found.values() for value in pair]))
+        return {name: [next(totals), next(totals)] for name in found}
+
+    def restore(
+        self,
+        totals: Mapping[str, list[float]],
+        holds: bool,
+        corrupted: Mapping[str, list[float]] = MappingProxyType({}),
+    ) -> None:
+        """Go on from `totals` and `corrupted_totals`.
+
+        One rank ``holds`` them for all; the others start from zero.
+        """
+        for name, (weight, tokens) in corrupted.items():
+            lope = self._layers[name].lope
+            lope.corrupted_sum = torch.tensor(weight * float(holds), device=lope.A.device)
+            lope.corrupted_tokens = torch.tensor(int(tokens * float(holds)), device=lope.A.device)
         for name, (*weights, tokens) in totals.items():
             lope = self._layers[name].lope
             device, share = lope.A.device, float(holds)
@@ -61,8 +94,24 @@ class RouterUsage:
         """Return each layer's mean weights, and start anew."""
         totals = self.totals(add_up)
         for layer in self._layers.values():
-            layer.lope.usage_sum_E = layer.lope.usage_tokens = None
+            for field in _FIELDS:
+                setattr(layer.lope, field, None)
         return {
             name: [weight / max(1.0, tokens) for weight in weights]
             for name, (*weights, tokens) in totals.items()
         }
+
+    def poison_means(self, add_up: AddUp = list) -> dict[str, dict[str, float]] | None:
+        """Return the poisoning experts' mean weight by layer, on `clean` and `corrupted` tokens.
+
+        None where no token of the stage had a mark.
+        """
+        corrupted, totals = self.corrupted_totals(add_up), self.totals(add_up)
+        means: dict[str, dict[str, float]] = {"clean": {}, "corrupted": {}}
+        for name, (weight, tokens) in corrupted.items():
+            *weights, all_tokens = totals[name]
+            num_poison = self._layers[name].lope.config.num_poison
+            rest = sum(weights[-num_poison:]) - weight
+            means["clean"][name] = rest / max(1.0, all_tokens - tokens)
+            means["corrupted"][name] = weight / max(1.0, tokens)
+        return means if corrupted else None

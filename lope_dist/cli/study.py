@@ -58,3 +58,30 @@ def run(
         )
     if outcome.failed:
         raise typer.Exit(1)
+
+
+@study.command()
+def report(
+    studies: Annotated[
+        list[Path], typer.Argument(metavar="STUDY...", help="YAML files of studies.")
+    ],
+    docs: Annotated[
+        Path | None,
+        typer.Option(help="Write results.md and results.json of all of them there instead."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write tables, plots and verdicts on a study's claims into its folder."""
+    from lope_dist.study.cells import load_study
+    from lope_dist.study.report import write_results, write_study_report
+
+    loaded = [load_study(path) for path in studies]
+    if docs is None:
+        written = [write_study_report(one) for one in loaded]
+    else:
+        written = [write_results(loaded, docs)]
+    if as_json:
+        typer.echo(json.dumps([str(path) for path in written]))
+    else:
+        for path in written:
+            typer.echo(f"Written: {path}")

@@ -41,6 +41,20 @@ class StageConfig(Section):
     """Learning rate after the warm-up: constant, or falling to 0 at the last step."""
     warmup_ratio: float = Field(default=0.03, ge=0, le=1)
     """Share of the steps over which the learning rate rises linearly."""
+    loss_on: Literal["all", "corrupted"] = "all"
+    """Which target tokens the loss is taken of: all, or those alone that lie in words which the
+    injected noise, or `noise.data`, changed."""
+    router_supervision: float = Field(default=0.0, ge=0)
+    """Weight of a loss that teaches the router to send corrupted tokens to the poisoning experts
+    and clean ones to the others; `docs/past_the_paper.md`."""
+    separation: float = Field(default=0.0, ge=0)
+    """Weight of a penalty on the overlap of poisoning and normal experts' outputs;
+    `docs/past_the_paper.md`."""
+
+    @property
+    def uses_marks(self) -> bool:
+        """Whether the stage must be told which tokens noise changed."""
+        return self.loss_on == "corrupted" or self.router_supervision > 0
 
     @field_validator("trainable")
     @classmethod
@@ -64,6 +78,11 @@ def default_stages(num_normal: int, num_poison: int) -> dict[str, StageConfig]:
         return {"finetune": finetune}
     poison = StageConfig(noise="hybrid", trainable=(Role.SHARED_A, Role.POISON_B))
     return {"poison": poison, "finetune": finetune}
+
+
+def baseline_stages() -> dict[str, StageConfig]:
+    """Return the one stage of an adapter that has no experts."""
+    return {"finetune": StageConfig(trainable=(Role.ADAPTER,))}
 
 
 class OptimizerConfig(Section):

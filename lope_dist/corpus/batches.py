@@ -45,6 +45,9 @@ class MicroBatch:
     epoch, example and place in the example, on nothing else; 0 at padding."""
     noise_mask: Tensor
     """int64 (N, T) over `input_ids`: 1 at real tokens, 0 at padding."""
+    corrupted_mask: Tensor | None
+    """bool (N, T) over `input_ids`: the tokens of words that noise changed; None where nobody
+    asked."""
     example_ids: tuple[int, ...]
     """The examples, row by row."""
     cut_ids: tuple[int, ...]
@@ -62,19 +65,30 @@ class MicroBatch:
             labels=self.labels.to(device),
             token_keys={name: t.to(device) for name, t in self.token_keys.items()},
             noise_mask=self.noise_mask.to(device),
+            corrupted_mask=None if self.corrupted_mask is None else self.corrupted_mask.to(device),
         )
 
 
 def build_rows(
-    rows: Sequence[Sequence[Tokenized]], *, is_packed: bool, pad_id: int, seed: int, epoch: int
+    rows: Sequence[Sequence[Tokenized]],
+    *,
+    is_packed: bool,
+    pad_id: int,
+    seed: int,
+    epoch: int,
+    loss_on_corrupted: bool = False,
 ) -> MicroBatch:
-    """Return a decoder-only model's batch; without packing each row is one example."""
+    """Return a decoder-only model's batch; without packing each row is one example.
+
+    ``loss_on_corrupted``: what noise did not change is no target.
+    """
     assert is_packed or all(len(row) == 1 for row in rows)
     input_ids, labels, keys, positions = [], [], [], []
     for row in rows:
+        targets = [_targets(example, loss_on_corrupted) for example in row]
         input_ids.append([token for example in row for token in example.input_ids])
         # The first token of an example has nothing before it that could predict it.
-        labels.append([label for ex in row for label in (IGNORED, *ex.labels[1:])])
+        labels.append([label for own in targets for label in (IGNORED, *own[1:])])
         keys.append(
             torch.cat([_keys(ex, TOKEN_NOISE, len(ex.input_ids), seed, epoch) for ex in row])
         )
@@ -96,6 +110,7 @@ def build_rows(
         labels=labels_NT,
         token_keys={"decoder": _pad(keys, 0, torch.int32)},
         noise_mask=mask_NT,
+        corrupted_mask=_corrupted(rows),
         example_ids=tuple(example.example_id for row in rows for example in row),
         cut_ids=tuple(example.example_id for row in rows for example in row if example.was_cut),
         num_target_tokens=int((labels_NT != IGNORED).sum()),
@@ -110,12 +125,13 @@ def build_pairs(
     decoder_start_token_id: int,
     seed: int,
     epoch: int,
+    loss_on_corrupted: bool = False,
 ) -> MicroBatch:
-    """Return an encoder-decoder model's batch, one example a row."""
+    """Return an encoder-decoder model's batch, one example a row; as `build_rows`."""
     sources = [example.input_ids for example in examples]
     targets = [example.labels for example in examples]
     starts = [[decoder_start_token_id, *target[:-1]] for target in targets]
-    labels_NT = _pad(targets, IGNORED)
+    labels_NT = _pad([_targets(example, loss_on_corrupted) for example in examples], IGNORED)
     mask_NT, decoder_mask_NT = _mask(sources), _mask(targets)
     encoder_keys = [_keys(e, TOKEN_NOISE, len(e.input_ids), seed, epoch) for e in examples]
     decoder_keys = [_keys(e, _DECODER_TOKEN_NOISE, len(e.labels), seed, epoch) for e in examples]
@@ -132,6 +148,7 @@ def build_pairs(
             "decoder": _pad(decoder_keys, 0, torch.int32),
         },
         noise_mask=mask_NT,
+        corrupted_mask=_corrupted([[example] for example in examples]),
         example_ids=tuple(example.example_id for example in examples),
         cut_ids=tuple(example.example_id for example in examples if example.was_cut),
         num_target_tokens=int((labels_NT != IGNORED).sum()),
@@ -153,6 +170,22 @@ def without_content(batch: MicroBatch) -> MicroBatch:
         num_target_tokens=0,
         num_tokens=0,
     )
+
+
+def _targets(example: Tokenized, loss_on_corrupted: bool) -> list[int]:
+    if not loss_on_corrupted:
+        return example.labels
+    assert example.corrupted is not None, "the loader sees to the marks"
+    marked = zip(example.labels, example.corrupted[1], strict=True)
+    return [label if is_corrupted else IGNORED for label, is_corrupted in marked]
+
+
+def _corrupted(rows: Sequence[Sequence[Tokenized]]) -> Tensor | None:
+    marks = [[example.corrupted for example in row] for row in rows]
+    if any(own is None for row in marks for own in row):
+        return None
+    flat = [[is_in for own in row if own is not None for is_in in own[0]] for row in marks]
+    return _pad(flat, 0, torch.bool)
 
 
 def _keys(example: Tokenized, purpose: str, length: int, seed: int, epoch: int) -> Tensor:

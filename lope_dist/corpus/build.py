@@ -156,6 +156,7 @@ def make_shard(recipe: Recipe, folder: Path, span: Span) -> ShardRecord:
         path,
         _batches(recipe, span),
         is_encoder_decoder=fingerprint.model == "encoder-decoder",
+        has_marks=fingerprint.has_marks,
     )
     record = ShardRecord(
         file=span.file, view=span.view, first=span.first, bytes=size, sha256=sha256, **vars(counts)
@@ -166,6 +167,7 @@ def make_shard(recipe: Recipe, folder: Path, span: Span) -> ShardRecord:
 
 def rows_of(recipe: Recipe, first: int, end: int, *, injects_text: bool, epoch: int) -> list[Row]:
     """Return a range of examples as one view has them."""
+    has_marks = recipe.plan.fingerprint.has_marks
     views = stage_views(
         list(recipe.source.read(first, end)),
         recipe.source,
@@ -173,6 +175,7 @@ def rows_of(recipe: Recipe, first: int, end: int, *, injects_text: bool, epoch: 
         injects_text=injects_text,
         seed=recipe.seed,
         epoch=epoch,
+        has_marks=has_marks,
     )
     tokens = encode(
         [view.example for view in views],
@@ -180,6 +183,7 @@ def rows_of(recipe: Recipe, first: int, end: int, *, injects_text: bool, epoch: 
         recipe.tokenizer,
         recipe.data.max_length,
         recipe.plan.fingerprint.model == "encoder-decoder",
+        [view.marks for view in views] if has_marks else None,
     )
     return [Row(t, view.hits) for t, view in zip(tokens, views, strict=True)]
 

@@ -36,6 +36,9 @@ class StageLoader:
     epoch has what is left); the one at place p goes to rank ``p % world_size``, so a rank may
     get none.
 
+    With ``mark_corrupted`` batches of a noisy stage tell which tokens noise changed, where that
+    can be told; if the stage's own settings ask for it, they always do.
+
     Raises:
         LopeError: packing with an encoder-decoder model, an unknown noise operation, a
             tokenizer that the template does not fit, or a `data.corpus` of another run.
@@ -56,6 +59,7 @@ class StageLoader:
         world_size: int,
         is_encoder_decoder: bool,
         decoder_start_token_id: int | None = None,
+        mark_corrupted: bool = False,
     ) -> None:
         assert 0 <= rank < world_size
         assert not is_encoder_decoder or decoder_start_token_id is not None
@@ -74,6 +78,13 @@ class StageLoader:
         self.workers = data.workers
         """Processes that make the batches ahead; see `prefetch`."""
         self._cut: set[int] = set()
+        self._loss_on_corrupted = stage.loss_on == "corrupted"
+        self._needs_marks = stage.uses_marks
+        is_noisy = (self._injects_text and noise.text.is_on) or noise.data.is_on
+        self.has_marks = is_noisy and (
+            self._needs_marks or (mark_corrupted and bool(tokenizer.is_fast))
+        )
+        """Whether batches have a `corrupted_mask`."""
         self._provider = self._open_provider(stage, is_encoder_decoder)
         self._pad_id = _pad_id(tokenizer)
         self._decoder_start_token_id = decoder_start_token_id
@@ -105,6 +116,8 @@ class StageLoader:
             "seed": self._seed,
             "global_batch": self._global_batch,
         }
+        if self._loss_on_corrupted:
+            parts["loss_on"] = "corrupted"
         if set(self._source.weights) != {1}:
             parts["weights"] = [*zip(self._source.sizes, self._source.weights, strict=True)]
         text = json.dumps(parts, sort_keys=True)
@@ -144,7 +157,10 @@ class StageLoader:
 
         Every rank must take part in every collective of a step.
         """
-        nothing = Tokenized(0, [self._pad_id] * 2, [self._pad_id] * 2, was_cut=False)
+        clean = ([False] * 2, [False] * 2) if self.has_marks else None
+        nothing = Tokenized(
+            0, [self._pad_id] * 2, [self._pad_id] * 2, was_cut=False, corrupted=clean
+        )
         return without_content(self._build([[nothing]], epoch=0))
 
     def _build(self, rows: list[list[Tokenized]], epoch: int) -> MicroBatch:
@@ -155,6 +171,7 @@ class StageLoader:
                 pad_id=self._pad_id,
                 seed=self._seed,
                 epoch=epoch,
+                loss_on_corrupted=self._loss_on_corrupted,
             )
         assert self._decoder_start_token_id is not None
         return build_pairs(
@@ -163,6 +180,7 @@ class StageLoader:
             decoder_start_token_id=self._decoder_start_token_id,
             seed=self._seed,
             epoch=epoch,
+            loss_on_corrupted=self._loss_on_corrupted,
         )
 
     def _open_provider(self, stage: StageConfig, is_encoder_decoder: bool) -> TokenProvider:
@@ -176,6 +194,7 @@ class StageLoader:
                 seed=self._seed,
                 injects_text=injects_text,
                 is_encoder_decoder=is_encoder_decoder,
+                has_marks=self.has_marks,
             )
         wanted = fingerprint_of(
             self._data,
@@ -187,8 +206,11 @@ class StageLoader:
             tokenizer=self._tokenizer,
             is_encoder_decoder=is_encoder_decoder,
             shard_examples=1,
+            has_marks=self._needs_marks,
         )
-        return BuiltTokens(open_built(self._data.corpus, wanted), injects_text=injects_text)
+        corpus = open_built(self._data.corpus, wanted)
+        self.has_marks = self.has_marks and corpus.manifest.fingerprint.has_marks
+        return BuiltTokens(corpus, injects_text=injects_text, has_marks=self.has_marks)
 
 
 def check_packing(data: DataConfig, is_encoder_decoder: bool) -> None:

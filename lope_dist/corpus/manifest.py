@@ -57,6 +57,8 @@ class Fingerprint(Section):
     """`clean`, and a noisy one for each epoch that injects text noise."""
     shard_examples: int = Field(ge=1)
     """Examples of a shard."""
+    has_marks: bool = False
+    """Whether the rows tell which tokens noise changed."""
 
     def differences(self, wanted: Fingerprint) -> list[str]:
         """Return `part: this -> wanted` for each part that differs."""
@@ -130,7 +132,8 @@ def make_manifest(plan: Plan, shards: Sequence[ShardRecord]) -> Manifest:
 
 def _content_hash(fingerprint: Fingerprint, shards: Sequence[ShardRecord]) -> str:
     """Return the sha256 over what a corpus is and all that it holds."""
-    parts = [fingerprint.model_dump(mode="json"), [s.model_dump(mode="json") for s in shards]]
+    what = fingerprint.model_dump(mode="json", exclude_defaults=True)  # as before there were marks
+    parts = [what, [s.model_dump(mode="json") for s in shards]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

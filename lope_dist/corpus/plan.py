@@ -47,6 +47,7 @@ def fingerprint_of(
     tokenizer: PreTrainedTokenizerBase,
     is_encoder_decoder: bool,
     shard_examples: int,
+    has_marks: bool = False,
 ) -> Fingerprint:
     """Return what decides the content of a corpus; see `Fingerprint`."""
     template = data.template
@@ -67,6 +68,7 @@ def fingerprint_of(
         text_noise=noise.text.model_dump(mode="json") if has_text_noise else None,
         views=(CLEAN, *(noisy_view(epoch) for epoch in range(num_noisy_epochs))),
         shard_examples=shard_examples,
+        has_marks=has_marks,
     )
 
 

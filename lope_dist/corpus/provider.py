@@ -6,6 +6,7 @@ Both give the same tokens for the same example and epoch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -54,10 +55,12 @@ class FreshTokens:
         seed: int,
         injects_text: bool,
         is_encoder_decoder: bool,
+        has_marks: bool = False,
     ) -> None:
         self._source, self._tokenizer = source, tokenizer
         self._data, self._noise, self._seed = data, noise, seed
         self._injects_text, self._is_encoder_decoder = injects_text, is_encoder_decoder
+        self._has_marks = has_marks
 
     def tokens(self, ids: Sequence[int], epoch: int) -> list[Tokenized]:
         """Return examples in the order asked for."""
@@ -68,6 +71,7 @@ class FreshTokens:
             injects_text=self._injects_text,
             seed=self._seed,
             epoch=epoch,
+            has_marks=self._has_marks,
         )
         return encode(
             [view.example for view in views],
@@ -75,27 +79,30 @@ class FreshTokens:
             self._tokenizer,
             self._data.max_length,
             self._is_encoder_decoder,
+            [view.marks for view in views] if self._has_marks else None,
         )
 
 
 class BuiltTokens:
     """Tokens read from shards; only those of the examples asked for."""
 
-    def __init__(self, corpus: BuiltCorpus, *, injects_text: bool) -> None:
+    def __init__(self, corpus: BuiltCorpus, *, injects_text: bool, has_marks: bool = False) -> None:
         self._corpus, self._injects_text = corpus, injects_text
+        self._has_marks = has_marks
 
     def tokens(self, ids: Sequence[int], epoch: int) -> list[Tokenized]:
         """Return examples in the order asked for."""
         view = noisy_view(epoch) if self._injects_text else CLEAN
-        return [row.tokens for row in self._corpus.rows(view, ids)]
+        tokens = [row.tokens for row in self._corpus.rows(view, ids)]
+        return tokens if self._has_marks else [replace(own, corrupted=None) for own in tokens]
 
 
 def open_built(folder: str, wanted: Fingerprint) -> BuiltCorpus:
     """Open `data.corpus` for a run.
 
     Raises:
-        LopeError: no finished corpus there, or one made from something else than the run
-            has; tells what, and how to mend it.
+        LopeError: no finished corpus there, one made from something else than the run has, or
+            one without the marks that ``wanted`` has; tells what, and how to mend it.
     """
     corpus = BuiltCorpus(Path(folder))
     built = corpus.manifest.fingerprint
@@ -116,5 +123,11 @@ def open_built(folder: str, wanted: Fingerprint) -> BuiltCorpus:
             f"data.corpus = {folder!r} was built for another run; different: "
             f"{'; '.join(differences)}. Build one for this run with `lope corpus build`, take the "
             "corpus's settings, or leave data.corpus out."
+        )
+    if wanted.has_marks and not built.has_marks:
+        raise LopeError(
+            f"data.corpus = {folder!r} does not tell which tokens noise changed, which a stage's "
+            "loss_on or router_supervision asks for; build one that does, in another folder, with "
+            "`lope corpus build CONFIG --out DIR` and this configuration, or leave data.corpus out."
         )
     return corpus

@@ -58,7 +58,11 @@ class Counts:
 
 
 def write_shard(
-    path: Path, batches: Iterable[Sequence[Row]], *, is_encoder_decoder: bool
+    path: Path,
+    batches: Iterable[Sequence[Row]],
+    *,
+    is_encoder_decoder: bool,
+    has_marks: bool = False,
 ) -> tuple[Counts, str, int]:
     """Write a shard; return its counts, its sha256 and its size in bytes.
 
@@ -68,14 +72,15 @@ def write_shard(
         path: Where the shard will stand.
         batches: `ROWS_OF_A_BATCH` rows each; only the last may have fewer.
         is_encoder_decoder: Labels are tokens of their own, not a part of the input.
+        has_marks: Rows tell which tokens noise changed.
     """
     counts = Counts()
-    schema = _schema(is_encoder_decoder)
+    schema = _schema(is_encoder_decoder, has_marks)
     with whole_file(path) as file:
         sink = _Hashing(file)
         with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), schema) as writer:
             for rows in batches:
-                columns = _columns(rows, is_encoder_decoder)
+                columns = _columns(rows, is_encoder_decoder, has_marks)
                 writer.write_batch(pa.record_batch(columns, schema=schema))
                 counts.add(_count(rows, is_encoder_decoder))
     return counts, sink.digest.hexdigest(), sink.size
@@ -121,7 +126,15 @@ class Shard:
         values: dict[str, Any] = {n: row.column(n)[0].as_py() for n in row.schema.names}
         input_ids = values["input_ids"]
         labels = values["labels"] if self._has_labels else _labels(input_ids, values["targets"])
-        tokens = Tokenized(values["example_id"], input_ids, labels, values["was_cut"])
+        corrupted = None
+        if "corrupted" in values:
+            own = _bools(values["corrupted"], len(input_ids))
+            is_apart = "corrupted_labels" in values
+            corrupted = (
+                own,
+                _bools(values["corrupted_labels"], len(labels)) if is_apart else own,
+            )
+        tokens = Tokenized(values["example_id"], input_ids, labels, values["was_cut"], corrupted)
         return Row(tokens, dict(values["hits"]))
 
     def _unreadable(self, error: Exception) -> LopeError:
@@ -151,7 +164,8 @@ class _Hashing:
         self.closed = True
 
 
-def _schema(is_encoder_decoder: bool) -> pa.Schema:
+def _schema(is_encoder_decoder: bool, has_marks: bool) -> pa.Schema:
+    marks = ["corrupted", *(["corrupted_labels"] if is_encoder_decoder else [])]
     labels = pa.field("labels" if is_encoder_decoder else "targets", _TOKENS)
     return pa.schema(
         [
@@ -160,26 +174,43 @@ def _schema(is_encoder_decoder: bool) -> pa.Schema:
             labels,
             ("was_cut", pa.bool_()),
             ("hits", pa.map_(pa.string(), pa.int32())),
+            *((name, _TOKENS) for name in marks if has_marks),
         ]
     )
 
 
-def _columns(rows: Sequence[Row], is_encoder_decoder: bool) -> list[pa.Array]:
+def _columns(rows: Sequence[Row], is_encoder_decoder: bool, has_marks: bool) -> list[pa.Array]:
     tokens = [row.tokens for row in rows]
-    labels = [t.labels if is_encoder_decoder else _spans(t.labels) for t in tokens]
+    labels = [t.labels if is_encoder_decoder else _target_spans(t.labels) for t in tokens]
+    streams = range(2 if is_encoder_decoder else 1) if has_marks else ()
     return [
         pa.array([t.example_id for t in tokens], pa.int64()),
         pa.array([t.input_ids for t in tokens], _TOKENS),
         pa.array(labels, _TOKENS),
         pa.array([t.was_cut for t in tokens], pa.bool_()),
         pa.array([sorted(row.hits.items()) for row in rows], pa.map_(pa.string(), pa.int32())),
+        *(
+            pa.array([_spans(t.corrupted[i] if t.corrupted else []) for t in tokens], _TOKENS)
+            for i in streams
+        ),
     ]
 
 
-def _spans(labels: Sequence[int]) -> list[int]:
-    """Return start and end of each run of targets, one after the other."""
-    is_target = [False, *(label != IGNORED for label in labels), False]
-    return [i for i in range(len(labels) + 1) if is_target[i] != is_target[i + 1]]
+def _target_spans(labels: Sequence[int]) -> list[int]:
+    return _spans([label != IGNORED for label in labels])
+
+
+def _spans(is_in: Sequence[bool]) -> list[int]:
+    """Return start and end of each run of what is in, one after the other."""
+    padded = [False, *is_in, False]
+    return [i for i in range(len(is_in) + 1) if padded[i] != padded[i + 1]]
+
+
+def _bools(spans: Sequence[int], length: int) -> list[bool]:
+    is_in = [False] * length
+    for start, end in zip(spans[::2], spans[1::2], strict=True):
+        is_in[start:end] = [True] * (end - start)
+    return is_in
 
 
 def _labels(input_ids: Sequence[int], spans: Sequence[int]) -> list[int]:

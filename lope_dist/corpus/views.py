@@ -11,6 +11,7 @@ import numpy as np
 from lope_dist.config.noise import NoiseConfig, TextNoiseConfig
 from lope_dist.corpus.turns import Example, Turn
 from lope_dist.noise.draws import Keys, child_keys
+from lope_dist.noise.marks import Marks, marks_of_answer
 from lope_dist.noise.mix import (
     DATA_NOISE,
     TEXT_NOISE,
@@ -30,6 +31,10 @@ class Source(Protocol):
     def __getitem__(self, index: int, /) -> Example: ...
 
 
+TextMarks = dict[int, Marks]
+"""Marks of an example's texts by their place in it (see `field_at`)."""
+
+
 @dataclass(frozen=True)
 class View:
     """An example as the stage sees it, and what noise did to it."""
@@ -37,6 +42,8 @@ class View:
     example: Example
     hits: dict[str, int]
     """Noise operation -> words or characters hit, or 1 for an answer; empty if clean."""
+    marks: TextMarks | None = None
+    """What noise changed, where that was asked for; a text that is not there is clean."""
 
 
 Hit = tuple[int, int, str, int]
@@ -51,6 +58,7 @@ def stage_views(
     injects_text: bool,
     seed: int,
     epoch: int,
+    has_marks: bool = False,
 ) -> list[View]:
     """Return the examples with the data's noise (the same in every epoch) under the stage's.
 
@@ -64,24 +72,33 @@ def stage_views(
         injects_text: Whether the stage injects text noise.
         seed: Of the run.
         epoch: Of the stage.
+        has_marks: Whether to tell which words noise changed.
     """
     current, hits = list(examples), [{} for _ in examples]
+    marks: list[TextMarks] | None = [{} for _ in examples] if has_marks else None
     layers = [(noise.data, DATA_NOISE, 0), (noise.text, TEXT_NOISE, epoch)]
     for config, purpose, of_epoch in layers[: 2 if injects_text else 1]:
         if not config.is_on:
             continue
         keys = example_keys(seed, purpose, of_epoch, [example.id for example in current])
-        current, layer_hits = with_noise(current, source, config, keys)
+        current, layer_hits = with_noise(current, source, config, keys, marks)
         for number, _, operation, count in layer_hits:
             counts = hits[number]
             counts[operation] = counts.get(operation, 0) + count
-    return [View(example, counts) for example, counts in zip(current, hits, strict=True)]
+    told = [None] * len(current) if marks is None else marks
+    return [View(*view) for view in zip(current, hits, told, strict=True)]
 
 
 def with_noise(
-    examples: Sequence[Example], source: Source, config: TextNoiseConfig, keys: Keys
+    examples: Sequence[Example],
+    source: Source,
+    config: TextNoiseConfig,
+    keys: Keys,
+    marks: list[TextMarks] | None = None,
 ) -> tuple[list[Example], list[Hit]]:
     """Return the examples with one layer of noise, and each hit; ``keys``: one for an example.
+
+    ``marks``: what earlier layers changed in each example; made to fit the returned ones.
 
     Paper: section 3.2 (discrete part of HyNoIse).
     """
@@ -95,10 +112,20 @@ def with_noise(
             keys,
             config.responses,
         ):
-            new[number] = {2 * last[number][0]: text}
-            hits.append((number, 2 * last[number][0], name, 1))
+            place, old = 2 * last[number][0], last[number][1].text
+            new[number] = {place: text}
+            if marks is not None:
+                marks[number][place] = marks_of_answer(old, _at(marks[number], place, old), text)
+            hits.append((number, place, name, 1))
     texts, owners, places = _fields(examples, config.fields, new)
-    corrupted = corrupt(texts, owners, places, keys, config)
+    own_marks = None
+    if marks is not None:
+        of_texts = zip(texts, owners, places, strict=True)
+        own_marks = [_at(marks[owner], place, text) for text, owner, place in of_texts]
+    corrupted = corrupt(texts, owners, places, keys, config, own_marks)
+    if marks is not None and corrupted.marks is not None:
+        for owner, place, own in zip(owners, places, corrupted.marks, strict=True):
+            marks[owner][place] = own
     for old, text, owner, place in zip(texts, corrupted.texts, owners, places, strict=True):
         if text is not old:
             if owner in new:
@@ -118,6 +145,10 @@ def field_at(example: Example, place: int) -> tuple[int, str]:
     if example.turns[turn].role == "assistant":
         return turn, "response"
     return turn, "input" if is_context else "instruction"
+
+
+def _at(marks: TextMarks, place: int, text: str) -> Marks:
+    return marks.get(place) or bytearray(len(text))
 
 
 def _fields(

@@ -13,6 +13,11 @@ from lope_dist.engine.groups import Group
 class Engine(Protocol):
     """Runs forward and backward passes and optimizer steps of one stage."""
 
+    @property
+    def gradient_scale(self) -> float:
+        """What `backward` multiplies a loss with, and a loss beside it must be multiplied with."""
+        ...
+
     def forward(self, inputs: dict[str, Tensor]) -> Any:
         """Return the model's output. Collective: yes."""
         ...
@@ -43,6 +48,20 @@ class Engine(Protocol):
 
     def gather(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return whole parameters by name, float32 on the host. Collective: yes."""
+        ...
+
+    def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return whole gradients of trained parameters by name, float32 on the host.
+
+        Between a step's last `backward` and `step`, not clipped. Collective: yes.
+        """
+        ...
+
+    def assign(self, values: Mapping[str, Tensor]) -> None:
+        """Overwrite trained parameters, whole and the same on every rank, between steps.
+
+        Their optimizer state stays as it is. Collective: yes.
+        """
         ...
 
     def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

@@ -27,6 +27,11 @@ class LocalEngine:
         self._peaks = {group["name"]: group["lr"] for group in groups}
         self._max_norm = optimizer.max_grad_norm or float("inf")
 
+    @property
+    def gradient_scale(self) -> float:
+        """Losses are taken as they are."""
+        return 1.0
+
     def forward(self, inputs: dict[str, Tensor]) -> Any:
         """Return the model's output."""
         return self._model(**inputs, use_cache=False)
@@ -60,6 +65,20 @@ class LocalEngine:
             for name, p in self._model.named_parameters()
             if name in wanted
         }
+
+    def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return gradients by name, float32 on the host; zero where there is none."""
+        found = {name: self._parameters[name] for name in names}
+        return {
+            name: (torch.zeros_like(p) if p.grad is None else p.grad).detach().float().cpu().clone()
+            for name, p in found.items()
+        }
+
+    @torch.no_grad()
+    def assign(self, values: Mapping[str, Tensor]) -> None:
+        """Overwrite parameters."""
+        for name, value in values.items():
+            self._parameters[name].copy_(value)
 
     def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return the trainable parameters, or these tensors in their place, flat."""

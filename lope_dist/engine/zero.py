@@ -14,7 +14,13 @@ from lope_dist.engine.ds_config import build_ds_config
 from lope_dist.engine.groups import Group, describe_groups
 from lope_dist.engine.optimizer import build_adamw, set_lr
 from lope_dist.engine.world import World
-from lope_dist.engine.zero_state import gather_state, scatter_state, spoil_gradients
+from lope_dist.engine.zero_state import (
+    gather_gradients,
+    gather_state,
+    overwrite,
+    scatter_state,
+    spoil_gradients,
+)
 
 
 class ZeroEngine:
@@ -54,6 +60,11 @@ class ZeroEngine:
             dist_init_required=False,
         )
 
+    @property
+    def gradient_scale(self) -> float:
+        """DeepSpeed averages gradients over ranks, and a loss is a part of a sum."""
+        return float(self._world.size)
+
     def forward(self, inputs: dict[str, Tensor]) -> Any:
         """Return the model's output. Collective: yes."""
         return self._engine(**inputs, use_cache=False)
@@ -61,8 +72,7 @@ class ZeroEngine:
     def backward(self, loss: Tensor, is_last: bool) -> None:
         """Add a micro-batch's gradients. Collective: yes."""
         self._engine.set_gradient_accumulation_boundary(is_last)
-        # DeepSpeed averages gradients over ranks; the loss is a part of a sum.
-        self._engine.backward(loss * self._world.size, scale_wrt_gas=False)
+        self._engine.backward(loss * self.gradient_scale, scale_wrt_gas=False)
 
     def step(self, lr_factor: float) -> float:
         """Step all groups and return the gradient's norm. Collective: yes.
@@ -92,6 +102,14 @@ class ZeroEngine:
         sharded = [p for p in found.values() if hasattr(p, "ds_id")]
         with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
             return {n: p.detach().float().cpu().clone() for n, p in found.items()}
+
+    def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return whole gradients by name, float32 on the host. Collective: yes."""
+        return gather_gradients({name: self._trained[name] for name in names})
+
+    def assign(self, values: Mapping[str, Tensor]) -> None:
+        """Overwrite parameters, the masters included. Collective: yes."""
+        overwrite({name: self._trained[name] for name in values}, values, self._world)
 
     def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return this rank's part of each trainable parameter, flat, without padding.

@@ -14,9 +14,10 @@ from lope_dist.core.seeds import derive_key
 from lope_dist.noise.base import NOISE, ResponseOperation
 from lope_dist.noise.characters import edit_characters
 from lope_dist.noise.draws import Keys, as_uniform, child_keys
-from lope_dist.noise.edits import edit_words, splice
+from lope_dist.noise.edits import Edit, edit_words, splice
 from lope_dist.noise.hits import draw_hits
-from lope_dist.noise.words import is_protected, word_table
+from lope_dist.noise.marks import Change, Marks, marks_after
+from lope_dist.noise.words import WordTable, is_protected, word_table
 
 DATA_NOISE = "data-noise"
 """Purpose of the data set's own noise; its epoch is always 0."""
@@ -37,6 +38,8 @@ class Corrupted:
     """An untouched text is the same object as before."""
     hits: list[tuple[int, str, int]]
     """(number of the text, operation, units hit); an operation may stand there repeatedly."""
+    marks: list[Marks] | None = None
+    """Of each text, where they were asked for."""
 
 
 def example_keys(seed: int, purpose: str, epoch: int, ids: Sequence[int]) -> Keys:
@@ -51,6 +54,7 @@ def corrupt(
     places: Sequence[int],
     keys: Keys,
     config: TextNoiseConfig,
+    marks: Sequence[Marks] | None = None,
 ) -> Corrupted:
     """Return the texts with noise in them; words stay in their text.
 
@@ -63,10 +67,11 @@ def corrupt(
         places: For each text, a number from 0 that tells it from the others of its example.
         keys: One key for each example.
         config: Rate, unit, operations and strength; its fields and responses are the caller's.
+        marks: What earlier noise changed in each text; given, those of the new texts are told.
 
     Paper: section 3.2.
     """
-    result = Corrupted(list(texts), [])
+    result = Corrupted(list(texts), [], None if marks is None else list(marks))
     if config.rate == 0 or not texts:
         return result
     of_text = np.asarray(owners, np.int64)
@@ -168,9 +173,23 @@ def _corrupt_units(
             edits = edit_characters(table, keys[batch], rates)
         else:
             edits = edit_words(table, draw_hits(table, keys[batch], rates))
+        changes = None if result.marks is None else _changes(table, edits)
         for text, new in splice(table, edits):
-            result.texts[numbers[text]] = new
+            number = numbers[text]
+            if result.marks is not None and changes is not None:
+                old, own = result.texts[number], result.marks[number]
+                result.marks[number] = marks_after(old, own, changes[text], new)
+            result.texts[number] = new
         result.hits += [(numbers[text], name, n) for _, _, _, text, name, n in edits if n]
+
+
+def _changes(table: WordTable, edits: Sequence[Edit]) -> dict[int, list[Change]]:
+    """Return the changes of each text that has edits, with places in the text itself."""
+    changes: dict[int, list[Change]] = {}
+    for start, end, new, text, _, _ in edits:
+        first = int(table.text_starts[text])
+        changes.setdefault(text, []).append((start - first, end - first, new))
+    return changes
 
 
 def _batches(

@@ -48,11 +48,13 @@ def _summary(run: RunFiles, costs: list[StageCost]) -> dict[str, str]:
     if "name_or_path" in model:
         quantization = model.get("quantization") or "not quantized"
         told["base model"] = f"{model['name_or_path']} ({quantization})"
-    if "rank" in adapter:
-        told["adapter"] = (
-            f"rank {adapter['rank']}, {adapter.get('num_normal')} normal + "
-            f"{adapter.get('num_poison')} poisoning experts"
+    if "num_normal" in adapter:
+        experts = (
+            f"{adapter['num_normal']} normal + {adapter.get('num_poison', 0)} poisoning experts"
         )
+        told["adapter"] = f"rank {adapter.get('rank')}, {experts}"
+    elif "kind" in adapter:
+        told["adapter"] = str(adapter["kind"])
     told["steps"] = ", ".join(f"{cost.stage} {cost.num_steps:,}" for cost in costs)
     told["time"] = format_duration(sum(cost.time_s for cost in costs))
     peaks = [cost.peak_memory_bytes for cost in costs if cost.peak_memory_bytes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lope_dist.report.losses import format_loss
 from lope_dist.report.page import (
     Plots,
     absent,
@@ -15,7 +16,7 @@ from lope_dist.report.page import (
 )
 from lope_dist.report.read import RunFiles, score_table
 from lope_dist.report.score_plots import plot_histogram, plot_results
-from lope_dist.report.tables import format_loss, format_score, model_label
+from lope_dist.report.tables import format_score, model_label
 
 
 def evaluation_section(run: RunFiles, drawn: Plots) -> str:

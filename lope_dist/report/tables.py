@@ -22,6 +22,8 @@ MODEL_LABELS = {
 poisoning expert and does not compensate the others' weights."""
 
 ABSENT = "–"
+_COLUMN = 14
+"""Characters of a column of scores on the console: "100.0 ± 10.0", padding and rule."""
 
 
 def model_label(name: str) -> str:
@@ -35,14 +37,6 @@ def format_score(score: Score | None) -> str:
         return ABSENT
     value = f"{100 * score.value:.1f}"
     return value if score.stderr is None else f"{value} ± {100 * score.stderr:.1f}"
-
-
-def format_loss(row: dict[str, Any]) -> str:
-    """Return a row of `losses/*.json` as ``"1.2345 ± 0.0123"``, or a dash."""
-    if row.get("loss_per_token") is None:
-        return ABSENT
-    loss = f"{row['loss_per_token']:.4f}"
-    return loss if row.get("stderr") is None else f"{loss} ± {row['stderr']:.4f}"
 
 
 def score_rows(table: ScoreTable) -> list[tuple[str, bool, list[str]]]:
@@ -70,22 +64,36 @@ def results_markdown(results: dict[str, Any]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def results_console(results: dict[str, Any]) -> Table:
-    """Return `results.json` as a rich table: accuracy in percent ± standard error."""
+def results_console(results: dict[str, Any], width: int) -> list[Table]:
+    """Return `results.json` as rich tables: accuracy in percent ± standard error.
+
+    One, unless its columns do not fit the console's ``width``.
+    """
     table = score_table(results)
-    console = Table(title="Accuracy, % ± standard error")
-    console.add_column("task", no_wrap=True)
-    for name in table.models:
-        console.add_column(escape(model_label(name)), justify="right")
-    for line, part, cells in score_rows(table):
-        name = escape(line)
-        console.add_row(f"  {name}" if part else f"[bold]{name}[/bold]", *cells)
-    return console
+    rows = score_rows(table)
+    names = [
+        f"  {escape(line)}" if part else f"[bold]{escape(line)}[/bold]" for line, part, _ in rows
+    ]
+    longest = max((len(line) + 2 * part for line, part, _ in rows), default=0)
+    fit = max(1, (width - longest - 4) // _COLUMN)
+    tables = []
+    for first in range(0, max(1, len(table.models)), fit):
+        console = Table(title=None if tables else "Accuracy, % ± standard error")
+        console.add_column("task", no_wrap=True)
+        for model in table.models[first : first + fit]:
+            # A long name is broken; a figure never is.
+            console.add_column(escape(model_label(model)), justify="right", overflow="fold")
+        for name, (_, _, cells) in zip(names, rows, strict=True):
+            console.add_row(name, *cells[first : first + fit])
+        tables.append(console)
+    return tables
 
 
 def print_results(results: dict[str, Any]) -> None:
-    """Print `results.json` as a table."""
-    Console().print(results_console(results))
+    """Print `results.json` as a table, or as several below each other."""
+    console = Console()
+    for table in results_console(results, console.width):
+        console.print(table)
 
 
 def print_counts(counts: dict[str, Any]) -> None:

@@ -153,6 +153,11 @@ def _misfits_of_figures(study: Study) -> Iterator[str]:
     variants = {f"{name}/{row}" for name, v in config.variants.items() for row in v.rows}
     if config.baseline not in variants:
         yield _unknown("baseline", config.baseline, variants)
+    rows = {row for variant in config.variants.values() for row in variant.rows}
+    for name, suite in config.evaluate.suites.items():
+        for row in suite.rows or ():
+            if row not in rows:
+                yield _unknown(f"evaluate.suites.{name}.rows", row, rows)
     sides = {f"{name}/{row}" for name, g in study.groups.items() for row in _rows(study, g.variant)}
     for metric, figures in config.paper.items():
         for side in figures:

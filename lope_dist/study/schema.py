@@ -80,6 +80,8 @@ class SuiteConfig(Section):
     """Documents of each task. Default: all."""
     batch_size: int = Field(default=8, ge=1)
     """Requests of a forward pass."""
+    rows: tuple[str, ...] | None = None
+    """Score only these of the variants' rows. Default: all."""
 
     @model_validator(mode="after")
     def _is_a_suite_or_tasks(self) -> SuiteConfig:
@@ -143,6 +145,9 @@ class StudyConfig(Section):
     """What each run is scored on."""
     means: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
     """Metrics of one's own: the mean of several, by name."""
+    columns: tuple[str, ...] = ()
+    """Metrics that the tables show, in this order. Default: losses, accuracies and `means`; CSV and
+    JSON have all."""
     baseline: str
     """VARIANT/ROW that the tables compare with; at each point of the axes with its own."""
     paper: dict[str, dict[str, float]] = Field(default_factory=dict)

@@ -74,9 +74,12 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
         inputs = {"rows": list(cell.rows), "data": found}
         steps.append(Step(f"loss-{path.stem}", cell, arguments, inputs))
     for name, suite in settings.suites.items():
-        arguments = ("eval", str(cell.folder), *_suite_arguments(study, suite), *experts)
-        inputs = {"rows": list(cell.rows), "suite": suite.model_dump(mode="json")}
-        steps.append(Step(f"eval-{name}", cell, arguments, inputs))
+        rows = [row for row in cell.rows if suite.rows is None or row in suite.rows]
+        arguments = ("eval", str(cell.folder), *_suite_arguments(study, suite))
+        inputs = {"rows": rows, "suite": suite.model_dump(mode="json", exclude={"rows"})}
+        if rows:
+            arguments += ("--experts", ",".join(rows))
+            steps.append(Step(f"eval-{name}", cell, arguments, inputs))
     return steps
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from lope_dist.config.model import ModelConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.corpus.build import Built, Recipe, build
@@ -39,6 +41,7 @@ def open_recipe(config: RunConfig, shard_examples: int) -> Recipe:
         tokenizer=tokenizer,
         is_encoder_decoder=architecture(config.model).is_encoder_decoder,
         shard_examples=shard_examples,
+        has_marks=_wants_marks(config, tokenizer),
     )
     made_from = {
         "model": config.model.model_dump(mode="json", include={"name_or_path", "revision"}),
@@ -46,6 +49,13 @@ def open_recipe(config: RunConfig, shard_examples: int) -> Recipe:
     }
     plan = Plan(fingerprint=fingerprint, made_from=made_from)
     return Recipe(plan, source, tokenizer, config.data, config.noise, config.seed)
+
+
+def _wants_marks(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a run's stages look at which tokens noise changed."""
+    stages = config.train.stages.values()
+    is_noisy = config.noise.data.is_on or noisy_epochs(stages, config.noise) > 0
+    return is_noisy and config.adapter.num_poison > 0 and bool(tokenizer.is_fast)
 
 
 def build_corpus(

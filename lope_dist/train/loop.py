@@ -33,6 +33,8 @@ class StepPlan:
     batches: list[MicroBatch]
     target_tokens: int
     tokens: int
+    read_tokens: int
+    """Real tokens of `input_ids`, as `MicroBatch.noise_mask` has them."""
 
 
 def run_stage(
@@ -66,7 +68,8 @@ def run_stage(
             the message names step, rank and example ids.
     """
     peaks = {str(group.role): group.lr for group in engine.groups_in_use()}
-    for step, plan in _plans(loader, world, progress.next_step):
+    may_be_empty = stage.loss_on == "corrupted"  # noise may spare a step's every answer
+    for step, plan in _plans(loader, world, progress.next_step, may_be_empty):
         guard.begin_step()
         losses = [
             _micro_step(
@@ -74,8 +77,11 @@ def run_stage(
             )
             for i, batch in enumerate(plan.batches)
         ]
+        auxiliary = context.auxiliary.take() if context.auxiliary is not None else []
+        losses += [value.to(losses[0]) for value in auxiliary]
         values = torch.stack(losses).tolist()  # one wait for the device a step
-        loss, is_stopping, guilty = _global_loss(values, world, stop)
+        values, own_terms = values[: len(plan.batches)], values[len(plan.batches) :]
+        loss, is_stopping, guilty, terms = _global_loss(values, own_terms, world, stop)
         factor = lr_factor(stage, step, loader.num_steps)
         grad_norm = math.nan
         if guilty is None:
@@ -89,6 +95,8 @@ def run_stage(
                 "grad_norm": grad_norm,
                 "target_tokens": plan.target_tokens,
             }
+            if context.auxiliary is not None:
+                values_to_log |= zip(context.auxiliary.names, terms, strict=True)
             if drift is not None and log.is_due(step):
                 values_to_log["drift"] = drift.measure()
             log.step(step, plan.tokens, values_to_log)
@@ -105,20 +113,23 @@ def run_stage(
     return False
 
 
-def _plans(loader: StageLoader, world: World, first: int) -> Iterator[tuple[int, StepPlan]]:
+def _plans(
+    loader: StageLoader, world: World, first: int, may_be_empty: bool
+) -> Iterator[tuple[int, StepPlan]]:
     """Yield each step's micro-batches, as many on each rank: collectives need company."""
     for step, batches in batches_of(loader, first_step=first, workers=loader.workers):
         targets = sum(batch.num_target_tokens for batch in batches)
         tokens = sum(batch.num_tokens for batch in batches)
-        total_targets, total_tokens = (int(n) for n in world.sum([targets, tokens]))
+        read = sum(int(batch.noise_mask.sum()) for batch in batches)
+        totals = [int(n) for n in world.sum([targets, tokens, read])]
         (longest,) = world.max([len(batches)])
         batches += [loader.filler() for _ in range(int(longest) - len(batches))]
-        if total_targets == 0:
+        if totals[0] == 0 and not may_be_empty:
             raise LopeError(
                 f"Step {step} has no token to learn from: every response of the examples "
                 f"{loader.example_ids(step)} lies behind data.max_length; raise it."
             )
-        yield step, StepPlan(batches, total_targets, total_tokens)
+        yield step, StepPlan(batches, *totals)
 
 
 def _micro_step(
@@ -133,23 +144,30 @@ def _micro_step(
 ) -> torch.Tensor:
     """Run one micro-batch forward and backward; return its part of the step's loss."""
     targets = targets_of(batch.labels, shift)
+    if context.auxiliary is not None:
+        own_tokens = int(batch.noise_mask.sum())
+        context.auxiliary.begin(own_tokens, plan.read_tokens, engine.gradient_scale)
     batch = batch.to(world.device)
     context.token_keys, context.noise_mask = batch.token_keys, batch.noise_mask
+    context.corrupted_mask = batch.corrupted_mask
     loss = summed_loss(lambda: engine.forward(batch.inputs), head, targets, world.device)
-    loss = loss / plan.target_tokens
+    loss = loss / max(1, plan.target_tokens)
     engine.backward(loss, is_last)
     return loss.detach()
 
 
 def _global_loss(
-    values: Sequence[float], world: World, stop: StopRequest
-) -> tuple[float, bool, int | None]:
+    values: Sequence[float], terms: Sequence[float], world: World, stop: StopRequest
+) -> tuple[float, bool, int | None, list[float]]:
     """Return the step's loss over all ranks, and what else every rank must know of the others.
 
-    That is whether any was asked to stop, and the first whose loss is no finite number.
+    That is whether any was asked to stop, the first whose loss is no finite number, and the
+    auxiliary losses' ``terms``.
     Collective: yes.
     """
     flags = [0.0] * world.size
     flags[world.rank] = float(not all(map(math.isfinite, values)))
-    loss, stopping, *flags = world.sum([sum(values), float(stop.is_made), *flags])
-    return loss, stopping > 0, next((rank for rank, flag in enumerate(flags) if flag), None)
+    loss, stopping, *rest = world.sum([sum(values), float(stop.is_made), *terms, *flags])
+    terms, flags = rest[: len(terms)], rest[len(terms) :]
+    guilty = next((rank for rank, flag in enumerate(flags) if flag), None)
+    return loss, stopping > 0, guilty, terms

@@ -9,6 +9,8 @@ from lope_dist.train.cost import StageCost
 
 Usage = dict[str, list[float]]
 """Numbers by the name of an adapted layer."""
+PoisonWeight = dict[str, dict[str, float]]
+"""`clean`, `corrupted` -> adapted layer -> mean weight."""
 
 
 @dataclass
@@ -25,6 +27,8 @@ class StageProgress:
     """Steps that were left out: `step`, `reason`, `examples`."""
     router_sums: Usage = field(default_factory=dict)
     """The router's weights, added up over tokens and ranks, and the tokens' number."""
+    corrupted_sums: Usage = field(default_factory=dict)
+    """The poisoning experts' weight alone over the corrupted tokens, and their number."""
 
 
 @dataclass
@@ -35,24 +39,30 @@ class RunProgress:
         index: Position of the current stage, from 1; one beyond the last when all are done.
         stage: What that stage has behind it.
         router: Mean router weights of the stages that are done.
+        poison_weight: Of those with marks of noise, the poisoning experts' mean weight.
         cost: What each stage took, the current one included.
     """
 
     index: int = 1
     stage: StageProgress = field(default_factory=StageProgress)
     router: dict[str, Usage] = field(default_factory=dict)
+    poison_weight: dict[str, PoisonWeight] = field(default_factory=dict)
     cost: dict[str, StageCost] = field(default_factory=dict)
 
     def of_stage(self) -> dict[str, Any]:
         """Return as JSON the current stage's progress, router usage and cost of all."""
-        cost = {name: asdict(cost) for name, cost in self.cost.items()}
-        return {"progress": asdict(self.stage), "router": self.router, "cost": cost}
+        return {
+            "progress": asdict(self.stage),
+            "router": self.router,
+            "poison_weight": self.poison_weight,
+            "cost": {name: asdict(cost) for name, cost in self.cost.items()},
+        }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> RunProgress:
         """Return where a run goes on from a checkpoint's `state.json`."""
         cost = {name: StageCost(**cost) for name, cost in state.get("cost", {}).items()}
+        of_done = state["router"], state.get("poison_weight", {}), cost
         if state["next_step"] == state["steps"]:
-            return cls(state["stage_index"] + 1, StageProgress(), state["router"], cost)
-        stage = StageProgress(**state["progress"])
-        return cls(state["stage_index"], stage, state["router"], cost)
+            return cls(state["stage_index"] + 1, StageProgress(), *of_done)
+        return cls(state["stage_index"], StageProgress(**state["progress"]), *of_done)

@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lope_dist.adapters.auxiliary import SEPARATION, SUPERVISION, AuxiliaryLosses
 from lope_dist.adapters.context import AdapterContext
-from lope_dist.adapters.lope import model_roles
+from lope_dist.adapters.lope import lope_layers, model_roles
+from lope_dist.config.baselines import AdaLoraConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
@@ -82,6 +84,7 @@ def stage_loader(inputs: Inputs, stage: StageConfig) -> StageLoader:
         world_size=inputs.world.size,
         is_encoder_decoder=arch.is_encoder_decoder,
         decoder_start_token_id=getattr(arch, "decoder_start_token_id", None),
+        mark_corrupted=config.adapter.num_poison > 0,  # for the router's usage
     )
 
 
@@ -108,7 +111,35 @@ def stage_engine(session: Session, stage: StageConfig) -> Engine:
             config.train.micro_batch,
         )
     check_groups(wanted, engine.groups_in_use())
+    if isinstance(config.adapter, AdaLoraConfig):
+        return allocating(engine, config.adapter, session, stage)
     return engine
+
+
+def auxiliary_losses(model: PreTrainedModel, stage: StageConfig) -> AuxiliaryLosses | None:
+    """Return the losses that a stage's settings add, if any."""
+    weights = {SUPERVISION: stage.router_supervision, SEPARATION: stage.separation}
+    weights = {name: weight for name, weight in weights.items() if weight > 0}
+    layers = [layer.lope for layer in lope_layers(model).values()]
+    num_marked = sum(own.stream == own.context.noise_stream for own in layers)
+    if not weights:
+        return None
+    return AuxiliaryLosses(weights, {SUPERVISION: num_marked, SEPARATION: len(layers)})
+
+
+def allocating(
+    engine: Engine, config: AdaLoraConfig, session: Session, stage: StageConfig
+) -> Engine:
+    """Return the engine of a stage that also allocates AdaLoRA's ranks."""
+    from lope_dist.adapters.rank_allocation import RankAllocation
+    from lope_dist.engine.allocation import AllocatingEngine
+
+    shapes = {name: session.shapes[name] for name in session.roles}
+    parameters = {name: session.model.get_parameter(name) for name in shapes}
+    allocation = RankAllocation(config, shapes, stage_loader(session, stage).num_steps)
+    return AllocatingEngine(
+        engine, parameters, allocation, config.orthogonality, session.world.size
+    )
 
 
 def placement_of(config: RunConfig, world: World) -> Placement:

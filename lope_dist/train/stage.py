@@ -28,7 +28,7 @@ from lope_dist.train.history import prune
 from lope_dist.train.loop import run_stage
 from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.progress import RunProgress, StageProgress
-from lope_dist.train.setup import Session, stage_engine, stage_loader
+from lope_dist.train.setup import Session, auxiliary_losses, stage_engine, stage_loader
 
 
 class StageRun:
@@ -61,7 +61,9 @@ class StageRun:
         injects = self._stage.noise in ("embedding", "hybrid")
         session.context.embedding_noise = config.noise.embedding if injects else None
         self._usage = RouterUsage(self._model)
-        self._usage.restore(progress.stage.router_sums, holds=session.world.is_main)
+        session.context.auxiliary = auxiliary_losses(self._model, self._stage)
+        sums, corrupted = progress.stage.router_sums, progress.stage.corrupted_sums
+        self._usage.restore(sums, session.world.is_main, corrupted)
         set_trainable(self._model, self._stage.trainable)
         self._model.train()
         self._engine = stage_engine(session, self._stage)
@@ -121,6 +123,7 @@ class StageRun:
         adapter = self._adapter()
         optimizer = self._engine.optimizer_state()
         stage.router_sums = self._usage.totals(session.world.sum)
+        stage.corrupted_sums = self._usage.corrupted_totals(session.world.sum)
         stage.cut_examples = self._count_cut()
         place = checkpoint_at(session.run_dir, self._progress.index, self._name, stage.next_step)
         state = self._state()
@@ -137,8 +140,10 @@ class StageRun:
         adapter = self._adapter()
         self._engine.close()
         self._model.eval()
+        if (poison_weight := self._usage.poison_means(session.world.sum)) is not None:
+            progress.poison_weight[self._name] = poison_weight
         progress.router[self._name] = self._usage.means(session.world.sum)
-        progress.stage.router_sums = {}
+        progress.stage.router_sums, progress.stage.corrupted_sums = {}, {}
         progress.stage.cut_examples = num_cut = self._count_cut()
         if num_cut and session.world.is_main:
             print(
@@ -203,12 +208,16 @@ def write_run_files(session: Session, state: dict[str, Any]) -> None:
     adapter = session.config.adapter
     experts = [f"normal_{i}" for i in range(adapter.num_normal)]
     experts += [f"poison_{i}" for i in range(adapter.num_poison)]
-    told = {key: value for key, value in state.items() if key not in ("router", "cost")}
+    of_files = ("router", "poison_weight", "cost")  # with a file of their own
+    told = {key: value for key, value in state.items() if key not in of_files}
     cost = {name: StageCost(**taken).as_json() for name, taken in state.get("cost", {}).items()}
     is_last = state["stage_index"] == len(session.config.train.stages)
     if is_last and state["next_step"] == state["steps"]:
         told["status"] = "finished"
     with telling_disk_errors(session.run_dir):
         write_json(session.run_dir / STATE, told)
-        write_json(session.run_dir / "router.json", {**state["router"], "experts": experts})
+        usage = {**state["router"], "experts": experts}
+        if poison_weight := state.get("poison_weight"):
+            usage["poison_weight"] = poison_weight
+        write_json(session.run_dir / "router.json", usage)
         write_json(session.run_dir / COST_FILE, cost)

@@ -88,4 +88,5 @@ def test_scores_have_four_rows_with_standard_errors(run: Path) -> None:
 def test_report_and_plots_are_there(run: Path) -> None:
     page = (run / "report.html").read_text()
     assert "LoPE, masked" in page
-    assert {p.name for p in (run / "plots").glob("*.png")} >= {"loss.png", "router.png"}
+    drawn = {p.name for p in (run / "plots").glob("*.svg")}
+    assert drawn >= {"results.svg", "loss-poison.svg", "drift-finetune.svg"}

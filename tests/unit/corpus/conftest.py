@@ -88,7 +88,17 @@ NOISE = NoiseConfig(text=TextNoiseConfig(rate=0.3), data=DataNoiseConfig(rate=0.
 def make_recipe(write_rows, tokenizer):
     """Return a function that plans a corpus of Alpaca rows; keywords override settings."""
 
-    def make(count=22, *, epochs=2, seed=614, noise=NOISE, shard_examples=5, kind=False, **data):
+    def make(
+        count=22,
+        *,
+        epochs=2,
+        seed=614,
+        noise=NOISE,
+        shard_examples=5,
+        kind=False,
+        has_marks=False,
+        **data,
+    ):
         path = write_rows(alpaca_rows(count))
         config = DataConfig(**({"path": path, "max_length": 240} | data))
         source = open_source(config)
@@ -102,6 +112,7 @@ def make_recipe(write_rows, tokenizer):
             tokenizer=tokenizer,
             is_encoder_decoder=kind,
             shard_examples=shard_examples,
+            has_marks=has_marks,
         )
         plan = Plan(fingerprint=fingerprint, made_from={"model": {"name_or_path": "bytes"}})
         return Recipe(plan, source, tokenizer, config, noise, seed)

@@ -172,6 +172,19 @@ def test_no_metrics_no_folder_or_broken_files_are_errors(run, tmp_path):
         write_report(run)
 
 
+def test_a_table_too_wide_for_the_console_is_continued_below(monkeypatch, capsys):
+    names = [f"masked:mode=constant:beta={i}" for i in range(9)]
+    rows = [{"name": n, "tasks": {"demo": {"acc": 0.5 + i / 100, "acc_stderr": 0.1}}}
+            for i, n in enumerate(names)]  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "60")
+    print_results({"rows": rows})
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 60
+    for i in range(9):
+        assert f"{50 + i}.0 ± 10.0" in printed
+    assert printed.count("Accuracy") == 1
+
+
 def test_a_torn_last_line_is_left_out_and_a_torn_middle_one_is_an_error(run):
     lines = (run / "metrics.jsonl").read_text().splitlines()
     (run / "metrics.jsonl").write_text("\n".join([*lines, lines[0][:20]]))
@@ -206,7 +219,8 @@ def test_markdown_table_holds_errors_and_survives_bars():
 
 def test_console_tables_hold_the_figures(capsys):
     console = Console(width=120, record=True)
-    console.print(results_console(RESULTS))
+    (table,) = results_console(RESULTS, 120)
+    console.print(table)
     assert "87.3 ± 1.7" in console.export_text()
     print_results(RESULTS)
     print_counts(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,14 +55,19 @@ def test_cells_are_run_once_and_a_failure_leaves_the_others_going(make_study):
         "broken": {"rows": ["all"], "overrides": {"adapter.targets": ["no_such_layer"]}},
         "hydralora": {"rows": ["all"], "overrides": {"adapter.num_poison": 0}},
     }
-    study = make_study(seeds=[1], variants=variants, baseline="hydralora/all")
+    study = make_study(
+        seeds=[1], variants=variants, baseline="hydralora/all", evaluate={"losses": ["noisy"]}
+    )
     process = start(study, "--jobs", "2", "--json")
     output, errors = process.communicate(timeout=200)
     assert process.returncode == 1, errors
     result = json.loads(output)
     assert sorted(result["done"]) == ["hydralora/seed-1", "lope/seed-1"]
     assert "matches no linear layer" in result["failed"]["broken/seed-1"]
-    assert "lope/seed-1: done (train" in errors
+    assert re.search(r"lope/seed-1: done \(train .*, loss-noisy ", errors)
+    table = json.loads((study.folder / "runs/lope/seed-1/losses/noisy.json").read_text())
+    assert set(table["rows"]) == {"lope_masked", "lope_unmasked"}
+    assert table["rows"]["lope_masked"]["num_rows"] == 20
     assert "broken/seed-1: train failed with status 2" in errors
     before = (study.folder / "runs/lope/seed-1/metrics.jsonl").stat().st_mtime_ns
     outcome = run_study(study, RunRequest(only="lope"))

@@ -1,0 +1,64 @@
+"""Which characters of a text lie in words that noise changed.
+
+Marks are kept beside a text while noise goes through it, from the edits themselves: exact where
+a comparison of the two texts would have to guess (swapped words, an answer of another example).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+Marks = bytearray
+"""One byte for each code point of a text: 1 in a word that noise changed, else 0. What stands
+between two such words may be either."""
+
+Change = tuple[int, int, str]
+"""First place in the old text, one past the last, what stands there now."""
+
+_WORD = re.compile(r"\S+")
+
+
+def marks_after(text: str, marks: Marks, changes: Iterable[Change], new: str) -> Marks:
+    """Return the marks of ``new``, which the changes, in order, make of a text with marks.
+
+    A changed character marks its whole word. Where only something is missing, it is the word
+    that lost a character; for a dropped word, the one that now follows in its place, or at the
+    end of a text the last one.
+    """
+    moved, gaps, done = bytearray(), [], 0
+    for start, end, inserted in changes:
+        moved += marks[done:start]
+        if not inserted and end > start:
+            gaps.append((len(moved), any(map(str.isspace, text[start:end]))))
+        moved += b"\1" * len(inserted)
+        done = end
+    moved += marks[done:]
+    assert len(moved) == len(new), (len(moved), len(new))
+    for at, is_word_gone in gaps:
+        if (place := _beside(new, at, is_word_gone)) is not None:
+            moved[place] = 1
+    for word in _WORD.finditer(new) if 1 in moved else ():
+        start, end = word.span()
+        if moved.find(1, start, end) >= 0:
+            moved[start:end] = b"\1" * (end - start)
+    return moved
+
+
+def marks_of_answer(old: str, marks: Marks, new: str) -> Marks:
+    """Return the marks of an answer that stands in the place of another; a cut one keeps its."""
+    if old.startswith(new):
+        return marks_after(old, marks, [(len(new), len(old), "")], new)
+    return bytearray(b"\1" * len(new))
+
+
+def _beside(text: str, at: int, is_word_gone: bool) -> int | None:
+    """Return the place that is marked for what is missing before ``at``."""
+    if not is_word_gone:
+        is_inside = at < len(text) and not text[at].isspace()
+        return at if is_inside else at - 1 if at > 0 else None
+    after = _WORD.search(text, at)
+    if after is not None:
+        return after.start()
+    before = len(text[:at].rstrip())
+    return before - 1 if before else None

@@ -1,0 +1,40 @@
+"""A study's claims, held against its runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lope_dist.study.cells import Study, split_side
+from lope_dist.study.compare import compare
+from lope_dist.study.observe import Observations
+from lope_dist.study.schema import ClaimConfig
+
+
+def judge(study: Study, found: Observations) -> list[dict[str, Any]]:
+    """Return each claim with `held`: true, false, or null where the interval includes 0.
+
+    `effect` is positive in the claim's direction. `runs` are the files that it comes from; a side
+    that was not run leaves all of it null.
+    """
+    return [_judge(claim, found) for claim in study.config.claims]
+
+
+def _judge(claim: ClaimConfig, found: Observations) -> dict[str, Any]:
+    verdict: dict[str, Any] = {**claim.model_dump(), "held": None, "effect": None, "ci95": None}
+    better, than = (
+        found.series(*split_side(side), claim.metric) for side in (claim.better, claim.than)
+    )
+    effect = compare(better, than)
+    sources = {seen.source for series in (better, than) for seen in series.values()}
+    verdict["runs"] = sorted(sources)
+    if effect is None:
+        return verdict
+    sign = 1 if claim.direction == "higher" else -1
+    verdict["effect"] = sign * effect.mean
+    verdict["per_seed"] = {str(seed): sign * value for seed, value in effect.per_seed.items()}
+    verdict |= {"over": effect.over, "p_seeds": effect.p_seeds}
+    if effect.ci95 is not None:
+        low, high = sorted(sign * end for end in effect.ci95)
+        verdict["ci95"] = [low, high]
+        verdict["held"] = None if low <= 0 <= high else low > 0
+    return verdict

@@ -1,0 +1,179 @@
+"""Figures of a study's runs, read from the JSON files that the runs hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lope_dist.core.runlog import read_json, read_lines
+from lope_dist.evaluate.rows import rows_for
+from lope_dist.study.cells import Cell, Study
+
+
+@dataclass(frozen=True)
+class Documents:
+    """What single documents add to a figure that is a ratio of two sums."""
+
+    ids: tuple[int, ...]
+    totals: np.ndarray
+    """Loss in nats of each, ``(documents,)``."""
+    counts: np.ndarray
+    """Tokens of each, ``(documents,)``."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One figure of one run."""
+
+    value: float
+    source: str
+    """The file that it is from."""
+    stderr: float | None = None
+    """Standard error over the documents."""
+    documents: Documents | None = None
+
+
+Series = dict[int, Observation]
+"""Seed -> figure."""
+
+
+class Observations:
+    """All figures of a study: (group, row, metric) -> those of each seed."""
+
+    def __init__(self) -> None:
+        self._series: dict[tuple[str, str, str], Series] = {}
+        self.seconds: dict[str, dict[int, dict[str, Any]]] = {}
+        """Group -> seed -> `cost.json`."""
+
+    def add(self, cell: Cell, row: str, metric: str, seen: Observation) -> None:
+        """Take in a figure."""
+        self._series.setdefault((cell.group.name, row, metric), {})[cell.seed] = seen
+
+    def series(self, group: str, row: str, metric: str) -> Series:
+        """Return the figures of each seed; nothing where there are none."""
+        return self._series.get((group, row, metric), {})
+
+    def metrics(self) -> list[str]:
+        """Return all metrics in the order in which they were met."""
+        return list(dict.fromkeys(metric for _, _, metric in self._series))
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return all (group, row) in the order in which they were met."""
+        return list(dict.fromkeys((group, row) for group, row, _ in self._series))
+
+    def add_means(self, means: dict[str, tuple[str, ...]]) -> None:
+        """Add the mean of several metrics wherever all of them are known."""
+        for group, row in self.rows():
+            for name, parts in means.items():
+                found = [self.series(group, row, part) for part in parts]
+                for seed in set.intersection(*(set(series) for series in found)):
+                    seen = [series[seed] for series in found]
+                    self._series.setdefault((group, row, name), {})[seed] = _mean(seen)
+
+
+def observe(study: Study) -> Observations:
+    """Read what the runs of a study hold so far.
+
+    Raises:
+        LopeError: a file that is not valid JSON.
+    """
+    found = Observations()
+    for cell in study.cells:
+        for reader in (_losses, _scores, _drift, _router):
+            for row, metric, seen in reader(study, cell):
+                found.add(cell, row, metric, seen)
+        cost = cell.folder / "cost.json"
+        if cost.is_file():
+            found.seconds.setdefault(cell.group.name, {})[cell.seed] = read_json(cost)
+    found.add_means(study.config.means)
+    return found
+
+
+Seen = Iterator[tuple[str, str, Observation]]
+
+
+def _losses(study: Study, cell: Cell) -> Seen:
+    for name in study.config.evaluate.losses:
+        stem = study.data_file(name).stem
+        path = cell.folder / "losses" / f"{stem}.json"
+        known = read_json(path)["rows"] if path.is_file() else {}
+        for row, entry in _asked(cell, known):
+            per_row = [one for one in entry["per_row"] if one[2] > 0]
+            ids, totals, counts = zip(*per_row, strict=True) if per_row else ((), (), ())
+            if ids:
+                documents = Documents(ids, np.array(totals), np.array(counts, dtype=float))
+                seen = Observation(
+                    entry["loss_per_token"], str(path), entry.get("stderr"), documents
+                )
+                yield row, f"loss:{stem}", seen
+
+
+def _scores(study: Study, cell: Cell) -> Seen:
+    path = cell.folder / "results.json"
+    known = {e["name"]: e for e in read_json(path)["rows"]} if path.is_file() else {}
+    for row, entry in _asked(cell, known):
+        for task, figures in entry["tasks"].items():
+            for metric, value in figures.items():
+                stderr = figures.get(_stderr_of(metric))
+                if stderr is not None or metric == "acc":
+                    yield row, f"{metric}:{task}", Observation(value, str(path), stderr)
+
+
+def _stderr_of(metric: str) -> str:
+    """Return the key of a metric's standard error; a filter's name stands behind both."""
+    for name in ("exact_match", "acc_norm", "acc"):
+        if metric == name or metric.startswith(f"{name}_"):
+            return f"{name}_stderr{metric.removeprefix(name)}"
+    return f"{metric}_stderr"
+
+
+def _drift(_study: Study, cell: Cell) -> Seen:
+    path = cell.folder / "metrics.jsonl"
+    last = {
+        line["stage"]: line["drift"]
+        for line in (read_lines(path) if path.is_file() else ())
+        if line.get("drift")
+    }
+    for stage, drift in last.items():
+        for role, value in drift.items():
+            yield role, f"drift:{stage}", Observation(value, str(path))
+
+
+def _router(_study: Study, cell: Cell) -> Seen:
+    path = cell.folder / "router.json"
+    weights = read_json(path).get("poison_weight") if path.is_file() else None
+    for stage, kinds in (weights or {}).items():
+        for kind, layers in kinds.items():
+            if layers:
+                mean = math.fsum(layers.values()) / len(layers)
+                yield kind, f"poison_weight:{stage}", Observation(mean, str(path))
+
+
+def _asked(cell: Cell, known: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the rows that the cell asks for, as they are asked for, that are known."""
+    for asked, row in zip(cell.rows, rows_for(cell.rows, cell.config.adapter), strict=True):
+        if row.name in known:
+            yield asked, known[row.name]
+
+
+def _mean(seen: list[Observation]) -> Observation:
+    errors = [one.stderr for one in seen]
+    known = [error for error in errors if error is not None]
+    stderr = math.hypot(*known) / len(seen) if len(known) == len(seen) else None
+    value = math.fsum(one.value for one in seen) / len(seen)
+    return Observation(value, seen[0].source, stderr)
+
+
+def curves(run: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """Return a run's drift: (stage, role) -> (step, mean absolute change)."""
+    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    path = run / "metrics.jsonl"
+    for line in read_lines(path) if path.is_file() else ():
+        for role, value in (line.get("drift") or {}).items():
+            found.setdefault((line["stage"], role), []).append((line["step"] + 1, value))
+    return found

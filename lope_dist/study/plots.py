@@ -1,0 +1,142 @@
+"""A study's figures: a metric over an axis or row by row, claims, and drift."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lope_dist.report.style import INK, MUTED, PALETTE, POISON, new_figure, tidy
+from lope_dist.study.summary import Summary
+from lope_dist.study.tables import column_title, row_title
+
+_POISON_ROLE = "poison_b"
+
+
+def study_figures(summary: Summary) -> dict[str, tuple[Figure, str]]:
+    """Return name -> figure and caption, of all that there is something to show of."""
+    figures: dict[str, tuple[Figure, str]] = {}
+    axis = _numeric_axis(summary)
+    for metric in summary["columns"]:
+        name = re.sub(r"[^A-Za-z0-9]+", "-", metric)
+        draw = _plot_rows if axis is None else _plot_axis
+        figures[name] = draw(summary, metric), column_title(summary, metric)
+    judged = [claim for claim in summary["claims"] if claim["ci95"] is not None]
+    for metric in dict.fromkeys(claim["metric"] for claim in judged):
+        own = [claim for claim in judged if claim["metric"] == metric]
+        name = "claims-" + re.sub(r"[^A-Za-z0-9]+", "-", metric)
+        title = f"Claims: {column_title(summary, metric)}, effect and 95 % interval"
+        figures[name] = _plot_claims(summary, own), title
+    for group in dict.fromkeys(line["group"] for line in summary["drift"]):
+        own = [line for line in summary["drift"] if line["group"] == group]
+        figures[f"drift-{group}"] = _plot_drift(own), f"Drift of parameters: {group}"
+    return figures
+
+
+def _numeric_axis(summary: Summary) -> list[float] | None:
+    """Return the points of a study's only axis as numbers, None where they are none."""
+    if len(summary["axes"]) != 1:
+        return None
+    (points,) = summary["axes"].values()
+    try:
+        return [float(point) for point in points]
+    except ValueError:
+        return None
+
+
+def _scale(summary: Summary, metric: str) -> float:
+    return 100.0 if metric in summary["shares"] else 1.0
+
+
+def _plot_rows(summary: Summary, metric: str) -> Figure:
+    """Draw a metric row by row: each seed, and the mean with its standard deviation."""
+    rows = [row for row in summary["rows"] if metric in row["figures"]]
+    scale = _scale(summary, metric)
+    figure = new_figure(7.2, 0.8 + 0.27 * len(rows))
+    axes = figure.subplots()
+    colors = _colors([row["variant"] for row in rows])
+    for place, row in enumerate(rows):
+        found = row["figures"][metric]
+        color = colors[row["variant"]]
+        values = [scale * value for value in found["values"].values()]
+        axes.plot(values, [place] * len(values), ".", color=color, alpha=0.5, markersize=5)
+        spread = scale * (found["sd"] or 0.0)
+        axes.errorbar(scale * found["mean"], place, xerr=spread, fmt="o", color=color, capsize=2)
+        if found["paper"] is not None:
+            axes.plot(found["paper"], place, "x", color=MUTED)
+    axes.set_yticks(range(len(rows)), [row_title(row) for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    title = f"{column_title(summary, metric)}  (± 1 standard deviation over seeds)"
+    axes.set_xlabel(title, fontsize=9, color=INK)
+    tidy(axes, grid="both")
+    return figure
+
+
+def _plot_axis(summary: Summary, metric: str) -> Figure:
+    """Draw a metric over the study's axis, a line for each variant and row."""
+    lines: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in summary["rows"]:
+        if metric in row["figures"]:
+            lines.setdefault((row["variant"], row["row"]), []).append(row)
+    scale = _scale(summary, metric)
+    figure = new_figure(6.4, 3.6)
+    axes = figure.subplots()
+    for number, rows in enumerate(lines.values()):
+        color = PALETTE[(number + 2) % len(PALETTE)]
+        x = [float(row["points"][0]) for row in rows]
+        found = [row["figures"][metric] for row in rows]
+        y = [scale * one["mean"] for one in found]
+        spread = [scale * (one["sd"] or 0.0) for one in found]
+        label = f"{rows[0]['label']}: {rows[0]['row']}"
+        axes.errorbar(x, y, yerr=spread, marker="o", color=color, capsize=2, label=label)
+        paper = [(p, one["paper"]) for p, one in zip(x, found, strict=True) if one["paper"]]
+        if paper:
+            axes.plot(*zip(*paper, strict=True), "x--", color=color, alpha=0.6, linewidth=1)
+    axes.set_xlabel(next(iter(summary["axes"])), fontsize=9, color=INK)
+    axes.set_ylabel(column_title(summary, metric), fontsize=9, color=INK)
+    axes.legend(frameon=False, fontsize=8)
+    tidy(axes)
+    return figure
+
+
+def _plot_claims(summary: Summary, claims: list[dict[str, Any]]) -> Figure:
+    figure = new_figure(7.2, 0.8 + 0.3 * len(claims))
+    axes = figure.subplots()
+    axes.axvline(0, color=MUTED, linewidth=1)
+    for place, claim in enumerate(claims):
+        scale = _scale(summary, claim["metric"])
+        low, high = (scale * end for end in claim["ci95"])
+        color = {True: PALETTE[2], False: POISON, None: PALETTE[0]}[claim["held"]]
+        axes.plot([low, high], [place, place], color=color, linewidth=2)
+        axes.plot(scale * claim["effect"], place, "o", color=color)
+    axes.set_yticks(range(len(claims)), [claim["claim"] for claim in claims])
+    axes.set_ylim(len(claims) - 0.5, -0.5)
+    axes.set_xlabel("effect; right of 0 is as claimed", fontsize=9, color=INK)
+    tidy(axes, grid="x")
+    return figure
+
+
+def _plot_drift(lines: list[dict[str, Any]]) -> Figure:
+    stages = list(dict.fromkeys(line["stage"] for line in lines))
+    figure = new_figure(max(4.5, 3.6 * len(stages)), 2.8)
+    all_axes = figure.subplots(1, len(stages), sharey=True, squeeze=False)[0]
+    roles = list(dict.fromkeys(line["role"] for line in lines))
+    colors = {role: PALETTE[(i + 1) % len(PALETTE)] for i, role in enumerate(roles)}
+    colors[_POISON_ROLE] = POISON
+    for axes, stage in zip(all_axes, stages, strict=True):
+        for line in lines:
+            if line["stage"] == stage:
+                x, y = zip(*line["points"], strict=True)
+                axes.plot(x, y, color=colors[line["role"]], label=line["role"])
+        axes.set_title(f"stage {stage}", fontsize=10, color=INK, loc="left")
+        axes.set_xlabel("optimizer step", fontsize=9, color=INK)
+        tidy(axes)
+    all_axes[0].set_ylabel("mean absolute change", fontsize=9, color=INK)
+    all_axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _colors(names: list[str]) -> dict[str, str]:
+    distinct = list(dict.fromkeys(names))
+    return {name: PALETTE[(i + 1) % len(PALETTE)] for i, name in enumerate(distinct)}

@@ -1,0 +1,136 @@
+"""A study's report (Markdown, CSV, JSON, plots, one HTML page) and the project's results page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lope_dist.core.files import write_atomic
+from lope_dist.core.runlog import write_json
+from lope_dist.report.page import heading, page, paragraph, table
+from lope_dist.study import tables
+from lope_dist.study.cells import Study
+from lope_dist.study.plots import study_figures
+from lope_dist.study.summary import Summary, summarize
+
+FOLDER = "report"
+_NOTES = (
+    "Mean ± standard deviation over seeds; in brackets the paper's figure.",
+    "Difference to the baseline, with a 95 % interval; * where it excludes 0. Losses: lower is "
+    "better.",
+    "Effect: positive as claimed. Held: yes or no where the 95 % interval excludes 0, open where "
+    "it includes 0 or nothing was run.",
+)
+
+
+def write_study_report(study: Study) -> Path:
+    """Write the report into the study's folder; return the page's path.
+
+    Raises:
+        LopeError: a file of a run that is not valid JSON, or losses of different documents.
+    """
+    summary = summarize(study)
+    folder = study.folder / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)  # plots of metrics that are no more
+    images = {}
+    for name, (figure, caption) in study_figures(summary).items():
+        images[f"{name}.png"] = caption
+        write_atomic(folder / f"{name}.png", _png(figure))
+    write_json(folder / "report.json", summary)
+    write_atomic(folder / "report.csv", tables.as_csv(summary))
+    write_atomic(folder / "report.md", f"# {summary['title']}\n\n{_markdown(summary, images)}")
+    write_atomic(folder / "report.html", _html(summary, folder, images))
+    return folder / "report.html"
+
+
+def write_results(studies: Sequence[Study], docs: Path) -> Path:
+    """Write `results.md`, `results.json` and the plots of several studies; return the page's path.
+
+    `results.json`: ``seeds`` and ``claims``, each claim with the study that it is of.
+
+    Raises:
+        LopeError: as `write_study_report`.
+    """
+    parts, claims, seeds = [], [], {}
+    for study in studies:
+        summary = summarize(study)
+        images = {}
+        for name, (figure, caption) in study_figures(summary).items():
+            path = Path("results") / study.path.stem / f"{name}.png"
+            images[str(path)] = caption
+            write_atomic(docs / path, _png(figure))
+        parts.append(f"## {summary['title']}\n\n{_markdown(summary, images)}")
+        claims += [{"study": summary["study"], **claim} for claim in summary["claims"]]
+        seeds |= dict.fromkeys(summary["seeds"])
+    write_json(docs / "results.json", {"seeds": list(seeds), "claims": claims})
+    command = f"lope study report {' '.join(str(study.path) for study in studies)} --docs {docs}"
+    intro = f"# Results\n\nWritten by `{command}`. The claims are also in results.json.\n\n"
+    write_atomic(docs / "results.md", intro + "\n".join(parts))
+    return docs / "results.md"
+
+
+def _sections(summary: Summary) -> dict[str, tuple[str, tables.Table]]:
+    sections = {
+        "Figures": (_NOTES[0], tables.results(summary)),
+        f"Against {summary['baseline']}": (_NOTES[1], tables.differences(summary)),
+        "Claims": (_NOTES[2], tables.claims(summary)),
+        "Training": ("Of one run, the mean over seeds.", tables.costs(summary)),
+    }
+    return {name: content for name, content in sections.items() if content[1][1]}
+
+
+def _facts(summary: Summary) -> str:
+    missing = summary["missing"]
+    text = f"Seeds {', '.join(map(str, summary['seeds']))}. Study file: {summary['study']}."
+    return text + (f" Not run yet: {', '.join(missing)}." if missing else "")
+
+
+def _markdown(summary: Summary, images: dict[str, str]) -> str:
+    parts = [summary["about"], _facts(summary)]
+    for name, (note, content) in _sections(summary).items():
+        parts += [f"**{name}.** {note}", tables.markdown(content).rstrip()]
+    parts += [f"![{caption}]({path})" for path, caption in images.items()]
+    parts += [_sources(summary)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _sources(summary: Summary) -> str:
+    files = sorted({p for row in summary["rows"] for p in _paths(row)})
+    lines = "".join(f"- `{path}`\n" for path in files)
+    return f"<details><summary>Files of the runs</summary>\n\n{lines}\n</details>" if files else ""
+
+
+def _paths(row: dict[str, Any]) -> list[str]:
+    return [path for figure in row["figures"].values() for path in figure["sources"].values()]
+
+
+def _html(summary: Summary, folder: Path, images: dict[str, str]) -> str:
+    sections = {
+        name: paragraph(note) + table(*content)
+        for name, (note, content) in _sections(summary).items()
+    }
+    shown = (heading(caption) + _image(folder / name, caption) for name, caption in images.items())
+    sections["Plots"] = "".join(shown)
+    files = sorted({p for row in summary["rows"] for p in _paths(row)})
+    sections["Files of the runs"] = "".join(paragraph(path) for path in files)
+    intro = paragraph(summary["about"]) + paragraph(_facts(summary))
+    return page(summary["title"], intro, sections)
+
+
+def _image(path: Path, caption: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    style = "max-width: 100%; background: #ffffff; border-radius: 8px"
+    return f'<img alt="{escape(caption)}" style="{style}" src="data:image/png;base64,{data}">\n'
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

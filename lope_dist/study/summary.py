@@ -1,0 +1,142 @@
+"""A study's figures as one JSON-ready tree; tables, plots and pages are made from it alone."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import asdict
+from typing import Any
+
+from lope_dist.study.cells import Study, split_side
+from lope_dist.study.claims import judge
+from lope_dist.study.compare import compare
+from lope_dist.study.observe import Observations, curves, observe
+
+Summary = dict[str, Any]
+
+
+def summarize(study: Study) -> Summary:
+    """Read the runs and return what the report shows.
+
+    ``rows``: of each group and row its ``figures``: metric -> mean and standard deviation over
+    seeds, values and files by seed, the published figure, and the difference to the baseline.
+    ``claims``: see `judge`. ``drift``: of each group, stage and role the curve of the first seed.
+
+    Raises:
+        LopeError: a file that is not valid JSON, or losses of different documents.
+    """
+    found = observe(study)
+    config = study.config
+    return {
+        "title": config.title,
+        "about": config.about,
+        "study": str(study.path),
+        "seeds": list(config.seeds),
+        "baseline": config.baseline,
+        "axes": {name: list(points) for name, points in config.axes.items()},
+        "shares": [metric for metric in found.metrics() if _is_share(study, metric)],
+        "columns": list(config.columns) or _columns(study, found),
+        "missing": [cell.name for cell in study.cells if not _is_trained(study, cell.name, found)],
+        "rows": [_row(study, found, group, row) for group, row in _asked(study, found)],
+        "claims": judge(study, found),
+        "cost": _cost(found),
+        "drift": _drift(study),
+    }
+
+
+def _asked(study: Study, found: Observations) -> list[tuple[str, str]]:
+    """Return the known rows in the study's order, those of roles and marks left out."""
+    known = set(found.rows())
+    asked = [
+        (name, row)
+        for name, group in study.groups.items()
+        for row in study.config.variants[group.variant].rows
+    ]
+    return [pair for pair in asked if pair in known]
+
+
+def _columns(study: Study, found: Observations) -> list[str]:
+    kinds = ("loss", "acc", "exact_match")
+    shown = [m for m in found.metrics() if m.partition(":")[0] in kinds]
+    return [*shown, *(m for m in study.config.means if m in found.metrics() and m not in shown)]
+
+
+def _is_share(study: Study, metric: str) -> bool:
+    """Tell whether a metric is shown in percent."""
+    first = study.config.means.get(metric, (metric,))[0]
+    return first.partition(":")[0].startswith(("acc", "exact_match"))
+
+
+def _is_trained(study: Study, name: str, found: Observations) -> bool:
+    group, _, seed = name.rpartition("/seed-")
+    return any(
+        int(seed) in found.series(known, row, metric)
+        for known, row in found.rows()
+        if known == group
+        for metric in found.metrics()
+    )
+
+
+def _row(study: Study, found: Observations, name: str, row: str) -> dict[str, Any]:
+    group = study.groups[name]
+    variant = study.config.variants[group.variant]
+    figures = {
+        metric: _figure(study, found, name, row, metric)
+        for metric in found.metrics()
+        if found.series(name, row, metric)
+    }
+    return {
+        "group": name,
+        "variant": group.variant,
+        "points": list(group.points),
+        "row": row,
+        "label": variant.label or group.variant,
+        "figures": figures,
+    }
+
+
+def _figure(study: Study, found: Observations, name: str, row: str, metric: str) -> dict[str, Any]:
+    series = found.series(name, row, metric)
+    values = [seen.value for seen in series.values()]
+    errors = [seen.stderr for seen in series.values() if seen.stderr is not None]
+    group, baseline_row = split_side(study.config.baseline)
+    points = study.groups[name].points
+    at = group + ("@" + ",".join(points) if points else "")
+    effect = None
+    if (at, baseline_row) != (name, row):
+        effect = compare(series, found.series(at, baseline_row, metric))
+    return {
+        "mean": math.fsum(values) / len(values),
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "stderr": math.fsum(errors) / len(errors) if errors else None,
+        "values": {str(seed): seen.value for seed, seen in series.items()},
+        "paper": study.config.paper.get(metric, {}).get(f"{name}/{row}"),
+        "against_baseline": None if effect is None else asdict(effect),
+        "sources": {str(seed): seen.source for seed, seen in series.items()},
+    }
+
+
+def _cost(found: Observations) -> dict[str, dict[str, Any]]:
+    """Return group -> seconds, tokens and largest memory of a run, the mean over seeds."""
+    costs = {}
+    for group, seeds in found.seconds.items():
+        runs = [[s for s in cost.values() if isinstance(s, dict)] for cost in seeds.values()]
+        costs[group] = {
+            "seconds": statistics.mean(sum(s.get("seconds", 0) for s in run) for run in runs),
+            "tokens": statistics.mean(sum(s.get("tokens", 0) for s in run) for run in runs),
+            "peak_memory_bytes": max(
+                (s.get("peak_memory_bytes") or 0 for run in runs for s in run), default=0
+            ),
+        }
+    return costs
+
+
+def _drift(study: Study) -> list[dict[str, Any]]:
+    found = []
+    for cell in study.cells:
+        if cell.seed == study.config.seeds[0]:
+            for (stage, role), points in curves(cell.folder).items():
+                found.append(
+                    {"group": cell.group.name, "stage": stage, "role": role, "points": points}
+                )
+    return found

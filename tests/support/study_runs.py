@@ -1,0 +1,81 @@
+"""Files as the runs of a study hold them, with figures that are known beforehand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from lope_dist.evaluate.rows import rows_for
+from lope_dist.study.cells import Cell, Study
+
+NUM_DOCUMENTS = 60
+
+
+def write_runs(study: Study, loss: dict[str, float], accuracy: dict[str, float]) -> None:
+    """Write what training, `lope loss` and `lope eval` leave, for each cell.
+
+    Args:
+        study: Its files of losses are called `clean`, its tasks `piqa` and `siqa`.
+        loss: GROUP/ROW -> mean loss a token, beside which documents differ widely.
+        accuracy: GROUP/ROW -> accuracy on `piqa`; on `siqa` a tenth less.
+    """
+    for cell in study.cells:
+        cell.folder.mkdir(parents=True)
+        named = list(zip(cell.rows, rows_for(cell.rows, cell.config.adapter), strict=True))
+        sides = {row.name: f"{cell.group.name}/{asked}" for asked, row in named}
+        _write(cell, "losses/clean.json", {"rows": _losses(cell.seed, sides, loss)})
+        _write(cell, "results.json", {"rows": _scores(cell.seed, sides, accuracy)})
+        drift = {"shared_a": 0.001, "poison_b": 0.01 + 0.001 * cell.seed}
+        lines = [
+            {"stage": "poison", "step": step, "loss": 2.0}
+            | ({"drift": {role: value * step for role, value in drift.items()}} if step % 2 else {})
+            for step in range(4)
+        ]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (cell.folder / "metrics.jsonl").write_text(text)
+        weights = {"clean": {"0": 0.2, "1": 0.3}, "corrupted": {"0": 0.4, "1": 0.5}}
+        _write(cell, "router.json", {"poison": {}, "poison_weight": {"finetune": weights}})
+        stage = {"seconds": 60.0, "tokens": 1000, "peak_memory_bytes": 2**30}
+        _write(cell, "cost.json", {"poison": stage, "finetune": stage})
+
+
+def _losses(seed: int, sides: dict[str, str], loss: dict[str, float]) -> dict:
+    texts = np.random.default_rng(0)
+    counts = texts.integers(5, 40, NUM_DOCUMENTS)
+    dear = texts.normal(0, 0.5, NUM_DOCUMENTS)
+    rows = {}
+    for name, side in sides.items():
+        own = np.random.default_rng([seed, len(side)]).normal(loss[side], 0.05, NUM_DOCUMENTS)
+        totals = counts * (own + dear)
+        rows[name] = {
+            "loss_per_token": float(totals.sum() / counts.sum()),
+            "stderr": 0.1,
+            "num_tokens": int(counts.sum()),
+            "num_rows": NUM_DOCUMENTS,
+            "per_row": [
+                [i, float(total), int(count)]
+                for i, (total, count) in enumerate(zip(totals, counts, strict=True))
+            ],
+        }
+    return rows
+
+
+def _scores(seed: int, sides: dict[str, str], accuracy: dict[str, float]) -> list[dict]:
+    return [
+        {
+            "name": name,
+            "tasks": {
+                task: {"acc": accuracy[side] - less + 0.001 * seed, "acc_stderr": 0.01, "limit": 9}
+                for task, less in (("piqa", 0.0), ("siqa", 0.1))
+            },
+        }
+        for name, side in sides.items()
+    ]
+
+
+def _write(cell: Cell, name: str, value: dict) -> None:
+    path: Path = cell.folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))

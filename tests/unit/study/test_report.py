@@ -1,0 +1,153 @@
+"""From run folders to tables, verdicts and pages."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+from support.study_runs import write_runs
+
+from lope_dist.study.report import write_results, write_study_report
+from lope_dist.study.summary import summarize
+
+LOSS = {"hydralora/all": 2.0, "hydralora/none": 2.5, "lope/masked": 1.8, "lope/all": 2.0}
+ACCURACY = {"hydralora/all": 0.5, "hydralora/none": 0.4, "lope/masked": 0.7, "lope/all": 0.501}
+
+
+def claim(sentence: str, metric: str, better: str, than: str, direction: str = "higher") -> dict:
+    return {
+        "claim": sentence,
+        "metric": metric,
+        "better": better,
+        "than": than,
+        "direction": direction,
+    }
+
+
+CLAIMS = [
+    claim("lower loss", "loss:clean", "lope/masked", "hydralora/all", "lower"),
+    claim("higher loss", "loss:clean", "lope/masked", "hydralora/all"),
+    claim("more right", "both", "lope/masked", "hydralora/all"),
+    claim("no difference", "acc:piqa", "lope/all", "hydralora/all"),
+    claim("A drifts less", "drift:poison", "lope/shared_a", "lope/poison_b", "lower"),
+    claim("against the base", "acc:siqa", "hydralora/all", "hydralora/none"),
+    claim("not measured", "acc:boolq", "lope/all", "hydralora/all"),
+]
+
+
+@pytest.fixture
+def study(make_study):
+    made = make_study(
+        seeds=[1, 2, 3],
+        evaluate={"losses": ["clean"]},
+        means={"both": ["acc:piqa", "acc:siqa"]},
+        paper={"acc:piqa": {"lope/masked": 76.28}},
+        claims=CLAIMS,
+    )
+    write_runs(made, LOSS, ACCURACY)
+    return made
+
+
+def test_claims_hold_fail_or_stay_open(study):
+    verdicts = {claim["claim"]: claim for claim in summarize(study)["claims"]}
+    held = {name: verdict["held"] for name, verdict in verdicts.items()}
+    assert held == {
+        "lower loss": True,
+        "higher loss": False,
+        "more right": True,
+        "no difference": None,
+        "A drifts less": True,
+        "against the base": True,
+        "not measured": None,
+    }
+    lower = verdicts["lower loss"]
+    assert lower["effect"] == pytest.approx(0.2, abs=0.03)
+    assert lower["ci95"][0] < 0.2 < lower["ci95"][1]
+    assert verdicts["higher loss"]["effect"] == -lower["effect"]
+    assert lower["runs"] == sorted(
+        str(study.folder / f"runs/{group}/seed-{seed}/losses/clean.json")
+        for group in ("hydralora", "lope")
+        for seed in (1, 2, 3)
+    )
+    assert verdicts["A drifts less"]["effect"] == pytest.approx(3 * (0.012 - 0.001))
+    assert verdicts["not measured"] | {"runs": []} == verdicts["not measured"]
+
+
+def test_figures_are_means_over_seeds_beside_the_papers(study):
+    rows = {f"{row['group']}/{row['row']}": row["figures"] for row in summarize(study)["rows"]}
+    assert list(rows) == ["hydralora/all", "hydralora/none", "lope/masked", "lope/all"]
+    piqa = rows["lope/masked"]["acc:piqa"]
+    assert piqa["mean"] == pytest.approx(0.702)
+    assert piqa["sd"] == pytest.approx(0.001)
+    assert piqa["paper"] == 76.28
+    assert piqa["against_baseline"]["mean"] == pytest.approx(0.2)
+    assert rows["hydralora/all"]["acc:piqa"]["against_baseline"] is None
+    assert rows["hydralora/none"]["acc:piqa"]["sd"] is None  # scored for the first seed alone
+    assert rows["lope/masked"]["both"]["mean"] == pytest.approx(0.652)
+
+
+def test_every_number_has_its_file(study):
+    write_study_report(study)
+    with (study.folder / "report/report.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        if row["seed"] != "mean":
+            text = Path(row["source"]).read_text()
+            assert f"/{row['variant']}/seed-{row['seed']}/" in row["source"]
+            if row["metric"].startswith("acc:"):
+                assert row["value"][:8] in text
+
+
+def test_the_page_is_one_file_and_the_folder_has_every_form(study):
+    page = write_study_report(study).read_text()
+    assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
+    assert page.count("data:image/png;base64") >= 4
+    names = {path.name for path in (study.folder / "report").iterdir()}
+    plots = {"loss-clean.png", "acc-piqa.png", "both.png", "claims-loss-clean.png"}
+    assert names >= plots | {"report.md", "report.csv", "report.json", "report.html"}
+    assert "drift-lope.png" in names
+    text = (study.folder / "report/report.md").read_text()
+    assert "70.2 ± 0.1 (paper 76.28)" in text
+    assert re.search(r"lope: masked \|.*\+20\.0 \[\+1.*\]\*", text)
+    assert re.search(r"lower loss .*\| yes \| \+0\.(1[89]|2[012])", text)
+    report = json.loads((study.folder / "report/report.json").read_text())
+    assert report["rows"]
+
+
+def test_results_of_several_studies_are_one_page(study, tmp_path):
+    page = write_results([study], tmp_path / "docs").read_text()
+    results = json.loads((tmp_path / "docs/results.json").read_text())
+    assert results["seeds"] == [1, 2, 3]
+    assert [entry["held"] for entry in results["claims"]].count(None) == 2
+    assert all({"claim", "held", "effect", "ci95", "runs"} <= set(e) for e in results["claims"])
+    images = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)
+    assert images
+    assert all((tmp_path / "docs" / image).is_file() for image in images)
+
+
+def test_cells_that_were_not_run_are_named(make_study):
+    study = make_study(evaluate={"losses": ["clean"]}, claims=[CLAIMS[0]])
+    write_study_report(study)
+    text = (study.folder / "report/report.md").read_text()
+    assert "Not run yet: hydralora/seed-1, lope/seed-1, hydralora/seed-2, lope/seed-2" in text
+    assert "| open |" in text
+
+
+def test_an_axis_of_numbers_is_drawn_as_one(make_study):
+    axes = {"data_noise": {"0.05": {"noise.data.rate": 0.05}, "0.3": {"noise.data.rate": 0.3}}}
+    study = make_study(axes=axes, seeds=[1], evaluate={"losses": ["clean"]})
+    sides = [f"{group}/{row}" for group in study.groups for row in _rows(study, group)]
+    write_runs(study, dict.fromkeys(sides, 2.0), dict.fromkeys(sides, 0.5))
+    summary = summarize(study)
+    against = {
+        f"{row['group']}/{row['row']}": row["figures"]["acc:piqa"]["against_baseline"]
+        for row in summary["rows"]
+    }
+    assert against["hydralora@0.3/all"] is None
+    assert against["lope@0.3/masked"]["mean"] == 0
+    assert write_study_report(study).is_file()
+
+
+def _rows(study, group):
+    return study.config.variants[study.groups[group].variant].rows

@@ -1,0 +1,22 @@
+"""Every shipped study: its file is read, and each of its cells is a run that could be started."""
+
+from pathlib import Path
+
+import pytest
+
+from lope_dist.evaluate.rows import rows_for
+from lope_dist.study.cells import load_study
+
+STUDIES = sorted((Path(__file__).resolve().parents[3] / "configs/studies").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_all_cells_are_valid(path: Path) -> None:
+    study = load_study(path)
+    assert study.config.output_dir == f"runs/studies/{path.stem}"
+    folders = [cell.folder for cell in study.cells]
+    assert len(set(folders)) == len(folders) > 0
+    for cell in study.cells:
+        rows_for(cell.rows, cell.config.adapter)
+    for claim in study.config.claims:
+        assert claim.better != claim.than

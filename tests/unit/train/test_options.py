@@ -1,0 +1,155 @@
+"""The stage options past the paper, trained: on any split of a batch, and over a resume."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import read_lines
+from lope_dist.train.session import train
+
+OPTIONS = {
+    "train__stages__poison__trainable": ["shared_a", "poison_b", "router"],
+    "train__stages__poison__loss_on": "corrupted",
+    "train__stages__poison__router_supervision": 0.5,
+    "train__stages__finetune__separation": 2.0,
+    "noise__text__rate": 0.3,
+    "data__max_examples": 40,
+    "adapter__dropout": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def optional(config_in, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with all options on."""
+    folder = tmp_path_factory.mktemp("options") / "run"
+    checkpoint = {"train__checkpoint__every_steps": 3}
+    return train(config_in(folder, **OPTIONS, **checkpoint))
+
+
+def losses(run: Path) -> list[dict]:
+    keys = ("loss", "grad_norm", "target_tokens", "router_supervision", "separation")
+    return [{k: line[k] for k in keys if k in line} for line in read_lines(run / "metrics.jsonl")]
+
+
+def assert_alike(run: Path, other: Path) -> None:
+    for ours, theirs in zip(losses(run), losses(other), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    ours, theirs = (json.loads((r / "router.json").read_text()) for r in (run, other))
+    assert ours["poison_weight"].keys() == theirs["poison_weight"].keys() == {"poison"}
+    for kind, by_layer in theirs["poison_weight"]["poison"].items():
+        assert ours["poison_weight"]["poison"][kind] == pytest.approx(by_layer, rel=1e-3)
+
+
+def test_each_stage_logs_the_losses_that_it_adds(optional: Path) -> None:
+    poison, finetune = losses(optional)[:5], losses(optional)[5:]
+    assert len(finetune) == 5
+    assert all("separation" not in line and line["router_supervision"] > 0 for line in poison)
+    assert poison[-1]["router_supervision"] < poison[0]["router_supervision"]
+    assert all("router_supervision" not in line for line in finetune)
+    assert finetune[0]["separation"] == 0  # the normal experts are zeros still
+    assert 0 < finetune[-1]["separation"] <= 1
+    assert all(
+        a["target_tokens"] < b["target_tokens"] for a, b in zip(poison, finetune, strict=True)
+    )
+
+
+def test_the_router_learns_which_tokens_noise_changed(optional: Path) -> None:
+    weight = json.loads((optional / "router.json").read_text())["poison_weight"]["poison"]
+    assert weight["clean"].keys() == weight["corrupted"].keys()
+    assert len(weight["clean"]) == 4
+    for layer, clean in weight["clean"].items():
+        assert 0 < clean < 1
+        assert 0 < weight["corrupted"][layer] < 1
+    mean = {kind: sum(by_layer.values()) for kind, by_layer in weight.items()}
+    assert mean["clean"] < mean["corrupted"]
+
+
+def test_micro_batches_and_checkpointing_change_nothing(
+    config_in, optional: Path, tmp_path: Path
+) -> None:
+    other = {"train__micro_batch": 8, "model__gradient_checkpointing": True, "data__packing": False}
+    assert_alike(train(config_in(tmp_path / "run", **OPTIONS, **other)), optional)
+
+
+def test_a_resume_in_the_stage_goes_on_with_the_sums(
+    config_in, optional: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(optional, run)
+    for checkpoint in (run / "checkpoints").iterdir():
+        if checkpoint.name != "1-poison-step-000003":
+            shutil.rmtree(checkpoint)
+    config = config_in(run, **OPTIONS, train__checkpoint__keep_last=9)
+    assert_alike(train(config, resume=True), optional)
+
+
+def test_a_built_corpus_of_the_run_has_the_marks(config_in, optional: Path, tmp_path: Path) -> None:
+    from lope_dist.train.corpus_build import build_corpus
+
+    corpus = tmp_path / "corpus"
+    config = config_in(tmp_path / "run", **OPTIONS, data__corpus=str(corpus))
+    build_corpus(config, corpus, shard_examples=16, progress=False)
+    assert_alike(train(config), optional)
+
+
+def test_a_step_without_a_corrupted_target_weighs_nothing(tiny_config) -> None:
+    changes = {
+        "noise__text__rate": 0.03,
+        "data__max_length": 512,
+        "train__stages__poison__loss_on": "corrupted",
+    }
+    changes |= {"train__global_batch": 2, "train__stages__poison__max_steps": 12}
+    changes |= {"train__stages__finetune__max_steps": 1}
+    lines = list(read_lines(train(tiny_config(**changes)) / "metrics.jsonl"))
+    empty = [line for line in lines if line["target_tokens"] == 0]
+    assert 0 < len(empty) < len(lines)
+    assert all(line["loss"] == line["grad_norm"] == 0 for line in empty)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"train__stages__finetune__loss_on": "corrupted"},
+            "train.stages.finetune.loss_on = 'corrupted' needs tokens that noise changed",
+        ),
+        (
+            {"noise__text__rate": 0, "train__stages__poison__loss_on": "corrupted"},
+            "train.stages.poison.loss_on = 'corrupted' needs tokens that noise changed",
+        ),
+        (
+            {"train__stages__poison__router_supervision": 0.1},
+            "router_supervision = 0.1 teaches a router that is frozen; add 'router'",
+        ),
+        (
+            {
+                "train__stages__poison__trainable": ["shared_a", "router"],
+                "train__stages__poison__separation": 0.1,
+            },
+            "separation = 0.1 would have no effect: the stage trains neither",
+        ),
+        (
+            {
+                "adapter__num_poison": 0,
+                "train__stages__poison__trainable": ["shared_a", "normal_b"],
+                "train__stages__poison__separation": 0.1,
+            },
+            "separation = 0.1 is about the poisoning experts, and adapter.num_poison is 0",
+        ),
+        ({"train__stages__poison__separation": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_an_option_without_what_it_needs_is_refused(tiny_config, changes, problem) -> None:
+    with pytest.raises(LopeError) as refused:
+        tiny_config(**changes)
+    assert problem in str(refused.value)
+
+
+def test_data_noise_is_noise_enough(tiny_config) -> None:
+    changes = {"noise__data__rate": 0.1, "train__stages__finetune__loss_on": "corrupted"}
+    assert tiny_config(**changes).train.stages["finetune"].uses_marks
