@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -17,15 +18,31 @@ RESULTS = Path(os.environ.get("BENCH_RESULTS") or Path(__file__).resolve().paren
 _PACKAGES = ("torch", "transformers", "peft", "deepspeed", "bitsandbytes", "lm_eval")
 
 
-def in_turn(steps: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 1) -> dict:
-    """Return the seconds of each, run in turn, so that drift of the machine hits all alike."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(repeats + warmup):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if repeat >= warmup:
-                times[name].append(time.perf_counter() - start)
+def command(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser that describes itself by the first line of a script's text."""
+    return argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+
+
+def in_turn(
+    steps: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Return the seconds of each, run in turn, so that drift of the machine hits all alike.
+
+    Who goes first changes with each turn, for what runs later finds warm caches. ``clock``:
+    `time.process_time` where the work is this process's own, and others may be busy too.
+    """
+    names = list(steps)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(repeats + warmup):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            start = clock()
+            steps[name]()
+            if turn >= warmup:
+                times[name].append(clock() - start)
     return times
 
 

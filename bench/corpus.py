@@ -31,7 +31,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from common import finish, median_ratio
+from common import command, finish, median_ratio
 
 from lope_dist.config.load import validate_config
 from lope_dist.config.schema import RunConfig
@@ -140,7 +140,7 @@ def grown(path: Path, rows: int, times: int, folder: Path) -> Path:
 
 def main() -> None:
     """Measure, print, and end with the JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command(__doc__)
     parser.add_argument("--examples", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--rows", type=int, default=1000, help="rows of the smaller memory case")

@@ -10,12 +10,12 @@ Run: python bench/eval.py [--turns 5] [--requests 24]
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from pathlib import Path
+from typing import Any
 
 import torch
-from common import finish, in_turn, median_ratio
+from common import command, finish, in_turn, median_ratio
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from peer import load_peer
@@ -33,9 +33,9 @@ from lope_dist.train.checkpoint import Checkpoint
 from lope_dist.train.preflight import adapt
 
 
-def load_ours() -> LoadedRun:
+def load_ours(model_name: str) -> LoadedRun:
     """Return the model with experts as if trained: random ones."""
-    config = build_config(MODEL, Path("unused.jsonl"))
+    config = build_config(model_name, Path("unused.jsonl"))
     model = load_model(config.model, Replicated(torch.device("cpu")), progress=False)
     context = adapt(model, config, FAMILIES["llama"])
     generator = torch.Generator().manual_seed(0)
@@ -50,14 +50,16 @@ def load_ours() -> LoadedRun:
 
 def main() -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__)
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--requests", type=int, default=24)
     arguments = parser.parse_args()
-    ours = LopeLM(load_ours(), "masked", batch_size=8)
-    folder = str(model_folder(ModelConfig(name_or_path=MODEL)))
+    ours = LopeLM(load_ours(arguments.model), "masked", batch_size=8)
+    folder = str(model_folder(ModelConfig(name_or_path=arguments.model)))
     peer = load_peer(folder, RANK * (NORMAL + POISON), 0.0).eval()
-    theirs = HFLM(pretrained=peer, tokenizer=ours.tokenizer, batch_size=8)  # pyright: ignore
+    hf: Any = HFLM  # its own registration hides its type
+    theirs = hf(pretrained=peer, tokenizer=ours.tokenizer, batch_size=8)
     requests = [
         Instance(
             request_type="loglikelihood",

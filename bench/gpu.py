@@ -32,6 +32,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from common import command, finish
+
 PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "A800": 312.0, "L40": 181.0, "4090": 165.0}
 """Dense bfloat16 TFLOP/s of the data sheets."""
 PIECES = ("load", "train", "trainer", "long", "masked", "profile")
@@ -186,13 +188,14 @@ class Bench:
         trainer = self.build("lope", recomputes=False)
         ids = random_ids(1, self.short, self.vocabulary)
         found = {}
-        for name, experts, mode in (
-            ("base", "none", "none"),
-            ("all", "all", "none"),
-            ("masked_plain", "masked", "none"),
-            ("masked_compensated", "masked", "conserve"),
+        plain, conserve = CompensationConfig(mode="none"), CompensationConfig(mode="conserve")
+        for name, experts, compensation in (
+            ("base", "none", plain),
+            ("all", "all", plain),
+            ("masked_plain", "masked", plain),
+            ("masked_compensated", "masked", conserve),
         ):
-            trainer.context.compensation = CompensationConfig(mode=mode)
+            trainer.context.compensation = compensation
             found[f"{name}_s"] = round(self.seconds(trainer.answer(ids, experts)), 5)
         return found
 
@@ -216,7 +219,7 @@ class Bench:
 
 def main() -> None:
     """Run the pieces."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__)
     parser.add_argument("--shape", default="llama2-7b")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--pieces", default=",".join(PIECES))
@@ -230,8 +233,6 @@ def main() -> None:
     unknown = set(arguments.pieces.split(",")) - set(PIECES)
     if unknown:
         parser.error(f"unknown pieces {sorted(unknown)}; there are {', '.join(PIECES)}")
-    from common import finish
-
     bench = Bench(arguments)
     figures: dict[str, Any] = {"card": bench.card, "peak_tflops": bench.peak_tflops}
     for piece in arguments.pieces.split(","):

@@ -4,12 +4,11 @@ Random NF4 weights, one process; ranks are processes of one thread each. The las
 JSON object; `figures` has a table a quantity, with the slope of log time over log quantity
 (1: in proportion, 0: no cost).
 
-Run: python bench/growth.py [--no-7b] [--no-ranks]
+Run: python bench/growth.py [--sizes smollm2-135m,tinyllama-1.1b] [--no-ranks]
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import tempfile
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import finish
+from common import command, finish
 from process_memory import Peak, now
 from random_nf4 import SHAPES, linear_parameters
 from random_step import LopeStep, packed_positions, random_ids
@@ -26,7 +25,7 @@ from random_step import LopeStep, packed_positions, random_ids
 from lope_dist.config.adapter import AdapterConfig
 
 CPU = torch.device("cpu")
-SMALL = "smollm2-135m"
+SIZES = ("smollm2-135m", "tinyllama-1.1b", "llama2-7b")
 MIB = 1 << 20
 
 
@@ -57,7 +56,7 @@ def table(quantity: str, rows: dict[float, dict[str, float]]) -> dict[str, Any]:
     for key in ("step_s", "peak_mib"):
         x = np.log([float(value) for value in rows])
         y = np.log([max(row[key], 1e-9) for row in rows.values() if key in row])
-        if len(x) == len(y):
+        if len(x) == len(y) > 1:
             slopes[key] = round(float(np.polyfit(x, y, 1)[0]), 3)
     return {
         "rows": [{quantity: value, **row} for value, row in rows.items()],
@@ -67,26 +66,27 @@ def table(quantity: str, rows: dict[float, dict[str, float]]) -> dict[str, Any]:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--no-7b", action="store_true", help="leave out the 7B shape (5 GB)")
+    parser = command(__doc__)
+    parser.add_argument("--shape", default=SIZES[0], help="for all but the model's size")
+    parser.add_argument("--sizes", default=",".join(SIZES), help="the last one takes 5 GB")
     parser.add_argument("--no-ranks", action="store_true")
     arguments = parser.parse_args()
+    shape, sizes = arguments.shape, arguments.sizes.split(",")
     lengths, ranks, experts = (64, 128, 256, 512), (2, 8, 32), (2, 4, 8)
     figures = {
-        "length": table("length", {n: measure(SMALL, n) for n in lengths}),
-        "rank": table("rank", {r: measure(SMALL, 128, rank=r) for r in ranks}),
-        "experts": table("experts", {n: measure(SMALL, 128, num_normal=n - 1) for n in experts}),
+        "length": table("length", {n: measure(shape, n) for n in lengths}),
+        "rank": table("rank", {r: measure(shape, 128, rank=r) for r in ranks}),
+        "experts": table("experts", {n: measure(shape, 128, num_normal=n - 1) for n in experts}),
     }
-    shapes = [SMALL, "tinyllama-1.1b"] + ["llama2-7b"] * (not arguments.no_7b)
-    sizes = {linear_parameters(s) / 1e9: measure(s, 32, steps=1 + (s == SMALL)) for s in shapes}
-    figures["model"] = table("billion_weights", sizes)
+    models = {linear_parameters(s) / 1e9: measure(s, 32, steps=1 + (s == shape)) for s in sizes}
+    figures["model"] = table("billion_weights", models)
     if not arguments.no_ranks:
-        from step import LONG, launch
+        from step import LONG, MODEL, launch
         from trainer import write_rows
 
         with tempfile.TemporaryDirectory() as temporary:
             data = write_rows(Path(temporary) / "rows.jsonl", LONG)
-            found = {n: launch(n, data, Path(temporary), 2) for n in (1, 2)}
+            found = {n: launch(n, MODEL, data, Path(temporary), 2) for n in (1, 2)}
         rows = {
             float(n): {
                 "step_s": round(max(rank["step_s"] for rank in facts), 3),

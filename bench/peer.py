@@ -30,17 +30,24 @@ class Rows(Dataset):
         return self._rows[index]
 
 
-def load_peer(folder: str, rank: int, dropout: float, device: str = "cpu") -> Any:
-    """Return the NF4 model with peft's LoRA on the query and value projections."""
+def load_base(
+    folder: str, dtype: torch.dtype = torch.bfloat16, nested: bool = True, device: str = "cpu"
+) -> Any:
+    """Return the model in NF4, its scales quantized too if ``nested``."""
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_use_double_quant=nested,
+        bnb_4bit_compute_dtype=dtype,
     )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.bfloat16, quantization_config=settings, device_map={"": device}
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, quantization_config=settings, device_map={"": device}
     )
+
+
+def load_peer(folder: str, rank: int, dropout: float, device: str = "cpu") -> Any:
+    """Return the NF4 model with peft's LoRA on the query and value projections."""
+    model = load_base(folder, device=device)
     lora = LoraConfig(
         r=rank,
         lora_alpha=32,

@@ -6,13 +6,20 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    },
     "llama-1.2b": {"hidden_size": 2048, "intermediate_size": 5504, "num_hidden_layers": 24},
     "llama2-7b": {
         "hidden_size": 4096,

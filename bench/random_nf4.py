@@ -13,7 +13,7 @@ from lope_dist.model.build import build_meta_model
 from lope_dist.model.nf4 import NESTED_BLOCK, NestedScales, NF4Linear, quantize_scales
 from lope_dist.model.nf4_layout import BLOCK
 
-SHAPES: dict[str, dict[str, int]] = {
+SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {
         "hidden_size": 128,
         "intermediate_size": 256,
@@ -76,7 +76,7 @@ def random_model(shape: str, device: torch.device, checkpointing: bool) -> PreTr
             else:
                 value = torch.randn(old.shape, device=device).mul_(0.02).to(old.dtype)
             setattr(part, name, nn.Parameter(value, requires_grad=False))
-    model.to(device)  # buffers
+    nn.Module.to(model, device)  # buffers; the class's own has no usable type
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": True})
         model.enable_input_require_grads()
@@ -115,7 +115,8 @@ def random_bitsandbytes(shape: str, device: torch.device) -> PreTrainedModel:
             device="meta",
         )
         weight = torch.randn(layer.out_features, layer.in_features, device=device).mul_(0.02)
-        own.weight = bnb.nn.Params4bit(
+        packed: Any = bnb.nn.Params4bit  # its own signature is *args
+        own.weight = packed(
             weight.bfloat16(), requires_grad=False, quant_type="nf4", module=own
         ).to(device)
         model.set_submodule(name, own)

@@ -1,7 +1,8 @@
 """Peak memory and time of a sharded NF4 load, beside transformers + DeepSpeed.
 
 Each rank is a process with one thread; every figure is above the bare process (imports done,
-process group up) and of the worst rank. The last line is one JSON object; its `ratios`:
+process group up) and of the worst rank. It is written to `bench/results` too. The last line is
+one JSON object; its `ratios`:
 
     peak_2_over_1        anonymous memory over load and initialize, 2 ranks by 1   target <= 0.65
     peak_4_over_1                                                                         <= 0.40
@@ -10,13 +11,17 @@ process group up) and of the worst rank. The last line is one JSON object; its `
     time_over_stock      wall time of load and initialize, 2 ranks                        <= 1.00
     step_2_over_stock_2  anonymous memory over the first two training steps               <= 0.80
 
+and of a shape too large for a peer on the same machine, one step of 16 tokens:
+
+    load_over_planned    anonymous memory over load and initialize, by `lope plan`'s
+    step_over_planned    the same over the step
+
 Run: python bench/sharded_load.py [--workdir DIR]            1.2 B parameters, about 8 minutes
-     python bench/sharded_load.py --shape llama2-7b --ranks 2   ours alone, one step of 16 tokens
+     python bench/sharded_load.py --shape llama2-7b --ranks 2   8 minutes, 13.5 GB of disk
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import socket
@@ -24,16 +29,27 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+from common import command, finish
 from random_llama import SHAPES, write_checkpoint
 
 HERE = Path(__file__).resolve().parent
+TARGETS = {
+    "peak_2_over_1": "<= 0.65",
+    "peak_4_over_1": "<= 0.40",
+    "peak_2_over_stock_2": "<= 0.60",
+    "rss_2_over_stock_2": "<= 0.30",
+    "time_over_stock": "<= 1",
+    "step_2_over_stock_2": "<= 0.80",
+}
 MIB = 1 << 20
+COMPARED = "llama-1.2b"
 
 
 def measure(
     kind: str, model: Path, num_ranks: int, num_tokens: int, num_steps: int
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Start the ranks of one measurement and return the worst rank's figures."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -78,8 +94,8 @@ def measure(
     return result | {"losses": facts[0]["losses"]}
 
 
-def compare(model: Path, num_tokens: int) -> dict:
-    """Measure ours on 1, 2 and 4 ranks and stock on 2."""
+def compare(model: Path, num_tokens: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Measure ours on 1, 2 and 4 ranks and stock on 2; return ratios and figures."""
     found = {f"ours_{n}": measure("ours", model, n, num_tokens, 2) for n in (1, 2, 4)}
     found["stock_2"] = measure("stock", model, 2, num_tokens, 2)
     one, two, four, stock = found.values()
@@ -91,7 +107,20 @@ def compare(model: Path, num_tokens: int) -> dict:
         "time_over_stock": two["load_s"] / stock["load_s"],
         "step_2_over_stock_2": two["step_anon_mib"] / stock["step_anon_mib"],
     }
-    return {"measured": found, "ratios": {key: round(value, 3) for key, value in ratios.items()}}
+    return ratios, {"measured": found}
+
+
+def beside_plan(
+    model: Path, shape: str, num_ranks: int, num_tokens: int
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Measure ours alone, beside `lope plan`; return ratios and figures."""
+    facts = measure("ours", model, num_ranks, num_tokens, 1)
+    plan = planned(shape, num_ranks, num_tokens)
+    ratios = {
+        "load_over_planned": facts["load_anon_mib"] / plan["load_mib"],
+        "step_over_planned": facts["step_anon_mib"] / plan["step_mib"],
+    }
+    return ratios, {"measured": {f"ours_{num_ranks}": facts}, "planned": plan}
 
 
 def planned(shape: str, num_ranks: int, num_tokens: int) -> dict[str, float]:
@@ -121,32 +150,23 @@ def planned(shape: str, num_ranks: int, num_tokens: int) -> dict[str, float]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__)
     parser.add_argument("--workdir", type=Path, help="where the checkpoint is kept for next time")
-    parser.add_argument("--shape", choices=list(SHAPES), default="llama-1.2b")
+    parser.add_argument("--shape", choices=list(SHAPES), default=COMPARED)
     parser.add_argument("--ranks", type=int, default=2, help="of a shape other than the default")
-    parser.add_argument("--tokens", type=int, help="of a batch; default 128, 16 for llama2-7b")
-    parser.add_argument("--out", type=Path, help="write the JSON there too")
+    parser.add_argument("--tokens", type=int, help="of a batch; default 128, 16 beside the plan")
     arguments = parser.parse_args()
+    shape = arguments.shape
     with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.workdir or Path(temporary)
-        model = write_checkpoint(arguments.shape, folder)
-        if arguments.shape == "llama-1.2b":
-            result = compare(model, arguments.tokens or 128)
+        model = write_checkpoint(shape, arguments.workdir or Path(temporary))
+        if shape == COMPARED:
+            name, (ratios, figures) = "sharded_load", compare(model, arguments.tokens or 128)
         else:
-            n = arguments.ranks
-            num_tokens = arguments.tokens or 16
-            facts = measure("ours", model, n, num_tokens, 1)
-            plan = planned(arguments.shape, n, num_tokens)
-            ratios = {
-                "load_over_planned": round(facts["load_anon_mib"] / plan["load_mib"], 3),
-                "step_over_planned": round(facts["step_anon_mib"] / plan["step_mib"], 3),
-            }
-            result = {"measured": {f"ours_{n}": facts}, "planned": plan, "ratios": ratios}
-    result = {"shape": arguments.shape, **result}
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+            name = f"sharded_load_{shape.replace('-', '_')}"
+            tokens = arguments.tokens or 16
+            ratios, figures = beside_plan(model, shape, arguments.ranks, tokens)
+    targets = {key: target for key, target in TARGETS.items() if key in ratios}
+    finish(name, ratios, targets, figures, vars(arguments))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Run: python bench/startup.py [--repeats 5]
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -18,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import finish, in_turn
+from common import command, finish, in_turn
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-c", "from lope_dist.cli import main; main()"]
@@ -26,7 +25,7 @@ COMMAND = [sys.executable, "-c", "from lope_dist.cli import main; main()"]
 
 def main() -> None:
     """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

@@ -12,7 +12,6 @@ Run: python bench/step.py [--turns 4] [--steps 2]
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import socket
@@ -24,11 +23,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import finish, median_ratio
+from common import command, finish, median_ratio
 from peer import Rows, load_peer, train_peer
 from trainer import NORMAL, POISON, RANK, Trainer, build_config, write_rows
 
 from lope_dist.config.model import ModelConfig
+from lope_dist.corpus.tokens import encode
 from lope_dist.engine.world import start_world
 from lope_dist.model.source import model_folder
 
@@ -38,15 +38,16 @@ LONG, MIXED = [200] * 64, [4 + (i * 37) % 90 for i in range(64)]
 TARGETS = {"tokens_per_s_over_trainer": ">= 1"}
 
 
-def beside_trainer(folder: Path, turns: int, steps: int) -> tuple[dict[str, float], dict]:
+def beside_trainer(
+    model: str, folder: Path, turns: int, steps: int
+) -> tuple[dict[str, float], dict[str, float]]:
     """Return tokens/s of both, rows cut to one length, and ours with rows packed and padded."""
-    config = build_config(MODEL, write_rows(folder / "long.jsonl", LONG))
+    config = build_config(model, write_rows(folder / "long.jsonl", LONG))
     trainer = Trainer(config, start_world(config.engine))
     batch = config.train.global_batch
     ids, labels = equal_rows(trainer, batch * steps)
-    peer = load_peer(
-        str(model_folder(ModelConfig(name_or_path=MODEL))), RANK * (NORMAL + POISON), 0.05
-    )
+    base = str(model_folder(ModelConfig(name_or_path=model)))
+    peer = load_peer(base, RANK * (NORMAL + POISON), 0.05)
     tokens = sum(len(row) for row in ids)
     rates: dict[str, list[float]] = {"ours": [], "trainer": []}
     for turn in range(turns + 1):
@@ -59,16 +60,12 @@ def beside_trainer(folder: Path, turns: int, steps: int) -> tuple[dict[str, floa
             rates["trainer"].append(theirs)
     ratios = {"tokens_per_s_over_trainer": median_ratio(rates["ours"], rates["trainer"])}
     del peer
-    from lope_dist.corpus.records import open_source
-
-    mixed = config.data.model_copy(update={"path": str(write_rows(folder / "mixed.jsonl", MIXED))})
-    trainer.source = open_source(mixed)
-    trainer.config = config.model_copy(
-        update={"train": config.train.model_copy(update={"global_batch": 16})}
-    )
+    mixed = str(write_rows(folder / "mixed.jsonl", MIXED))
     for turn in range(turns + 1):
         for name, packing in (("padded", False), ("packed", True)):
-            done = trainer.run(1, packing)
+            data = config.data.model_copy(update={"path": mixed, "packing": packing})
+            trainer.take(data, global_batch=16)
+            done = trainer.run(1)
             if turn:
                 rates.setdefault(name, []).append(done / trainer.seconds)
     ratios["packed_over_padded"] = median_ratio(rates["packed"], rates["padded"])
@@ -76,26 +73,26 @@ def beside_trainer(folder: Path, turns: int, steps: int) -> tuple[dict[str, floa
 
 
 def equal_rows(trainer: Trainer, count: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return the rows that our loader gives, for the peer."""
-    from lope_dist.corpus.tokens import encode
+    """Return the first rows as our loader gives them, for the peer: token ids and labels.
 
-    data = trainer.config.data
-    ids, labels = [], []
-    for index in range(count):
-        row = encode(
-            trainer.source[index], data.template, trainer.tokenizer, data.max_length, False
-        )
-        assert len(row.input_ids) == data.max_length, "a row is short: there would be padding"
-        ids.append(torch.tensor(row.input_ids))
-        labels.append(torch.tensor(row.labels))
-    return ids, labels
+    Shapes: ``count`` times int64 (max_length,), each.
+    """
+    session, data = trainer.session, trainer.session.config.data
+    examples = [session.source[index] for index in range(count)]
+    rows = encode(examples, data.template, session.tokenizer, data.max_length, False)
+    lengths = {len(row.input_ids) for row in rows}
+    assert lengths == {data.max_length}, f"rows are short, there would be padding: {lengths}"
+    return (
+        [torch.tensor(row.input_ids) for row in rows],
+        [torch.tensor(row.labels) for row in rows],
+    )
 
 
-def two_ranks(folder: Path, steps: int) -> tuple[dict[str, float], dict[str, Any]]:
+def two_ranks(model: str, folder: Path, steps: int) -> tuple[dict[str, float], dict[str, Any]]:
     """Return what a ZeRO-3 rank's step costs beyond `local`'s, with the same work a rank."""
     data = write_rows(folder / "ranks.jsonl", LONG)
-    local = launch(1, data, folder, steps)[0]
-    ranks = launch(2, data, folder, steps)
+    local = launch(1, model, data, folder, steps)[0]
+    ranks = launch(2, model, data, folder, steps)
     worst = {key: max(rank[key] for rank in ranks) for key in ranks[0]}
     extra = worst["step_s"] - local["step_s"]
     parts = {key: worst[f"{key}_s"] for key in ("gather", "reduce")}
@@ -105,7 +102,9 @@ def two_ranks(folder: Path, steps: int) -> tuple[dict[str, float], dict[str, Any
     return ratios, {"local": local, "two_ranks": worst}
 
 
-def launch(num_ranks: int, data: Path, folder: Path, steps: int) -> list[dict[str, float]]:
+def launch(
+    num_ranks: int, model: str, data: Path, folder: Path, steps: int
+) -> list[dict[str, float]]:
     """Start the ranks, one thread each, and return their figures."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -129,7 +128,7 @@ def launch(num_ranks: int, data: Path, folder: Path, steps: int) -> list[dict[st
         command = [
             sys.executable,
             str(HERE / "step_rank.py"),
-            MODEL,
+            model,
             str(data),
             str(out),
             str(steps),
@@ -146,14 +145,15 @@ def launch(num_ranks: int, data: Path, folder: Path, steps: int) -> list[dict[st
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__)
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--steps", type=int, default=2, help="of a turn")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        ratios, figures = beside_trainer(folder, arguments.turns, arguments.steps)
-        more, split = two_ranks(folder, 2 * arguments.steps)
+        ratios, figures = beside_trainer(arguments.model, folder, arguments.turns, arguments.steps)
+        more, split = two_ranks(arguments.model, folder, 2 * arguments.steps)
     finish("step", ratios | more, TARGETS, figures | {"ranks": split}, vars(arguments))
 
 

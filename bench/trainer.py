@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lope_dist.adapters.inject import set_trainable
-from lope_dist.adapters.lope import model_roles
+from lope_dist.adapters.usage import RouterUsage
+from lope_dist.config.data import DataConfig
 from lope_dist.config.load import validate_config
 from lope_dist.config.schema import RunConfig
-from lope_dist.corpus.loader import StageLoader
 from lope_dist.corpus.records import open_source
-from lope_dist.engine.groups import build_groups
-from lope_dist.engine.local import LocalEngine
 from lope_dist.engine.world import World
-from lope_dist.model.build import load_model, load_tokenizer
+from lope_dist.model.build import load_tokenizer
 from lope_dist.model.loss_head import loss_head
-from lope_dist.model.placement import Replicated
+from lope_dist.train.drift import Drift
+from lope_dist.train.guard import StepGuard
 from lope_dist.train.loop import run_stage
 from lope_dist.train.metrics import MetricsLog
-from lope_dist.train.preflight import adapt, preflight
+from lope_dist.train.preflight import preflight
+from lope_dist.train.progress import StageProgress
+from lope_dist.train.setup import Inputs, load_session, stage_engine, stage_loader
+from lope_dist.train.stop import StopRequest
 
 RANK, NORMAL, POISON = 4, 3, 1
 
@@ -53,58 +56,58 @@ def build_config(model: str, data: Path, **changes: dict[str, Any]) -> RunConfig
 
 
 class Trainer:
-    """The model loaded, its adapters in place, an engine around it."""
+    """A run's model with its adapters, as `train` sets them up, and an engine around it.
+
+    Attributes:
+        session: What is trained on which rows; `take` changes the rows.
+        seconds: What the last `run` took.
+    """
 
     def __init__(self, config: RunConfig, world: World) -> None:
         plan = preflight(config)
-        self.config, self.world = config, world
+        source, tokenizer = open_source(config.data), load_tokenizer(config.model)
+        inputs = Inputs(config, world, StopRequest(), plan, source, tokenizer, fingerprints={})
+        self.session = load_session(inputs)
+        self._stage = config.train.stages["finetune"]
+        set_trainable(self.session.model, self._stage.trainable)
+        self.session.model.train()
+        self._engine = stage_engine(self.session, self._stage)
+        roles, shapes = self.session.roles, self.session.shapes
+        self._drift = Drift(self._engine, roles, shapes, world)
         self.seconds = 0.0
-        self.source = open_source(config.data)
-        self.tokenizer = load_tokenizer(config.model)
-        placement: Any = Replicated(world.device)
-        if config.engine.kind == "deepspeed":
-            from lope_dist.engine.zero_placement import ZeroPlacement
 
-            placement = ZeroPlacement(world, config.engine)
-        self.model = load_model(config.model, placement, progress=False)
-        self.context = adapt(self.model, config, plan.family)
-        self.stage = config.train.stages["finetune"]
-        set_trainable(self.model, self.stage.trainable)
-        self.model.train()
-        groups = build_groups(self.model, model_roles(self.model), self.stage)
-        if config.engine.kind == "local":
-            self.engine: Any = LocalEngine(self.model, groups, config.train.optimizer)
-        else:
-            from lope_dist.engine.zero import ZeroEngine
+    def take(self, data: DataConfig, global_batch: int) -> None:
+        """Train on these rows from now on, ``global_batch`` of them a step."""
+        config = self.session.config
+        train = config.train.model_copy(update={"global_batch": global_batch})
+        config = config.model_copy(update={"data": data, "train": train})
+        self.session = replace(self.session, config=config, source=open_source(data))
 
-            rows = config.train.micro_batch
-            optimizer = config.train.optimizer
-            self.engine = ZeroEngine(self.model, groups, optimizer, config.engine, world, rows)
-
-    def run(self, num_steps: int, packing: bool = False) -> int:
+    def run(self, num_steps: int) -> int:
         """Train so many steps through the real loop; return the real tokens of all ranks."""
-        folder = Path(mkdtemp())
-        config = self.config
-        stage = self.stage.model_copy(update={"max_steps": num_steps})
-        loader = StageLoader(
-            self.source,
-            self.tokenizer,
-            data=config.data.model_copy(update={"packing": packing}),
-            noise=config.noise,
-            stage=stage,
-            seed=config.seed,
-            global_batch=config.train.global_batch,
-            micro_batch=config.train.micro_batch,
-            rank=self.world.rank,
-            world_size=self.world.size,
-            is_encoder_decoder=False,
-        )
-        log = MetricsLog(folder, "bench", loader.num_steps, 1, False, self.world.is_main)
-        head = loss_head(self.model)
-        context, world = self.context, self.world
-        start = time.perf_counter()
-        run_stage(stage, loader, self.engine, context, world, log, shift=True, head=head)
-        self.seconds = time.perf_counter() - start  # without the count below
-        log.close()
+        session, world = self.session, self.session.world
+        stage = self._stage.model_copy(update={"max_steps": num_steps})
+        loader, progress = stage_loader(session, stage), StageProgress()
+        with TemporaryDirectory() as folder:
+            every = session.config.train.log_every_steps
+            log = MetricsLog(Path(folder), "bench", num_steps, every, False, world.is_main)
+            start = time.perf_counter()
+            run_stage(
+                stage,
+                loader,
+                self._engine,
+                session.context,
+                world,
+                log,
+                shift=True,
+                head=loss_head(session.model),
+                progress=progress,
+                guard=StepGuard(world, RouterUsage(session.model), progress, max_skipped=0),
+                drift=self._drift,
+                stop=session.stop,
+                after_step=lambda: None,
+            )
+            self.seconds = time.perf_counter() - start  # without the count below
+            log.close()
         batches = [b for step in range(num_steps) for b in loader.micro_batches(step)]
         return int(world.sum([sum(batch.num_tokens for batch in batches)])[0])

@@ -1,4 +1,4 @@
-"""Write docs/performance.md from the JSON files in bench/results.
+"""Write docs/performance.md, and the table of docs/export.md, from the files in bench/results.
 
 Run: python bench/write_docs.py     (`make bench` does, after all benchmarks)
 """
@@ -12,7 +12,8 @@ from typing import Any
 
 from common import RESULTS
 
-OUT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+OUT = DOCS / "performance.md"
 HEAD = """# Performance
 
 Written by `make bench` (`bench/write_docs.py`) from the files in `bench/results`; not by hand.
@@ -26,6 +27,7 @@ TITLES = {
     "eval": "Evaluation: lm-eval's `hf` with peft",
     "corpus": "The corpus: noise and tokenizing on one core, memory of a build",
     "growth": "How cost grows: slope of log time over log quantity",
+    "export": "Exports of the quickstart's run",
     "gpu": "One GPU, LLaMA2-7B's shape",
     "sharded_load": "Sharded load: transformers with DeepSpeed, 1.2 B parameters",
     "sharded_load_llama2_7b": "Sharded load: LLaMA2-7B's shape beside `lope plan`",
@@ -56,10 +58,55 @@ def _section(name: str, result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _table(rows: list[dict[str, float]]) -> list[str]:
+def _table(rows: list[dict[str, Any]]) -> list[str]:
     keys = list(rows[0])
     lines = [f"| {' | '.join(keys)} |", "|" + " ---: |" * len(keys)]
-    return lines + [f"| {' | '.join(f'{row[key]:g}' for key in keys)} |" for row in rows]
+    return lines + [f"| {' | '.join(_cell(row[key]) for key in keys)} |" for row in rows]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else f"{value:.5g}"
+
+
+def export_table(result: dict[str, Any]) -> str:
+    """Return what docs/export.md says of the exports that `bench/export.py` made."""
+    figures, machine = result["figures"], result["machine"]
+    run = figures["run"]
+    lines = [
+        f"The quickstart's run ({run['model']}, rank {run['rank']}, {run['num_normal']} + "
+        f"{run['num_poison']} experts), each export read by who it is for:",
+        "",
+        "| format | size | read by | KL, nats a token | same token | accuracy |",
+        "| --- | ---: | --- | ---: | ---: | ---: |",
+    ]
+    for row in figures["formats"]["rows"]:
+        size = "" if row["size_mb"] is None else f"{row['size_mb']:.1f} MB"
+        lines.append(
+            f"| {row['format']} | {size} | {row['loads_in']} | {row['kl']:.4g} | "
+            f"{row['same_token']:.1f} % | {row['accuracy']:.1f} % |"
+        )
+    versions = ", ".join(
+        f"{name} {machine['versions'][name]}" for name in ("torch", "transformers", "peft")
+    )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Over {figures['response_tokens']} response tokens of {figures['examples']} examples "
+            f"that the mean had not seen; {machine['date']}, {versions}; `bench/export.py`.",
+        ]
+    )
+
+
+def replace_marked(page: str, name: str, text: str) -> str:
+    """Return a page with another text between its lines `<!-- NAME -->` and `<!-- /NAME -->`."""
+    before, begin, rest = page.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->\n")
+    if not begin or not end:
+        raise ValueError(f"the page has no place for {name}")
+    return f"{before}{begin}{text}\n{end}{after}"
 
 
 def _origin(name: str, machine: dict[str, Any] | None) -> str:
@@ -81,6 +128,10 @@ def main() -> None:
     """Write the page, or end with status 1 where a target is missed and `--strict` is given."""
     results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
     OUT.write_text(page(results))
+    if "export" in results:
+        path = DOCS / "export.md"
+        table = export_table(results["export"])
+        path.write_text(replace_marked(path.read_text(), "bench/export.py", table))
     missed = [
         f"{name}: {key} is {value}, target {result['targets'][key]}"
         for name, result in results.items()

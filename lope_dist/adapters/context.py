@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from lope_dist.adapters.auxiliary import AuxiliaryLosses
@@ -101,3 +103,22 @@ class AdapterContext:
                 "exported from."
             )
         self._experts = experts
+
+    def dropout_keys(self, stream: str, shape: Sequence[int]) -> Tensor:
+        """Return the keys of a stream's tokens, from which a layer that reads it draws dropout.
+
+        Shapes: int32 ``shape``, (N, T).
+
+        Raises:
+            LopeError: there are none, or of other tokens.
+        """
+        keys_NT = self.token_keys.get(stream)
+        if keys_NT is None or keys_NT.shape != torch.Size(shape):
+            given = "none" if keys_NT is None else f"keys of shape {tuple(keys_NT.shape)}"
+            raise LopeError(
+                f"Dropout of an adapter in the {stream} needs one key for each token: "
+                f"context.token_keys['{stream}'] of shape {tuple(shape)}, and "
+                f"there are {given}; set them before each training forward, call model.eval(), "
+                "or set adapter.dropout=0."
+            )
+        return keys_NT

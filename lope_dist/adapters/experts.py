@@ -74,7 +74,7 @@ class ExpertBank(nn.Module):
         """Add the weighted experts to the base layer's output.
 
         Args:
-            y_NTO: Output of the base layer.
+            y_NTO: Output of the base layer; it may become the result.
             h_NTR: `A x`.
             w_NTE: The router's weights, float32; None for a single expert, which weighs 1.
             scaling: Factor on the sum.
@@ -96,7 +96,7 @@ class ExpertBank(nn.Module):
         if w_NTE is not None:
             z_NTZ = (w_NTE.unsqueeze(-1) * h_NTR.float().unsqueeze(-2)).flatten(-2)
         z_PZ = z_NTZ.flatten(0, -2).to(y_NTO.dtype)
-        y_NTO = add_experts(y_NTO.flatten(0, -2), z_PZ, experts, scaling).view_as(y_NTO)
+        y_NTO = add_experts(y_NTO, z_PZ, experts, scaling)
         if auxiliary is not None and auxiliary.is_on(SEPARATION):
             normal, poison = self._experts(self.normal_names), self._experts(self.poison_names)
             y_NTO = auxiliary.separate(y_NTO, normal, poison)

@@ -26,12 +26,17 @@ def project(x_PD: Tensor, A_RD: Tensor, keys_P: Tensor | None, salt: int, p: flo
     return _Project.apply(x_PD, A_RD, keys_P, salt, p)  # type: ignore[return-value]
 
 
-def add_experts(y_PO: Tensor, z_PZ: Tensor, experts_OR: list[Tensor], scale: float) -> Tensor:
+def add_experts(y_NTO: Tensor, z_PZ: Tensor, experts_OR: list[Tensor], scale: float) -> Tensor:
     """Compute `y + scale * z [B_1 ... B_E]^T` as one GEMM that accumulates on y.
 
-    Shapes: (P, O), (P, Z = E R), E times (O, R) -> (P, O).
+    y itself becomes the result, unless it shares its memory, or is a leaf of autograd's.
+
+    Shapes: (N, T, O), (P, Z = E R), E times (O, R) -> (N, T, O).
     """
-    return _AddExperts.apply(y_PO, z_PZ, scale, *experts_OR)  # type: ignore[return-value]
+    is_own = y_NTO.is_contiguous() and not y_NTO._is_view()
+    if not is_own or (y_NTO.is_leaf and y_NTO.requires_grad):
+        y_NTO = y_NTO.clone(memory_format=torch.contiguous_format)
+    return _AddExperts.apply(y_NTO, z_PZ, scale, *experts_OR)  # type: ignore[return-value]
 
 
 class _Project(torch.autograd.Function):
@@ -70,16 +75,19 @@ class _AddExperts(torch.autograd.Function):
     """Keeps z; frozen experts cost no gradient GEMM."""
 
     @staticmethod
-    def forward(ctx: Any, y_PO: Tensor, z_PZ: Tensor, scale: float, *experts_OR: Tensor) -> Tensor:
+    def forward(ctx: Any, y_NTO: Tensor, z_PZ: Tensor, scale: float, *experts_OR: Tensor) -> Tensor:
         ctx.save_for_backward(z_PZ, *experts_OR)
+        ctx.mark_dirty(y_NTO)
         ctx.scale = scale
         B_OZ = torch.cat(experts_OR, dim=1).to(z_PZ.dtype)
-        return torch.addmm(y_PO, z_PZ, B_OZ.t(), alpha=scale)
+        y_NTO.view(-1, y_NTO.shape[-1]).addmm_(z_PZ, B_OZ.t(), alpha=scale)
+        return y_NTO
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_PO: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_NTO: Tensor) -> tuple[Tensor | None, ...]:
         z_PZ, *experts_OR = ctx.saved_tensors
+        grad_PO = grad_NTO.flatten(0, -2)
         needs_y, needs_z, _, *needs_B = ctx.needs_input_grad
         grad_z = None
         if needs_z:
@@ -93,4 +101,4 @@ class _AddExperts(torch.autograd.Function):
             grad_OW = (grad_PO.t() @ z_PW).mul_(ctx.scale)
             for i, grad_OR in zip(wanted, grad_OW.chunk(len(wanted), dim=1), strict=True):
                 grads_B[i] = grad_OR.to(experts_OR[i].dtype)
-        return grad_PO if needs_y else None, grad_z, None, *grads_B
+        return grad_NTO if needs_y else None, grad_z, None, *grads_B

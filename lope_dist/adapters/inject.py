@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from lope_dist.adapters import embedding_noise
+from lope_dist.adapters.base import AdapterModule, adapter_modules
 from lope_dist.adapters.context import AdapterContext
-from lope_dist.adapters.lope import LopeLinear, lope_layers, model_roles
+from lope_dist.adapters.lope import LopeLinear, model_roles
 from lope_dist.config.adapter import AdapterConfig
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.roles import Role
@@ -64,7 +65,7 @@ def inject(
         )
         layer.train(base.training)
         if not layer.lope.A.is_meta:
-            _initialize_layer(layer)
+            initialize_module(layer)
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, layer)
     embedding_noise.install(model, context, seed)
@@ -98,8 +99,8 @@ def find_targets(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linea
 
 def initialize(model: nn.Module) -> None:
     """Give every adapter parameter its initial value, in place, where it is."""
-    for layer in lope_layers(model).values():
-        _initialize_layer(layer)
+    for module in adapter_modules(model).values():
+        initialize_module(module)
 
 
 def set_trainable(model: nn.Module, roles: Collection[Role]) -> None:
@@ -109,10 +110,12 @@ def set_trainable(model: nn.Module, roles: Collection[Role]) -> None:
         parameter.requires_grad_(role_of[name] in roles)
 
 
-def _initialize_layer(layer: LopeLinear) -> None:
+def initialize_module(module: AdapterModule) -> None:
+    """Give one module's adapter parameters their initial values, in place."""
+    assert isinstance(module, nn.Module)
     with torch.no_grad():
-        for name, value in layer.initial_values().items():
-            layer.get_parameter(name).copy_(value)
+        for name, value in module.initial_values().items():
+            module.get_parameter(name).copy_(value)
 
 
 def _matches(name: str, target: str) -> bool:

@@ -29,12 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lope_dist.adapters.auxiliary import SUPERVISION, AuxiliaryLosses
+from lope_dist.adapters.base import AdapterModule, adapter_modules
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.counter_noise import salt_of
 from lope_dist.adapters.experts import ExpertBank, empty_parameter
 from lope_dist.adapters.gemms import project
 from lope_dist.config.adapter import AdapterConfig
-from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.core.seeds import example_rng
 
@@ -73,7 +73,7 @@ class LopeAdapter(nn.Module):
         config, context = self.config, self.context
         keys_P = None
         if self.training and config.dropout > 0:
-            keys_P = self._dropout_keys(x_NTD)
+            keys_P = context.dropout_keys(self.stream, x_NTD.shape[:-1]).flatten()
         h_PR = project(x_NTD.flatten(0, -2), self.A, keys_P, self.salt, config.dropout)
         h_NTR = h_PR.view(*x_NTD.shape[:-1], config.rank)
         w_NTE = logits_NTE = None
@@ -108,18 +108,6 @@ class LopeAdapter(nn.Module):
             y_NTO, logits_NTE, self.config.num_poison, context.corrupted_mask, context.noise_mask
         )
 
-    def _dropout_keys(self, x_NTD: Tensor) -> Tensor:
-        keys_NT = self.context.token_keys.get(self.stream)
-        if keys_NT is None or keys_NT.shape != x_NTD.shape[:-1]:
-            given = "none" if keys_NT is None else f"keys of shape {tuple(keys_NT.shape)}"
-            raise LopeError(
-                f"Dropout of an adapter in the {self.stream} needs one key for each token: "
-                f"context.token_keys['{self.stream}'] of shape {tuple(x_NTD.shape[:-1])}, and "
-                f"there are {given}; set them before each training forward, call model.eval(), "
-                "or set adapter.dropout=0."
-            )
-        return keys_NT.flatten()
-
     def _collect(self, w_NTE: Tensor) -> None:
         """Add up the weights over real tokens, and the poisoning ones' over corrupted tokens."""
         mask_NT = self.context.noise_mask
@@ -144,7 +132,7 @@ class LopeAdapter(nn.Module):
             )
 
 
-class LopeLinear(nn.Module):
+class LopeLinear(nn.Module, AdapterModule):
     """A linear layer of any kind (`base`) and its adapter (`lope`)."""
 
     def __init__(
@@ -228,10 +216,10 @@ def lope_layers(model: nn.Module) -> dict[str, LopeLinear]:
 
 
 def model_roles(model: nn.Module) -> dict[str, Role]:
-    """Return the role of every parameter; what no layer declares is `Role.BASE`."""
+    """Return the role of every parameter; what no module declares is `Role.BASE`."""
     declared = {
         f"{name}.{parameter}" if name else parameter: role
-        for name, layer in lope_layers(model).items()
+        for name, layer in adapter_modules(model).items()
         for parameter, role in layer.roles().items()
     }
     roles = {name: declared.pop(name, Role.BASE) for name, _ in model.named_parameters()}

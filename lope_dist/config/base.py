@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Tag
 
 
 class Section(BaseModel):
@@ -15,3 +17,11 @@ class Section(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+
+def alternatives(annotation: Any) -> dict[str, type[BaseModel]]:
+    """Return the sections that a field chooses among by their `kind`, {} if it has no choice."""
+    tagged = [a for a in get_args(annotation) if get_origin(a) is Annotated]
+    return {
+        a.__metadata__[0].tag: a.__origin__ for a in tagged if isinstance(a.__metadata__[0], Tag)
+    }

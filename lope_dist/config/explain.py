@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Sequence
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from lope_dist.config.base import alternatives
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import suggest
 
@@ -22,7 +24,11 @@ def explain(error: ValidationError) -> str:
 
 def _sentence(item: Any) -> str:
     loc = tuple(str(part) for part in item["loc"])
-    key = ".".join(loc)
+    key = ".".join(_without_kinds(loc))
+    if item["type"] == "union_tag_invalid":
+        allowed = item["ctx"]["expected_tags"]
+        hint = suggest(item["ctx"]["tag"], allowed.replace("'", "").split(", "))
+        return f"{key}.kind = '{item['ctx']['tag']}' is not allowed; allowed: {allowed}.{hint}"
     if item["type"] == "extra_forbidden":
         return _unknown_key(loc)
     if item["type"] == "missing":
@@ -43,7 +49,7 @@ def _sentence(item: Any) -> str:
 def _unknown_key(loc: tuple[str, ...]) -> str:
     *parents, given = loc
     allowed = _fields_at(parents)
-    where = ".".join(parents) or "the top level"
+    where = ".".join(_without_kinds(parents)) or "the top level"
     hint = _elsewhere(given) or suggest(given, allowed)
     return f"Unknown key '{given}' in {where}.{hint} Allowed there: {', '.join(allowed)}."
 
@@ -61,17 +67,38 @@ def _about(loc: tuple[str, ...]) -> str:
 def _fields_at(path: list[str]) -> dict[str, Any]:
     """Return the fields of the section at ``path``.
 
-    A name inside a ``dict`` is free; an entry of a list stands at its number.
+    A name inside a ``dict`` is free; an entry of a list stands at its number; the kind of a
+    section that has several stands behind its name.
     """
     annotation: Any = RunConfig
     for part in path:
-        if get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]
-        elif get_origin(annotation) is tuple:
-            annotation = get_args(annotation)[0]
-        else:
-            annotation = _section(annotation).model_fields[part].annotation
+        annotation = _inside(annotation, part)
     return _section(annotation).model_fields
+
+
+def _inside(annotation: Any, part: str) -> Any:
+    """Return the annotation of one part of a path."""
+    if part in alternatives(annotation):
+        return alternatives(annotation)[part]
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[1]
+    if get_origin(annotation) is tuple:
+        return get_args(annotation)[0]
+    return _section(annotation).model_fields[part].annotation
+
+
+def _without_kinds(path: Sequence[str]) -> list[str]:
+    """Return the path as one writes it."""
+    shown: list[str] = []
+    annotation: Any = RunConfig
+    for at, part in enumerate(path):
+        if part not in alternatives(annotation):
+            shown.append(part)
+        try:
+            annotation = _inside(annotation, part)
+        except (KeyError, AttributeError):  # no field: an unknown key, or what a type is tried as
+            return [*shown, *path[at + 1 :]]
+    return shown
 
 
 def _elsewhere(given: str) -> str:
@@ -91,7 +118,12 @@ def _all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
 
 
 def _section(annotation: Any) -> Any:
-    """Return the section inside ``Section | None``, ``dict[..., Section]`` or a list of them."""
+    """Return the section inside ``Section | None``, ``dict[..., Section]`` or a list of them.
+
+    Of several kinds the first one.
+    """
+    if kinds := alternatives(annotation):
+        return next(iter(kinds.values()))
     if get_origin(annotation) in (dict, tuple, Union, types.UnionType):
         inner = [a for a in get_args(annotation) if _is_section(a)]
         return inner[0] if inner else annotation

@@ -16,6 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from lope_dist.config.base import alternatives
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.roles import ADAPTER_ROLES
 
@@ -44,30 +45,36 @@ def reference() -> str:
     return _HEAD.format(roles=roles) + "".join(_section(RunConfig, ""))
 
 
-def _section(section: type[BaseModel], path: str) -> Iterator[str]:
-    """Yield a section's own keys, then the sections inside it."""
+def _section(section: type[BaseModel], path: str, kind: str = "") -> Iterator[str]:
+    """Yield a section's own keys, then the sections inside it.
+
+    With a ``kind``, `path` may be another section too, which has other keys.
+    """
     for name, field in section.model_fields.items():
         default = field.get_default(call_default_factory=True)
         # Another default than the class's own is lost as soon as one key of the section is given.
         assert not isinstance(default, BaseModel) or default == type(default)(), f"{path}.{name}"
     prefix = f"{path}." if path else ""
     inner = {
-        f"{prefix}{name}{_free_name(field)}": _section_in(field.annotation)
+        f"{prefix}{name}{_free_name(field)}": _sections_in(field.annotation)
         for name, field in section.model_fields.items()
     }
     rows = [
         _row(prefix + name, field)
         for name, field in section.model_fields.items()
-        if not _is_section(field.annotation)
+        if not _is_section(field.annotation) and not alternatives(field.annotation)
     ]
-    yield f"\n{'##' if '.' not in path else '###'} {f'`{path}`' if path else 'Top level'}\n"
+    title = f"`{path}`" if path else "Top level"
+    if kind:
+        title += f" of kind `{kind}`"
+    yield f"\n{'##' if '.' not in path else '###'} {title}\n"
     yield f"\n{inspect.cleandoc(section.__doc__ or '')}\n"
     if rows:
         yield "\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n"
         yield from rows
-    for key, nested in inner.items():
-        if nested is not None:
-            yield from _section(nested, key)
+    for key, kinds in inner.items():
+        for nested_kind, nested in kinds.items():
+            yield from _section(nested, key, nested_kind)
 
 
 def _row(key: str, field: FieldInfo) -> str:
@@ -141,10 +148,10 @@ def _free_name(field: FieldInfo) -> str:
     return ".<name>" if keys is str else ".<role>"
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that a field holds, itself or by name."""
+def _sections_in(annotation: Any) -> dict[str, type[BaseModel]]:
+    """Return the section that a field holds, itself or by name; several by their kind."""
     found = [a for a in (annotation, *get_args(annotation)) if _is_section(a)]
-    return found[0] if found else None
+    return alternatives(annotation) or ({"": found[0]} if found else {})
 
 
 def _is_section(annotation: Any) -> bool:

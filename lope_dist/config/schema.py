@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from lope_dist.config.adapter import AdapterConfig
 from lope_dist.config.base import Section
+from lope_dist.config.baselines import AdaLoraConfig, AnyAdapterConfig, PromptConfig
 from lope_dist.config.data import DataConfig
 from lope_dist.config.engine import EngineConfig
 from lope_dist.config.model import ModelConfig
 from lope_dist.config.noise import NoiseConfig
-from lope_dist.config.train import StageConfig, TrainConfig, default_stages
-from lope_dist.core.roles import Role
+from lope_dist.config.train import StageConfig, TrainConfig, baseline_stages, default_stages
+from lope_dist.core.errors import LopeError
+from lope_dist.core.roles import ADAPTER_ROLES, Role
+
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(AnyAdapterConfig)
 
 
 class RunConfig(Section):
@@ -25,7 +29,7 @@ class RunConfig(Section):
     """All randomness follows from this."""
     model: ModelConfig
     """The frozen base model."""
-    adapter: AdapterConfig = AdapterConfig()
+    adapter: AnyAdapterConfig = AdapterConfig()
     """What is added to it."""
     noise: NoiseConfig = NoiseConfig()
     """What is injected."""
@@ -36,6 +40,19 @@ class RunConfig(Section):
     engine: EngineConfig = EngineConfig()
     """On what."""
 
+    def lope_adapter(self, asker: str) -> AdapterConfig:
+        """Return the adapter's settings for what works on LoPE's layers alone.
+
+        Raises:
+            LopeError: a baseline's adapter; names the ``asker``.
+        """
+        if not isinstance(self.adapter, AdapterConfig):
+            raise LopeError(
+                f"{asker} works on LoPE's layers (also as LoRA and HydraLoRA), and this "
+                f"configuration has adapter.kind = '{self.adapter.kind}'; use one of kind 'lope'."
+            )
+        return self.adapter
+
     @model_validator(mode="before")
     @classmethod
     def _default_stages_fit_the_adapter(cls, tree: Any) -> Any:
@@ -45,10 +62,12 @@ class RunConfig(Section):
         if not isinstance(train, dict) or "stages" in train:
             return tree
         try:
-            adapter = AdapterConfig.model_validate(tree.get("adapter", {}))
+            adapter = _ADAPTER.validate_python(tree.get("adapter", {}))
         except ValidationError:
             adapter = AdapterConfig()  # told when the adapter's own turn comes
-        stages = default_stages(adapter.num_normal, adapter.num_poison)
+        stages = baseline_stages()
+        if isinstance(adapter, AdapterConfig):
+            stages = default_stages(adapter.num_normal, adapter.num_poison)
         return tree | {"train": train | {"stages": stages}}
 
     @model_validator(mode="after")
@@ -64,12 +83,43 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _virtual_tokens_stand_before_one_example(self) -> RunConfig:
+        adapter = self.adapter
+        if not isinstance(adapter, PromptConfig):
+            return self
+        if self.data.packing:
+            raise ValueError(
+                f"data.packing = true with adapter.kind = '{adapter.kind}': its virtual tokens "
+                "stand before a row, not before each example packed into it; set "
+                "data.packing=false"
+            )
+        if adapter.kind == "prefix_tuning" and self.model.gradient_checkpointing:
+            raise ValueError(
+                "model.gradient_checkpointing = true with adapter.kind = 'prefix_tuning': layers "
+                "that are computed again drop the keys and values that the prefix is made of; set "
+                "model.gradient_checkpointing=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_are_allocated_over_one_stage(self) -> RunConfig:
+        if isinstance(self.adapter, AdaLoraConfig) and len(self.train.stages) > 1:
+            raise ValueError(
+                f"train.stages has {len(self.train.stages)} stages with adapter.kind = 'adalora', "
+                "which cuts its ranks once over one stage; leave one stage"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _stages_train_what_exists(self) -> RunConfig:
-        absent: dict[Role, str] = {}
-        if self.adapter.num_poison == 0:
-            absent[Role.POISON_B] = "adapter.num_poison is 0"
-        if not self.adapter.has_router:
-            absent[Role.ROUTER] = "a single expert has no router"
+        kind = f"adapter.kind is '{self.adapter.kind}'"
+        absent = dict.fromkeys((role for role in ADAPTER_ROLES if role != Role.ADAPTER), kind)
+        if isinstance(self.adapter, AdapterConfig):
+            absent = {Role.ADAPTER: kind}
+            if self.adapter.num_poison == 0:
+                absent[Role.POISON_B] = "adapter.num_poison is 0"
+            if not self.adapter.has_router:
+                absent[Role.ROUTER] = "a single expert has no router"
         for name, stage in self.train.stages.items():
             for role in (*stage.trainable, *stage.groups):
                 if role in absent:
@@ -100,6 +150,8 @@ class RunConfig(Section):
 
     def _missing_for(self, option: str, stage: StageConfig) -> str | None:
         """Return what an option of a stage lacks, and how to mend it."""
+        if not isinstance(self.adapter, AdapterConfig):
+            return f"is about experts, and adapter.kind is '{self.adapter.kind}'; leave it out"
         if self.adapter.num_poison == 0:
             return "is about the poisoning experts, and adapter.num_poison is 0; leave it out"
         if option == "separation":

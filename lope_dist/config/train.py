@@ -80,6 +80,11 @@ def default_stages(num_normal: int, num_poison: int) -> dict[str, StageConfig]:
     return {"poison": poison, "finetune": finetune}
 
 
+def baseline_stages() -> dict[str, StageConfig]:
+    """Return the one stage of an adapter that has no experts."""
+    return {"finetune": StageConfig(trainable=(Role.ADAPTER,))}
+
+
 class OptimizerConfig(Section):
     """AdamW."""
 

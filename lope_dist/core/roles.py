@@ -18,6 +18,8 @@ class Role(StrEnum):
     """Expert matrices B_D that absorb the injected noise and are masked at inference."""
     ROUTER = "router"
     """Gate that weighs the experts, per token."""
+    ADAPTER = "adapter"
+    """All that a baseline of another kind adds (AdaLoRA, P-Tuning, prefix tuning)."""
 
 
-ADAPTER_ROLES = (Role.SHARED_A, Role.NORMAL_B, Role.POISON_B, Role.ROUTER)
+ADAPTER_ROLES = (Role.SHARED_A, Role.NORMAL_B, Role.POISON_B, Role.ROUTER, Role.ADAPTER)

@@ -66,6 +66,20 @@ class LocalEngine:
             if name in wanted
         }
 
+    def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return gradients by name, float32 on the host; zero where there is none."""
+        found = {name: self._parameters[name] for name in names}
+        return {
+            name: (torch.zeros_like(p) if p.grad is None else p.grad).detach().float().cpu().clone()
+            for name, p in found.items()
+        }
+
+    @torch.no_grad()
+    def assign(self, values: Mapping[str, Tensor]) -> None:
+        """Overwrite parameters."""
+        for name, value in values.items():
+            self._parameters[name].copy_(value)
+
     def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return the trainable parameters, or these tensors in their place, flat."""
         return {

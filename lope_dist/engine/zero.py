@@ -14,7 +14,13 @@ from lope_dist.engine.ds_config import build_ds_config
 from lope_dist.engine.groups import Group, describe_groups
 from lope_dist.engine.optimizer import build_adamw, set_lr
 from lope_dist.engine.world import World
-from lope_dist.engine.zero_state import gather_state, scatter_state, spoil_gradients
+from lope_dist.engine.zero_state import (
+    gather_gradients,
+    gather_state,
+    overwrite,
+    scatter_state,
+    spoil_gradients,
+)
 
 
 class ZeroEngine:
@@ -96,6 +102,14 @@ class ZeroEngine:
         sharded = [p for p in found.values() if hasattr(p, "ds_id")]
         with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
             return {n: p.detach().float().cpu().clone() for n, p in found.items()}
+
+    def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return whole gradients by name, float32 on the host. Collective: yes."""
+        return gather_gradients({name: self._trained[name] for name in names})
+
+    def assign(self, values: Mapping[str, Tensor]) -> None:
+        """Overwrite parameters, the masters included. Collective: yes."""
+        overwrite({name: self._trained[name] for name in values}, values, self._world)
 
     def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return this rank's part of each trainable parameter, flat, without padding.

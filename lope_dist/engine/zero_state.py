@@ -68,6 +68,37 @@ def scatter_state(
                 safe_set_full_optimizer_state(parameter, whole, key)
 
 
+def gather_gradients(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return this step's whole gradients, float32 on the host. Collective: yes."""
+    from deepspeed.utils import safe_get_full_grad
+
+    gradients = {}
+    for name, parameter in parameters.items():
+        whole = safe_get_full_grad(parameter)
+        assert whole is not None, f"DeepSpeed has no gradient of {name}"
+        gradients[name] = whole.detach().float().cpu().clone().view(_shape(parameter))
+    return gradients
+
+
+def overwrite(
+    parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor], world: World
+) -> None:
+    """Do `Engine.assign`: each rank its part of the master, and the copy it computes with."""
+    from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
+
+    for name, value in values.items():
+        parameter: Any = parameters[name]
+        if not hasattr(parameter, "ds_id"):
+            safe_set_full_fp32_param(parameter, value)
+            parameter.data.copy_(value)
+            continue
+        part = _part(value, world.rank, world.size)
+        safe_set_local_fp32_param(parameter, part)
+        parameter.ds_tensor.data.copy_(part)
+        if parameter.data.numel():  # resident
+            parameter.data.copy_(value)
+
+
 def spoil_gradients(optimizer: Any) -> None:
     """Make this step's gradients NaN where DeepSpeed reads their norm."""
     for gradients in optimizer.averaged_gradients.values():

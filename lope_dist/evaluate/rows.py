@@ -16,7 +16,10 @@ from pydantic import ValidationError
 
 from lope_dist.adapters.context import AdapterContext, Experts
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
+from lope_dist.config.baselines import BaselineConfig
 from lope_dist.core.errors import LopeError, suggest
+
+AnyAdapter = AdapterConfig | BaselineConfig
 
 _PLAIN = CompensationConfig(mode="none")
 
@@ -61,7 +64,7 @@ _WORDS = {
 }
 
 
-def rows_for(asked: Sequence[str], adapter: AdapterConfig) -> list[Row]:
+def rows_for(asked: Sequence[str], adapter: AnyAdapter) -> list[Row]:
     """Return the row of each `word[:key=value]*`.
 
     Words: `masked`; `masked_plain`, without compensation; `masked_normal`, a control that leaves
@@ -80,7 +83,7 @@ def rows_for(asked: Sequence[str], adapter: AdapterConfig) -> list[Row]:
     return rows
 
 
-def _row(asked: str, adapter: AdapterConfig) -> Row:
+def _row(asked: str, adapter: AnyAdapter) -> Row:
     name, *settings = asked.split(":")
     if name not in _WORDS:
         raise LopeError(
@@ -90,14 +93,19 @@ def _row(asked: str, adapter: AdapterConfig) -> Row:
     word = _WORDS[name]
     _check_experts(word, name, adapter)
     values = _settings(asked, name, word, settings)
+    if "scale" in values and not isinstance(adapter, AdapterConfig):
+        raise LopeError(
+            f"--experts {asked}: only LoPE's layers can be scaled, and this run has adapter.kind = "
+            f"'{adapter.kind}'; leave 'scale' out."
+        )
     compensation = _PLAIN
-    if name == "masked":
+    if name == "masked" and isinstance(adapter, AdapterConfig):
         compensation = _compensation(asked, values, adapter)
     row_name = asked if settings else word.name or name
     return Row(row_name, word.experts, compensation, values.get("scale", 1.0))
 
 
-def _check_experts(word: _Word, name: str, adapter: AdapterConfig) -> None:
+def _check_experts(word: _Word, name: str, adapter: AnyAdapter) -> None:
     if word.experts == "masked" and adapter.num_poison == 0:
         raise LopeError(
             f"--experts {name}: this run has no poisoning expert to mask; use --experts all."

@@ -39,7 +39,7 @@ def model_card(
     header: dict[str, Any] = {"library_name": _LIBRARIES[kind], "tags": ["lope", "lora"]}
     if is_on_hub:
         header["base_model"] = base
-    adapter, noise = config.adapter, config.noise
+    adapter, noise = config.lope_adapter("lope export"), config.noise
     stages = ", ".join(f"{name} ({stage.noise})" for name, stage in config.train.stages.items())
     names = ", ".join(f"`{Path(path).name}`" for path in config.data.paths)
     data = f"{names}, fingerprint `{identity['data_fingerprint']}`"

@@ -18,7 +18,7 @@ _PREFIX = "base_model.model."
 
 def write_peft(folder: Path, run: LoadedRun, layers: Mapping[str, LowRank]) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors`, float32."""
-    adapter, arch = run.config.adapter, run.model.config
+    adapter, arch = run.config.lope_adapter("lope export"), run.model.config
     family = family_of(arch.model_type, adapter.targets, arch.is_encoder_decoder)
     alpha, fold = int(adapter.lora_alpha), 1.0
     if alpha != adapter.lora_alpha:  # some servers take whole numbers alone

@@ -62,6 +62,7 @@ def export_run(run_dir: Path, request: ExportRequest) -> dict[str, Any]:
         raise LopeError("--calibration has no effect on a purified export, which is exact.")
     refuse_existing(request.out)
     config = load_run_config(run_dir)
+    config.lope_adapter("lope export")
     checkpoint = newest_checkpoint(run_dir)
     if checkpoint is None:
         raise LopeError(f"'{run_dir}' holds no whole checkpoint to export; let a stage end first.")

@@ -230,7 +230,8 @@ def _checked(adapter: Adapter) -> dict[str, dict[str, Any]]:
         norm = float(torch.linalg.vector_norm(tensor.double()))
         if not math.isfinite(norm):
             raise LopeError(f"'{name}' holds values that are not finite; nothing was written.")
-        if norm == 0.0 and role in adapter.trained:
+        is_prunable = role == Role.ADAPTER  # AdaLoRA may leave a layer no rank at all
+        if norm == 0.0 and role in adapter.trained and not is_prunable:
             raise LopeError(f"'{name}' was trained and is all zero; nothing was written.")
         described[name] = {"shape": list(tensor.shape), "norm": norm, "role": str(role)}
     return described

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
+from lope_dist.adapters.attach import attach
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.inject import inject
+from lope_dist.config.adapter import AdapterConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.corpus.loader import check_packing
 from lope_dist.model.build import architecture, build_meta_model
@@ -41,10 +43,8 @@ def preflight(config: RunConfig) -> Plan:
 
 def adapt(model: PreTrainedModel, config: RunConfig, family: Family) -> AdapterContext:
     """Inject the configured adapters into a model, with weights or on meta."""
-    return inject(
-        model,
-        config.adapter,
-        targets=config.adapter.targets or family.targets,
-        stream_of=family.stream_of,
-        seed=config.seed,
-    )
+    adapter, seed = config.adapter, config.seed
+    targets, stream_of = adapter.targets or family.targets, family.stream_of
+    if isinstance(adapter, AdapterConfig):
+        return inject(model, adapter, targets=targets, stream_of=stream_of, seed=seed)
+    return attach(model, adapter, targets=targets, stream_of=stream_of, seed=seed)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lope_dist.adapters.auxiliary import SEPARATION, SUPERVISION, AuxiliaryLosses
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.lope import lope_layers, model_roles
+from lope_dist.config.baselines import AdaLoraConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
@@ -110,6 +111,8 @@ def stage_engine(session: Session, stage: StageConfig) -> Engine:
             config.train.micro_batch,
         )
     check_groups(wanted, engine.groups_in_use())
+    if isinstance(config.adapter, AdaLoraConfig):
+        return allocating(engine, config.adapter, session, stage)
     return engine
 
 
@@ -122,6 +125,21 @@ def auxiliary_losses(model: PreTrainedModel, stage: StageConfig) -> AuxiliaryLos
     if not weights:
         return None
     return AuxiliaryLosses(weights, {SUPERVISION: num_marked, SEPARATION: len(layers)})
+
+
+def allocating(
+    engine: Engine, config: AdaLoraConfig, session: Session, stage: StageConfig
+) -> Engine:
+    """Return the engine of a stage that also allocates AdaLoRA's ranks."""
+    from lope_dist.adapters.rank_allocation import RankAllocation
+    from lope_dist.engine.allocation import AllocatingEngine
+
+    shapes = {name: session.shapes[name] for name in session.roles}
+    parameters = {name: session.model.get_parameter(name) for name in shapes}
+    allocation = RankAllocation(config, shapes, stage_loader(session, stage).num_steps)
+    return AllocatingEngine(
+        engine, parameters, allocation, config.orthogonality, session.world.size
+    )
 
 
 def placement_of(config: RunConfig, world: World) -> Placement:

@@ -77,6 +77,7 @@ def plan_run(
 
 def measure(model: nn.Module, config: RunConfig) -> Sizes:
     """Return the numbers of a model that has its adapters."""
+    adapters = config.lope_adapter("lope plan")
     roles = model_roles(model)
     packed = {
         f"{name}.weight": layer.in_features * layer.out_features
@@ -112,10 +113,10 @@ def measure(model: nn.Module, config: RunConfig) -> Sizes:
         vocabulary=int(embedding.shape[0]),
         blocks=tuple(_block(name, stack, model.config) for name, stack in stacks.items()),
         adapters=Adapters(
-            rank=config.adapter.rank,
-            num_experts=config.adapter.num_experts,
-            has_router=config.adapter.has_router,
-            router_reads_rank=config.adapter.router == "rank",
+            rank=adapters.rank,
+            num_experts=adapters.num_experts,
+            has_router=adapters.has_router,
+            router_reads_rank=adapters.router == "rank",
         ),
         attention=config.model.attention,
     )

@@ -26,6 +26,14 @@ LLAMA2 = RECIPES / "recipes" / "llama2_7b_alpaca.yaml"
         ("recipes/llama2_7b_alpaca", ["adapter.num_normal=1", "adapter.num_poison=0"], 0.031),
         ("baselines/lora", ["adapter.rank=2"], 0.016),  # the paper cuts it to 0.015
         ("baselines/hydralora", [], 0.062),
+        ("baselines/hydralora", ["adapter.rank=2"], 0.031),
+        ("baselines/hydralora", ["adapter.rank=8"], 0.124),
+        ("baselines/hydralora_rank_router", [], 0.062),
+        ("baselines/hydralora_hynoise", [], 0.062),
+        ("baselines/hydralora_two_stages", [], 0.078),  # four experts; the paper has no such row
+        ("baselines/adalora", [], 0.023),
+        ("baselines/p_tuning", [], 0.193),
+        ("baselines/prefix_tuning", [], 0.078),  # the paper cuts it to 0.077
     ],
 )
 def test_percentages_are_the_papers(recipe: str, overrides: list[str], percent: float) -> None:
@@ -88,6 +96,25 @@ def test_baselines_have_one_stage_without_noise_or_poison() -> None:
         stages = load_config(RECIPES / "baselines" / f"{name}.yaml").train.stages
         assert list(stages) == ["finetune"]
         assert stages["finetune"].noise == "none"
+
+
+def test_every_baseline_is_counted_above_and_trains_on_the_recipes_data() -> None:
+    recipe = load_config(LLAMA2)
+    for path in (RECIPES / "baselines").glob("*.yaml"):
+        config = load_config(path)
+        data = recipe.data.model_copy(update={"packing": config.data.packing})
+        assert (config.data, config.noise, config.seed) == (data, recipe.noise, recipe.seed)
+        assert f'"baselines/{path.stem}"' in Path(__file__).read_text()
+        for stage in config.train.stages.values():
+            assert (stage.lr, stage.epochs) == (2e-4, 1)
+
+
+def test_the_control_has_lopes_data_schedule() -> None:
+    control = load_config(RECIPES / "baselines" / "hydralora_two_stages.yaml").train
+    lope = load_config(LLAMA2).train
+    for own, its in zip(control.stages.values(), lope.stages.values(), strict=True):
+        assert own.noise == its.noise
+        assert own.trainable == (Role.SHARED_A, Role.NORMAL_B, Role.ROUTER)
 
 
 def test_default_stages_lose_what_the_adapter_has_not() -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+TABLE_VERSIONS = ("torch", "transformers", "peft")
+
 
 @pytest.fixture
 def bench(repository: Path, tmp_path: Path):
     """Return a function: script and arguments -> (its last line as JSON, the file it wrote)."""
 
-    def run(script: str, *arguments: str) -> tuple[dict, dict]:
+    def run(script: str, *arguments: str, name: str | None = None) -> tuple[dict, dict]:
         variables = {"BENCH_RESULTS": str(tmp_path), "PYTHONPATH": str(repository)}
         ended = subprocess.run(
             [sys.executable, f"bench/{script}.py", *arguments],
@@ -27,7 +29,7 @@ def bench(repository: Path, tmp_path: Path):
             check=False,
         )
         assert ended.returncode == 0, ended.stderr[-3000:]
-        written = json.loads((tmp_path / f"{script}.json").read_text())
+        written = json.loads((tmp_path / f"{name or script}.json").read_text())
         return json.loads(ended.stdout.splitlines()[-1]), written
 
     return run
@@ -61,10 +63,41 @@ def test_the_adapters_benchmark_says_its_claims(bench) -> None:
     assert printed["machine"]["versions"]["torch"]
 
 
-def test_the_page_marks_what_is_missed(repository: Path, monkeypatch) -> None:
-    monkeypatch.syspath_prepend(str(repository / "bench"))
-    import write_docs
+def test_evaluation_starts_and_ends(bench, tiny_llama: Path) -> None:
+    printed, written = bench("eval", "--model", str(tiny_llama), "--turns", "1", "--requests", "4")
+    assert printed == written
+    assert printed["ratios"]["requests_per_s_over_hf"] > 0
 
+
+@pytest.mark.dist
+def test_whole_steps_start_and_end(bench, tiny_llama: Path) -> None:
+    printed, written = bench("step", "--model", str(tiny_llama), "--turns", "1", "--steps", "1")
+    assert printed == written
+    ratios = printed["ratios"]
+    assert set(printed["targets"]) <= set(ratios)
+    parts = sum(ratios[f"two_ranks_{part}"] for part in ("gather", "reduce", "rest"))
+    assert ratios["two_ranks_overhead"] == pytest.approx(parts, abs=1e-3)
+
+
+def test_growth_starts_and_ends(bench) -> None:
+    printed, written = bench("growth", "--shape", "tiny", "--sizes", "tiny", "--no-ranks")
+    assert printed == written
+    assert set(printed["figures"]) == {"length", "rank", "experts", "model"}
+    assert [row["length"] for row in printed["figures"]["length"]["rows"]] == [64, 128, 256, 512]
+
+
+@pytest.mark.dist
+def test_a_sharded_load_stands_beside_the_plan(bench) -> None:
+    """By the script itself: the JSON has what was planned and what was measured over it."""
+    printed, _ = bench("sharded_load", "--shape", "tiny", "--ranks", "2", name="sharded_load_tiny")
+    planned, measured = printed["figures"]["planned"], printed["figures"]["measured"]["ours_2"]
+    for part in ("load", "step"):
+        ratio = measured[f"{part}_anon_mib"] / planned[f"{part}_mib"]
+        assert printed["ratios"][f"{part}_over_planned"] == pytest.approx(ratio, abs=1e-4)
+
+
+def test_the_page_marks_what_is_missed(scripts) -> None:
+    write_docs = scripts("write_docs")
     result = {
         "ratios": {"a": 1.2, "b": 1.2},
         "targets": {"a": "<= 1.1", "b": ">= 1.1"},
@@ -74,6 +107,30 @@ def test_the_page_marks_what_is_missed(repository: Path, monkeypatch) -> None:
     assert "| a | 1.200 | <= 1.1 **missed** |" in page
     assert "| b | 1.200 | >= 1.1 |" in page
     assert "| 64 | 0.5 |" in page
+
+
+def test_the_exports_page_has_its_table_replaced_and_nothing_else(scripts, repository) -> None:
+    write_docs = scripts("write_docs")
+    row = {"loads_in": "peft", "kl": 0.0093, "same_token": 96.88, "accuracy": 92.19, "loss": 0.2}
+    result = {
+        "figures": {
+            "formats": {"rows": [{"format": "peft", "size_mb": 1.94, **row}]},
+            "response_tokens": 128,
+            "examples": 64,
+            "run": {"model": "m", "rank": 8, "num_normal": 3, "num_poison": 1},
+        },
+        "machine": {"date": "2026-01-01", "versions": dict.fromkeys(TABLE_VERSIONS, "1")},
+    }
+    table = write_docs.export_table(result)
+    assert "| peft | 1.9 MB | peft | 0.0093 | 96.9 % | 92.2 % |" in table
+    page = (repository / "docs" / "export.md").read_text()
+    changed = write_docs.replace_marked(page, "bench/export.py", table)
+    assert table in changed
+    assert write_docs.replace_marked(changed, "bench/export.py", table) == changed
+    assert changed.partition("<!-- bench/")[0] == page.partition("<!-- bench/")[0]
+    assert changed.partition("<!-- /bench/")[2] == page.partition("<!-- /bench/")[2]
+    with pytest.raises(ValueError, match="no place"):
+        write_docs.replace_marked("no marks", "bench/export.py", table)
 
 
 def test_the_wheels_are_those_that_the_project_needs(repository: Path) -> None:

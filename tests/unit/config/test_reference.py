@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
+from lope_dist.config.baselines import AnyAdapterConfig
 from lope_dist.config.load import validate_config
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.reference import reference
@@ -30,6 +32,9 @@ def test_every_key_of_a_full_run_has_a_row() -> None:
     keys = set(re.findall(r"^\| `([^`]+)`", reference(), re.MULTILINE))
     mappings = {"train.stages", "train.stages.<name>.groups", "data.columns", "data.sources"}
     mappings |= {"data.sources[].columns"}
+    for kind in ("adalora", "p_tuning", "prefix_tuning"):
+        adapter: TypeAdapter = TypeAdapter(AnyAdapterConfig)
+        tree["adapter"] |= adapter.validate_python({"kind": kind}).model_dump(mode="json")
     assert keys == leaves(tree) | mappings
 
 
@@ -64,7 +69,7 @@ def leaves(tree: dict, prefix: str = "") -> set[str]:
     ],
 )
 def test_rows_tell_type_bounds_and_default(key: str, cells: list[str]) -> None:
-    (row,) = (line for line in reference().splitlines() if line.startswith(f"| `{key}` |"))
+    row, *_ = (line for line in reference().splitlines() if line.startswith(f"| `{key}` |"))
     assert row.split(" | ")[1:3] == cells
 
 

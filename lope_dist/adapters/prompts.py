@@ -1,0 +1,185 @@
+"""P-Tuning and prefix tuning: peft's encoders of virtual tokens, hooked before a model's decoder.
+
+A hook puts the virtual tokens before the sequence as the decoder is called and takes their
+hidden states away behind it, so logits, labels, losses and generation know nothing of them::
+
+    p_tuning       [v v v] + embeddings -> layers -> hidden states without the first three
+    prefix_tuning  keys and values of [v v v] in each layer's cache, the sequence as it is
+
+Positions count the virtual tokens, and every real token sees them all.
+
+Paper: arXiv 2103.10385, 2101.00190.
+Shapes: N batch, T tokens, V virtual tokens, L layers, H heads of keys, D hidden size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft import PrefixEncoder, PrefixTuningConfig, PromptEncoder, PromptEncoderConfig
+from torch import Tensor, nn
+from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
+
+from lope_dist.adapters.base import AdapterModule
+from lope_dist.adapters.context import AdapterContext
+from lope_dist.adapters.inject import initialize_module
+from lope_dist.config.baselines import PromptConfig, PTuningConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.core.roles import Role
+from lope_dist.core.seeds import derive_key
+
+
+class VirtualTokens(nn.Module, AdapterModule):
+    """The encoder and the hooks; `prompt` of its model."""
+
+    wraps_a_layer = False
+
+    def __init__(
+        self,
+        arch: PretrainedConfig,
+        config: PromptConfig,
+        context: AdapterContext,
+        *,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        self.arch, self.config, self.context, self.seed = arch, config, context, seed
+        self._num_prepended = 0
+        with torch.device(device):
+            self.encoder: Any = build_encoder(config, arch)
+
+    def roles(self) -> dict[str, Role]:
+        """Return the role of each of the encoder's parameters."""
+        return {name: Role.ADAPTER for name, _ in self.named_parameters()}
+
+    def initial_values(self) -> dict[str, Tensor]:
+        """Return the encoder's own initial values, drawn from the seed."""
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(derive_key(self.seed, "init:prompt") & 0x7FFF_FFFF_FFFF_FFFF)
+            encoder = build_encoder(self.config, self.arch)
+        return {f"encoder.{name}": p.detach() for name, p in encoder.named_parameters()}
+
+    def forward(self, rows: int) -> Tensor:
+        """Return the encoder's output for so many rows, (N, V, ...) float32."""
+        device = self.encoder.embedding.weight.device
+        tokens_V = torch.arange(self.config.num_virtual_tokens, device=device)
+        return self.encoder(tokens_V.expand(rows, -1))
+
+    def install(self, decoder: nn.Module) -> None:
+        """Hook the stack of layers with its embedding, which is called with keywords."""
+        decoder.register_forward_pre_hook(self._enter, with_kwargs=True)
+        decoder.register_forward_hook(self._leave)
+
+    def _enter(self, decoder: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Change how the decoder is called."""
+        self._num_prepended = 0
+        if self.context.experts == "none":
+            return args, kwargs
+        assert not args, "the decoder is called with keywords"
+        kwargs = dict(kwargs)
+        cache, ids, embeds = (
+            kwargs.get(key) for key in ("past_key_values", "input_ids", "inputs_embeds")
+        )
+        given = ids if embeds is None else embeds
+        assert given is not None
+        rows = given.shape[0]
+        is_begun = cache is not None and cache.get_seq_length() > 0
+        prepends = not is_begun and isinstance(self.config, PTuningConfig)
+        self._shift(kwargs, rows, prepends)
+        if prepends:
+            if embeds is None:
+                embeds = decoder.get_input_embeddings()(ids)
+            prompt_NVD = self(rows).to(embeds.dtype)
+            kwargs |= {"input_ids": None, "inputs_embeds": torch.cat([prompt_NVD, embeds], dim=1)}
+            self._num_prepended = self.config.num_virtual_tokens
+        elif not is_begun:
+            kwargs["past_key_values"] = self._filled(cache, rows, decoder)
+        return args, kwargs
+
+    def _leave(self, decoder: Any, args: Any, output: Any) -> Any:
+        """Leave the real tokens' hidden states."""
+        if self._num_prepended:
+            output.last_hidden_state = output.last_hidden_state[:, self._num_prepended :]
+        return output
+
+    def _shift(self, kwargs: dict[str, Any], rows: int, prepends: bool) -> None:
+        """Make room for the virtual tokens in the mask and the positions, where they are given."""
+        virtual = self.config.num_virtual_tokens
+        mask_NT, positions_NT = kwargs.get("attention_mask"), kwargs.get("position_ids")
+        if mask_NT is not None:
+            assert mask_NT.dim() == 2, "the mask tells real tokens from padding"
+            kwargs["attention_mask"] = torch.cat([mask_NT.new_ones(rows, virtual), mask_NT], dim=1)
+        if positions_NT is not None:
+            positions_NT = positions_NT + virtual
+            if prepends:
+                first_V = torch.arange(virtual, device=positions_NT.device)
+                before_NV = first_V.expand(positions_NT.shape[0], -1)
+                positions_NT = torch.cat([before_NV, positions_NT], dim=1)
+            kwargs["position_ids"] = positions_NT
+
+    def _filled(self, cache: Any, rows: int, decoder: Any) -> Any:
+        """Return the cache with each layer's keys and values of the virtual tokens."""
+        if cache is None:
+            cache = DynamicCache(config=self.arch)
+        virtual, (layers, heads, width) = self.config.num_virtual_tokens, _sizes(self.arch)
+        dtype = decoder.get_input_embeddings().weight.dtype
+        prefix = self(rows).to(dtype).view(rows, virtual, 2 * layers, heads, width)
+        prefix = prefix.permute(2, 0, 3, 1, 4)
+        for layer in range(layers):
+            cache.update(prefix[2 * layer], prefix[2 * layer + 1], layer)
+        return cache
+
+
+def attach_prompt(
+    model: PreTrainedModel, config: PromptConfig, context: AdapterContext, *, seed: int
+) -> None:
+    """Put virtual tokens before the sequences of a frozen model.
+
+    Raises:
+        LopeError: an encoder-decoder model.
+    """
+    if model.config.is_encoder_decoder:
+        raise LopeError(
+            f"adapter.kind = '{config.kind}' with an encoder-decoder model "
+            f"({type(model).__name__}) is not supported; use a decoder-only model, or "
+            "adapter.kind = 'adalora' or 'lope'."
+        )
+    device = next(model.parameters()).device
+    prompt = VirtualTokens(model.config, config, context, seed=seed, device=device)
+    if device.type != "meta":
+        initialize_module(prompt)
+    prompt.train(model.training)
+    model.add_module("prompt", prompt)
+    prompt.install(model.get_decoder())
+
+
+def build_encoder(config: PromptConfig, arch: PretrainedConfig) -> nn.Module:
+    """Return peft's encoder for an architecture, with its own random values."""
+    layers, heads, width = _sizes(arch)
+    common: dict[str, Any] = {
+        "task_type": "CAUSAL_LM",
+        "num_virtual_tokens": config.num_virtual_tokens,
+        "num_transformer_submodules": 1,
+        "num_layers": layers,
+    }
+    if isinstance(config, PTuningConfig):
+        return PromptEncoder(
+            PromptEncoderConfig(
+                token_dim=arch.hidden_size,
+                encoder_reparameterization_type=config.encoder.upper(),
+                encoder_hidden_size=config.encoder_hidden_size,
+                **common,
+            )
+        )
+    return PrefixEncoder(
+        PrefixTuningConfig(token_dim=heads * width, num_attention_heads=heads, **common)
+    )
+
+
+def _sizes(arch: Any) -> tuple[int, int, int]:
+    """Return the layers, the heads of keys and a head's width."""
+    heads = getattr(arch, "num_key_value_heads", None) or arch.num_attention_heads
+    width = getattr(arch, "head_dim", None) or arch.hidden_size // arch.num_attention_heads
+    return arch.num_hidden_layers, heads, width

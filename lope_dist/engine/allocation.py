@@ -1,0 +1,101 @@
+"""An engine that prunes AdaLoRA's ranks as it steps, and adds its regulariser to the loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from lope_dist.adapters.adalora import orthogonality
+from lope_dist.adapters.rank_allocation import RankAllocation
+from lope_dist.engine.base import Engine
+from lope_dist.engine.groups import Group
+
+
+class AllocatingEngine:
+    """An `Engine` around another one, of any kind.
+
+    Args:
+        engine: What computes and steps.
+        parameters: AdaLoRA's parameters by name, resident on every rank.
+        allocation: What is pruned when.
+        regulariser: Weight of the orthogonality.
+        num_ranks: Ranks that share the loss.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        parameters: Mapping[str, nn.Parameter],
+        allocation: RankAllocation,
+        regulariser: float,
+        num_ranks: int,
+    ) -> None:
+        self._engine, self._parameters, self._allocation = engine, dict(parameters), allocation
+        self._weight = regulariser / num_ranks
+
+    @property
+    def gradient_scale(self) -> float:
+        """What `backward` multiplies a loss with."""
+        return self._engine.gradient_scale
+
+    def forward(self, inputs: dict[str, Tensor]) -> Any:
+        """Return the model's output."""
+        return self._engine.forward(inputs)
+
+    def backward(self, loss: Tensor, is_last: bool) -> None:
+        """Add a micro-batch's gradients, with the step's last one the regulariser's."""
+        if is_last and self._weight > 0:
+            loss = loss + self._weight * orthogonality([*self._parameters.items()])
+        self._engine.backward(loss, is_last)
+
+    def step(self, lr_factor: float) -> float:
+        """Step, then prune; return the gradient's norm."""
+        names = list(self._parameters)
+        gradients = self._engine.gradients(names) if self._allocation.needs_gradients else {}
+        norm = self._engine.step(lr_factor)
+        if math.isfinite(norm):
+            pruned = self._allocation.after_step(self._engine.gather(names), gradients)
+            self._engine.assign(pruned)
+        else:
+            self._allocation.skip_step()
+        return norm
+
+    def discard(self) -> None:
+        """Drop the gradients of this step."""
+        self._engine.discard()
+        self._allocation.skip_step()
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Return the optimizer's state and the allocation's."""
+        return {**self._engine.optimizer_state(), **self._allocation.state()}
+
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over both."""
+        self._engine.load_optimizer_state(self._allocation.load_state(state))
+
+    def groups_in_use(self) -> list[Group]:
+        """Return the optimizer's groups."""
+        return self._engine.groups_in_use()
+
+    def gather(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return parameters by name."""
+        return self._engine.gather(names)
+
+    def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return this rank's part of each parameter, or of these tensors."""
+        return self._engine.own_parts(whole)
+
+    def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return this step's gradients by name."""
+        return self._engine.gradients(names)
+
+    def assign(self, values: Mapping[str, Tensor]) -> None:
+        """Overwrite parameters."""
+        self._engine.assign(values)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._engine.close()
