@@ -18,6 +18,8 @@ def _losses(tiny_llama: Path, data: Path, folder: Path, ranks: int, model: dict)
     tree = tiny_tree(tiny_llama, data, folder / "run")
     tree["model"] |= model
     tree["adapter"]["dropout"] = 0.0
+    tree["noise"] = {"data": {"rate": 0.1}}
+    tree["train"]["stages"]["finetune"] |= {"router_supervision": 0.5, "separation": 1.0}
     if ranks > 1:
         tree["engine"] = {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}
     recipe = folder / "recipe.yaml"
