@@ -28,6 +28,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from lope_dist.config.adapter import AdapterConfig
 from lope_dist.config.model import ModelConfig
 from lope_dist.corpus.batches import MicroBatch
 from lope_dist.corpus.tokens import IGNORED
@@ -124,6 +125,7 @@ def _figures(
         {"format": "base model", "size_mb": None, "loads_in": "", **beside(routed, base, tokens)},
     ]
     adapter = run.config.adapter
+    assert isinstance(adapter, AdapterConfig), "other kinds are not exported"
     return {
         "formats": {"rows": rows},
         "response_tokens": len(tokens),

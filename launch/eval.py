@@ -1,4 +1,4 @@
-"""Score a run on many ranks: `torchrun launch/eval.py RUN --tasks TASKS`.
+"""Score a run on many ranks: `torchrun launch/eval.py RUN --suite paper`.
 
 Works the same under `deepspeed launch/eval.py ...` and, on one rank, under plain python. Every
 rank loads the whole model (no ZeRO) and answers its share of the requests; rank 0 writes
@@ -25,13 +25,16 @@ def main() -> None:
     )
     # Not an option: torchrun takes --run for an abbreviation of one of its own.
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of a training run")
-    parser.add_argument("--tasks", required=True, help="lm-eval tasks or groups, comma-separated")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--tasks", help="lm-eval tasks or groups, comma-separated")
+    what.add_argument("--suite", help="a suite of eval/suites by name, or a YAML file")
     parser.add_argument("--experts", default="masked", help="rows, as of `lope eval`")
     parser.add_argument("--include-path", help="folder of task YAMLs instead of lm-eval's own")
     parser.add_argument("--num-fewshot", type=int, help="examples in the prompt")
     parser.add_argument("--limit", type=float, help="documents of each task, or a share below 1")
-    parser.add_argument("--batch-size", type=int, default=8, help="requests of a forward pass")
+    parser.add_argument("--batch-size", default="8", help="requests of a forward pass, or auto")
     parser.add_argument("--apply-chat-template", action="store_true", help="wrap prompts in it")
+    parser.add_argument("--rescore", action="store_true", help="score again what is scored")
     parser.add_argument("--interface", help="network interface that joins the hosts")
     parser.add_argument(
         "--timeout", type=float, default=3600.0, metavar="S", help="how long ranks wait for another"
@@ -47,17 +50,19 @@ def main() -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from lope_dist.config.engine import EngineConfig
     from lope_dist.engine.world import start_world
-    from lope_dist.evaluate.suite import EvalRequest, evaluate_run
+    from lope_dist.evaluate.suite import EvalRequest, evaluate_run, read_batch_size
     from lope_dist.report.tables import print_results
 
     request = EvalRequest(
-        tasks=tuple(arguments.tasks.split(",")),
+        tasks=tuple(arguments.tasks.split(",")) if arguments.tasks is not None else (),
+        suite=arguments.suite,
         experts=tuple(arguments.experts.split(",")),
         include_path=arguments.include_path,
         num_fewshot=arguments.num_fewshot,
         limit=arguments.limit,
-        batch_size=arguments.batch_size,
+        batch_size=read_batch_size(arguments.batch_size),
         apply_chat_template=arguments.apply_chat_template,
+        rescore=arguments.rescore,
     )
     world = start_world(EngineConfig(timeout_s=arguments.timeout, interface=arguments.interface))
     with world.told():

@@ -1,13 +1,16 @@
-"""`lope loss`: what the likelihood of examples tells."""
+"""`lope loss`, `score` and `scale`: what the likelihood of examples tells."""
 
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lope_dist.cli.options import JsonOption, RunArg
+from lope_dist.core.errors import LopeError
 
 app = typer.Typer()
 
@@ -34,9 +37,91 @@ def loss(
 
     request = LossRequest(data, tuple(experts.split(",")), limit, batch_size)
     table = measure_losses(run, request)
+    from lope_dist.evaluate.scale import was_chosen_on
+
+    if was_chosen_on(run, table["fingerprint"]):
+        typer.echo(
+            "warning: `lope scale` chose the run's scale on these data, so a row with that scale "
+            "looks better here than it is; report it on others.",
+            err=True,
+        )
     if as_json:
         typer.echo(json.dumps(table, indent=2))
     else:
         from lope_dist.report.losses import print_losses
 
         print_losses(table)
+
+
+@app.command()
+def score(
+    run: RunArg,
+    data: DataArg,
+    out: Annotated[
+        Path, typer.Option(help="A .jsonl file; summary (.json) and plot (.png) come beside it.")
+    ],
+    truth: Annotated[
+        str | None,
+        typer.Option(help="File whose column 'noise' is the truth; default: DATA's own, if any."),
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="The score that ranks; docs/scoring.md has all.")
+    ] = "gain",
+    limit: LimitOption = None,
+    batch_size: BatchOption = 16,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank examples by how noisy they look to the poisoning expert."""
+    from lope_dist.evaluate.score import ScoreRequest, score_run
+
+    summary = score_run(run, ScoreRequest(data, out, truth, by, limit, batch_size))
+    from lope_dist.report.score_plots import plot_ranking
+    from lope_dist.report.scores import print_scores
+
+    if "histogram" in summary:
+        plot_ranking(summary).savefig(out.with_suffix(".png"))
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+    else:
+        print_scores(summary)
+        typer.echo(f"Written: {out}")
+
+
+@app.command()
+def scale(
+    run: RunArg,
+    data: DataArg,
+    experts: Annotated[
+        str, typer.Option(help="Rows whose scale to choose, comma-separated.")
+    ] = "masked,all",
+    grid: Annotated[
+        str, typer.Option(help="Factors on the adapter's output to try, comma-separated.")
+    ] = "0.25,0.5,0.75,1,1.25",
+    limit: LimitOption = None,
+    batch_size: BatchOption = 16,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose the scale of the adapter that gives held-out responses the least loss.
+
+    Report results on other rows than these.
+    """
+    from lope_dist.evaluate.scale import ScaleRequest, choose_scale
+
+    request = ScaleRequest(data, tuple(experts.split(",")), _grid(grid), limit, batch_size)
+    chosen = choose_scale(run, request)
+    if as_json:
+        typer.echo(json.dumps(chosen, indent=2))
+    else:
+        from lope_dist.report.losses import print_scales
+
+        print_scales(chosen)
+
+
+def _grid(given: str) -> tuple[float, ...]:
+    try:
+        factors = sorted({float(factor) for factor in given.split(",")})
+    except ValueError:
+        factors = []
+    if not factors or not 0 < factors[0] <= factors[-1] < math.inf:
+        raise LopeError(f"--grid {given}: write numbers above 0, as in 0.5,0.75,1.")
+    return tuple(factors)

@@ -15,7 +15,13 @@ app = typer.Typer()
 @app.command(name="eval")
 def evaluate(
     run: RunArg,
-    tasks: Annotated[str, typer.Option(help="lm-eval tasks or groups, comma-separated.")],
+    tasks: Annotated[
+        str | None, typer.Option(help="lm-eval tasks or groups, comma-separated.")
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="Instead of --tasks: a suite of eval/suites by name, or a YAML file."),
+    ] = None,
     experts: Annotated[
         str,
         typer.Option(
@@ -30,21 +36,31 @@ def evaluate(
     limit: Annotated[
         float | None, typer.Option(help="Documents of each task, or a share below 1.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Requests of a forward pass.")] = 8,
+    batch_size: Annotated[
+        str, typer.Option(help="Requests of a forward pass; auto fills it with tokens.")
+    ] = "8",
     apply_chat_template: Annotated[bool, typer.Option(help="Wrap prompts in it.")] = False,
+    rescore: Annotated[
+        bool, typer.Option(help="Score again what results.json holds already.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a run through lm-eval, masked or not, beside its base model."""
-    from lope_dist.evaluate.suite import EvalRequest, evaluate_run
+    """Score a run through lm-eval, masked or not, beside its base model.
+
+    What is scored already is not scored again; an interrupted evaluation goes on where it stopped.
+    """
+    from lope_dist.evaluate.suite import EvalRequest, evaluate_run, read_batch_size
 
     request = EvalRequest(
-        tasks=tuple(tasks.split(",")),
+        tasks=tuple(tasks.split(",")) if tasks is not None else (),
+        suite=suite,
         experts=tuple(experts.split(",")),
         include_path=include_path,
         num_fewshot=num_fewshot,
         limit=limit,
-        batch_size=batch_size,
+        batch_size=read_batch_size(batch_size),
         apply_chat_template=apply_chat_template,
+        rescore=rescore,
     )
     results = evaluate_run(run, request)
     if as_json:

@@ -36,6 +36,11 @@ class AllocatingEngine:
         self._engine, self._parameters, self._allocation = engine, dict(parameters), allocation
         self._weight = regulariser / num_ranks
 
+    @property
+    def gradient_scale(self) -> float:
+        """What `backward` multiplies a loss with."""
+        return self._engine.gradient_scale
+
     def forward(self, inputs: dict[str, Tensor]) -> Any:
         """Return the model's output."""
         return self._engine.forward(inputs)

@@ -36,8 +36,12 @@ class LoadedRun:
     context: AdapterContext
 
 
-def load_run(run_dir: Path) -> LoadedRun:
+def load_run(run_dir: Path, *, progress: bool = True) -> LoadedRun:
     """Load base model and adapter: of a run's last whole checkpoint, or of a purified export.
+
+    Args:
+        run_dir: A run's folder, or a purified export.
+        progress: Show a bar; of several ranks, one should.
 
     Raises:
         LopeError: neither of them, no whole checkpoint, or an adapter that does not fit.
@@ -45,7 +49,7 @@ def load_run(run_dir: Path) -> LoadedRun:
     config = load_run_config(run_dir)
     checkpoint = run_checkpoint(run_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(config.model, Replicated(device), progress=True)
+    model = load_model(config.model, Replicated(device), progress=progress)
     arch = model.config
     family = family_of(arch.model_type, config.adapter.targets, arch.is_encoder_decoder)
     context = adapt(model, config, family)

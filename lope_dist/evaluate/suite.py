@@ -2,125 +2,219 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import random
+import sys
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lm_eval import simple_evaluate
-from lm_eval.tasks import TaskManager
+import numpy as np
+import torch
+from lm_eval.evaluator import evaluate
 
-from lope_dist.core.errors import LopeError, suggest
-from lope_dist.core.runlog import read_json, write_json
+from lope_dist.config.suite import SuiteConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.engine.exchange import exchange
 from lope_dist.engine.world import World
+from lope_dist.evaluate import results
+from lope_dist.evaluate.answers import KeptAnswers
 from lope_dist.evaluate.lm import LopeLM
-from lope_dist.evaluate.load import load_run, load_run_config
+from lope_dist.evaluate.load import load_run, load_run_config, run_checkpoint
 from lope_dist.evaluate.rows import Row, rows_for
+from lope_dist.evaluate.suite_file import load_suite
+from lope_dist.evaluate.tasks import LoadedSuite, Unit, load_tasks, suite_of_tasks, task_manager
+from lope_dist.train.checkpoint import Checkpoint
 
-RESULTS = "results.json"
-_simple_evaluate: Any = simple_evaluate  # its decorator hides its parameters
+_evaluate: Any = evaluate  # its decorator hides its parameters
+_SEED = 1234  # lm-eval's own, with which few-shot examples of published figures are drawn
 
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """What to score."""
+    """What to score: tasks or a suite. Settings given here win over the suite's."""
 
-    tasks: tuple[str, ...]
-    experts: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    experts: tuple[str, ...] = ("masked",)
     include_path: str | None = None
     num_fewshot: int | None = None
     limit: float | None = None
-    batch_size: int = 8
+    batch_size: int | str = 8
+    """Requests of a forward pass, or `auto`: as many as fill it with tokens."""
     apply_chat_template: bool = False
+    suite: str | None = None
+    """Name of a suite in `eval/suites`, or a file."""
+    rescore: bool = False
+    """Score again what `results.json` holds already."""
 
 
 def evaluate_run(run_dir: Path, request: EvalRequest, world: World | None = None) -> dict[str, Any]:
     """Score each row and return all rows known of this run.
 
-    Each row is written as soon as it is done; a row of the same name is replaced task by
-    task, so several calls fill one table. With a ``world`` its ranks share the work, and rank 0
-    writes.
+    Tasks of an entry of the suite are scored together and written at once; what is written of
+    the same adapter, limit, few-shot count, task version and noise is not scored again. An
+    interrupted entry goes on from the answers that it has (`answers.KeptAnswers`). With a
+    ``world`` its ranks share the work, and rank 0 writes.
 
     Collective: yes, with a ``world``.
 
     Raises:
-        LopeError: not a run, unknown tasks or experts, or an adapter that changes nothing.
+        LopeError: not a run, an unknown suite, task or row, data that cannot be loaded, or an
+            adapter that changes nothing.
     """
     rows = rows_for(request.experts, load_run_config(run_dir).adapter)
-    if request.include_path is not None and not Path(request.include_path).is_dir():
-        raise LopeError(f"--include-path: '{request.include_path}' is not a folder.")
+    suite = _load_suite(request)
+    job = _Job(run_dir, request, suite, run_checkpoint(run_dir), world)
+    plan = job.plan(rows)
+    if plan:
+        loaded = load_run(run_dir, progress=job.is_main)
+        model = LopeLM(loaded, "none", world, batch_size=request.batch_size)
+        for row, unit, names in plan:
+            job.score(model, row, unit, names)
+    if job.is_main:
+        for row in rows:
+            job.write_groups(row)
+    if world is not None:
+        world.barrier()
+    return results.read_results(run_dir)
+
+
+def read_batch_size(text: str) -> int | str:
+    """Read `--batch-size`.
+
+    Raises:
+        LopeError: neither `auto` nor a whole number from 1.
+    """
+    if text == "auto":
+        return text
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise LopeError(f"--batch-size: '{text}' must be a whole number from 1, or auto.")
+    return int(text)
+
+
+def _load_suite(request: EvalRequest) -> LoadedSuite:
+    if bool(request.tasks) == (request.suite is not None):
+        raise LopeError("Give --tasks or --suite, one of them: it says what is scored.")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = TaskManager(
-        include_path=request.include_path, include_defaults=request.include_path is None
+    suite = load_suite(request.suite) if request.suite is not None else None
+    include_path = request.include_path or (suite and suite.include_path)
+    manager = task_manager(include_path)
+    where = include_path or "lm-eval's own tasks"
+    suite = suite or suite_of_tasks(request.tasks, manager, where)
+    return load_tasks(_with_settings(suite, request), manager, where)
+
+
+def _with_settings(suite: SuiteConfig, request: EvalRequest) -> SuiteConfig:
+    """Return the suite with the request's settings in place of its own."""
+    change: dict[str, Any] = {}
+    if request.limit is not None:
+        change["limit"] = request.limit
+    if request.num_fewshot is not None:
+        change["num_fewshot"] = request.num_fewshot
+    return suite.model_copy(
+        update={"tasks": tuple(entry.model_copy(update=change) for entry in suite.tasks)}
     )
-    tasks = _match_tasks(request, manager)
-    loaded = load_run(run_dir)
-    model = LopeLM(loaded, "none", world, batch_size=request.batch_size)
-    for row in rows:
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One call's suite, and what its scores are written with."""
+
+    run_dir: Path
+    request: EvalRequest
+    suite: LoadedSuite
+    checkpoint: Checkpoint
+    world: World | None
+
+    @property
+    def is_main(self) -> bool:
+        return self.world is None or self.world.is_main
+
+    def plan(self, rows: list[Row]) -> list[tuple[Row, Unit, list[str]]]:
+        """Return what is to be scored, as rank 0 sees it. Collective: yes, with a world."""
+        table = results.read_results(self.run_dir)
+        names = [[self._unscored(table, row, unit) for row in rows] for unit in self.suite.units]
+        if self.world is not None:
+            names = json.loads(exchange(json.dumps(names), self.world)[0])
+        return [
+            (row, unit, own)
+            for unit, of_rows in zip(self.suite.units, names, strict=True)
+            for row, own in zip(rows, of_rows, strict=True)
+            if own
+        ]
+
+    def score(self, model: LopeLM, row: Row, unit: Unit, names: list[str]) -> None:
+        """Score tasks of a unit in one row and write the figures. Collective: yes."""
+        if self.is_main:
+            print(f"{unit.name}, {row.name}", file=sys.stderr)
         model.choose(row)
-        raw = _simple_evaluate(
-            model=model,
-            tasks=tasks,
-            num_fewshot=request.num_fewshot,
-            limit=request.limit,
-            task_manager=manager,
-            apply_chat_template=request.apply_chat_template,
-            log_samples=False,
-            random_seed=loaded.config.seed,
+        identity = results.identity_of(row, self.checkpoint)
+        depends_on = {"model": model.run.config.model.model_dump(mode="json")} | identity
+        rank = 0 if self.world is None else self.world.rank
+        tasks = {name: unit.tasks[name] for name in names}
+        with model.keeping(KeptAnswers(self.run_dir, depends_on, rank)) as kept:
+            raw = score_tasks(model, tasks, unit.limit, self.request.apply_chat_template)
+        if self.is_main:
+            figures = {
+                name: results.plain_metrics(raw["results"][name])
+                | {"num_docs": raw["results"][name]["sample_len"]}
+                | self._settings(unit, task)
+                for name, task in tasks.items()
+            }
+            results.record(self.run_dir, row, identity, figures)
+            kept.remove()
+        if self.world is not None:
+            self.world.barrier()
+
+    def write_groups(self, row: Row) -> None:
+        """Write the means over the tasks of this call."""
+        table = results.read_results(self.run_dir)
+        (tasks,) = [entry["tasks"] for entry in table["rows"] if entry["name"] == row.name]
+        figures, members = {}, {}
+        for name, group in self.suite.groups.items():
+            if group.has_aggregation:
+                figures[name] = results.group_metrics(group, tasks)
+                members[name] = group.child_names
+        results.record(
+            self.run_dir, row, results.identity_of(row, self.checkpoint), figures, members
         )
-        if world is None or world.is_main:  # the other ranks of a host get no scores
-            assert raw is not None
-            _record(run_dir, row, model, request, raw)
-        if world is not None:
-            world.barrier()
-    return read_json(run_dir / RESULTS)
 
+    def _unscored(self, table: dict[str, Any], row: Row, unit: Unit) -> list[str]:
+        if self.request.rescore:
+            return list(unit.tasks)
+        identity = results.identity_of(row, self.checkpoint)
+        return [
+            name
+            for name, task in unit.tasks.items()
+            if not results.is_scored(table, row, identity, name, self._settings(unit, task))
+        ]
 
-def _match_tasks(request: EvalRequest, manager: TaskManager) -> list[str]:
-    """Return the names of all tasks asked for, patterns (`arc_*`) resolved."""
-    for task in request.tasks:
-        if not manager.match_tasks([task]):
-            where = request.include_path or "lm-eval's own tasks"
-            raise LopeError(
-                f"--tasks: '{task}' is not among {where}.{suggest(task, manager.all_tasks)}"
-            )
-    return manager.match_tasks(list(request.tasks))
-
-
-def _record(run_dir: Path, row: Row, model: LopeLM, request: EvalRequest, raw: Any) -> None:
-    path = run_dir / RESULTS
-    table: dict[str, Any] = read_json(path) if path.exists() else {"rows": []}
-    rows = {entry["name"]: entry for entry in table["rows"]}
-    entry = rows.setdefault(row.name, {"name": row.name, "tasks": {}})
-    identity = {
-        "experts": row.experts,
-        "compensation": row.compensation.model_dump(mode="json"),
-        "scale": row.scale,
-        "checkpoint": model.run.checkpoint.folder.name,
-        "adapter_sha256": model.run.checkpoint.adapter_sha256,
-    }
-    if row.experts != "none" and not identity.items() <= entry.items():
-        entry["tasks"] = {}  # scores of another adapter, such as the one before Stage II
-    entry |= identity
-    for task, metrics in {**raw["results"], **raw.get("groups", {})}.items():
-        entry["tasks"][task] = _plain_metrics(metrics) | {
-            "num_fewshot": raw.get("n-shot", {}).get(task),
-            "limit": request.limit,
-            "version": raw.get("versions", {}).get(task),
+    def _settings(self, unit: Unit, task: Any) -> dict[str, Any]:
+        """Return what a task's score depends on beside the row."""
+        settings = {
+            "num_fewshot": task.get_config("num_fewshot"),
+            "limit": unit.limit,
+            "version": task.VERSION,
+            "chat_template": self.request.apply_chat_template,
         }
-    table["rows"] = list(rows.values())
-    members = raw.get("group_subtasks", {})
-    table["groups"] = table.get("groups", {}) | {g: members[g] for g in raw.get("groups", {})}
-    table["versions"] = {name: version(name) for name in ("lm_eval", "torch", "transformers")}
-    write_json(path, table)
+        return settings | ({"noise": unit.noise} if unit.noise else {})
 
 
-def _plain_metrics(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return lm-eval's `metric,filter` keys as plain names, `none` filters left out."""
-    plain = {}
-    for key, value in metrics.items():
-        metric, comma, kind = key.partition(",")
-        if comma and isinstance(value, int | float):
-            plain[metric if kind == "none" else f"{metric}_{kind}"] = float(value)
-    return plain
+def score_tasks(
+    model: LopeLM, tasks: dict[str, Any], limit: float | None, apply_chat_template: bool
+) -> dict[str, Any]:
+    """Return what lm-eval makes of the model's answers. Collective: yes, with a world."""
+    random.seed(0)
+    np.random.seed(_SEED)
+    torch.manual_seed(_SEED)
+    for task in tasks.values():
+        task.set_fewshot_seed(_SEED)
+    return _evaluate(
+        lm=model,
+        task_dict={"tasks": tasks, "groups": {}, "group_map": {}},
+        limit=limit,
+        apply_chat_template=apply_chat_template,
+        fewshot_as_multiturn=True,
+        log_samples=False,
+    )

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lope_dist.report.tables import ABSENT, model_label
+from lope_dist.report.tables import format_loss, model_label
 
 
 def print_losses(table: dict[str, Any]) -> None:
@@ -23,9 +23,24 @@ def print_losses(table: dict[str, Any]) -> None:
     Console().print(console)
 
 
-def format_loss(row: dict[str, Any]) -> str:
-    """Return ``"1.2345 ± 0.0123"``, or a dash."""
-    if row["loss_per_token"] is None:
-        return ABSENT
-    loss = f"{row['loss_per_token']:.4f}"
-    return loss if row["stderr"] is None else f"{loss} ± {row['stderr']:.4f}"
+def print_scales(chosen: dict[str, Any]) -> None:
+    """Print what `lope scale` returns: a column of losses for each row, the least in bold."""
+    rows = chosen["rows"]
+    table = Table(title=f"Held-out loss by scale, {chosen['num_rows']:,} examples")
+    table.add_column("scale", justify="right")
+    for word in rows:
+        table.add_column(escape(word), justify="right")
+    curves = {word: {point[0]: point for point in row["curve"]} for word, row in rows.items()}
+    for scale in sorted({scale for curve in curves.values() for scale in curve}):
+        cells = []
+        for word, curve in curves.items():
+            _, loss, stderr = curve[scale]
+            cell = format_loss({"loss_per_token": loss, "stderr": stderr})
+            cells.append(f"[bold]{cell}[/bold]" if scale == rows[word]["scale"] else cell)
+        table.add_row("0 (base model)" if scale == 0 else f"{scale:g}", *cells)
+    console = Console()
+    console.print(table)
+    for word, row in rows.items():
+        edge = "; the least loss may lie outside the grid" if row["at_edge"] else ""
+        console.print(f"{word}: --experts {row['row']}{edge}", markup=False)
+    console.print("Report results on other rows than these.")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lope_dist.report.plots import SIZE
 from lope_dist.report.read import ScoreTable
 from lope_dist.report.style import INK, MUTED, PALETTE, POISON, new_figure, tidy
 from lope_dist.report.tables import model_label
+
+_CURVES = 5  # as many can be told apart
 
 
 def plot_results(table: ScoreTable) -> Figure:
@@ -56,7 +60,29 @@ def plot_results(table: ScoreTable) -> Figure:
 def plot_histogram(summary: dict[str, Any]) -> Figure:
     """Draw how many examples have which noise score, noisy and clean ones apart if known."""
     figure = new_figure(*SIZE)
-    axes = figure.subplots()
+    _histogram(figure.subplots(), summary)
+    return figure
+
+
+def plot_ranking(summary: dict[str, Any]) -> Figure:
+    """Draw the histogram and, where the truth is known, ROC curves beside it."""
+    found = summary.get("detection") or {}
+    if "roc" not in found:
+        return plot_histogram(summary)
+    figure = new_figure(2 * SIZE[0], SIZE[1])
+    left, right = figure.subplots(1, 2)
+    _histogram(left, summary)
+    _curves(right, found, summary["by"])
+    return figure
+
+
+def by_area(found: dict[str, Any]) -> list[str]:
+    """Return the names of scores, the best at telling noisy examples first."""
+    areas = found["groups"]["all"]["auroc"]
+    return sorted(areas, key=lambda name: -areas[name])
+
+
+def _histogram(axes: Axes, summary: dict[str, Any]) -> None:
     edges = summary["histogram"]["edges"]
     for name, color in (("all", PALETTE[2]), ("clean", PALETTE[2]), ("noisy", POISON)):
         if name in summary["histogram"]:
@@ -66,4 +92,19 @@ def plot_histogram(summary: dict[str, Any]) -> Figure:
     axes.set_ylabel("examples", fontsize=9, color=INK)
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     tidy(axes)
-    return figure
+
+
+def _curves(axes: Axes, found: dict[str, Any], by: str) -> None:
+    """Draw the ROC of the score that ranks, of the base model's loss and of the best others."""
+    shown = list(dict.fromkeys([by, "base_loss", *by_area(found)]))[:_CURVES]
+    alarms = np.linspace(0, 1, len(found["roc"][by]))
+    colors = iter(PALETTE[2:])
+    for name in shown:
+        color = POISON if name == by else PALETTE[0] if name == "base_loss" else next(colors)
+        area = found["groups"]["all"]["auroc"][name]
+        axes.plot(alarms, found["roc"][name], color=color, label=f"{name}  {area:.3f}")
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
+    axes.set_xlabel("clean examples taken for noisy", fontsize=9, color=INK)
+    axes.set_ylabel("noisy examples found", fontsize=9, color=INK)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="lower right")
+    tidy(axes, grid="both")

@@ -88,8 +88,15 @@ class Study:
             LopeError: a recipe that is absent, or a configuration that is not valid.
         """
         return [
-            self._cell(group, seed) for seed in self.config.seeds for group in self.groups.values()
+            self._cell(group, seed)
+            for seed in self.config.seeds
+            for group in self.groups.values()
+            if seed in self._seeds(group)
         ]
+
+    def _seeds(self, group: Group) -> tuple[int, ...]:
+        own = self.config.variants[group.variant].seeds
+        return self.config.seeds if own is None else own
 
     def _cell(self, group: Group, seed: int) -> Cell:
         study, variant = self.config, self.config.variants[group.variant]
@@ -106,7 +113,7 @@ class Study:
             config = load_config(recipe, [f"{k}={json.dumps(v)}" for k, v in overrides.items()])
         except LopeError as error:
             raise LopeError(f"{self.path}, {group.name}: {error}") from None
-        is_first = seed == study.seeds[0]
+        is_first = seed == self._seeds(group)[0]
         rows = tuple(row for row in variant.rows if is_first or row not in ("none", "base"))
         return Cell(group, seed, config, rows)
 
@@ -139,6 +146,9 @@ def _misfits(study: Study) -> Iterator[str]:
     if config.train_file is not None and config.train_file not in config.files:
         yield _unknown("train_file", config.train_file, config.files)
     for name, variant in config.variants.items():
+        for seed in variant.seeds or ():
+            if seed not in config.seeds:
+                yield f"variants.{name}.seeds: {seed} is not one of seeds = {list(config.seeds)}."
         for axis, points in variant.where.items():
             if axis not in config.axes:
                 yield _unknown(f"variants.{name}.where", axis, config.axes)
@@ -164,18 +174,19 @@ def _misfits_of_figures(study: Study) -> Iterator[str]:
             if side not in sides:
                 yield _unknown(f"paper.{metric}", side, sides)
     losses = {f"loss:{Path(name).stem}" for name in config.evaluate.losses}
-    for number, claim in enumerate(config.claims):
+    for name, claim in config.claims.items():
         kind = claim.metric.partition(":")[0]
         if kind == "loss" and claim.metric not in losses:
-            yield _unknown(f"claims.{number}.metric", claim.metric, losses)
-        elif kind not in ("loss", "acc", "drift") and claim.metric not in config.means:
-            yield _unknown(f"claims.{number}.metric", claim.metric, config.means)
+            yield _unknown(f"claims.{name}.metric", claim.metric, losses)
+        elif claim.metric == kind and kind not in config.means:
+            yield _unknown(f"claims.{name}.metric", claim.metric, config.means)
         for key in ("better", "than"):
             side = getattr(claim, key)
-            if kind == "drift" and side.partition("/")[0] in study.groups:
+            group, _ = split_side(side)
+            if kind == "drift" and group in {*study.groups, *config.variants}:
                 continue  # its row is a role
-            if side not in sides:
-                yield _unknown(f"claims.{number}.{key}", side, sides)
+            if side not in sides | variants:
+                yield _unknown(f"claims.{name}.{key}", side, sides | variants)
 
 
 def _rows(study: Study, variant: str) -> tuple[str, ...]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from lope_dist.study.cells import Study, split_side
 from lope_dist.study.compare import compare
 from lope_dist.study.observe import Observations
 from lope_dist.study.schema import ClaimConfig
+
+_SIDES = ("better", "than")
 
 
 def judge(study: Study, found: Observations) -> list[dict[str, Any]]:
@@ -16,7 +19,26 @@ def judge(study: Study, found: Observations) -> list[dict[str, Any]]:
     `effect` is positive in the claim's direction. `runs` are the files that it comes from; a side
     that was not run leaves all of it null.
     """
-    return [_judge(claim, found) for claim in study.config.claims]
+    return [
+        {"name": name, **_judge(at, found)}
+        for name, claim in study.config.claims.items()
+        for at in _at_each_point(study, claim)
+    ]
+
+
+def _at_each_point(study: Study, claim: ClaimConfig) -> list[ClaimConfig]:
+    """Return the claim at each point of the axes where both sides are trained."""
+    names = [split_side(side)[0] for side in (claim.better, claim.than)]
+    if not study.config.axes or any("@" in name for name in names):
+        return [claim]
+    claims = []
+    for points in itertools.product(*study.config.axes.values()):
+        at = "@" + ",".join(points)
+        if all(name + at in study.groups for name in names):
+            sides = {key: getattr(claim, key).replace("/", f"{at}/", 1) for key in _SIDES}
+            text = f"{claim.claim} ({', '.join(points)})"
+            claims.append(claim.model_copy(update={**sides, "claim": text}))
+    return claims
 
 
 def _judge(claim: ClaimConfig, found: Observations) -> dict[str, Any]:

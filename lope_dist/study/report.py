@@ -20,7 +20,7 @@ from lope_dist.study.cells import Study
 from lope_dist.study.plots import study_figures
 from lope_dist.study.summary import Summary, summarize
 
-FOLDER = "report"
+FOLDER = "reports"
 _NOTES = (
     "Mean ± standard deviation over seeds; in brackets the paper's figure.",
     "Difference to the baseline, with a 95 % interval; * where it excludes 0. Losses: lower is "
@@ -37,7 +37,7 @@ def write_study_report(study: Study) -> Path:
         LopeError: a file of a run that is not valid JSON, or losses of different documents.
     """
     summary = summarize(study)
-    folder = study.folder / FOLDER
+    folder = study.folder / FOLDER / study.path.stem
     shutil.rmtree(folder, ignore_errors=True)  # plots of metrics that are no more
     images = {}
     for name, (figure, caption) in study_figures(summary).items():

@@ -61,6 +61,8 @@ class VariantConfig(Section):
     rows: tuple[str, ...] = Field(min_length=1)
     """What `--experts` of `lope eval` takes. The row `none` (the base model) is the same for all
     seeds and scored for the first alone."""
+    seeds: tuple[int, ...] | None = None
+    """Those of the study's seeds with which it is trained. Default: all."""
     where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Axis: those of its points at which the variant is trained. Default: all."""
 
@@ -109,8 +111,8 @@ class ClaimConfig(Section):
     metric: str
     """As the report names it: `loss:FILE`, `acc:TASK`, `drift:STAGE` or one of `means`."""
     better: str
-    """VARIANT/ROW; with axes VARIANT@POINT/ROW, several points joined by a comma. Of `drift` the
-    row is a role of parameters."""
+    """VARIANT/ROW. With axes the claim is judged at each point, or, as VARIANT@POINT/ROW, at one;
+    points of several axes are joined by a comma. Of `drift` the row is a role of parameters."""
     than: str
     """The same for the other side."""
     direction: Literal["higher", "lower"] = "higher"
@@ -152,5 +154,5 @@ class StudyConfig(Section):
     """VARIANT/ROW that the tables compare with; at each point of the axes with its own."""
     paper: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Published figures: metric: VARIANT/ROW: value; accuracies in percent."""
-    claims: tuple[ClaimConfig, ...] = ()
-    """What is to be judged."""
+    claims: dict[Name, ClaimConfig] = Field(default_factory=dict)
+    """What is to be judged, by name, so that layers can add to each other's."""

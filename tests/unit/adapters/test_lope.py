@@ -159,48 +159,6 @@ def test_compensated_masking_equals_the_formula(make_layer: MakeLayer, num_poiso
     torch.testing.assert_close(layer(x), plain_sum(layer, x, F.pad(new, (0, num_poison))))
 
 
-@pytest.mark.parametrize("num_poison", [0, 1])
-def test_the_control_leaves_the_first_normal_expert_out(
-    make_layer: MakeLayer, num_poison: int
-) -> None:
-    layer = make_layer(num_poison=num_poison)
-    layer.lope.context.experts = "masked_normal"
-    x = torch.randn(2, 7, 12)
-    w = (x @ layer.lope.A.t() @ layer.lope.router.t()).softmax(-1)
-    kept = torch.ones(3 + num_poison)
-    kept[0] = 0
-    without = layer(x)
-    torch.testing.assert_close(without, plain_sum(layer, x, w * kept))
-    with torch.no_grad():
-        layer.lope.B.normal_0.fill_(float("nan"))
-    assert torch.equal(layer(x), without)
-
-
-def test_the_control_needs_a_second_normal_expert(make_layer: MakeLayer) -> None:
-    context = make_layer(num_normal=1).lope.context
-    with pytest.raises(LopeError, match="one normal expert"):
-        context.experts = "masked_normal"
-    purified = make_layer().lope.context
-    purified.is_purified = True
-    with pytest.raises(LopeError, match="'masked_normal': this adapter is purified"):
-        purified.experts = "masked_normal"
-
-
-@pytest.mark.parametrize("experts", ["all", "masked", "masked_normal"])
-def test_scale_is_a_factor_on_what_the_adapter_adds(make_layer: MakeLayer, experts: str) -> None:
-    layer = make_layer()
-    layer.lope.context.experts = experts  # type: ignore[assignment]
-    x = torch.randn(2, 7, 12)
-    base, whole = layer.base(x), layer(x)
-    for scale in (0.5, 2.0):
-        layer.lope.context.scale = scale
-        torch.testing.assert_close(layer(x) - base, scale * (whole - base))
-    layer.lope.context.scale = 1.0
-    assert torch.equal(layer(x), whole)
-    layer.lope.context.scale = 0.0
-    assert torch.equal(layer(x), base)
-
-
 def test_masking_without_poisoning_expert_is_refused_when_set(make_layer: MakeLayer) -> None:
     context = make_layer(num_poison=0).lope.context
     with pytest.raises(LopeError, match="no poisoning expert"):

@@ -6,6 +6,7 @@ import pytest
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, write_json
 from lope_dist.evaluate import suite
+from lope_dist.evaluate.results import plain_metrics
 from lope_dist.evaluate.suite import EvalRequest, evaluate_run
 from lope_dist.train.history import last_checkpoint
 
@@ -22,7 +23,7 @@ def request_of(task_dir: Path):
 @pytest.fixture
 def _quick(loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the run that is in memory already."""
-    monkeypatch.setattr(suite, "load_run", lambda folder: loaded)
+    monkeypatch.setattr(suite, "load_run", lambda folder, progress: loaded)
     # A description of the machine that lm-eval adds to its own output, by slow subprocesses.
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
 
@@ -122,7 +123,7 @@ def test_what_is_wrong_is_told_before_weights_are_read(
 
 
 def test_a_folder_that_is_no_run_is_told_first(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(suite, "TaskManager", None)  # looking through all tasks takes seconds
+    monkeypatch.setattr(suite, "task_manager", None)  # looking through all tasks takes seconds
     with pytest.raises(LopeError, match="is not a run"):
         evaluate_run(tmp_path, EvalRequest(("arc_easy",), ("masked",)))
 
@@ -135,4 +136,4 @@ def test_plain_metrics_keep_filters_apart_and_drop_what_is_no_number() -> None:
         "exact_match,strict": 0.5,
         "sample_len": 4,
     }
-    assert suite._plain_metrics(metrics) == {"acc": 1.0, "exact_match_strict": 0.5}
+    assert plain_metrics(metrics) == {"acc": 1.0, "exact_match_strict": 0.5}

@@ -23,6 +23,17 @@ def test_the_base_model_is_scored_once(make_study):
     assert rows["hydralora/seed-2"] == ("all",)
 
 
+def test_a_variant_may_have_fewer_seeds(make_study, study_tree):
+    variants = study_tree["variants"]
+    variants["hydralora"]["seeds"] = [2]
+    cells = {cell.name: cell.rows for cell in make_study(variants=variants).cells}
+    assert list(cells) == ["lope/seed-1", "hydralora/seed-2", "lope/seed-2"]
+    assert cells["hydralora/seed-2"] == ("all", "none")
+    variants["hydralora"]["seeds"] = [3]
+    with pytest.raises(LopeError, match=r"variants\.hydralora\.seeds: 3"):
+        make_study(variants=variants)
+
+
 def test_axes_multiply_the_variants_and_variants_win(make_study):
     axes = {
         "noise": {"none": {"noise.data.rate": 0}, "strong": {"noise.data.rate": 0.3}},
@@ -50,9 +61,9 @@ CLAIM = {"claim": "x", "metric": "acc:piqa", "better": "lope/masked", "than": "h
     [
         ({"train_file": "trian"}, ["train_file = 'trian'", "mean 'train'"]),
         ({"baseline": "lope/maskd"}, ["baseline", "mean 'lope/masked'"]),
-        ({"claims": [CLAIM | {"than": "lora/all"}]}, ["claims.0.than", "'lora/all'"]),
-        ({"claims": [CLAIM | {"metric": "loss:clean"}]}, ["claims.0.metric", "'loss:clean'"]),
-        ({"claims": [CLAIM | {"metric": "mean"}]}, ["claims.0.metric", "'mean'"]),
+        ({"claims": {"c": CLAIM | {"than": "lora/all"}}}, ["claims.c.than", "'lora/all'"]),
+        ({"claims": {"c": CLAIM | {"metric": "loss:clean"}}}, ["claims.c.metric", "'loss:clean'"]),
+        ({"claims": {"c": CLAIM | {"metric": "mean"}}}, ["claims.c.metric", "'mean'"]),
         ({"paper": {"acc:piqa": {"lope/none": 1}}}, ["paper.acc:piqa", "'lope/none'"]),
         ({"seed": [1]}, ["seed", "not permitted"]),
         ({"seeds": []}, ["seeds"]),

@@ -43,7 +43,7 @@ def study(make_study):
         evaluate={"losses": ["clean"]},
         means={"both": ["acc:piqa", "acc:siqa"]},
         paper={"acc:piqa": {"lope/masked": 76.28}},
-        claims=CLAIMS,
+        claims={str(i): claim for i, claim in enumerate(CLAIMS)},
     )
     write_runs(made, LOSS, ACCURACY)
     return made
@@ -89,7 +89,7 @@ def test_figures_are_means_over_seeds_beside_the_papers(study):
 
 def test_every_number_has_its_file(study):
     write_study_report(study)
-    with (study.folder / "report/report.csv").open() as file:
+    with (study.folder / "reports/tiny_study/report.csv").open() as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         if row["seed"] != "mean":
@@ -103,15 +103,15 @@ def test_the_page_is_one_file_and_the_folder_has_every_form(study):
     page = write_study_report(study).read_text()
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
     assert page.count("data:image/png;base64") >= 4
-    names = {path.name for path in (study.folder / "report").iterdir()}
+    names = {path.name for path in (study.folder / "reports/tiny_study").iterdir()}
     plots = {"loss-clean.png", "acc-piqa.png", "both.png", "claims-loss-clean.png"}
     assert names >= plots | {"report.md", "report.csv", "report.json", "report.html"}
     assert "drift-lope.png" in names
-    text = (study.folder / "report/report.md").read_text()
+    text = (study.folder / "reports/tiny_study/report.md").read_text()
     assert "70.2 ± 0.1 (paper 76.28)" in text
     assert re.search(r"lope: masked \|.*\+20\.0 \[\+1.*\]\*", text)
     assert re.search(r"lower loss .*\| yes \| \+0\.(1[89]|2[012])", text)
-    report = json.loads((study.folder / "report/report.json").read_text())
+    report = json.loads((study.folder / "reports/tiny_study/report.json").read_text())
     assert report["rows"]
 
 
@@ -127,16 +127,18 @@ def test_results_of_several_studies_are_one_page(study, tmp_path):
 
 
 def test_cells_that_were_not_run_are_named(make_study):
-    study = make_study(evaluate={"losses": ["clean"]}, claims=[CLAIMS[0]])
+    study = make_study(evaluate={"losses": ["clean"]}, claims={"a": CLAIMS[0]})
     write_study_report(study)
-    text = (study.folder / "report/report.md").read_text()
+    text = (study.folder / "reports/tiny_study/report.md").read_text()
     assert "Not run yet: hydralora/seed-1, lope/seed-1, hydralora/seed-2, lope/seed-2" in text
     assert "| open |" in text
 
 
 def test_an_axis_of_numbers_is_drawn_as_one(make_study):
     axes = {"data_noise": {"0.05": {"noise.data.rate": 0.05}, "0.3": {"noise.data.rate": 0.3}}}
-    study = make_study(axes=axes, seeds=[1], evaluate={"losses": ["clean"]})
+    study = make_study(
+        axes=axes, seeds=[1], evaluate={"losses": ["clean"]}, claims={"a": CLAIMS[0]}
+    )
     sides = [f"{group}/{row}" for group in study.groups for row in _rows(study, group)]
     write_runs(study, dict.fromkeys(sides, 2.0), dict.fromkeys(sides, 0.5))
     summary = summarize(study)
@@ -146,6 +148,12 @@ def test_an_axis_of_numbers_is_drawn_as_one(make_study):
     }
     assert against["hydralora@0.3/all"] is None
     assert against["lope@0.3/masked"]["mean"] == 0
+    names = [claim["claim"] for claim in summary["claims"]]
+    assert names == ["lower loss (0.05)", "lower loss (0.3)"]
+    assert {claim["better"] for claim in summary["claims"]} == {
+        "lope@0.05/masked",
+        "lope@0.3/masked",
+    }
     assert write_study_report(study).is_file()
 
 

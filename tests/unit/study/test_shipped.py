@@ -13,10 +13,10 @@ STUDIES = sorted((Path(__file__).resolve().parents[3] / "configs/studies").glob(
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
 def test_all_cells_are_valid(path: Path) -> None:
     study = load_study(path)
-    assert study.config.output_dir == f"runs/studies/{path.stem}"
+    assert study.config.output_dir.startswith("runs/studies/")
     folders = [cell.folder for cell in study.cells]
     assert len(set(folders)) == len(folders) > 0
     for cell in study.cells:
         rows_for(cell.rows, cell.config.adapter)
-    for claim in study.config.claims:
+    for claim in study.config.claims.values():
         assert claim.better != claim.than

@@ -1,0 +1,96 @@
+"""Answers of an evaluation that is under way, on disk, so that a killed one goes on.
+
+A folder for each model and row, a JSONL file for each rank in it. lm-eval calls `add_partial`
+for every single answer; a line is complete as soon as it is written, and what a kill leaves
+half written is not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lope_dist.engine.exchange import exchange
+from lope_dist.engine.world import World
+
+ANSWERS = "answers"
+"""Folder of a run."""
+
+
+class KeptAnswers:
+    """The answers of one model in one row.
+
+    Args:
+        run_dir: The run's folder.
+        identity: All that the answers depend on beside the request, JSON-able.
+        rank: Of this process; each writes a file of its own.
+    """
+
+    def __init__(self, run_dir: Path, identity: Any, rank: int) -> None:
+        self.folder = run_dir / ANSWERS / _digest(identity)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._known = {}
+        for path in sorted(self.folder.glob("*.jsonl")):
+            self._known |= _read(path)
+        # Line by line: each is with the operating system before the next answer is computed.
+        self._file = (self.folder / f"{rank}.jsonl").open("a", buffering=1, encoding="utf-8")
+        self._file.write("\n")  # ends what a kill left half written
+
+    def add_partial(self, kind: str, arguments: Any, answer: Any) -> None:
+        """Keep one answer (lm-eval's hook)."""
+        if not _is_sampled(arguments):
+            record = {"request": _digest([kind, *arguments]), "answer": answer}
+            self._file.write(json.dumps(record) + "\n")
+
+    def find(self, kind: str, requests: Sequence[Any]) -> dict[int, Any]:
+        """Return the answers that are known, by the request's position."""
+        found = {}
+        for index, request in enumerate(requests):
+            key = _digest([kind, *request.args])
+            if key in self._known and not _is_sampled(request.args):
+                answer = self._known[key]
+                found[index] = tuple(answer) if isinstance(answer, list) else answer
+        return found
+
+    def close(self) -> None:
+        """Write no more."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """Remove them, once their scores are written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if not any(self.folder.parent.iterdir()):
+            self.folder.parent.rmdir()
+
+
+def agree(found: dict[int, Any], world: World) -> dict[int, Any]:
+    """Return the answers that every rank knows. Collective: yes."""
+    told = [set(json.loads(text)) for text in exchange(json.dumps(sorted(found)), world)]
+    return {index: found[index] for index in set.intersection(*told)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    known = {}
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                record = json.loads(line)
+                known[record["request"]] = record["answer"]
+            except (ValueError, TypeError, KeyError):
+                continue  # half written
+    return known
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _is_sampled(arguments: Sequence[Any]) -> bool:
+    """Tell whether the answer is drawn, and another one would be given the next time."""
+    options = arguments[-1]
+    return isinstance(options, dict) and bool(options.get("do_sample"))

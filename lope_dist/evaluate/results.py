@@ -1,0 +1,108 @@
+"""`results.json`: what is scored already, and what is added to it."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.group import Group
+
+from lope_dist.core.runlog import read_json, write_json
+from lope_dist.evaluate.rows import Row
+from lope_dist.train.checkpoint import Checkpoint
+
+RESULTS = "results.json"
+
+
+def read_results(run_dir: Path) -> dict[str, Any]:
+    """Return the table, empty if nothing is scored yet."""
+    path = run_dir / RESULTS
+    return read_json(path) if path.exists() else {"rows": []}
+
+
+def identity_of(row: Row, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a row's scores depend on."""
+    return {
+        "experts": row.experts,
+        "compensation": row.compensation.model_dump(mode="json"),
+        "scale": row.scale,
+        "checkpoint": checkpoint.folder.name,
+        "adapter_sha256": checkpoint.adapter_sha256,
+    }
+
+
+def is_scored(
+    table: dict[str, Any], row: Row, identity: dict[str, Any], task: str, settings: dict[str, Any]
+) -> bool:
+    """Tell whether the table holds this score: of this adapter, with these settings."""
+    for entry in table["rows"]:
+        if entry["name"] == row.name and _is_same(entry, row, identity):
+            figures = entry["tasks"].get(task)
+            return figures is not None and settings.items() <= figures.items()
+    return False
+
+
+def record(
+    run_dir: Path,
+    row: Row,
+    identity: dict[str, Any],
+    figures: dict[str, dict[str, Any]],
+    groups: dict[str, list[str]] | None = None,
+) -> None:
+    """Write figures of one row; what it has of other tasks stays, unless of another adapter.
+
+    Args:
+        run_dir: The run's folder.
+        row: The row.
+        identity: What its scores depend on.
+        figures: Task or group -> metrics and settings.
+        groups: Group -> its members, of groups among the figures.
+    """
+    table = read_results(run_dir)
+    rows = {entry["name"]: entry for entry in table["rows"]}
+    entry = rows.setdefault(row.name, {"name": row.name, "tasks": {}})
+    if not _is_same(entry, row, identity):
+        entry["tasks"] = {}  # such as those before Stage II
+    entry |= identity
+    entry["tasks"] |= figures
+    table["rows"] = list(rows.values())
+    table["groups"] = table.get("groups", {}) | (groups or {})
+    table["versions"] = {name: version(name) for name in ("lm_eval", "torch", "transformers")}
+    write_json(run_dir / RESULTS, table)
+
+
+def plain_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return lm-eval's `metric,filter` keys as plain names, `none` filters left out."""
+    plain = {}
+    for key, value in metrics.items():
+        metric, comma, kind = key.partition(",")
+        if comma and isinstance(value, int | float):
+            plain[_plain_name(metric, kind)] = float(value)
+    return plain
+
+
+def group_metrics(group: Group, figures: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Return the means over a group's tasks, computed by lm-eval from what is written of them."""
+    of_lm_eval: dict[str, Any] = {}
+    for task in group.get_all_tasks():
+        own = figures[task.task_name]
+        metrics: dict[str, Any] = {"sample_len": own["num_docs"]}
+        filters = [ensemble.name for ensemble in getattr(task, "_filters", [])] or ["none"]
+        for wanted in group.aggregate_metric_list or ():
+            for metric in (wanted.metric, f"{wanted.metric}_stderr"):
+                for kind in filters:
+                    name = _plain_name(metric, kind)
+                    if name in own:
+                        metrics[f"{metric},{kind}"] = own[name]
+        of_lm_eval[task.task_name] = metrics
+    return plain_metrics(dict(group.aggregate(of_lm_eval)))
+
+
+def _is_same(entry: dict[str, Any], row: Row, identity: dict[str, Any]) -> bool:
+    """Tell whether an entry's scores are this row's; the base is the same under any adapter."""
+    return row.experts == "none" or identity.items() <= entry.items()
+
+
+def _plain_name(metric: str, kind: str) -> str:
+    return metric if kind == "none" else f"{metric}_{kind}"

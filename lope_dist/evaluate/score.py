@@ -1,0 +1,201 @@
+"""`lope score`: examples ranked by how noisy a run finds them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import LopeError, suggest
+from lope_dist.core.files import write_atomic
+from lope_dist.core.runlog import append_line, read_lines, write_json
+from lope_dist.corpus.corrupt import COLUMN
+from lope_dist.corpus.records import ExampleSource
+from lope_dist.evaluate.detection import detection
+from lope_dist.evaluate.examples import data_fingerprint, first_ids, open_examples
+from lope_dist.evaluate.load import PURIFIED, load_run, load_run_config, run_checkpoint
+from lope_dist.evaluate.noise_scores import SCORES, Measures, measure_rows, scores_of
+from lope_dist.evaluate.truth import Truth, read_truth
+from lope_dist.train.checkpoint import Checkpoint
+
+FOLDER = "scores"
+_PREVIEW = 160  # characters
+_BINS = 40
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What to rank, and where the ranking goes."""
+
+    data: str
+    """Examples in a form that training reads."""
+    out: Path
+    """A `.jsonl` file; a summary (`.json`) is written beside it."""
+    truth: str | None = None
+    """A file whose column `noise` says what was done to each row; None: the data's own column."""
+    by: str = "gain"
+    """The score that ranks."""
+    limit: int | None = None
+    """The first so many examples; None: all."""
+    batch_size: int = 16
+    """Rows of a forward pass at most."""
+
+
+def score_run(run_dir: Path, request: ScoreRequest, *, progress: bool = True) -> dict[str, Any]:
+    """Write the examples ranked by noise, and return the summary.
+
+    What the passes measure is kept in `RUN/scores/`, row by row: a second call, with another limit,
+    truth or score to rank by, does only what is missing.
+
+    Raises:
+        LopeError: not a run, no poisoning expert, an unknown score, data or truth that cannot be
+            read, or a file in the place of ``out`` that no earlier call wrote.
+    """
+    config, checkpoint = load_run_config(run_dir), run_checkpoint(run_dir)
+    _check_poison(run_dir, config, checkpoint)
+    if request.by not in SCORES:
+        raise LopeError(
+            f"--by: '{request.by}' is not known; allowed: {', '.join(SCORES)}."
+            f"{suggest(request.by, SCORES)}"
+        )
+    _check_out(request)
+    source = open_examples(config, request.data)
+    ids = first_ids(source, request.limit)
+    truth = read_truth(request.data, request.truth, len(source))
+    identity = {
+        "fingerprint": data_fingerprint(config, source),
+        "adapter_sha256": checkpoint.adapter_sha256,
+    }
+    measured = _measure(run_dir, request, identity, source, ids, progress)
+    ranked = _rank([measured[i] for i in ids], source, truth, request.by)
+    write_atomic(request.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ranked))
+    summary = {
+        "run": str(run_dir),
+        "data": request.data,
+        **identity,
+        "by": request.by,
+        **_summary(ranked, request.by, has_truth=truth is not None),
+    }
+    write_json(request.out.with_suffix(".json"), summary)
+    return summary
+
+
+def _check_poison(run_dir: Path, config: RunConfig, checkpoint: Checkpoint) -> None:
+    if checkpoint.stage == PURIFIED:
+        raise LopeError(
+            f"'{run_dir}' is purified: its poisoning expert, by which noise is scored, was removed "
+            "when it was exported; score with the run that it was exported from."
+        )
+    if config.adapter.num_poison == 0:
+        raise LopeError(
+            f"The run '{run_dir}' has no poisoning expert (adapter.num_poison is 0), by which "
+            "noise is scored; train one that has, or compare plain losses with `lope loss`."
+        )
+
+
+def _check_out(request: ScoreRequest) -> None:
+    out = request.out
+    if out.suffix != ".jsonl":
+        raise LopeError(f"--out {out}: write a .jsonl file.")
+    if not out.exists():
+        return
+    with out.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline()
+    if not first.startswith('{"rank": '):
+        raise LopeError(f"--out {out} exists and is no ranking; remove it or give another name.")
+
+
+def _measure(
+    run_dir: Path,
+    request: ScoreRequest,
+    identity: dict[str, str],
+    source: ExampleSource,
+    ids: range,
+    progress: bool,
+) -> dict[int, Measures]:
+    """Return the measures of the examples asked for; what is not on file is measured."""
+    key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=4).hexdigest()
+    path = run_dir / FOLDER / f"{Path(request.data).stem}-{key}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+            known = _known(path)
+            missing = [source[i] for i in ids if i not in known]
+            if not missing:
+                return known
+            run = load_run(run_dir)
+            with tqdm(
+                total=len(ids),
+                initial=len(ids) - len(missing),
+                desc="Scoring",
+                unit=" rows",
+                disable=not progress,
+            ) as bar:
+                for rows in measure_rows(run, missing, batch_size=request.batch_size):
+                    for row in rows:
+                        append_line(path, row)
+                        known[row["example_id"]] = row
+                    bar.update(len(rows))
+            return known
+    except Timeout:
+        raise LopeError(
+            f"Another process scores {request.data} with '{run_dir}' now; wait until it is done."
+        ) from None
+
+
+def _known(path: Path) -> dict[int, Measures]:
+    if not path.exists():
+        return {}
+    rows = list(read_lines(path))
+    # A killed call may have left half a line, and nothing may be appended to that.
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return {row["example_id"]: row for row in rows}
+
+
+def _rank(
+    measured: Sequence[Measures], source: ExampleSource, truth: list[Truth] | None, by: str
+) -> list[dict[str, Any]]:
+    """Return the rows of the ranking; those that have no such score come last."""
+    scored = [(row, scores_of(row)) for row in measured]
+    scored.sort(key=lambda pair: (pair[1][by] is None, -(pair[1][by] or 0.0)))
+    ranked = []
+    for rank, (row, scores) in enumerate(scored, start=1):
+        entry: dict[str, Any] = {"rank": rank, "example_id": row["example_id"], "score": scores[by]}
+        if truth is not None:
+            entry[COLUMN] = truth[row["example_id"]]
+        rounded = {name: None if s is None else round(s, 6) for name, s in scores.items()}
+        entry |= {"num_tokens": row["num_tokens"], "scores": rounded}
+        ranked.append(entry | {"response": source[row["example_id"]].turns[-1].text[:_PREVIEW]})
+    return ranked
+
+
+def _summary(ranked: list[dict[str, Any]], by: str, *, has_truth: bool) -> dict[str, Any]:
+    """Return counts, the histogram of the ranking score and, with truth, how well it detects."""
+    whole = [row for row in ranked if None not in row["scores"].values()]
+    found: dict[str, Any] = {"num_rows": len(ranked), "num_unscored": len(ranked) - len(whole)}
+    if not whole:
+        return found
+    values = np.array([row["scores"][by] for row in whole])
+    edges = np.histogram_bin_edges(values, _BINS)
+    parts = {"all": np.ones(len(whole), np.bool_)}
+    if has_truth:
+        is_noisy = np.array([bool(row[COLUMN]) for row in whole])
+        parts = {"noisy": is_noisy, "clean": ~is_noisy}
+    found["histogram"] = {"edges": [round(float(edge), 6) for edge in edges]} | {
+        name: np.histogram(values[part], edges)[0].tolist() for name, part in parts.items()
+    }
+    if has_truth:
+        found["detection"] = detection(
+            {name: [row["scores"][name] for row in whole] for name in SCORES},
+            [row[COLUMN] for row in whole],
+            [row["num_tokens"] for row in whole],
+        )
+    return found

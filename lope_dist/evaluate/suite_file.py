@@ -1,0 +1,32 @@
+"""Suites by name (`eval/suites/NAME.yaml`) or by file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lope_dist.config.load import load_section
+from lope_dist.config.suite import SuiteConfig
+from lope_dist.core.errors import LopeError, suggest
+
+SUITES = Path(__file__).resolve().parents[2] / "eval" / "suites"
+
+
+def load_suite(name_or_file: str) -> SuiteConfig:
+    """Read a suite; its `include_path` becomes absolute.
+
+    Raises:
+        LopeError: no such suite, or one that is not valid.
+    """
+    path = Path(name_or_file)
+    if path.suffix not in (".yaml", ".yml"):
+        path = SUITES / f"{name_or_file}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in SUITES.glob("*.yaml"))
+        raise LopeError(
+            f"--suite: '{name_or_file}' is neither a YAML file nor among the suites "
+            f"{', '.join(known) or '(none)'} of {SUITES}.{suggest(name_or_file, known)}"
+        )
+    suite = load_section(SuiteConfig, path)
+    if suite.include_path is None:
+        return suite
+    return suite.model_copy(update={"include_path": str(path.parent / suite.include_path)})

@@ -1,0 +1,126 @@
+"""What the passes measure, held against the model asked row by row, and the scores of it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from support.tiny import save_tiny_t5
+
+from lope_dist.adapters.lope import LopeAdapter, lope_layers
+from lope_dist.corpus.turns import Example, Turn
+from lope_dist.evaluate.examples import open_examples
+from lope_dist.evaluate.likelihood import row_losses
+from lope_dist.evaluate.load import load_run
+from lope_dist.evaluate.noise_scores import PASSES, SCORES, measure_rows, scores_of
+from lope_dist.evaluate.rows import rows_for
+from lope_dist.train.session import train
+
+
+@pytest.fixture(scope="module")
+def examples(loaded, alpaca_file) -> list[Example]:
+    source = open_examples(loaded.config, str(alpaca_file))
+    return [source[i] for i in (0, 3, 6, 12, 21)]
+
+
+@pytest.fixture(scope="module")
+def measured(loaded, examples) -> dict[int, dict]:
+    batches = measure_rows(loaded, examples, batch_size=2)
+    return {row["example_id"]: row for rows in batches for row in rows}
+
+
+@torch.no_grad()
+def token_losses_by_hand(run, ids: list[int]) -> torch.Tensor:
+    logits = run.model(input_ids=torch.tensor([ids])).logits[0, :-1].double()
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")
+
+
+def ids_of(run, example: Example) -> list[int]:
+    from lope_dist.corpus.tokens import encode
+
+    data = run.config.data
+    return encode([example], data.template, run.tokenizer, data.max_length, False)[0].input_ids
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_response_losses_are_those_of_lope_loss(loaded, examples, measured, name) -> None:
+    rows_for([PASSES[name]], loaded.config.adapter)[0].apply(loaded.context)
+    for row in row_losses(loaded, examples):
+        assert measured[row.example_id]["num_tokens"] == row.num_tokens > 0
+        assert measured[row.example_id][f"{name}_loss"] == pytest.approx(row.loss, rel=1e-5)
+
+
+def test_losses_of_the_whole_text_are_of_prompt_and_response(loaded, examples, measured) -> None:
+    losses: dict[str, torch.Tensor] = {}
+    for example in examples:
+        row = measured[example.id]
+        for name, word in PASSES.items():
+            rows_for([word], loaded.config.adapter)[0].apply(loaded.context)
+            losses[name] = token_losses_by_hand(loaded, ids_of(loaded, example))
+            assert row[f"{name}_text_loss"] == pytest.approx(float(losses[name].sum()), rel=1e-5)
+            assert row[f"{name}_max"] == pytest.approx(float(losses[name].max()), rel=1e-4)
+        assert row["num_text_tokens"] == len(losses["all"])
+        gains = (losses["masked"] - losses["all"]).sort(descending=True).values
+        top = gains[: math.ceil(0.1 * len(gains))]
+        assert row["gain_top"] == pytest.approx(float(top.mean()), rel=1e-3)
+
+
+def test_the_poisoning_experts_weight_is_the_routers(
+    loaded, examples, measured, monkeypatch
+) -> None:
+    weights: list[torch.Tensor] = []
+    route = LopeAdapter._route
+
+    def spy(adapter, x, h):
+        weights.append(route(adapter, x, h))
+        return weights[-1]
+
+    monkeypatch.setattr(LopeAdapter, "_route", spy)
+    rows_for(["all"], loaded.config.adapter)[0].apply(loaded.context)
+    for example in examples:
+        weights.clear()
+        with torch.no_grad():
+            loaded.model(input_ids=torch.tensor([ids_of(loaded, example)]))
+        assert len(weights) == len(lope_layers(loaded.model))
+        expected = torch.stack(weights)[..., -1].mean()
+        assert measured[example.id]["poison_weight"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_scores_are_what_their_names_say(measured) -> None:
+    for row in measured.values():
+        scores = scores_of(row)
+        gain = row["masked_loss"] - row["all_loss"]
+        assert scores["gain"] == pytest.approx(gain / row["num_tokens"])
+        assert scores["gain_share"] == pytest.approx(gain / row["masked_loss"])
+        assert scores["base_loss"] == pytest.approx(row["base_loss"] / row["num_tokens"])
+        assert scores["base_loss_max"] >= scores["base_loss_top"] > scores["base_text_loss"]
+        assert all(math.isfinite(value) for value in scores.values())
+    gains = [scores_of(row)["gain"] for row in measured.values()]
+    assert len(set(gains)) == len(gains)
+
+
+def test_a_row_without_response_tokens_has_the_scores_of_its_text_alone(loaded) -> None:
+    far = Example(3, (Turn("user", "word " * 200), Turn("assistant", "Never read.")))
+    ((row,),) = measure_rows(loaded, [far], batch_size=2)
+    scores = scores_of(row)
+    assert set(scores) == set(SCORES)
+    assert scores["gain"] is None
+    assert scores["poison_weight"] is not None
+
+
+def test_an_encoder_decoder_is_measured_on_its_answer(tiny_config, alpaca_file, tmp_path) -> None:
+    save_tiny_t5(tmp_path / "t5")
+    changes = {
+        "model__name_or_path": str(tmp_path / "t5"),
+        "data__packing": False,
+        "data__max_length": 512,
+        "train__stages__poison__max_steps": 1,
+        "train__stages__finetune__max_steps": 1,
+    }
+    run = load_run(train(tiny_config(**changes)))
+    source = open_examples(run.config, str(alpaca_file))
+    for rows in measure_rows(run, [source[i] for i in range(4)], batch_size=3):
+        for row in rows:
+            assert row["num_tokens"] == row["num_text_tokens"] > 10
+            assert 0 < row["poison_weight"] < row["poison_weight_top"] < 1

@@ -1,0 +1,156 @@
+"""`lope score`: the ranking, its truth, what is kept and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lope_dist.cli import app
+from lope_dist.config.noise import DataNoiseConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import read_json, read_lines
+from lope_dist.corpus.corrupt import corrupt_file
+from lope_dist.evaluate import score
+from lope_dist.evaluate.noise_scores import SCORES, measure_rows
+from lope_dist.evaluate.score import ScoreRequest, score_run
+from lope_dist.export.run import ExportRequest, export_run
+from lope_dist.train.session import train
+
+
+@pytest.fixture
+def corrupted(alpaca_file, tmp_path: Path) -> Path:
+    """Return rows of which about half are noisy, each by one operation."""
+    path = tmp_path / "corrupted.jsonl"
+    config = DataNoiseConfig(
+        rate=0.5, unit="example", strength=0.3, operations=("char_insert", "word_order")
+    )
+    corrupt_file(alpaca_file, path, config, seed=3, progress=False)
+    return path
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[int]:
+    """Examples that went through the model, in order."""
+    ids: list[int] = []
+
+    def spy(run, examples, *, batch_size):
+        ids.extend(example.id for example in examples)
+        return measure_rows(run, examples, batch_size=batch_size)
+
+    monkeypatch.setattr(score, "measure_rows", spy)
+    return ids
+
+
+def rank(run: Path, data: Path, out: Path, **more) -> dict:
+    return score_run(run, ScoreRequest(str(data), out, **more), progress=False)
+
+
+def test_the_ranking_has_every_row_once_the_noisiest_first(run_copy, corrupted, tmp_path) -> None:
+    out = tmp_path / "ranking.jsonl"
+    summary = rank(run_copy, corrupted, out, limit=40)
+    rows = list(read_lines(out))
+    assert [row["rank"] for row in rows] == list(range(1, 41))
+    assert sorted(row["example_id"] for row in rows) == list(range(40))
+    scored = [row["score"] for row in rows if row["score"] is not None]
+    assert scored == sorted(scored, reverse=True)
+    assert [row["score"] is None for row in rows] == [False] * len(scored) + [True] * (
+        40 - len(scored)
+    )
+    given = [json.loads(line) for line in corrupted.read_text().splitlines()]
+    for row in rows:
+        assert set(row["scores"]) == set(SCORES)
+        assert row["response"] == given[row["example_id"]]["output"][:160]
+        assert row["noise"] == json.loads(given[row["example_id"]]["noise"])
+    assert read_json(out.with_suffix(".json")) == summary
+    found = summary["detection"]
+    assert found["num_noisy"] + found["num_clean"] + summary["num_unscored"] == 40
+    assert {"all", "operation: char_insert", "operation: word_order"} <= set(found["groups"])
+    histogram = summary["histogram"]
+    assert sum(histogram["noisy"]) == found["num_noisy"]
+    assert sum(histogram["clean"]) == found["num_clean"]
+
+
+def test_a_second_call_measures_only_what_is_missing(
+    run_copy, corrupted, tmp_path, measured
+) -> None:
+    out = tmp_path / "ranking.jsonl"
+    rank(run_copy, corrupted, out, limit=5)
+    assert measured == [0, 1, 2, 3, 4]
+    (kept,) = (run_copy / "scores").glob("*.jsonl")
+    with kept.open("a") as file:
+        file.write('{"example_id": 9, "num_to')  # a killed call's last line
+    first = out.read_text()
+    rank(run_copy, corrupted, out, limit=8, by="base_loss")
+    assert measured == [0, 1, 2, 3, 4, 5, 6, 7]
+    rank(run_copy, corrupted, out, limit=5)
+    assert len(measured) == 8
+    assert out.read_text() == first
+    assert [row["example_id"] for row in read_lines(kept)] != []
+
+
+def test_rows_of_unknown_truth_are_ranked_too(run_copy, alpaca_file, tmp_path) -> None:
+    summary = rank(run_copy, alpaca_file, tmp_path / "out.jsonl", limit=6)
+    assert "detection" not in summary
+    assert sum(summary["histogram"]["all"]) == 6 - summary["num_unscored"]
+    assert "noise" not in next(read_lines(tmp_path / "out.jsonl"))
+
+
+def test_the_truth_may_stand_in_a_file_of_its_own(
+    run_copy, alpaca_file, corrupted, tmp_path
+) -> None:
+    bare = tmp_path / "bare.jsonl"
+    rows = [json.loads(line) for line in corrupted.read_text().splitlines()]
+    columns = ("instruction", "input", "output")
+    bare.write_text("".join(json.dumps({c: row[c] for c in columns}) + "\n" for row in rows))
+    out = tmp_path / "out.jsonl"
+    summary = rank(run_copy, bare, out, truth=str(corrupted), limit=30)
+    assert summary["detection"]["num_noisy"] > 5
+    with pytest.raises(LopeError, match="has no column 'noise' in every row"):
+        rank(run_copy, bare, out, truth=str(alpaca_file))
+    short = tmp_path / "short.jsonl"
+    short.write_text("".join(corrupted.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(LopeError, match=r"has 82 rows and .* 83"):
+        rank(run_copy, bare, out, truth=str(short))
+    short.write_text('{"noise": "[{}]"}\n' * 83)
+    with pytest.raises(LopeError, match="row 1: the column 'noise' must be a list of operation"):
+        rank(run_copy, bare, out, truth=str(short))
+
+
+def test_what_cannot_be_scored_is_refused_before_anything_is_loaded(
+    run_copy, tiny_config, alpaca_file, corrupted, tmp_path, monkeypatch
+) -> None:
+    out = tmp_path / "out.jsonl"
+    export_run(run_copy, ExportRequest("purified", tmp_path / "purified"))
+    changes = {
+        "adapter__num_poison": 0,
+        "train__stages__poison__trainable": ["shared_a"],
+        "train__stages__poison__max_steps": 1,
+        "train__stages__finetune__max_steps": 1,
+    }
+    plain = train(tiny_config(**changes))
+    monkeypatch.setattr(score, "load_run", None)
+    with pytest.raises(LopeError, match="is purified: its poisoning expert"):
+        rank(tmp_path / "purified", corrupted, out)
+    with pytest.raises(LopeError, match=r"has no poisoning expert .*`lope loss`"):
+        rank(plain, corrupted, out)
+    with pytest.raises(LopeError, match=r"--by: 'gian' is not known.* Did you mean 'gain'"):
+        rank(run_copy, corrupted, out, by="gian")
+    with pytest.raises(LopeError, match=r"write a \.jsonl file"):
+        rank(run_copy, corrupted, tmp_path / "out.csv")
+    with pytest.raises(LopeError, match="exists and is no ranking"):
+        rank(run_copy, corrupted, corrupted)
+
+
+def test_the_command_writes_ranking_summary_and_plot(run_copy, corrupted, tmp_path) -> None:
+    out = tmp_path / "out.jsonl"
+    words = ["score", str(run_copy), str(corrupted), "--out", str(out), "--limit", "30"]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 0
+    assert "AUROC" in shown.stdout
+    assert "base_loss" in shown.stdout
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    summary = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert summary["detection"]["groups"]["all"]["auroc"]["gain"] > 0
