@@ -10,7 +10,7 @@ import yaml
 from support.launching import run_ranks, succeed
 from support.tiny import tiny_tree
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
 
 
 def _losses(tiny_llama: Path, data: Path, folder: Path, ranks: int, model: dict) -> list[float]:

@@ -15,7 +15,7 @@ from support.tiny import tiny_tree
 
 from lope_dist.train.history import checkpoints
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
 
 ENGINES = {
     "local": (1, {"kind": "local"}),
