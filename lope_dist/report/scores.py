@@ -24,7 +24,7 @@ def print_scores(summary: dict[str, Any]) -> None:
     table.add_column("noisy examples", no_wrap=True)
     shown = shown_scores(found, summary["by"])
     for name in ("number", *shown):
-        table.add_column(name, justify="right")
+        table.add_column(name.replace("_", "_\n"), justify="right")  # or it would be cut
     for name, group in groups.items():
         cells = (f"{group['auroc'][score]:.3f}" for score in shown)
         table.add_row(name, f"{group['num_noisy']:,}", *cells)
