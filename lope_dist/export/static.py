@@ -98,7 +98,7 @@ def _mean_weights(run: LoadedRun, batches: Sequence[MicroBatch]) -> dict[str, Te
 
     def listen(name: str, layer: LopeLinear) -> Any:
         def add(bank: Any, arguments: tuple[Any, ...]) -> None:
-            _, h, w, _, compensation, _ = arguments
+            _, h, w, _, compensation = arguments[:5]
             if compensation is not None:
                 w = bank.weigh(h, w, compensation)
             mask = run.context.noise_mask
