@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lope_dist.report.tables import format_loss, model_label
+from lope_dist.report.tables import ABSENT, model_label
 
 
 def print_losses(table: dict[str, Any]) -> None:
@@ -21,6 +21,14 @@ def print_losses(table: dict[str, Any]) -> None:
         cells = (format_loss(row), f"{row['num_tokens']:,}", f"{row['num_rows']:,}")
         console.add_row(escape(model_label(name)), *cells)
     Console().print(console)
+
+
+def format_loss(row: dict[str, Any]) -> str:
+    """Return a row of `losses/*.json` as ``"1.2345 ± 0.0123"``, or a dash."""
+    if row.get("loss_per_token") is None:
+        return ABSENT
+    loss = f"{row['loss_per_token']:.4f}"
+    return loss if row.get("stderr") is None else f"{loss} ± {row['stderr']:.4f}"
 
 
 def print_scales(chosen: dict[str, Any]) -> None:
