@@ -6,6 +6,7 @@ import json
 import logging
 import random
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,11 +211,12 @@ def score_tasks(
     torch.manual_seed(_SEED)
     for task in tasks.values():
         task.set_fewshot_seed(_SEED)
-    return _evaluate(
-        lm=model,
-        task_dict={"tasks": tasks, "groups": {}, "group_map": {}},
-        limit=limit,
-        apply_chat_template=apply_chat_template,
-        fewshot_as_multiturn=True,
-        log_samples=False,
-    )
+    with redirect_stdout(sys.stderr):  # lm-eval prints; what is printed here may be JSON
+        return _evaluate(
+            lm=model,
+            task_dict={"tasks": tasks, "groups": {}, "group_map": {}},
+            limit=limit,
+            apply_chat_template=apply_chat_template,
+            fewshot_as_multiturn=True,
+            log_samples=False,
+        )

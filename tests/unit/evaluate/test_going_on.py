@@ -88,6 +88,21 @@ def test_what_is_scored_is_not_scored_again(
     assert read_json(run_copy / "results.json") == table
 
 
+@pytest.mark.usefixtures("passes")
+def test_nothing_else_is_printed_where_json_may_be(
+    run_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"q": "Count: 1 2", "a": "3"}\n')
+    (tmp_path / "counted.yaml").write_text(
+        "task: counted\ndataset_path: json\noutput_type: generate_until\ntest_split: test\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path}/rows.jsonl}}}}\n"
+        "doc_to_text: q\ndoc_to_target: a\ngeneration_kwargs: {max_gen_toks: 2, until: [x]}\n"
+        "metric_list: [{metric: exact_match}]\n"
+    )
+    evaluate_run(run_copy, EvalRequest(("counted",), ("all",), str(tmp_path), batch_size="auto"))
+    assert capsys.readouterr().out == ""
+
+
 def test_noisy_scores_stand_beside_the_clean_ones(
     run_copy: Path, task_dir: Path, tmp_path: Path, passes: list[int]
 ) -> None:
