@@ -13,7 +13,7 @@ from lope_dist.report.read import ScoreTable
 from lope_dist.report.style import INK, MUTED, PALETTE, POISON, new_figure, tidy
 from lope_dist.report.tables import model_label
 
-_CURVES = 5  # as many can be told apart
+_SHOWN = 5  # curves that can be told apart, columns that a terminal has
 
 
 def plot_results(table: ScoreTable) -> Figure:
@@ -76,10 +76,11 @@ def plot_ranking(summary: dict[str, Any]) -> Figure:
     return figure
 
 
-def by_area(found: dict[str, Any]) -> list[str]:
-    """Return the names of scores, the best at telling noisy examples first."""
+def shown_scores(found: dict[str, Any], by: str) -> list[str]:
+    """Return the score that ranks, the base model's loss and the best others, by their area."""
     areas = found["groups"]["all"]["auroc"]
-    return sorted(areas, key=lambda name: -areas[name])
+    best = sorted(areas, key=lambda name: -areas[name])
+    return list(dict.fromkeys([by, "base_loss", *best]))[:_SHOWN]
 
 
 def _histogram(axes: Axes, summary: dict[str, Any]) -> None:
@@ -95,11 +96,10 @@ def _histogram(axes: Axes, summary: dict[str, Any]) -> None:
 
 
 def _curves(axes: Axes, found: dict[str, Any], by: str) -> None:
-    """Draw the ROC of the score that ranks, of the base model's loss and of the best others."""
-    shown = list(dict.fromkeys([by, "base_loss", *by_area(found)]))[:_CURVES]
+    """Draw the ROC of the scores of `shown_scores`."""
     alarms = np.linspace(0, 1, len(found["roc"][by]))
     colors = iter(PALETTE[2:])
-    for name in shown:
+    for name in shown_scores(found, by):
         color = POISON if name == by else PALETTE[0] if name == "base_loss" else next(colors)
         area = found["groups"]["all"]["auroc"][name]
         axes.plot(alarms, found["roc"][name], color=color, label=f"{name}  {area:.3f}")

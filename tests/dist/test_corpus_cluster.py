@@ -13,7 +13,7 @@ from lope_dist.config.load import dump_config
 from lope_dist.corpus.merge import merge
 from lope_dist.train.corpus_build import build_corpus
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
 SHARD = 10
 SBATCH = """#!/bin/sh
 # Runs a job array's tasks here, one after the other, as Slurm would on its nodes.

@@ -10,7 +10,7 @@ import yaml
 from support.launching import Rank, run_ranks
 from support.tiny import tiny_tree
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
 
 
 def _run(tiny_llama: Path, data: Path, folder: Path, victim: int, moment: str) -> list[Rank]:

@@ -13,7 +13,7 @@ from support.launching import run_ranks, succeed
 from lope_dist.config.load import load_config
 from lope_dist.train.sizing import plan_run
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
 
 SHAPE = {
     "model_type": "llama",

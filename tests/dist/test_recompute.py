@@ -10,7 +10,7 @@ import yaml
 from support.launching import run_ranks, succeed
 from support.tiny import tiny_tree
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
 
 
 def _losses(tiny_llama: Path, data: Path, folder: Path, ranks: int, model: dict) -> list[float]:
@@ -18,6 +18,8 @@ def _losses(tiny_llama: Path, data: Path, folder: Path, ranks: int, model: dict)
     tree = tiny_tree(tiny_llama, data, folder / "run")
     tree["model"] |= model
     tree["adapter"]["dropout"] = 0.0
+    tree["noise"] = {"data": {"rate": 0.1}}
+    tree["train"]["stages"]["finetune"] |= {"router_supervision": 0.5, "separation": 1.0}
     if ranks > 1:
         tree["engine"] = {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}
     recipe = folder / "recipe.yaml"

@@ -10,7 +10,7 @@ import torch
 from support.launching import run_ranks, succeed
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

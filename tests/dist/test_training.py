@@ -15,7 +15,7 @@ from support.tiny import tiny_tree
 
 from lope_dist.train.history import checkpoints
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
 
 ENGINES = {
     "local": (1, {"kind": "local"}),
@@ -38,6 +38,8 @@ def runs(tiny_llama: Path, alpaca_file: Path, tmp_path_factory: pytest.TempPathF
     for name, (num_ranks, engine) in ENGINES.items():
         tree = tiny_tree(tiny_llama, alpaca_file, folder / name) | {"engine": engine}
         tree["train"]["checkpoint"] = {"every_steps": 4, "keep_last": 9}
+        tree["noise"] = {"data": {"rate": 0.1}}
+        tree["train"]["stages"]["finetune"] |= {"router_supervision": 0.5, "separation": 1.0}
         recipe = folder / f"{name}.yaml"
         recipe.write_text(yaml.safe_dump(tree, sort_keys=False))
         arguments = ["launch/train.py", "--config", str(recipe)]
@@ -56,13 +58,16 @@ def _adapter(run: Path, stage: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", DISTRIBUTED)
 def test_losses_equal_the_local_engines(runs: dict[str, Path], name: str) -> None:
-    """With dropout, both kinds of noise, packing, a partial last batch and clipping on."""
+    """With dropout, all noise, packing, a partial last batch, clipping and auxiliary losses on."""
     expected, found = _metrics(runs["local"]), _metrics(runs[name])
     assert len(expected) == len(found) == 22
     for ours, theirs in zip(found, expected, strict=True):
         for key in ("stage", "step", "tokens", "target_tokens", "lr"):
             assert ours[key] == theirs[key]
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert ours.keys() == theirs.keys()
+        for key in ("loss", "router_supervision", "separation"):
+            if key in theirs:
+                assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-7)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-3)
         assert ours["drift"] == pytest.approx(theirs["drift"], rel=1e-3)
 
@@ -160,11 +165,15 @@ def _place(step: tuple[str, int]) -> int:
 
 
 def _assert_close_usage(run: Path, whole: Path) -> None:
+    """Compare the router's weights, on corrupted and clean tokens too."""
     ours, theirs = (json.loads((r / "router.json").read_text()) for r in (run, whole))
     assert ours.keys() == theirs.keys()
     for stage in ("poison", "finetune"):
         for layer, weights in theirs[stage].items():
             assert ours[stage][layer] == pytest.approx(weights, rel=1e-4)
+        for kind in ("clean", "corrupted"):
+            by_layer = theirs["poison_weight"][stage][kind]
+            assert ours["poison_weight"][stage][kind] == pytest.approx(by_layer, rel=1e-4)
 
 
 def test_a_loss_that_is_no_number_stops_all_ranks_with_its_cause(

@@ -150,7 +150,8 @@ def test_the_command_writes_ranking_summary_and_plot(run_copy, corrupted, tmp_pa
     shown = CliRunner().invoke(app, words)
     assert shown.exit_code == 0
     assert "AUROC" in shown.stdout
-    assert "base_loss" in shown.stdout
+    assert "operation: word_order" in shown.stdout
+    assert "…" not in shown.stdout  # the table fits a terminal
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert summary["detection"]["groups"]["all"]["auroc"]["gain"] > 0

@@ -1,0 +1,111 @@
+"""What is scored is not scored again, and a killed evaluation goes on from its answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lope_dist.core.runlog import read_json
+from lope_dist.evaluate import suite
+from lope_dist.evaluate.lm import LopeLM
+from lope_dist.evaluate.suite import EvalRequest, evaluate_run
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lope_dist.evaluate.lm import LopeLM
+from lope_dist.evaluate.suite import EvalRequest, evaluate_run
+
+calls, whole = [], LopeLM._loglikelihood_tokens
+def counted(self, requests, **options):
+    model_call = self._model_call
+    def dying(*arguments, **settings):
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        calls.append(1)
+        return model_call(*arguments, **settings)
+    self._model_call = dying
+    return whole(self, requests, **options)
+LopeLM._loglikelihood_tokens = counted
+evaluate_run(Path(sys.argv[1]), EvalRequest(("tiny_choice",), ("all",), sys.argv[2], batch_size=2))
+"""
+
+
+@pytest.fixture
+def passes(loaded, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the batch sizes of the forward passes over requests, as they are made."""
+    sizes: list[int] = []
+    call = LopeLM._model_call
+
+    def counted(self, inps, *arguments, **options):
+        sizes.append(len(inps))
+        return call(self, inps, *arguments, **options)
+
+    monkeypatch.setattr(suite, "load_run", lambda folder, progress: loaded)
+    monkeypatch.setattr(LopeLM, "_model_call", counted)
+    return sizes
+
+
+def asked(task_dir: Path, tasks: str, **settings) -> EvalRequest:
+    return EvalRequest((tasks,), ("all",), str(task_dir), batch_size=2, **settings)
+
+
+def test_a_killed_evaluation_goes_on_from_its_answers(
+    run_copy: Path, task_dir: Path, passes: list[int]
+) -> None:
+    whole = evaluate_run(run_copy, asked(task_dir, "tiny_choice"))["rows"]
+    needed = sum(passes)
+    passes.clear()
+    (run_copy / "results.json").unlink()
+    command = [sys.executable, "-c", KILLED, str(run_copy), str(task_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (run_copy / "results.json").exists()
+    assert list((run_copy / "answers").rglob("*.jsonl"))
+    assert evaluate_run(run_copy, asked(task_dir, "tiny_choice"))["rows"] == whole
+    assert sum(passes) == needed - 3 * 2
+    assert not (run_copy / "answers").exists()
+
+
+def test_what_is_scored_is_not_scored_again(
+    run_copy: Path, task_dir: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate_run(run_copy, asked(task_dir, "tiny_choice"))
+    asked_once = sum(passes)
+    evaluate_run(run_copy, asked(task_dir, "tiny_all"))  # the other task of the group alone
+    assert sum(passes) == 2 * asked_once
+    evaluate_run(run_copy, asked(task_dir, "tiny_choice", limit=1))
+    assert sum(passes) > 2 * asked_once
+    table = evaluate_run(run_copy, asked(task_dir, "tiny_choice", rescore=True))
+    assert table["rows"][0]["tasks"]["tiny_choice"] == first["rows"][0]["tasks"]["tiny_choice"]
+    monkeypatch.setattr(suite, "load_run", None)  # no weights are read where nothing is open
+    assert evaluate_run(run_copy, asked(task_dir, "tiny_choice")) == table
+    assert read_json(run_copy / "results.json") == table
+
+
+def test_noisy_scores_stand_beside_the_clean_ones(
+    run_copy: Path, task_dir: Path, tmp_path: Path, passes: list[int]
+) -> None:
+    file = tmp_path / "noisy.yaml"
+
+    def score(rate: float) -> dict:
+        file.write_text(
+            f"include_path: {task_dir}\ntasks: [{{task: tiny_all, question: [q]}}]\n"
+            f"noise: {{text: {{rate: {rate}}}}}\n"
+        )
+        request = EvalRequest(experts=("all",), suite=str(file), batch_size=2)
+        return evaluate_run(run_copy, request)["rows"][0]["tasks"]
+
+    evaluate_run(run_copy, asked(task_dir, "tiny_all"))
+    assert set(score(0.5)) == {
+        *("tiny_choice", "tiny_other", "tiny_all"),
+        *("tiny_choice_noisy", "tiny_other_noisy", "tiny_all_noisy"),
+    }
+    before = len(passes)
+    assert score(0.25)["tiny_choice_noisy"]["noise"]["text"]["rate"] == 0.25
+    assert len(passes) > before, "another rate is another score"
