@@ -4,7 +4,7 @@ import pytest
 from support.tiny import save_tiny_t5
 
 from lope_dist.core.errors import LopeError
-from lope_dist.core.runlog import read_json
+from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.train.session import train
 
 
@@ -30,6 +30,31 @@ def test_both_stages_train_an_encoder_decoder(tiny_config, tiny_t5, losses) -> N
     layers = read_json(folder / "router.json")["finetune"]
     assert any("EncDecAttention" in name for name in layers)
     assert any(name.startswith("encoder.") for name in layers)
+
+
+def test_marks_are_of_what_the_encoder_reads(tiny_config, tiny_t5) -> None:
+    """The router is taught where the encoder's tokens go; the loss is of corrupted answers."""
+    changes = {
+        "model__name_or_path": tiny_t5,
+        "data__packing": False,
+        "data__max_length": 512,
+        "noise__data__rate": 0.3,
+        "train__stages__poison__max_steps": 1,
+        "train__stages__poison__loss_on": "corrupted",
+        "train__stages__finetune__max_steps": 6,
+        "train__stages__finetune__router_supervision": 1.0,
+        "train__stages__finetune__separation": 1.0,
+    }
+    folder = train(tiny_config(**changes))
+    poison, *finetune = read_lines(folder / "metrics.jsonl")
+    assert 0 < poison["target_tokens"] < finetune[0]["target_tokens"]
+    assert finetune[-1]["router_supervision"] < finetune[0]["router_supervision"]
+    weights = read_json(folder / "router.json")
+    assert set(weights["poison_weight"]) == {"poison", "finetune"}
+    marked = set(weights["poison_weight"]["finetune"]["corrupted"])
+    assert any("encoder." in name for name in marked)
+    assert not any(name.startswith("decoder.") and "SelfAttention" in name for name in marked)
+    assert any(name.startswith("decoder.") for name in set(weights["finetune"]) - marked)
 
 
 def test_packing_is_refused_before_the_folder_is_claimed(tiny_config, tiny_t5, tmp_path) -> None:
