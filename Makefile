@@ -34,7 +34,8 @@ check: $(READY)
 docs: $(READY)
 	$(BIN)/python -m lope_dist.config.reference > docs/configuration.md
 
-# about 15 minutes on two idle cores; bench/sharded_load.py and bench/gpu.py go by themselves
+# about 15 minutes on two idle cores; bench/sharded_load.py, bench/gpu.py and bench/export.py,
+# which takes a trained run, go by themselves
 BENCHES := startup adapter corpus eval step growth
 
 bench: $(READY)

@@ -84,7 +84,8 @@ def finish(
 ) -> None:
     """Write `results/NAME.json` and print the same as the last line.
 
-    ``targets`` has, for some of the ratios, `<= 1.05` or `>= 1`.
+    ``targets`` has, for some of the ratios, `<= 1.05` or `>= 1`. Of paths among ``arguments`` the
+    last part is written.
     """
     result = {
         "name": name,
@@ -92,14 +93,11 @@ def finish(
         "targets": dict(targets),
         "figures": figures,
         "args": {
-            key: value if _is_plain(value) else str(value) for key, value in arguments.items()
+            key: value.name if isinstance(value, Path) else value
+            for key, value in arguments.items()
         },
         "machine": machine(),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool | list | None)

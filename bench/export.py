@@ -144,11 +144,14 @@ def main() -> None:
     """Print the figures."""
     parser = command(__doc__)
     parser.add_argument("run", type=Path, help="a trained run's folder")
-    parser.add_argument("--calibration", help="examples; default: the run's training data")
+    parser.add_argument(
+        "--calibration", type=Path, help="examples; default: the run's training data"
+    )
     parser.add_argument("--rows", type=int, default=64, help="to average over, and to compare on")
     arguments = parser.parse_args()
-    ratios, figures = measure(arguments.run, arguments.calibration, arguments.rows)
-    finish("export", ratios, TARGETS, figures, vars(arguments) | {"run": arguments.run.name})
+    calibration = arguments.calibration and str(arguments.calibration)
+    ratios, figures = measure(arguments.run, calibration, arguments.rows)
+    finish("export", ratios, TARGETS, figures, vars(arguments))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.evaluate.rows import rows_for
 from lope_dist.study.cells import Cell, Study
+from lope_dist.study.steps import RECORDS
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def _losses(study: Study, cell: Cell) -> Seen:
     for name in study.config.evaluate.losses:
         stem = study.data_file(name).stem
         path = cell.folder / "losses" / f"{stem}.json"
-        known = read_json(path)["rows"] if path.is_file() else {}
+        is_whole = (cell.folder / RECORDS / f"loss-{stem}.json").is_file()  # not still at work
+        known = read_json(path)["rows"] if is_whole else {}
         for row, entry in _asked(cell, known):
             per_row = [one for one in entry["per_row"] if one[2] > 0]
             ids, totals, counts = zip(*per_row, strict=True) if per_row else ((), (), ())

@@ -26,6 +26,7 @@ def write_runs(study: Study, loss: dict[str, float], accuracy: dict[str, float])
         named = list(zip(cell.rows, rows_for(cell.rows, cell.config.adapter), strict=True))
         sides = {row.name: f"{cell.group.name}/{asked}" for asked, row in named}
         _write(cell, "losses/clean.json", {"rows": _losses(cell.seed, sides, loss)})
+        _write(cell, "study/loss-clean.json", {"inputs": {}, "seconds": 1.0})
         _write(cell, "results.json", {"rows": _scores(cell.seed, sides, accuracy)})
         drift = {"shared_a": 0.001, "poison_b": 0.01 + 0.001 * cell.seed}
         lines = [

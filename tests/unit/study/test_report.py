@@ -87,6 +87,17 @@ def test_figures_are_means_over_seeds_beside_the_papers(study):
     assert rows["lope/masked"]["both"]["mean"] == pytest.approx(0.652)
 
 
+def test_losses_that_are_still_being_taken_are_left_out(study):
+    run = study.folder / "runs/lope/seed-2"
+    (run / "study/loss-clean.json").unlink()
+    table = json.loads((run / "losses/clean.json").read_text())
+    table["rows"]["lope_masked"]["per_row"].pop()
+    (run / "losses/clean.json").write_text(json.dumps(table))
+    (verdict, *_) = summarize(study)["claims"]
+    assert verdict["held"]
+    assert set(verdict["per_seed"]) == {"1", "3"}
+
+
 def test_every_number_has_its_file(study):
     write_study_report(study)
     with (study.folder / "reports/tiny_study/report.csv").open() as file:
