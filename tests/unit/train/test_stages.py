@@ -53,6 +53,7 @@ def test_every_adapter_parameter_is_in_both_checkpoints_and_no_base_weight(weigh
         Role.NORMAL_B: 12,
         Role.POISON_B: 4,
         Role.ROUTER: 4,
+        Role.ADAPTER: 0,
     }
     assert set(weights[0]) == set(weights[1]) == set(weights[2])
 
