@@ -36,7 +36,7 @@ docs: $(READY)
 
 # about 15 minutes on two idle cores; bench/sharded_load.py, bench/gpu.py and bench/export.py,
 # which takes a trained run, go by themselves
-BENCHES := startup adapter corpus eval step growth
+BENCHES := startup adapter corpus eval step growth long
 
 bench: $(READY)
 	for name in $(BENCHES); do $(BIN)/python bench/$$name.py || exit 1; done

@@ -27,6 +27,7 @@ TITLES = {
     "eval": "Evaluation: lm-eval's `hf` with peft",
     "corpus": "The corpus: noise and tokenizing on one core, memory of a build",
     "growth": "How cost grows: slope of log time over log quantity",
+    "long": "Long sequences: memory of loss and embedding noise, LLaMA2-7B's shape",
     "export": "Exports of the quickstart's run",
     "gpu": "One GPU, LLaMA2-7B's shape",
     "sharded_load": "Sharded load: transformers with DeepSpeed, 1.2 B parameters",

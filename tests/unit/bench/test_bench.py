@@ -86,6 +86,13 @@ def test_growth_starts_and_ends(bench) -> None:
     assert [row["length"] for row in printed["figures"]["length"]["rows"]] == [64, 128, 256, 512]
 
 
+def test_long_sequences_need_less_than_whole_logits(bench) -> None:
+    printed, written = bench("long", "--tokens", "1024")
+    assert printed == written
+    ratios = printed["ratios"]
+    assert 0 < ratios["loss_over_hidden"] < ratios["plain_loss_over_hidden"]
+
+
 @pytest.mark.dist
 def test_a_sharded_load_stands_beside_the_plan(bench) -> None:
     """By the script itself: the JSON has what was planned and what was measured over it."""
