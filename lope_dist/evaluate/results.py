@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from lm_eval.api.group import Group
 
 from lope_dist.core.runlog import read_json, write_json
+from lope_dist.evaluate.questions import is_figure, mean
 from lope_dist.evaluate.rows import Row
 from lope_dist.train.checkpoint import Checkpoint
 
@@ -30,6 +32,11 @@ def identity_of(row: Row, checkpoint: Checkpoint) -> dict[str, Any]:
         "checkpoint": checkpoint.folder.name,
         "adapter_sha256": checkpoint.adapter_sha256,
     }
+
+
+def depends_on(row: Row, identity: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a row's identity decides its scores; the base is the same in any run."""
+    return {"experts": row.experts} if row.experts == "none" else identity
 
 
 def is_scored(
@@ -82,16 +89,53 @@ def plain_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     return plain
 
 
+def question_scores(
+    samples: list[dict[str, Any]], figures: dict[str, Any]
+) -> dict[str, dict[int, float]]:
+    """Return what each question scored: metric -> document -> score.
+
+    Args:
+        samples: lm-eval's record of each document and filter.
+        figures: The task's metrics, by plain name. One that is no mean over its questions, such as
+            a perplexity or an F1 score of the whole, is left out.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for sample in samples:
+        for metric in sample["metrics"]:
+            if isinstance(sample[metric], Real):
+                name = _plain_name(metric, sample["filter"])
+                found.setdefault(name, {})[sample["doc_id"]] = float(sample[metric])
+    return {
+        name: scores for name, scores in found.items() if is_figure(mean(scores), figures.get(name))
+    }
+
+
+def group_shares(group: Group, figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return what each task counts in a group's metrics: metric -> task -> share."""
+    sizes: dict[str, dict[str, float]] = {}
+    for wanted in group.aggregate_metric_list or ():
+        for task in group.get_all_tasks():
+            own = figures[task.task_name]
+            for kind in _filters(task):
+                name = _plain_name(wanted.metric, kind)
+                if name in own:
+                    size = own["num_docs"] if wanted.weight_by_size else 1
+                    sizes.setdefault(name, {})[task.task_name] = size
+    return {
+        metric: {task: size / sum(of_tasks.values()) for task, size in of_tasks.items()}
+        for metric, of_tasks in sizes.items()
+    }
+
+
 def group_metrics(group: Group, figures: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Return the means over a group's tasks, computed by lm-eval from what is written of them."""
     of_lm_eval: dict[str, Any] = {}
     for task in group.get_all_tasks():
         own = figures[task.task_name]
         metrics: dict[str, Any] = {"sample_len": own["num_docs"]}
-        filters = [ensemble.name for ensemble in getattr(task, "_filters", [])] or ["none"]
         for wanted in group.aggregate_metric_list or ():
             for metric in (wanted.metric, f"{wanted.metric}_stderr"):
-                for kind in filters:
+                for kind in _filters(task):
                     name = _plain_name(metric, kind)
                     if name in own:
                         metrics[f"{metric},{kind}"] = own[name]
@@ -102,6 +146,11 @@ def group_metrics(group: Group, figures: dict[str, dict[str, Any]]) -> dict[str,
 def _is_same(entry: dict[str, Any], row: Row, identity: dict[str, Any]) -> bool:
     """Tell whether an entry's scores are this row's; the base is the same under any adapter."""
     return row.experts == "none" or identity.items() <= entry.items()
+
+
+def _filters(task: Any) -> list[str]:
+    """Return the names of the filters that a task's answers go through."""
+    return [ensemble.name for ensemble in getattr(task, "_filters", [])] or ["none"]
 
 
 def _plain_name(metric: str, kind: str) -> str:

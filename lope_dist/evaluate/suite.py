@@ -1,4 +1,4 @@
-"""Score a run on lm-eval tasks, row by row, into `results.json`."""
+"""Score a run on lm-eval tasks, row by row, into `results.json` and `questions/`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lope_dist.config.suite import SuiteConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.engine.exchange import exchange
 from lope_dist.engine.world import World
-from lope_dist.evaluate import results
+from lope_dist.evaluate import questions, results
 from lope_dist.evaluate.answers import KeptAnswers
 from lope_dist.evaluate.lm import LopeLM
 from lope_dist.evaluate.load import load_run, load_run_config, run_checkpoint
@@ -163,6 +163,10 @@ class _Job:
                 | self._settings(unit, task)
                 for name, task in tasks.items()
             }
+            for name, task in tasks.items():
+                of_row = results.depends_on(row, identity) | self._settings(unit, task)
+                scores = results.question_scores(raw["samples"][name], figures[name])
+                questions.write_scores(self.run_dir, row.name, name, of_row, scores)
             results.record(self.run_dir, row, identity, figures)
             kept.remove()
         if self.world is not None:
@@ -176,6 +180,8 @@ class _Job:
         for name, group in self.suite.groups.items():
             if group.has_aggregation:
                 figures[name] = results.group_metrics(group, tasks)
+                shares = results.group_shares(group, tasks)
+                questions.write_shares(self.run_dir, row.name, name, shares)
                 members[name] = group.child_names
         results.record(
             self.run_dir, row, results.identity_of(row, self.checkpoint), figures, members
@@ -218,5 +224,5 @@ def score_tasks(
             limit=limit,
             apply_chat_template=apply_chat_template,
             fewshot_as_multiturn=True,
-            log_samples=False,
+            log_samples=True,
         )

@@ -59,9 +59,12 @@ def test_a_killed_evaluation_goes_on_from_its_answers(
     run_copy: Path, task_dir: Path, passes: list[int]
 ) -> None:
     whole = evaluate_run(run_copy, asked(task_dir, "tiny_choice"))["rows"]
+    (questions,) = (run_copy / "questions").rglob("*.json")
+    scores = questions.read_bytes()
     needed = sum(passes)
     passes.clear()
     (run_copy / "results.json").unlink()
+    questions.unlink()
     command = [sys.executable, "-c", KILLED, str(run_copy), str(task_dir)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -69,6 +72,7 @@ def test_a_killed_evaluation_goes_on_from_its_answers(
     assert list((run_copy / "answers").rglob("*.jsonl"))
     assert evaluate_run(run_copy, asked(task_dir, "tiny_choice"))["rows"] == whole
     assert sum(passes) == needed - 3 * 2
+    assert questions.read_bytes() == scores
     assert not (run_copy / "answers").exists()
 
 

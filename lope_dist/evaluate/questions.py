@@ -1,0 +1,104 @@
+"""What each question scored, in a file a row and task beside `results.json`.
+
+With it two rows can be compared question by question. The file of a group of tasks has the share of
+each task instead. Files are written before `results.json`, and one that does not fit to what stands
+there counts as absent: it is from before another adapter, other settings or a kill in between.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from lope_dist.core.files import write_atomic
+from lope_dist.core.runlog import read_json
+
+QUESTIONS = "questions"
+"""Folder of a run."""
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """The questions of one task, and what they count in a figure."""
+
+    share: float
+    """Weight of the task's mean; all of a figure's add up to 1."""
+    scores: dict[int, float]
+    """Number of the document -> score."""
+
+
+def mean(scores: dict[int, float]) -> float:
+    """Return the mean over questions."""
+    return sum(scores.values()) / len(scores)
+
+
+def is_figure(value: float, figure: Any) -> bool:
+    """Tell whether a mean over questions is the figure that is reported."""
+    return isinstance(figure, int | float) and math.isclose(value, figure, abs_tol=1e-9)
+
+
+def write_scores(
+    run_dir: Path,
+    row: str,
+    task: str,
+    depends_on: dict[str, Any],
+    scores: dict[str, dict[int, float]],
+) -> None:
+    """Write the questions' scores of one row and task in place of older ones.
+
+    Args:
+        run_dir: The run's folder.
+        row: Name of the row.
+        task: Name of the task.
+        depends_on: What the scores depend on; `results.json` has the same beside its figures.
+        scores: Metric -> document -> score.
+    """
+    _write(run_dir, row, task, {"depends_on": depends_on, "scores": scores})
+
+
+def write_shares(run_dir: Path, row: str, group: str, shares: dict[str, dict[str, float]]) -> None:
+    """Write what each task counts in a group's metrics: metric -> task -> share."""
+    _write(run_dir, row, group, {"shares": shares})
+
+
+def read_scores(run_dir: Path, entry: dict[str, Any], task: str, metric: str) -> list[TaskScores]:
+    """Return the questions behind a figure, task by task; none where they are not known.
+
+    Args:
+        run_dir: The run's folder.
+        entry: A row of its `results.json`.
+        task: A task or group of the row.
+        metric: One of its metrics.
+
+    Raises:
+        LopeError: a file that is not valid JSON.
+    """
+    shares = _read(run_dir, entry, task).get("shares", {}).get(metric, {task: 1.0})
+    found = []
+    for name, share in shares.items():
+        kept = _read(run_dir, entry, name)
+        scores = kept.get("scores", {}).get(metric)
+        settings = entry | entry["tasks"].get(name, {})
+        if not scores or not kept["depends_on"].items() <= settings.items():
+            return []
+        found.append(TaskScores(share, {int(i): score for i, score in scores.items()}))
+    whole = sum(one.share * mean(one.scores) for one in found)
+    return found if is_figure(whole, entry["tasks"][task][metric]) else []
+
+
+def _write(run_dir: Path, row: str, task: str, content: dict[str, Any]) -> None:
+    text = json.dumps(content, allow_nan=False, ensure_ascii=False)
+    write_atomic(_path(run_dir, row, task), text + "\n")
+
+
+def _read(run_dir: Path, entry: dict[str, Any], task: str) -> dict[str, Any]:
+    path = _path(run_dir, entry["name"], task)
+    return read_json(path) if path.is_file() else {}
+
+
+def _path(run_dir: Path, row: str, task: str) -> Path:
+    return run_dir / QUESTIONS / quote(row, safe="") / f"{quote(task, safe='')}.json"
