@@ -14,6 +14,7 @@ Shapes: N batch, T tokens, V virtual tokens, L layers, H heads of keys, D hidden
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -47,6 +48,7 @@ class VirtualTokens(nn.Module, AdapterModule):
         super().__init__()
         self.arch, self.config, self.context, self.seed = arch, config, context, seed
         self._num_prepended = 0
+        self._cache_name = ""  # of the decoder's argument
         with torch.device(device):
             self.encoder: Any = build_encoder(config, arch)
 
@@ -69,6 +71,9 @@ class VirtualTokens(nn.Module, AdapterModule):
 
     def install(self, decoder: nn.Module) -> None:
         """Hook the stack of layers with its embedding, which is called with keywords."""
+        # transformers 5.24 renamed the argument.
+        names = inspect.signature(decoder.forward).parameters
+        self._cache_name = "cache" if "cache" in names else "past_key_values"
         decoder.register_forward_pre_hook(self._enter, with_kwargs=True)
         decoder.register_forward_hook(self._leave)
 
@@ -80,7 +85,7 @@ class VirtualTokens(nn.Module, AdapterModule):
         assert not args, "the decoder is called with keywords"
         kwargs = dict(kwargs)
         cache, ids, embeds = (
-            kwargs.get(key) for key in ("past_key_values", "input_ids", "inputs_embeds")
+            kwargs.get(key) for key in (self._cache_name, "input_ids", "inputs_embeds")
         )
         given = ids if embeds is None else embeds
         assert given is not None
@@ -95,7 +100,7 @@ class VirtualTokens(nn.Module, AdapterModule):
             kwargs |= {"input_ids": None, "inputs_embeds": torch.cat([prompt_NVD, embeds], dim=1)}
             self._num_prepended = self.config.num_virtual_tokens
         elif not is_begun:
-            kwargs["past_key_values"] = self._filled(cache, rows, decoder)
+            kwargs[self._cache_name] = self._filled(cache, rows, decoder)
         return args, kwargs
 
     def _leave(self, decoder: Any, args: Any, output: Any) -> Any:
