@@ -64,7 +64,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         apply_chat_template=arguments.apply_chat_template,
         rescore=arguments.rescore,
     )
-    world = start_world(EngineConfig(timeout_s=arguments.timeout, interface=arguments.interface))
+    engine = EngineConfig(
+        zero_stage=2,  # each rank holds the whole model
+        timeout_s=arguments.timeout,
+        interface=arguments.interface,
+    )
+    world = start_world(engine)
     with world.told():
         results = evaluate_run(arguments.run, request, world)
         if world.is_main:

@@ -52,6 +52,11 @@ class EngineConfig(Section):
         return self
 
     @property
+    def partitions_parameters(self) -> bool:
+        """Whether ranks hold parts of the base model and gather a layer for its use (ZeRO-3)."""
+        return self.kind == "deepspeed" and self.zero_stage == 3
+
+    @property
     def offloads_parameters(self) -> bool:
         """Whether the parameters' partitions live in host memory."""
         return self.offload in ("parameters", "both")

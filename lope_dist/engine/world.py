@@ -134,7 +134,8 @@ def start_world(config: EngineConfig) -> World:
         LopeError: the local engine under several ranks; no network interface of the given name.
         PeerLost: ranks that do not come, or that cannot connect to each other.
     """
-    _calm_allocator()
+    if config.partitions_parameters:
+        _calm_allocator()
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = _device(local_rank)
@@ -226,7 +227,8 @@ def _calm_allocator() -> None:
     """Make glibc give freed memory back: gathered weights otherwise fragment its heaps.
 
     The same as MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_ and MALLOC_ARENA_MAX, but
-    independent of who started the process. Elsewhere than glibc there is nothing to do.
+    independent of who started the process. Each large tensor then costs page faults, so it is
+    for ranks that gather alone. Elsewhere than glibc there is nothing to do.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

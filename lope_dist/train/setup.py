@@ -144,7 +144,7 @@ def allocating(
 
 def placement_of(config: RunConfig, world: World) -> Placement:
     """Return where a run's engine wants the base model's weights."""
-    if config.engine.kind == "deepspeed" and config.engine.zero_stage == 3:
+    if config.engine.partitions_parameters:
         from lope_dist.engine.zero_placement import ZeroPlacement
 
         return ZeroPlacement(world, config.engine)
