@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lope_dist.adapters.base import AdapterModule
 from lope_dist.adapters.context import AdapterContext
-from lope_dist.adapters.counter_noise import keep_mask, keep_scale, salt_of
+from lope_dist.adapters.counter_noise import keep_bits, keep_scale, salt_of
 from lope_dist.adapters.inject import find_targets, initialize_module
 from lope_dist.config.baselines import AdaLoraConfig
 from lope_dist.core.roles import Role
@@ -88,8 +88,8 @@ class _KeyedDropout(nn.Module):
         if not self.training or self.p == 0:
             return x_NTD
         keys_NT = self.context.dropout_keys(self.stream, x_NTD.shape[:-1])
-        mask_NTD = keep_mask(keys_NT, self.salt, x_NTD.shape[-1], self.p)
-        return x_NTD * mask_NTD * keep_scale(self.p)
+        keep_NTD = keep_bits(keys_NT, self.salt, x_NTD.shape[-1], self.p) != 0
+        return x_NTD * keep_NTD * keep_scale(self.p)
 
 
 def inject_adalora(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lope_dist.adapters.counter_noise import keep_mask, keep_scale
+from lope_dist.adapters.counter_noise import keep_bits, keep_scale, zero_dropped
 
 
 def project(x_PD: Tensor, A_RD: Tensor, keys_P: Tensor | None, salt: int, p: float) -> Tensor:
@@ -50,8 +50,8 @@ class _Project(torch.autograd.Function):
         ctx.salt, ctx.p = salt, p
         if keys_P is None:
             return x_PD @ A_RD.to(x_PD.dtype).t()
-        keep_PD = keep_mask(keys_P, salt, x_PD.shape[-1], p)
-        return (x_PD * keep_PD) @ (A_RD * keep_scale(p)).to(x_PD.dtype).t()
+        keep_PD = keep_bits(keys_P, salt, x_PD.shape[-1], p)
+        return zero_dropped(x_PD, keep_PD) @ (A_RD * keep_scale(p)).to(x_PD.dtype).t()
 
     @staticmethod
     @once_differentiable
@@ -60,13 +60,13 @@ class _Project(torch.autograd.Function):
         needs_x, needs_A = ctx.needs_input_grad[:2]
         grad_x = grad_A = keep_PD = None
         if keys_P is not None:
-            keep_PD = keep_mask(keys_P, ctx.salt, x_PD.shape[-1], ctx.p)
+            keep_PD = keep_bits(keys_P, ctx.salt, x_PD.shape[-1], ctx.p)
             grad_PR = grad_PR * keep_scale(ctx.p)
         if needs_x:
             grad_x = grad_PR @ A_RD.to(grad_PR.dtype)
-            grad_x = grad_x if keep_PD is None else grad_x.mul_(keep_PD)
+            grad_x = grad_x if keep_PD is None else zero_dropped(grad_x, keep_PD)
         if needs_A:
-            dropped_PD = x_PD if keep_PD is None else x_PD * keep_PD
+            dropped_PD = x_PD if keep_PD is None else zero_dropped(x_PD, keep_PD)
             grad_A = (grad_PR.t() @ dropped_PD).to(A_RD.dtype)
         return grad_x, grad_A, None, None, None
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from lope_dist.adapters.counter_noise import keep_mask, keep_scale, salt_of, uniform, uniform_bits
+from lope_dist.adapters.counter_noise import (
+    keep_bits,
+    keep_scale,
+    salt_of,
+    uniform,
+    uniform_bits,
+    zero_dropped,
+)
 from lope_dist.core.seeds import token_keys
 
 KEYS = torch.from_numpy(token_keys(1, "tokens", 0, 0, 512))[None]
@@ -80,9 +87,11 @@ def test_every_bit_is_fair_and_rows_are_distinct() -> None:
     assert len(bits.unique(dim=0)) == 512
 
 
-@pytest.mark.parametrize("p", [0.05, 0.1, 0.5])
+@pytest.mark.parametrize("p", [0.05, 0.1, 0.5, 0.9])
 def test_keep_rate_and_scale(p: float) -> None:
-    keep = keep_mask(KEYS, 3, 1023, p)  # an odd width: two channels share a draw
+    bits = keep_bits(KEYS, 3, 1023, p)  # an odd width: two channels share a draw
+    assert sorted(bits.unique().tolist()) == [-1, 0]
+    keep = bits != 0
     n = keep.numel()
     assert keep.shape == (1, 512, 1023)
     assert keep.double().mean().item() == pytest.approx(1 - p, abs=4 * (p * (1 - p) / n) ** 0.5)
@@ -91,14 +100,31 @@ def test_keep_rate_and_scale(p: float) -> None:
     assert abs(torch.corrcoef(halves)[0, 1]) < 4.5 / halves.shape[1] ** 0.5
 
 
+def test_a_rate_above_0_drops_and_one_below_1_keeps() -> None:
+    keys = KEYS.repeat(1, 8)
+    for p in (1e-9, 1 - 1e-9):
+        kept = (keep_bits(keys, 3, 2048, p) != 0).double().mean().item()
+        assert 0 < kept < 1
+        assert kept == pytest.approx(1 - round(p), abs=3e-5)
+    assert keep_scale(1e-9) > 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_is_dropped_is_zero_and_the_rest_as_it_was(dtype: torch.dtype) -> None:
+    x = torch.randn(1, 512, 33).to(dtype)
+    keep = keep_bits(KEYS, 3, 33, 0.3)
+    assert torch.equal(zero_dropped(x, keep), torch.where(keep != 0, x, 0))
+    assert torch.equal(zero_dropped(x.mT, keep.mT), torch.where(keep != 0, x, 0).mT)
+
+
 def test_salts_differ_by_name_and_seed() -> None:
     assert len({salt_of(0, "a"), salt_of(0, "b"), salt_of(1, "a")}) == 3
-    assert not torch.equal(keep_mask(KEYS, salt_of(0, "a"), 64, 0.5), keep_mask(KEYS, 1, 64, 0.5))
+    assert not torch.equal(keep_bits(KEYS, salt_of(0, "a"), 64, 0.5), keep_bits(KEYS, 1, 64, 0.5))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_draws_the_same_bits() -> None:
     assert torch.equal(uniform_bits(KEYS.cuda(), 7, 129).cpu(), uniform_bits(KEYS, 7, 129))
-    assert torch.equal(keep_mask(KEYS.cuda(), 7, 129, 0.05).cpu(), keep_mask(KEYS, 7, 129, 0.05))
+    assert torch.equal(keep_bits(KEYS.cuda(), 7, 129, 0.05).cpu(), keep_bits(KEYS, 7, 129, 0.05))
     assert torch.equal(uniform(KEYS.cuda(), 7, 129).cpu(), uniform(KEYS, 7, 129))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lope_dist.adapters.counter_noise import keep_mask, keep_scale
+from lope_dist.adapters.counter_noise import keep_bits, keep_scale
 from lope_dist.adapters.lope import LopeLinear
 from lope_dist.adapters.usage import RouterUsage
 from lope_dist.core.errors import LopeError
@@ -176,7 +176,7 @@ def test_dropout_is_inverted_keyed_and_only_in_training(
     x = torch.randn(2, 40, 12, requires_grad=True)
     keys = keys_of([40, 40], 40)
     lope.context.token_keys = {"decoder": keys}
-    keep = keep_mask(keys, lope.salt, 12, 0.3)
+    keep = keep_bits(keys, lope.salt, 12, 0.3) != 0
     assert 0.6 < keep.float().mean() < 0.8
 
     def oracle(x: Tensor) -> Tensor:
