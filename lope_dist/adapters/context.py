@@ -30,6 +30,9 @@ class AdapterContext:
     """How the remaining experts are weighed when the poisoning ones are masked."""
     scale: float
     """Factor on the adapter's output, for inference; 0 is the base model."""
+    poison_scale: float
+    """Factor on the poisoning experts' weights while all experts answer, for inference; 0 masks
+    them without compensation, and below 0 the answer is pushed away from what they have learnt."""
     token_keys: dict[str, Tensor]
     """Stream (`decoder`, `encoder`) -> int32 (N, T) keys of `core.seeds.token_keys`."""
     noise_mask: Tensor | None
@@ -58,6 +61,7 @@ class AdapterContext:
         self._experts: Experts = "all"
         self.compensation = compensation
         self.scale = 1.0
+        self.poison_scale = 1.0
         self.token_keys = {}
         self.noise_mask = None
         self.noise_stream = noise_stream

@@ -84,12 +84,18 @@ class LopeAdapter(nn.Module):
                 self._collect(w_NTE.detach())
         masked = context.compensation if context.experts == "masked" else None
         left_out = 1 if context.experts == "masked_normal" else 0
+        if context.experts == "all" and context.poison_scale != 1 and w_NTE is not None:
+            w_NTE = self._weigh_poison(w_NTE, context.poison_scale)
         scale = config.scaling * context.scale
         auxiliary = context.auxiliary if self.training else None
         y_NTO = self.B(y_NTO, h_NTR, w_NTE, scale, masked, left_out, auxiliary)
         if auxiliary is not None and logits_NTE is not None and auxiliary.is_on(SUPERVISION):
             y_NTO = self._supervise(auxiliary, y_NTO, logits_NTE)
         return y_NTO
+
+    def _weigh_poison(self, w_NTE: Tensor, factor: float) -> Tensor:
+        w_NTK, poison_NTM = w_NTE.tensor_split([self.config.num_normal], dim=-1)
+        return torch.cat([w_NTK, poison_NTM * factor], dim=-1)
 
     def _route(self, x_NTD: Tensor, h_NTR: Tensor) -> Tensor:
         """Return the router's logits, (N, T, E)."""

@@ -151,6 +151,7 @@ class LopeLM(_HFLM):
             "experts": self.run.context.experts,
             "compensation": self.run.context.compensation.mode,
             "scale": self.run.context.scale,
+            "poison_scale": self.run.context.poison_scale,
         }
 
 

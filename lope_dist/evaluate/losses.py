@@ -147,12 +147,7 @@ class _LossFile:
 
     def _identity(self, row: Row) -> dict[str, Any]:
         adapter = None if row.experts == "none" else self._adapter_sha256
-        return {
-            "experts": row.experts,
-            "compensation": row.compensation.model_dump(mode="json"),
-            "scale": row.scale,
-            "adapter_sha256": adapter,
-        }
+        return row.identity() | {"adapter_sha256": adapter}
 
 
 def summary(losses: Sequence[RowLoss]) -> dict[str, Any]:

@@ -26,9 +26,7 @@ def read_results(run_dir: Path) -> dict[str, Any]:
 def identity_of(row: Row, checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a row's scores depend on."""
     return {
-        "experts": row.experts,
-        "compensation": row.compensation.model_dump(mode="json"),
-        "scale": row.scale,
+        **row.identity(),
         "checkpoint": checkpoint.folder.name,
         "adapter_sha256": checkpoint.adapter_sha256,
     }

@@ -3,6 +3,7 @@
 A row is asked for by a word, with settings behind it where it takes any::
 
     masked    masked:mode=unit    masked:mode=constant:beta=1.5    all:scale=0.75    base
+    all:poison=-0.5
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -34,6 +36,17 @@ class Row:
     """For `masked` alone: how the other experts' weights are compensated."""
     scale: float = 1.0
     """Factor on the adapter's output."""
+    poison_scale: float = 1.0
+    """For `all` alone: factor on the poisoning experts' weights."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the row's answers depend on beside the run, JSON-able."""
+        found: dict[str, Any] = {
+            "experts": self.experts,
+            "compensation": self.compensation.model_dump(mode="json"),
+            "scale": self.scale,
+        }
+        return found if self.poison_scale == 1 else found | {"poison_scale": self.poison_scale}
 
     def apply(self, context: AdapterContext) -> None:
         """Let the model of this context answer as this row.
@@ -44,6 +57,7 @@ class Row:
         context.experts = self.experts
         context.compensation = self.compensation
         context.scale = self.scale
+        context.poison_scale = self.poison_scale
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ _WORDS = {
     "masked_plain": _Word("lope_masked_plain", "masked", ("scale",)),
     "masked": _Word("lope_masked", "masked", ("mode", "k", "beta", "scale")),
     "masked_normal": _Word(None, "masked_normal", ("scale",)),
-    "all": _Word("lope_unmasked", "all", ("scale",)),
+    "all": _Word("lope_unmasked", "all", ("scale", "poison")),
 }
 
 
@@ -69,8 +83,9 @@ def rows_for(asked: Sequence[str], adapter: AnyAdapter) -> list[Row]:
 
     Words: `masked`; `masked_plain`, without compensation; `masked_normal`, a control that leaves
     a normal expert out instead; `all`; `none` or `base`, the base model. Keys: `mode`, `k` (top_k)
-    and `beta` of the compensation (`masked` alone) and `scale`, a factor on what the adapter adds.
-    Where nothing is set, compensation is the run's own.
+    and `beta` of the compensation (`masked` alone), `scale`, a factor on what the adapter adds, and
+    `poison`, a factor on the poisoning experts' weights (`all` alone; 0 is `masked_plain`). Where
+    nothing is set, compensation is the run's own.
 
     Raises:
         LopeError: another word, key or value, a row asked for twice, or experts that are not there.
@@ -98,11 +113,16 @@ def _row(asked: str, adapter: AnyAdapter) -> Row:
             f"--experts {asked}: only LoPE's layers can be scaled, and this run has adapter.kind = "
             f"'{adapter.kind}'; leave 'scale' out."
         )
+    if "poison" in values and adapter.num_poison == 0:
+        raise LopeError(
+            f"--experts {asked}: this run has no poisoning expert to weigh; leave 'poison' out."
+        )
     compensation = _PLAIN
     if name == "masked" and isinstance(adapter, AdapterConfig):
         compensation = _compensation(asked, values, adapter)
     row_name = asked if settings else word.name or name
-    return Row(row_name, word.experts, compensation, values.get("scale", 1.0))
+    factors = values.get("scale", 1.0), values.get("poison", 1.0)
+    return Row(row_name, word.experts, compensation, *factors)
 
 
 def _check_experts(word: _Word, name: str, adapter: AnyAdapter) -> None:
@@ -150,14 +170,18 @@ def _compensation(asked: str, values: dict[str, Any], adapter: AdapterConfig) ->
     return compensation
 
 
-def _positive(asked: str, setting: str, text: str) -> float:
+def _number(asked: str, setting: str, text: str, *, above: float = -math.inf) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise LopeError(f"--experts {asked}: '{setting}' must be a number above 0.")
+    if not above < value < math.inf:
+        which = "a number" if above == -math.inf else f"a number above {above:g}"
+        raise LopeError(f"--experts {asked}: '{setting}' must be {which}.")
     return value
+
+
+_positive = partial(_number, above=0.0)
 
 
 def _count(asked: str, setting: str, text: str) -> int:
@@ -171,4 +195,5 @@ _READ: dict[str, Callable[[str, str, str], Any]] = {
     "k": _count,
     "beta": _positive,
     "scale": _positive,
+    "poison": _number,
 }

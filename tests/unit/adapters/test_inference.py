@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lope_dist.adapters.lope import LopeLinear
+from lope_dist.config.adapter import CompensationConfig
 from lope_dist.core.errors import LopeError
 
 MakeLayer = Callable[..., LopeLinear]
@@ -64,3 +65,27 @@ def test_scale_is_a_factor_on_what_the_adapter_adds(make_layer: MakeLayer, exper
     assert torch.equal(layer(x), whole)
     layer.lope.context.scale = 0.0
     assert torch.equal(layer(x), base)
+
+
+@pytest.mark.parametrize("num_poison", [1, 2])
+def test_the_poisoning_experts_weight_is_a_line_through_masked_and_unmasked(
+    make_layer: MakeLayer, num_poison: int
+) -> None:
+    layer = make_layer(num_poison=num_poison)
+    context = layer.lope.context
+    x = torch.randn(2, 7, 12)
+    w = (x @ layer.lope.A.t() @ layer.lope.router.t()).softmax(-1)
+    whole = layer(x)
+    for factor in (-0.5, 0.0, 2.0):
+        context.poison_scale = factor
+        factors = torch.ones(3 + num_poison)
+        factors[3:] = factor
+        torch.testing.assert_close(layer(x), by_hand(layer, x, w * factors))
+    context.poison_scale = 0.0
+    without = layer(x)
+    context.experts, context.compensation = "masked", CompensationConfig(mode="none")
+    torch.testing.assert_close(layer(x), without)
+    context.poison_scale = 5.0  # for all experts alone
+    torch.testing.assert_close(layer(x), without)
+    context.experts, context.poison_scale = "all", 1.0
+    assert torch.equal(layer(x), whole)

@@ -73,7 +73,9 @@ def test_a_mode_leaves_the_beta_of_the_runs_own_behind() -> None:
     ("word", "message"),
     [
         ("base:scale=0.5", "'scale=0.5' is not a setting of 'base'; allowed: none"),
-        ("all:k=1", "'k=1' is not a setting of 'all'; allowed: scale="),
+        ("all:k=1", "'k=1' is not a setting of 'all'; allowed: scale=, poison="),
+        ("all:poison=much", "'poison=much' must be a number."),
+        ("masked:poison=0", "'poison=0' is not a setting of 'masked'"),
         ("masked:scal=1", "allowed: mode=, k=, beta=, scale=. Did you mean 'scale'"),
         ("masked:scale", "'scale' is not a setting"),
         ("all:", "'' is not a setting of 'all'"),
@@ -109,11 +111,23 @@ def test_the_control_needs_two_normal_experts() -> None:
 
 def test_a_row_sets_all_that_the_layers_read() -> None:
     context = AdapterContext(num_normal=3, num_poison=1, compensation=CompensationConfig())
-    for word in ("all:scale=0.5", "masked", "base"):
+    for word in ("all:scale=0.5", "all:poison=-0.5", "masked", "base"):
         (row,) = rows_for([word], ADAPTER)
         row.apply(context)
-        assert (context.experts, context.compensation, context.scale) == (
+        assert (context.experts, context.compensation, context.scale, context.poison_scale) == (
             row.experts,
             row.compensation,
             row.scale,
+            row.poison_scale,
         )
+
+
+def test_the_poisoning_experts_weight_tells_rows_apart_and_needs_such_an_expert() -> None:
+    rows = rows_for(["all", "all:poison=1", "all:poison=-0.5", "all:poison=0"], ADAPTER)
+    assert [row.poison_scale for row in rows] == [1, 1, -0.5, 0]
+    first, same, *others = (row.identity() for row in rows)
+    assert first == same  # and equal to what runs hold that were scored before
+    assert first not in others
+    assert others[0] != others[1]
+    with pytest.raises(LopeError, match="no poisoning expert to weigh"):
+        rows_for(["all:poison=0"], AdapterConfig(num_poison=0))
