@@ -1,11 +1,13 @@
 """How far apart two rows of a study are, and how sure that is.
 
-Both rows are known for the same seeds, and where losses of single documents are there, for the same
-documents. The difference is taken seed by seed. Its interval comes from drawing seeds and documents
-anew, with replacement: the documents are the same for all seeds and are drawn once for all of them.
-Where a document's part is not known (accuracies), its draw is a normal one with the two standard
-errors; they count as independent, which makes the interval too wide rather than too narrow. A
-figure that no documents stand behind (drift) has the t interval over seeds.
+Both rows are known for the same seeds, and where losses or scores of single documents are there,
+for the same documents. The difference is taken seed by seed. Its interval comes from drawing seeds
+and documents anew, with replacement: the documents are the same for all seeds and are drawn once
+for all of them. In a mean over tasks those of each task are drawn by themselves: a study is of
+these tasks, not of a sample of tasks. Where a document's part is not known, or the rows were scored
+on different ones, the draw is a normal one with the two standard errors; they count as independent,
+which makes the interval too wide rather than too narrow. A figure that no documents stand behind
+(drift) has the t interval over seeds.
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from scipy import stats
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.seeds import example_rng
-from lope_dist.study.observe import Series
+from lope_dist.study.observe import Observation, Series
 
 ENOUGH_SEEDS = 5
 """With fewer of them an interval is about the documents more than about other seeds."""
 _DRAWS = 4000
 _AT_ONCE = 500
+
+_Pairs = list[tuple[Observation, Observation]]
+"""First and second row, by seed."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,15 @@ def compare(first: Series, second: Series) -> Effect | None:
     seeds = [seed for seed in first if seed in second]
     if not seeds:
         return None
-    differences = np.array([first[s].value - second[s].value for s in seeds])
+    pairs = [(first[seed], second[seed]) for seed in seeds]
+    differences = np.array([a.value - b.value for a, b in pairs])
     num_seeds = len(seeds)
-    over = "documents and seeds" if num_seeds >= ENOUGH_SEEDS else "documents, few seeds"
     generator = example_rng(0, "study_bootstrap", 0, 0)
-    draws = _draw_documents(first, second, seeds, generator)
+    if _have_the_same_documents(pairs):
+        over, draws = "documents", _draw_documents(pairs, generator)
+    else:
+        over, draws = "unpaired documents", _draw_unpaired(pairs, generator)
+    over += " and seeds" if num_seeds >= ENOUGH_SEEDS else ", few seeds"
     if draws is None and num_seeds > 1:
         over = "seeds"
         half = stats.t.ppf(0.975, num_seeds - 1) * differences.std(ddof=1) / math.sqrt(num_seeds)
@@ -93,36 +102,43 @@ def _spread(series: Series, other: Series) -> Series:
     return series
 
 
-def _draw_documents(
-    first: Series, second: Series, seeds: list[int], generator: np.random.Generator
-) -> np.ndarray | None:
-    """Return each seed's difference with the documents drawn anew, ``(draws, seeds)``."""
-    pairs = [(first[seed], second[seed]) for seed in seeds]
-    sides = [(a.documents, b.documents) for a, b in pairs if a.documents and b.documents]
-    if len(sides) == len(seeds):
-        ids = sides[0][0].ids
-        if any(side.ids != ids for pair in sides for side in pair):
+def _have_the_same_documents(pairs: _Pairs) -> bool:
+    """Tell whether all rows and seeds can be drawn together."""
+    sides = [side for pair in pairs for side in pair]
+    if not all(side.documents for side in sides):
+        return False
+    ids = [part.ids for part in sides[0].documents]
+    for side in sides:
+        if [part.ids for part in side.documents] != ids:
+            if all(part.may_differ for part in side.documents):
+                return False
             raise LopeError(
-                f"{pairs[0][0].source} and {pairs[0][1].source} hold losses of different "
-                "documents; run `lope study run` to complete them."
+                f"{sides[0].source} and {side.source} hold losses of different documents; run "
+                "`lope study run` to complete them."
             )
-        return np.concatenate(
-            [_ratios(sides, len(ids), generator) for _ in range(_DRAWS // _AT_ONCE)]
-        )
-    errors = [(a.stderr, b.stderr) for a, b in pairs]
-    if any(e is None for pair in errors for e in pair):
+    return True
+
+
+def _draw_documents(pairs: _Pairs, generator: np.random.Generator) -> np.ndarray:
+    """Return each seed's difference with the documents drawn anew, ``(draws, seeds)``."""
+    draws = np.zeros((_DRAWS, len(pairs)))
+    for part, documents in enumerate(pairs[0][0].documents):
+        size = len(documents.ids)
+        for start in range(0, _DRAWS, _AT_ONCE):
+            chosen = generator.multinomial(size, np.full(size, 1 / size), size=_AT_ONCE)
+            chosen = chosen.astype(float)
+            for seed, (first, second) in enumerate(pairs):
+                for sign, one in ((1, first.documents[part]), (-1, second.documents[part])):
+                    ratio = chosen @ one.totals / (chosen @ one.counts)
+                    draws[start : start + _AT_ONCE, seed] += sign * one.share * ratio
+    return draws
+
+
+def _draw_unpaired(pairs: _Pairs, generator: np.random.Generator) -> np.ndarray | None:
+    """Return the same from the standard errors alone; None where one is not known."""
+    errors = [(first.stderr, second.stderr) for first, second in pairs]
+    if any(error is None for pair in errors for error in pair):
         return None
-    joint = np.mean([math.hypot(*(e or 0.0 for e in pair)) for pair in errors])
-    differences = np.array([a.value - b.value for a, b in pairs])
+    joint = np.mean([math.hypot(*(error or 0.0 for error in pair)) for pair in errors])
+    differences = np.array([first.value - second.value for first, second in pairs])
     return differences + joint * generator.standard_normal((_DRAWS, 1))
-
-
-def _ratios(sides: list, num_documents: int, generator: np.random.Generator) -> np.ndarray:
-    chosen = generator.multinomial(
-        num_documents, np.full(num_documents, 1 / num_documents), size=_AT_ONCE
-    ).astype(float)
-    columns = [
-        chosen @ a.totals / (chosen @ a.counts) - chosen @ b.totals / (chosen @ b.counts)
-        for a, b in sides
-    ]
-    return np.stack(columns, axis=1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lope_dist.core.runlog import read_json, read_lines
+from lope_dist.evaluate.questions import read_scores
 from lope_dist.evaluate.rows import rows_for
 from lope_dist.study.cells import Cell, Study
 from lope_dist.study.steps import RECORDS
@@ -18,13 +19,18 @@ from lope_dist.study.steps import RECORDS
 
 @dataclass(frozen=True)
 class Documents:
-    """What single documents add to a figure that is a ratio of two sums."""
+    """What the single documents of one file or task add to a ratio of two sums."""
 
     ids: tuple[int, ...]
     totals: np.ndarray
-    """Loss in nats of each, ``(documents,)``."""
+    """Loss in nats of each, or its score, ``(documents,)``."""
     counts: np.ndarray
-    """Tokens of each, ``(documents,)``."""
+    """Tokens of each, or 1, ``(documents,)``."""
+    share: float = 1.0
+    """What the ratio counts in the figure."""
+    may_differ: bool = False
+    """Whether others may hold other documents: a task is scored with any limit, losses are all of
+    the study's own file."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class Observation:
     """The file that it is from."""
     stderr: float | None = None
     """Standard error over the documents."""
-    documents: Documents | None = None
+    documents: tuple[Documents, ...] = ()
+    """The figure is the sum of their ratios by share; empty where they are not known."""
 
 
 Series = dict[int, Observation]
@@ -110,7 +117,7 @@ def _losses(study: Study, cell: Cell) -> Seen:
             if ids:
                 documents = Documents(ids, np.array(totals), np.array(counts, dtype=float))
                 seen = Observation(
-                    entry["loss_per_token"], str(path), entry.get("stderr"), documents
+                    entry["loss_per_token"], str(path), entry.get("stderr"), (documents,)
                 )
                 yield row, f"loss:{stem}", seen
 
@@ -123,7 +130,22 @@ def _scores(study: Study, cell: Cell) -> Seen:
             for metric, value in figures.items():
                 stderr = figures.get(_stderr_of(metric))
                 if stderr is not None or metric == "acc":
-                    yield row, f"{metric}:{task}", Observation(value, str(path), stderr)
+                    documents = _questions(cell.folder, entry, task, metric)
+                    seen = Observation(value, str(path), stderr, documents)
+                    yield row, f"{metric}:{task}", seen
+
+
+def _questions(run: Path, entry: dict[str, Any], task: str, metric: str) -> tuple[Documents, ...]:
+    return tuple(
+        Documents(
+            ids=tuple(of_task.scores),
+            totals=np.array(list(of_task.scores.values())),
+            counts=np.ones(len(of_task.scores)),
+            share=of_task.share,
+            may_differ=True,
+        )
+        for of_task in read_scores(run, entry, task, metric)
+    )
 
 
 def _stderr_of(metric: str) -> str:
@@ -168,7 +190,12 @@ def _mean(seen: list[Observation]) -> Observation:
     known = [error for error in errors if error is not None]
     stderr = math.hypot(*known) / len(seen) if len(known) == len(seen) else None
     value = math.fsum(one.value for one in seen) / len(seen)
-    return Observation(value, seen[0].source, stderr)
+    documents = ()
+    if all(one.documents for one in seen):
+        documents = tuple(
+            replace(part, share=part.share / len(seen)) for one in seen for part in one.documents
+        )
+    return Observation(value, seen[0].source, stderr, documents)
 
 
 def curves(run: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:

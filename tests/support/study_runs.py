@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lope_dist.evaluate.questions import write_scores
 from lope_dist.evaluate.rows import rows_for
 from lope_dist.study.cells import Cell, Study
 
@@ -40,6 +41,26 @@ def write_runs(study: Study, loss: dict[str, float], accuracy: dict[str, float])
         _write(cell, "router.json", {"poison": {}, "poison_weight": {"finetune": weights}})
         stage = {"seconds": 60.0, "tokens": 1000, "peak_memory_bytes": 2**30}
         _write(cell, "cost.json", {"poison": stage, "finetune": stage})
+
+
+def write_answers(cell: Cell, right: dict[str, dict[str, list[bool]]]) -> None:
+    """Write what `lope eval` leaves of a cell's rows.
+
+    Args:
+        cell: Its rows' names are `lope_masked` and the like.
+        right: Row -> task -> whether each question was answered rightly.
+    """
+    entries = []
+    for row, tasks in right.items():
+        entry = {"name": row, "experts": row, "tasks": {}}
+        for task, answers in tasks.items():
+            mean, settings = float(np.mean(answers)), {"limit": len(answers)}
+            stderr = (mean * (1 - mean) / len(answers)) ** 0.5
+            entry["tasks"][task] = {"acc": mean, "acc_stderr": stderr, **settings}
+            scores = {"acc": {i: float(answer) for i, answer in enumerate(answers)}}
+            write_scores(cell.folder, row, task, {"experts": row, **settings}, scores)
+        entries.append(entry)
+    _write(cell, "results.json", {"rows": entries})
 
 
 def _losses(seed: int, sides: dict[str, str], loss: dict[str, float]) -> dict:

@@ -19,7 +19,7 @@ def losses(shift: float, seeds=range(5), documents: int = 200, noise: float = 0.
         totals = counts * (dear + shift + own.normal(0, noise, documents) + own.normal(0, 0.01))
         spread = Documents(tuple(range(documents)), totals, counts)
         value = float(totals.sum() / counts.sum())
-        series[seed] = Observation(value, f"losses-{seed}", 0.1, spread)
+        series[seed] = Observation(value, f"losses-{seed}", 0.1, (spread,))
     return series
 
 
@@ -60,7 +60,7 @@ def test_the_interval_covers_as_often_as_it_says(of_documents: float, of_seeds: 
                 own = texts.normal(0, 0.1, 100) + texts.normal(0, of_seeds)
                 totals = counts * (2 + sign * common + own)
                 value = float(totals.sum() / counts.sum())
-                series[seed] = Observation(value, "", None, Documents(ids, totals, counts))
+                series[seed] = Observation(value, "", None, (Documents(ids, totals, counts),))
             sides.append(series)
         low, high = compare(*sides).ci95
         covered += low <= 0 <= high
