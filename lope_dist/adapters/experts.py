@@ -61,6 +61,17 @@ class ExpertBank(nn.Module):
     def _experts(self, names: tuple[str, ...]) -> list[Tensor]:
         return [getattr(self, name) for name in names]
 
+    def _learners(self, corrupted_NT: Tensor) -> Tensor:
+        """Return which expert learns from which token, bool (P, E)."""
+        corrupted_P1 = corrupted_NT.flatten().unsqueeze(-1)
+        return torch.cat(
+            [
+                ~corrupted_P1.expand(-1, len(self.normal_names)),
+                corrupted_P1.expand(-1, len(self.poison_names)),
+            ],
+            dim=1,
+        )
+
     def forward(
         self,
         y_NTO: Tensor,
@@ -70,6 +81,7 @@ class ExpertBank(nn.Module):
         compensation: CompensationConfig | None,
         left_out: int = 0,
         auxiliary: AuxiliaryLosses | None = None,
+        corrupted_NT: Tensor | None = None,
     ) -> Tensor:
         """Add the weighted experts to the base layer's output.
 
@@ -81,6 +93,8 @@ class ExpertBank(nn.Module):
             compensation: Given, the poisoning experts are masked.
             left_out: So many normal experts, the first ones, are left out with their weights.
             auxiliary: Given, the separation penalty is on the result, if it is on at all.
+            corrupted_NT: Given, bool, the poisoning experts learn from these tokens alone, and the
+                normal ones from the others.
         """
         experts = self._experts(self.normal_names)
         if compensation is None:
@@ -96,7 +110,8 @@ class ExpertBank(nn.Module):
         if w_NTE is not None:
             z_NTZ = (w_NTE.unsqueeze(-1) * h_NTR.float().unsqueeze(-2)).flatten(-2)
         z_PZ = z_NTZ.flatten(0, -2).to(y_NTO.dtype)
-        y_NTO = add_experts(y_NTO, z_PZ, experts, scaling)
+        learns_PE = None if corrupted_NT is None else self._learners(corrupted_NT)
+        y_NTO = add_experts(y_NTO, z_PZ, experts, scaling, learns_PE)
         if auxiliary is not None and auxiliary.is_on(SEPARATION):
             normal, poison = self._experts(self.normal_names), self._experts(self.poison_names)
             y_NTO = auxiliary.separate(y_NTO, normal, poison)

@@ -26,17 +26,24 @@ def project(x_PD: Tensor, A_RD: Tensor, keys_P: Tensor | None, salt: int, p: flo
     return _Project.apply(x_PD, A_RD, keys_P, salt, p)  # type: ignore[return-value]
 
 
-def add_experts(y_NTO: Tensor, z_PZ: Tensor, experts_OR: list[Tensor], scale: float) -> Tensor:
+def add_experts(
+    y_NTO: Tensor,
+    z_PZ: Tensor,
+    experts_OR: list[Tensor],
+    scale: float,
+    learns_PE: Tensor | None = None,
+) -> Tensor:
     """Compute `y + scale * z [B_1 ... B_E]^T` as one GEMM that accumulates on y.
 
     y itself becomes the result, unless it shares its memory, or is a leaf of autograd's.
+    ``learns_PE``: from which tokens an expert gets its gradient; None: from all.
 
-    Shapes: (N, T, O), (P, Z = E R), E times (O, R) -> (N, T, O).
+    Shapes: (N, T, O), (P, Z = E R), E times (O, R), bool (P, E) -> (N, T, O).
     """
     is_own = y_NTO.is_contiguous() and not y_NTO._is_view()
     if not is_own or (y_NTO.is_leaf and y_NTO.requires_grad):
         y_NTO = y_NTO.clone(memory_format=torch.contiguous_format)
-    return _AddExperts.apply(y_NTO, z_PZ, scale, *experts_OR)  # type: ignore[return-value]
+    return _AddExperts.apply(y_NTO, z_PZ, scale, learns_PE, *experts_OR)  # type: ignore[return-value]
 
 
 class _Project(torch.autograd.Function):
@@ -75,8 +82,15 @@ class _AddExperts(torch.autograd.Function):
     """Keeps z; frozen experts cost no gradient GEMM."""
 
     @staticmethod
-    def forward(ctx: Any, y_NTO: Tensor, z_PZ: Tensor, scale: float, *experts_OR: Tensor) -> Tensor:
-        ctx.save_for_backward(z_PZ, *experts_OR)
+    def forward(
+        ctx: Any,
+        y_NTO: Tensor,
+        z_PZ: Tensor,
+        scale: float,
+        learns_PE: Tensor | None,
+        *experts_OR: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(z_PZ, learns_PE, *experts_OR)
         ctx.mark_dirty(y_NTO)
         ctx.scale = scale
         B_OZ = torch.cat(experts_OR, dim=1).to(z_PZ.dtype)
@@ -86,9 +100,9 @@ class _AddExperts(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_NTO: Tensor) -> tuple[Tensor | None, ...]:
-        z_PZ, *experts_OR = ctx.saved_tensors
+        z_PZ, learns_PE, *experts_OR = ctx.saved_tensors
         grad_PO = grad_NTO.flatten(0, -2)
-        needs_y, needs_z, _, *needs_B = ctx.needs_input_grad
+        needs_y, needs_z, _, _, *needs_B = ctx.needs_input_grad
         grad_z = None
         if needs_z:
             B_OZ = torch.cat(experts_OR, dim=1).to(grad_PO.dtype)
@@ -96,9 +110,12 @@ class _AddExperts(torch.autograd.Function):
         grads_B: list[Tensor | None] = [None] * len(experts_OR)
         wanted = [i for i, needs in enumerate(needs_B) if needs]
         if wanted:
+            if learns_PE is not None:
+                z_PER = z_PZ.unflatten(1, (len(experts_OR), -1))
+                z_PZ = (z_PER * learns_PE.unsqueeze(-1).to(z_PZ.dtype)).flatten(1)
             parts = z_PZ.chunk(len(experts_OR), dim=1)
             z_PW = z_PZ if all(needs_B) else torch.cat([parts[i] for i in wanted], dim=1)
             grad_OW = (grad_PO.t() @ z_PW).mul_(ctx.scale)
             for i, grad_OR in zip(wanted, grad_OW.chunk(len(wanted), dim=1), strict=True):
                 grads_B[i] = grad_OR.to(experts_OR[i].dtype)
-        return grad_NTO if needs_y else None, grad_z, None, *grads_B
+        return grad_NTO if needs_y else None, grad_z, None, None, *grads_B

@@ -88,7 +88,8 @@ class LopeAdapter(nn.Module):
             w_NTE = self._weigh_poison(w_NTE, context.poison_scale)
         scale = config.scaling * context.scale
         auxiliary = context.auxiliary if self.training else None
-        y_NTO = self.B(y_NTO, h_NTR, w_NTE, scale, masked, left_out, auxiliary)
+        corrupted_NT = context.corrupted_targets if self.training else None
+        y_NTO = self.B(y_NTO, h_NTR, w_NTE, scale, masked, left_out, auxiliary, corrupted_NT)
         if auxiliary is not None and logits_NTE is not None and auxiliary.is_on(SUPERVISION):
             y_NTO = self._supervise(auxiliary, y_NTO, logits_NTE)
         return y_NTO

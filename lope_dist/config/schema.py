@@ -141,6 +141,7 @@ class RunConfig(Section):
             given = {
                 f"loss_on = '{stage.loss_on}'": stage.loss_on == "corrupted",
                 f"router_supervision = {stage.router_supervision}": stage.router_supervision > 0,
+                f"gradient_routing = {stage.gradient_routing}": stage.gradient_routing,
                 f"separation = {stage.separation}": stage.separation > 0,
             }
             for setting in (setting for setting, is_on in given.items() if is_on):
@@ -160,6 +161,11 @@ class RunConfig(Section):
             return (
                 "would have no effect: the stage trains neither 'normal_b' nor 'poison_b'; leave "
                 "it out or add one of them to trainable"
+            )
+        if option == "gradient_routing" and Role.POISON_B not in stage.trainable:
+            return (
+                "is about what the poisoning experts learn, and they are frozen; add 'poison_b' to "
+                "the stage's trainable roles"
             )
         if option == "router_supervision" and Role.ROUTER not in stage.trainable:
             return "teaches a router that is frozen; add 'router' to the stage's trainable roles"

@@ -47,6 +47,9 @@ class StageConfig(Section):
     router_supervision: float = Field(default=0.0, ge=0)
     """Weight of a loss that teaches the router to send corrupted tokens to the poisoning experts
     and clean ones to the others; `docs/past_the_paper.md`."""
+    gradient_routing: bool = False
+    """Of all experts the poisoning ones alone learn where the next token is corrupted, and the
+    normal ones elsewhere; `docs/past_the_paper.md`."""
     separation: float = Field(default=0.0, ge=0)
     """Weight of a penalty on the overlap of poisoning and normal experts' outputs;
     `docs/past_the_paper.md`."""
@@ -54,7 +57,7 @@ class StageConfig(Section):
     @property
     def uses_marks(self) -> bool:
         """Whether the stage must be told which tokens noise changed."""
-        return self.loss_on == "corrupted" or self.router_supervision > 0
+        return self.loss_on == "corrupted" or self.router_supervision > 0 or self.gradient_routing
 
     @field_validator("trainable")
     @classmethod

@@ -127,7 +127,8 @@ def open_built(folder: str, wanted: Fingerprint) -> BuiltCorpus:
     if wanted.has_marks and not built.has_marks:
         raise LopeError(
             f"data.corpus = {folder!r} does not tell which tokens noise changed, which a stage's "
-            "loss_on or router_supervision asks for; build one that does, in another folder, with "
-            "`lope corpus build CONFIG --out DIR` and this configuration, or leave data.corpus out."
+            "loss_on, router_supervision or gradient_routing asks for; build one that does, in "
+            "another folder, with `lope corpus build CONFIG --out DIR` and this configuration, or "
+            "leave data.corpus out."
         )
     return corpus

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.config.train import StageConfig
@@ -150,6 +151,9 @@ def _micro_step(
     batch = batch.to(world.device)
     context.token_keys, context.noise_mask = batch.token_keys, batch.noise_mask
     context.corrupted_mask = batch.corrupted_mask
+    if context.routes_gradients:
+        assert batch.corrupted_mask is not None, "the stage's loader sees to the marks"
+        context.corrupted_targets = F.pad(batch.corrupted_mask[:, 1:], (0, 1))
     loss = summed_loss(lambda: engine.forward(batch.inputs), head, targets, world.device)
     loss = loss / max(1, plan.target_tokens)
     engine.backward(loss, is_last)

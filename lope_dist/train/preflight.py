@@ -11,6 +11,7 @@ from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.inject import inject
 from lope_dist.config.adapter import AdapterConfig
 from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import LopeError
 from lope_dist.corpus.loader import check_packing
 from lope_dist.model.build import architecture, build_meta_model
 from lope_dist.model.families import Family, family_of
@@ -30,15 +31,26 @@ def preflight(config: RunConfig) -> Plan:
 
     Raises:
         LopeError: an unknown noise operation, model family or architecture, a target that
-            matches no layer, packing with an encoder-decoder.
+            matches no layer, packing or routed gradients with an encoder-decoder.
     """
     check_operations(config.noise)
     arch = architecture(config.model)
     family = family_of(arch.model_type, config.adapter.targets, arch.is_encoder_decoder)
     check_packing(config.data, arch.is_encoder_decoder)
+    _check_routing(config, arch.is_encoder_decoder)
     model = build_meta_model(config.model, arch)
     adapt(model, config, family)
     return Plan(model, family)
+
+
+def _check_routing(config: RunConfig, is_encoder_decoder: bool) -> None:
+    routing = [name for name, stage in config.train.stages.items() if stage.gradient_routing]
+    if routing and is_encoder_decoder:
+        raise LopeError(
+            f"train.stages.{routing[0]}.gradient_routing asks which token the next one is, and an "
+            "encoder-decoder model reads one text and predicts another; leave it out, or use a "
+            "decoder-only model."
+        )
 
 
 def adapt(model: PreTrainedModel, config: RunConfig, family: Family) -> AdapterContext:

@@ -60,6 +60,8 @@ class StageRun:
         self._cut_before = progress.stage.cut_examples
         injects = self._stage.noise in ("embedding", "hybrid")
         session.context.embedding_noise = config.noise.embedding if injects else None
+        session.context.routes_gradients = self._stage.gradient_routing
+        session.context.corrupted_targets = None
         self._usage = RouterUsage(self._model)
         session.context.auxiliary = auxiliary_losses(self._model, self._stage)
         sums, corrupted = progress.stage.router_sums, progress.stage.corrupted_sums

@@ -10,6 +10,7 @@ import pytest
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_lines
+from lope_dist.train.preflight import preflight
 from lope_dist.train.session import train
 
 OPTIONS = {
@@ -111,6 +112,53 @@ def test_a_step_without_a_corrupted_target_weighs_nothing(tiny_config) -> None:
     assert all(line["loss"] == line["grad_norm"] == 0 for line in empty)
 
 
+ROUTED = {
+    "train__stages__poison__trainable": ["shared_a", "normal_b", "poison_b", "router"],
+    "train__stages__poison__gradient_routing": True,
+    "train__stages__poison__max_steps": 3,
+    "train__stages__finetune__max_steps": 1,
+    "noise__text__rate": 0.3,
+    "adapter__dropout": 0.0,
+}
+
+
+def norms_after_poison(run: Path) -> dict[str, float]:
+    tensors = json.loads((run / "checkpoints" / "1-poison" / "adapter.json").read_text())["tensors"]
+    by_role: dict[str, float] = {}
+    for tensor in tensors.values():
+        by_role[tensor["role"]] = by_role.get(tensor["role"], 0.0) + tensor["norm"]
+    return by_role
+
+
+def test_routed_gradients_depend_on_no_split_of_the_batch(config_in, tmp_path: Path) -> None:
+    run = train(config_in(tmp_path / "run", **ROUTED))
+    other = {"train__micro_batch": 8, "model__gradient_checkpointing": True, "data__packing": False}
+    split = train(config_in(tmp_path / "split", **ROUTED, **other))
+    for ours, theirs in zip(losses(run), losses(split), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    plain = {**ROUTED, "train__stages__poison__gradient_routing": False}
+    unrouted = losses(train(config_in(tmp_path / "plain", **plain)))
+    assert unrouted[0]["loss"] == pytest.approx(losses(run)[0]["loss"], rel=1e-6)
+    assert unrouted[0]["grad_norm"] > 1.001 * losses(run)[0]["grad_norm"]
+
+
+def test_without_a_corrupted_token_the_poisoning_expert_learns_nothing(
+    config_in, tmp_path: Path
+) -> None:
+    few = norms_after_poison(train(config_in(tmp_path / "few", **ROUTED)))
+    assert few["poison_b"] > 0
+    assert few["normal_b"] > 0
+    none = {**ROUTED, "noise__text__rate": 1e-9}
+    with pytest.raises(LopeError, match=r"poison_0' was trained and is all zero"):
+        train(config_in(tmp_path / "none", **none))
+
+
+def test_an_encoder_decoder_has_no_next_token_to_route_by(tiny_config) -> None:
+    t5 = {"model_type": "t5", "d_model": 16, "num_layers": 1, "vocab_size": 64}
+    with pytest.raises(LopeError, match="reads one text and predicts another"):
+        preflight(tiny_config(**ROUTED, model__architecture=t5, data__packing=False))
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -121,6 +169,14 @@ def test_a_step_without_a_corrupted_target_weighs_nothing(tiny_config) -> None:
         (
             {"noise__text__rate": 0, "train__stages__poison__loss_on": "corrupted"},
             "train.stages.poison.loss_on = 'corrupted' needs tokens that noise changed",
+        ),
+        (
+            {"train__stages__finetune__gradient_routing": True},
+            "gradient_routing = True is about what the poisoning experts learn, and they are",
+        ),
+        (
+            {"noise__text__rate": 0, "train__stages__poison__gradient_routing": True},
+            "train.stages.poison.gradient_routing = True needs tokens that noise changed",
         ),
         (
             {"train__stages__poison__router_supervision": 0.1},
