@@ -51,9 +51,10 @@ def write_study_report(study: Study) -> Path:
 
 
 def write_results(studies: Sequence[Study], docs: Path) -> Path:
-    """Write `results.md`, `results.json` and the plots of several studies; return the page's path.
+    """Write `results.md`, `results.json` and what belongs to several studies; return the page's path.
 
-    `results.json`: ``seeds`` and ``claims``, each claim with the study that it is of.
+    `results.json`: ``seeds`` and ``claims``, each claim with the study that it is of. `results/STUDY`:
+    plots, and `figures.csv` with every figure by seed and the file of a run that it is from.
 
     Raises:
         LopeError: as `write_study_report`.
@@ -66,12 +67,16 @@ def write_results(studies: Sequence[Study], docs: Path) -> Path:
             path = Path("results") / study.path.stem / f"{name}.png"
             images[str(path)] = caption
             write_atomic(docs / path, _png(figure))
+        write_atomic(docs / "results" / study.path.stem / "figures.csv", tables.as_csv(summary))
         parts.append(f"## {summary['title']}\n\n{_markdown(summary, images)}")
         claims += [{"study": summary["study"], **claim} for claim in summary["claims"]]
         seeds |= dict.fromkeys(summary["seeds"])
     write_json(docs / "results.json", {"seeds": list(seeds), "claims": claims})
     command = f"lope study report {' '.join(str(study.path) for study in studies)} --docs {docs}"
-    intro = f"# Results\n\nWritten by `{command}`. The claims are also in results.json.\n\n"
+    intro = (
+        f"# Results\n\nWritten by `{command}`. The claims are also in results.json, and every figure "
+        "by seed, with the file of the run that it is from, in results/STUDY/figures.csv.\n\n"
+    )
     write_atomic(docs / "results.md", intro + "\n".join(parts))
     return docs / "results.md"
 

@@ -135,6 +135,15 @@ def test_results_of_several_studies_are_one_page(study, tmp_path):
     images = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)
     assert images
     assert all((tmp_path / "docs" / image).is_file() for image in images)
+    lines = list(csv.DictReader((tmp_path / "docs/results/tiny_study/figures.csv").open()))
+    (own,) = (
+        line
+        for line in lines
+        if (line["variant"], line["row"], line["metric"], line["seed"])
+        == ("lope", "masked", "loss:clean", "1")
+    )
+    of_run = json.loads(Path(own["source"]).read_text())["rows"]["lope_masked"]
+    assert float(own["value"]) == of_run["loss_per_token"]
 
 
 def test_cells_that_were_not_run_are_named(make_study):
