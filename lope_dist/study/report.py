@@ -51,10 +51,11 @@ def write_study_report(study: Study) -> Path:
 
 
 def write_results(studies: Sequence[Study], docs: Path) -> Path:
-    """Write `results.md`, `results.json` and what belongs to several studies; return the page's path.
+    """Write `results.md`, `results.json` and `results/` of several studies; return the page's path.
 
-    `results.json`: ``seeds`` and ``claims``, each claim with the study that it is of. `results/STUDY`:
-    plots, and `figures.csv` with every figure by seed and the file of a run that it is from.
+    `results.json`: ``seeds`` and ``claims``, each claim with the study that it is of.
+    `results/STUDY`: plots, and `figures.csv` with every figure by seed and the file of a run that
+    it is from.
 
     Raises:
         LopeError: as `write_study_report`.
@@ -74,8 +75,9 @@ def write_results(studies: Sequence[Study], docs: Path) -> Path:
     write_json(docs / "results.json", {"seeds": list(seeds), "claims": claims})
     command = f"lope study report {' '.join(str(study.path) for study in studies)} --docs {docs}"
     intro = (
-        f"# Results\n\nWritten by `{command}`. The claims are also in results.json, and every figure "
-        "by seed, with the file of the run that it is from, in results/STUDY/figures.csv.\n\n"
+        f"# Results\n\nWritten by `{command}`. The claims are also in results.json, and every "
+        "figure by seed, with the file of the run that it is from, in "
+        "results/STUDY/figures.csv.\n\n"
     )
     write_atomic(docs / "results.md", intro + "\n".join(parts))
     return docs / "results.md"
