@@ -48,7 +48,7 @@ class Effect:
 def compare(first: Series, second: Series) -> Effect | None:
     """Return first less second over the seeds that both have; None where there are none.
 
-    A series of one seed beside one of several is the base model's, which depends on no seed.
+    The base model's figure stands beside each seed of the other row: it depends on none.
 
     Raises:
         LopeError: losses of different documents.
@@ -96,10 +96,8 @@ def _p_value(differences: np.ndarray) -> float | None:
 
 
 def _spread(series: Series, other: Series) -> Series:
-    if len(series) == 1 and len(other) > 1:
-        (seen,) = series.values()
-        return dict.fromkeys(other, seen)
-    return series
+    (first, *_) = series.values() or (None,)
+    return dict.fromkeys(other, first) if first is not None and first.is_base else series
 
 
 def _have_the_same_documents(pairs: _Pairs) -> bool:

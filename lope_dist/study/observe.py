@@ -44,6 +44,8 @@ class Observation:
     """Standard error over the documents."""
     documents: tuple[Documents, ...] = ()
     """The figure is the sum of their ratios by share; empty where they are not known."""
+    is_base: bool = False
+    """Whether it is of the base model, and so the same for all seeds."""
 
 
 Series = dict[int, Observation]
@@ -94,7 +96,7 @@ def observe(study: Study) -> Observations:
     for cell in study.cells:
         for reader in (_losses, _scores, _drift, _router):
             for row, metric, seen in reader(study, cell):
-                found.add(cell, row, metric, seen)
+                found.add(cell, row, metric, replace(seen, is_base=row in ("none", "base")))
         cost = cell.folder / "cost.json"
         if cost.is_file():
             found.seconds.setdefault(cell.group.name, {})[cell.seed] = read_json(cost)
@@ -195,7 +197,7 @@ def _mean(seen: list[Observation]) -> Observation:
         documents = tuple(
             replace(part, share=part.share / len(seen)) for one in seen for part in one.documents
         )
-    return Observation(value, seen[0].source, stderr, documents)
+    return Observation(value, seen[0].source, stderr, documents, seen[0].is_base)
 
 
 def curves(run: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:

@@ -1,5 +1,7 @@
 """Differences of two rows and their intervals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -87,8 +89,15 @@ def test_without_documents_the_seeds_alone_tell():
 
 
 def test_a_base_row_of_one_seed_stands_beside_all():
-    effect = compare(losses(0.1), losses(0.0, [0]))
+    base = {0: replace(losses(0.0)[0], is_base=True)}
+    effect = compare(losses(0.1), base)
     assert list(effect.per_seed) == [0, 1, 2, 3, 4]
+
+
+def test_a_row_that_was_trained_with_one_seed_stands_beside_that_one():
+    effect = compare(losses(0.1), losses(0.0, [2]))
+    assert list(effect.per_seed) == [2]
+    assert effect.p_seeds is None
 
 
 def test_seeds_that_one_side_lacks_are_left_out():
