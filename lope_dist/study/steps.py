@@ -58,8 +58,9 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
     Raises:
         LopeError: a file whose loss is asked for is absent.
     """
-    train_file = study.config.train_file
-    data = None if train_file is None else fingerprint([study.data_file(train_file)])
+    made = {str(study.data_file(name)) for name in study.config.files}
+    trains_on = cell.config.data.path  # a file of the study's by `train_file`, or by an override
+    data = fingerprint([Path(trains_on)]) if trains_on in made else None
     config = cell.folder / RECORDS / "run.yaml"
     steps = [Step("train", cell, ("train", str(config), "--resume", "auto"), {"data": data})]
     experts = ("--experts", ",".join(cell.rows))

@@ -16,6 +16,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.study.cells import Study
 from lope_dist.study.files import make_files
 from lope_dist.study.run import RunRequest, parse_duration, run_study
+from lope_dist.study.steps import steps_of
 
 ONE = {"lope": {"rows": ["masked", "all"]}}
 LONG = {"train.stages.finetune.epochs": 400}
@@ -131,6 +132,22 @@ def test_a_run_on_other_data_is_refused_or_done_again(make_study, study_tree):
     assert run_study(study, RunRequest(redo_changed=True)).done == ["lope/seed-1"]
     assert record.read_text() != before
     assert len(steps(study.folder / "runs/lope/seed-1")) == 6
+
+
+def test_a_training_file_that_an_axis_chooses_is_watched_too(make_study, study_tree):
+    source = study_tree["files"]["train"]["source"]
+    files = {name: {"source": source, "rows": [0, n]} for name, n in (("a", 9), ("b", 8))}
+    axes = {
+        "data": {name: {"data.path": "${output_dir}/data/" + name + ".jsonl"} for name in "ab"},
+    }
+    study = make_study(axes=axes, train_file=None, seeds=[1], files=files)
+    make_files(study)
+    inputs = [steps_of(study, cell)[0].inputs["data"] for cell in study.cells]
+    assert len(inputs) == 4
+    assert None not in inputs
+    assert inputs[0] == inputs[2] != inputs[1] == inputs[3]
+    elsewhere = make_study(train_file=None, seeds=[1])  # the recipe's own data
+    assert steps_of(elsewhere, elsewhere.cells[0])[0].inputs == {"data": None}
 
 
 def test_a_row_that_is_unknown_shows_before_any_training(make_study):
