@@ -31,8 +31,8 @@ class AdapterContext:
     scale: float
     """Factor on the adapter's output, for inference; 0 is the base model."""
     poison_scale: float
-    """Factor on the poisoning experts' weights while all experts answer, for inference; 0 masks
-    them without compensation, and below 0 the answer is pushed away from what they have learnt."""
+    """Factor on the poisoning experts' weights while all experts answer; 0 masks them without
+    compensation, and below 0 the answer is pushed away from what they have learnt."""
     token_keys: dict[str, Tensor]
     """Stream (`decoder`, `encoder`) -> int32 (N, T) keys of `core.seeds.token_keys`."""
     noise_mask: Tensor | None

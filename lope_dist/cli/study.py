@@ -41,7 +41,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Train and score what is missing; goes on where it stopped."""
-    from lope_dist.study.cells import load_study
+    from lope_dist.study.load import load_study
     from lope_dist.study.run import RunRequest, parse_duration, run_study
 
     seconds = None if stop_after is None else parse_duration(stop_after)
@@ -72,7 +72,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write tables, plots and verdicts on a study's claims into its folder."""
-    from lope_dist.study.cells import load_study
+    from lope_dist.study.load import load_study
     from lope_dist.study.report import write_results, write_study_report
 
     loaded = [load_study(path) for path in studies]

@@ -142,6 +142,7 @@ class RunConfig(Section):
                 f"loss_on = '{stage.loss_on}'": stage.loss_on == "corrupted",
                 f"router_supervision = {stage.router_supervision}": stage.router_supervision > 0,
                 f"gradient_routing = {stage.gradient_routing}": stage.gradient_routing,
+                f"poison_scale = {stage.poison_scale}": stage.poison_scale != 1,
                 f"separation = {stage.separation}": stage.separation > 0,
             }
             for setting in (setting for setting, is_on in given.items() if is_on):
@@ -162,6 +163,10 @@ class RunConfig(Section):
                 "would have no effect: the stage trains neither 'normal_b' nor 'poison_b'; leave "
                 "it out or add one of them to trainable"
             )
+        if option == "poison_scale":
+            if stage.poison_scale > 0 or Role.POISON_B not in stage.trainable:
+                return None
+            return "leaves out what the stage trains: 'poison_b' is among its trainable roles"
         if option == "gradient_routing" and Role.POISON_B not in stage.trainable:
             return (
                 "is about what the poisoning experts learn, and they are frozen; add 'poison_b' to "

@@ -50,6 +50,9 @@ class StageConfig(Section):
     gradient_routing: bool = False
     """Of all experts the poisoning ones alone learn where the next token is corrupted, and the
     normal ones elsewhere; `docs/past_the_paper.md`."""
+    poison_scale: float = Field(default=1.0, ge=0)
+    """Factor on the poisoning experts' weights while the stage trains: above 1 they take more of
+    the noise from the experts that learn, at 0 they are left out; `docs/past_the_paper.md`."""
     separation: float = Field(default=0.0, ge=0)
     """Weight of a penalty on the overlap of poisoning and normal experts' outputs;
     `docs/past_the_paper.md`."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lope_dist.config.load import load_config, load_section
+from lope_dist.config.load import load_config
 from lope_dist.config.schema import RunConfig
-from lope_dist.core.errors import LopeError, suggest
+from lope_dist.core.errors import LopeError
 from lope_dist.study.schema import StudyConfig, VariantConfig
+
+CHOSEN = "chosen"
+"""A variant's row of `choose_from` that does best on `choose_on`, seed by seed."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ class Study:
         for points, point in zip(study.axes.values(), group.points, strict=True):
             overrides |= points[point]
         overrides |= variant.overrides
-        if study.train_file is not None:
-            overrides["data.path"] = str(self.data_file(study.train_file))
+        if (train_file := variant.train_file or study.train_file) is not None:
+            overrides["data.path"] = str(self.data_file(train_file))
         overrides |= {"seed": seed, "output_dir": str(folder)}
         recipe = self.path.parent / (variant.recipe or study.recipe)
         try:
@@ -118,81 +120,16 @@ class Study:
         return Cell(group, seed, config, rows)
 
 
-def load_study(path: Path) -> Study:
-    """Read a study's file; names in it must fit each other.
-
-    Raises:
-        LopeError: an unreadable file, an unknown key, a value that is impossible, or the name of
-            a file, variant, point, row or metric that the study does not have.
-    """
-    study = Study(path, load_section(StudyConfig, path))
-    for message in _misfits(study):
-        raise LopeError(f"{path}: {message}")
-    return study
-
-
 def split_side(side: str) -> tuple[str, str]:
     """Return the group and the row that `VARIANT[@POINT,...]/ROW` names."""
     group, _, row = side.partition("/")
     return group, row
 
 
+def rows_of(variant: VariantConfig) -> tuple[str, ...]:
+    """Return a variant's rows as a report has them."""
+    return (*variant.rows, CHOSEN) if variant.choose_from else variant.rows
+
+
 def _is_trained_at(variant: VariantConfig, points: dict[str, str]) -> bool:
     return all(points[axis] in allowed for axis, allowed in variant.where.items())
-
-
-def _misfits(study: Study) -> Iterator[str]:
-    config = study.config
-    if config.train_file is not None and config.train_file not in config.files:
-        yield _unknown("train_file", config.train_file, config.files)
-    for name, variant in config.variants.items():
-        for seed in variant.seeds or ():
-            if seed not in config.seeds:
-                yield f"variants.{name}.seeds: {seed} is not one of seeds = {list(config.seeds)}."
-        for axis, points in variant.where.items():
-            if axis not in config.axes:
-                yield _unknown(f"variants.{name}.where", axis, config.axes)
-            for point in points:
-                if point not in config.axes[axis]:
-                    yield _unknown(f"variants.{name}.where.{axis}", point, config.axes[axis])
-    yield from _misfits_of_figures(study)
-
-
-def _misfits_of_figures(study: Study) -> Iterator[str]:
-    config = study.config
-    variants = {f"{name}/{row}" for name, v in config.variants.items() for row in v.rows}
-    if config.baseline not in variants:
-        yield _unknown("baseline", config.baseline, variants)
-    rows = {row for variant in config.variants.values() for row in variant.rows}
-    for name, suite in config.evaluate.suites.items():
-        for row in suite.rows or ():
-            if row not in rows:
-                yield _unknown(f"evaluate.suites.{name}.rows", row, rows)
-    sides = {f"{name}/{row}" for name, g in study.groups.items() for row in _rows(study, g.variant)}
-    for metric, figures in config.paper.items():
-        for side in figures:
-            if side not in sides:
-                yield _unknown(f"paper.{metric}", side, sides)
-    losses = {f"loss:{Path(name).stem}" for name in config.evaluate.losses}
-    for name, claim in config.claims.items():
-        kind = claim.metric.partition(":")[0]
-        if kind == "loss" and claim.metric not in losses:
-            yield _unknown(f"claims.{name}.metric", claim.metric, losses)
-        elif claim.metric == kind and kind not in config.means:
-            yield _unknown(f"claims.{name}.metric", claim.metric, config.means)
-        for key in ("better", "than"):
-            side = getattr(claim, key)
-            group, _ = split_side(side)
-            if kind == "drift" and group in {*study.groups, *config.variants}:
-                continue  # its row is a role
-            if side not in sides | variants:
-                yield _unknown(f"claims.{name}.{key}", side, sides | variants)
-
-
-def _rows(study: Study, variant: str) -> tuple[str, ...]:
-    return study.config.variants[variant].rows
-
-
-def _unknown(key: str, given: str, allowed: Any) -> str:
-    names = ", ".join(sorted(allowed)) or "none"
-    return f"{key} = '{given}' is not one of: {names}.{suggest(given, allowed)}"

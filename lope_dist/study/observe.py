@@ -13,7 +13,7 @@ import numpy as np
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.evaluate.questions import read_scores
 from lope_dist.evaluate.rows import rows_for
-from lope_dist.study.cells import Cell, Study
+from lope_dist.study.cells import CHOSEN, Cell, Study
 from lope_dist.study.steps import RECORDS
 
 
@@ -59,6 +59,8 @@ class Observations:
         self._series: dict[tuple[str, str, str], Series] = {}
         self.seconds: dict[str, dict[int, dict[str, Any]]] = {}
         """Group -> seed -> `cost.json`."""
+        self.chosen: dict[str, dict[int, str]] = {}
+        """Group -> seed -> the row that `chosen` is there."""
 
     def add(self, cell: Cell, row: str, metric: str, seen: Observation) -> None:
         """Take in a figure."""
@@ -85,6 +87,17 @@ class Observations:
                     seen = [series[seed] for series in found]
                     self._series.setdefault((group, row, name), {})[seed] = _mean(seen)
 
+    def choose(self, group: str, rows: tuple[str, ...], metric: str) -> None:
+        """Add the row `chosen`: for each seed with all of ``rows`` the one of the lowest figure."""
+        known = {row: self.series(group, row, metric) for row in rows}
+        metrics = self.metrics()
+        for seed in sorted(set.intersection(*(set(series) for series in known.values()))):
+            best = min(rows, key=lambda row: known[row][seed].value)
+            self.chosen.setdefault(group, {})[seed] = best
+            for one in metrics:
+                if (seen := self.series(group, best, one).get(seed)) is not None:
+                    self._series.setdefault((group, CHOSEN, one), {})[seed] = seen
+
 
 def observe(study: Study) -> Observations:
     """Read what the runs of a study hold so far.
@@ -101,6 +114,10 @@ def observe(study: Study) -> Observations:
         if cost.is_file():
             found.seconds.setdefault(cell.group.name, {})[cell.seed] = read_json(cost)
     found.add_means(study.config.means)
+    if (metric := study.config.choose_on) is not None:
+        for name, group in study.groups.items():
+            if rows := study.config.variants[group.variant].choose_from:
+                found.choose(name, rows, metric)
     return found
 
 

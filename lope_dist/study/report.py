@@ -87,10 +87,20 @@ def _sections(summary: Summary) -> dict[str, tuple[str, tables.Table]]:
     sections = {
         "Figures": (_NOTES[0], tables.results(summary)),
         f"Against {summary['baseline']}": (_NOTES[1], tables.differences(summary)),
+        "Chosen": (_chosen_note(summary), tables.chosen(summary)),
         "Claims": (_NOTES[2], tables.claims(summary)),
         "Training": ("Of one run, the mean over seeds.", tables.costs(summary)),
     }
     return {name: content for name, content in sections.items() if content[1][1]}
+
+
+def _chosen_note(summary: Summary) -> str:
+    if summary["choose_on"] is None:
+        return ""
+    return (
+        "Which row `chosen` is: of the rows that a variant offers, the one with the lowest "
+        f"{tables.column_title(summary, summary['choose_on'])}."
+    )
 
 
 def _facts(summary: Summary) -> str:

@@ -61,8 +61,12 @@ class VariantConfig(Section):
     rows: tuple[str, ...] = Field(min_length=1)
     """What `--experts` of `lope eval` takes. The row `none` (the base model) is the same for all
     seeds and scored for the first alone."""
+    choose_from: tuple[str, ...] = ()
+    """The rows that `choose_on` chooses from."""
     seeds: tuple[int, ...] | None = None
     """Those of the study's seeds with which it is trained. Default: all."""
+    train_file: str | None = None
+    """Which of `files` it trains on. Default: the study's `train_file`."""
     where: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Axis: those of its points at which the variant is trained. Default: all."""
 
@@ -138,13 +142,16 @@ class StudyConfig(Section):
     files: dict[Name, FileConfig] = Field(default_factory=dict)
     """Data files that the study makes, in `output_dir/data`."""
     train_file: str | None = None
-    """Which of `files` all variants train on. Default: the recipe's own data."""
+    """Which of `files` the variants train on. Default: the recipe's own data."""
     axes: dict[Name, dict[Name, Overrides]] = Field(default_factory=dict)
     """Settings to go through: axis: point: overrides. Every variant is trained at each."""
     variants: dict[Name, VariantConfig] = Field(min_length=1)
     """Ways to train, by name."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """What each run is scored on."""
+    choose_on: str | None = None
+    """`loss:FILE` on which, for each seed, the row `chosen` of a variant is chosen: the one of its
+    `choose_from` with the lowest loss. Not a file that claims are judged on."""
     means: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
     """Metrics of one's own: the mean of several, by name."""
     columns: tuple[str, ...] = ()

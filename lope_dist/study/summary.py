@@ -7,7 +7,7 @@ import statistics
 from dataclasses import asdict
 from typing import Any
 
-from lope_dist.study.cells import Study, split_side
+from lope_dist.study.cells import Study, rows_of, split_side
 from lope_dist.study.claims import judge
 from lope_dist.study.compare import compare
 from lope_dist.study.observe import Observations, curves, observe
@@ -20,7 +20,8 @@ def summarize(study: Study) -> Summary:
 
     ``rows``: of each group and row its ``figures``: metric -> mean and standard deviation over
     seeds, values and files by seed, the published figure, and the difference to the baseline.
-    ``claims``: see `judge`. ``drift``: of each group, stage and role the curve of the first seed.
+    ``chosen``: group -> seed -> the row that `chosen` is there. ``claims``: see `judge`.
+    ``drift``: of each group, stage and role the curve of the first seed.
 
     Raises:
         LopeError: a file that is not valid JSON, or losses of different documents.
@@ -38,6 +39,11 @@ def summarize(study: Study) -> Summary:
         "columns": list(config.columns) or _columns(study, found),
         "missing": [cell.name for cell in study.cells if not _is_trained(study, cell.name, found)],
         "rows": [_row(study, found, group, row) for group, row in _asked(study, found)],
+        "choose_on": config.choose_on,
+        "chosen": {
+            group: {str(seed): row for seed, row in rows.items()}
+            for group, rows in found.chosen.items()
+        },
         "claims": judge(study, found),
         "cost": _cost(found),
         "drift": _drift(study),
@@ -50,7 +56,7 @@ def _asked(study: Study, found: Observations) -> list[tuple[str, str]]:
     asked = [
         (name, row)
         for name, group in study.groups.items()
-        for row in study.config.variants[group.variant].rows
+        for row in rows_of(study.config.variants[group.variant])
     ]
     return [pair for pair in asked if pair in known]
 

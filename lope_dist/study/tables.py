@@ -55,6 +55,16 @@ def claims(summary: Summary) -> Table:
     return head, rows
 
 
+def chosen(summary: Summary) -> Table:
+    """Return which row was chosen of each variant, by seed."""
+    seeds = [str(seed) for seed in summary["seeds"]]
+    rows = [
+        [group, *(rows.get(seed, ABSENT) for seed in seeds)]
+        for group, rows in summary["chosen"].items()
+    ]
+    return ["", *(f"seed {seed}" for seed in seeds)], rows
+
+
 def costs(summary: Summary) -> Table:
     """Return what training took, the mean over seeds."""
     rows = [

@@ -60,6 +60,7 @@ class StageRun:
         self._cut_before = progress.stage.cut_examples
         injects = self._stage.noise in ("embedding", "hybrid")
         session.context.embedding_noise = config.noise.embedding if injects else None
+        session.context.poison_scale = self._stage.poison_scale
         session.context.routes_gradients = self._stage.gradient_routing
         session.context.corrupted_targets = None
         self._usage = RouterUsage(self._model)

@@ -24,11 +24,8 @@ def write_runs(study: Study, loss: dict[str, float], accuracy: dict[str, float])
     """
     for cell in study.cells:
         cell.folder.mkdir(parents=True)
-        named = list(zip(cell.rows, rows_for(cell.rows, cell.config.adapter), strict=True))
-        sides = {row.name: f"{cell.group.name}/{asked}" for asked, row in named}
-        _write(cell, "losses/clean.json", {"rows": _losses(cell.seed, sides, loss)})
-        _write(cell, "study/loss-clean.json", {"inputs": {}, "seconds": 1.0})
-        _write(cell, "results.json", {"rows": _scores(cell.seed, sides, accuracy)})
+        write_losses(cell, "clean", loss)
+        _write(cell, "results.json", {"rows": _scores(cell.seed, _sides(cell), accuracy)})
         drift = {"shared_a": 0.001, "poison_b": 0.01 + 0.001 * cell.seed}
         lines = [
             {"stage": "poison", "step": step, "loss": 2.0}
@@ -41,6 +38,12 @@ def write_runs(study: Study, loss: dict[str, float], accuracy: dict[str, float])
         _write(cell, "router.json", {"poison": {}, "poison_weight": {"finetune": weights}})
         stage = {"seconds": 60.0, "tokens": 1000, "peak_memory_bytes": 2**30}
         _write(cell, "cost.json", {"poison": stage, "finetune": stage})
+
+
+def write_losses(cell: Cell, file: str, loss: dict[str, float]) -> None:
+    """Write what `lope loss` leaves of a cell's rows: GROUP/ROW -> mean loss a token."""
+    _write(cell, f"losses/{file}.json", {"rows": _losses(cell.seed, _sides(cell), loss)})
+    _write(cell, f"study/loss-{file}.json", {"inputs": {}, "seconds": 1.0})
 
 
 def write_answers(cell: Cell, right: dict[str, dict[str, list[bool]]]) -> None:
@@ -61,6 +64,14 @@ def write_answers(cell: Cell, right: dict[str, dict[str, list[bool]]]) -> None:
             write_scores(cell.folder, row, task, {"experts": row, **settings}, scores)
         entries.append(entry)
     _write(cell, "results.json", {"rows": entries})
+
+
+def _sides(cell: Cell) -> dict[str, str]:
+    """Return GROUP/ROW of each row, by the name that it has in files."""
+    rows = rows_for(cell.rows, cell.config.adapter)
+    return {
+        row.name: f"{cell.group.name}/{asked}" for asked, row in zip(cell.rows, rows, strict=True)
+    }
 
 
 def _losses(seed: int, sides: dict[str, str], loss: dict[str, float]) -> dict:

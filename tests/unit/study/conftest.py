@@ -10,7 +10,8 @@ import pytest
 import yaml
 from support.tiny import tiny_tree
 
-from lope_dist.study.cells import Study, load_study
+from lope_dist.study.cells import Study
+from lope_dist.study.load import load_study
 
 StudyMaker = Callable[..., Study]
 

@@ -34,6 +34,17 @@ def test_a_variant_may_have_fewer_seeds(make_study, study_tree):
         make_study(variants=variants)
 
 
+def test_a_variant_may_train_on_a_file_of_its_own(make_study, study_tree):
+    variants = study_tree["variants"]
+    variants["hydralora"]["train_file"] = "clean"
+    paths = {c.group.name: c.config.data.path for c in make_study(variants=variants).cells}
+    data = make_study().folder / "data"
+    assert paths == {
+        "hydralora": str(data / "clean.jsonl"),
+        "lope": str(data / "train.jsonl"),
+    }
+
+
 def test_axes_multiply_the_variants_and_variants_win(make_study):
     axes = {
         "noise": {"none": {"noise.data.rate": 0}, "strong": {"noise.data.rate": 0.3}},
@@ -60,6 +71,19 @@ CLAIM = {"claim": "x", "metric": "acc:piqa", "better": "lope/masked", "than": "h
     ("changes", "parts"),
     [
         ({"train_file": "trian"}, ["train_file = 'trian'", "mean 'train'"]),
+        (
+            {"variants": {"a": {"rows": ["all"], "train_file": "trian"}}, "baseline": "a/all"},
+            ["variants.a.train_file = 'trian'", "mean 'train'"],
+        ),
+        ({"choose_on": "loss:clena"}, ["choose_on = 'loss:clena'"]),
+        (
+            {"variants": {"a": {"rows": ["all"], "choose_from": ["all"]}}, "baseline": "a/all"},
+            ["variants.a.choose_from needs choose_on"],
+        ),
+        (
+            {"variants": {"a": {"rows": ["all"], "choose_from": ["al"]}}, "baseline": "a/all"},
+            ["variants.a.choose_from = 'al'", "mean 'all'"],
+        ),
         ({"baseline": "lope/maskd"}, ["baseline", "mean 'lope/masked'"]),
         ({"claims": {"c": CLAIM | {"than": "lora/all"}}}, ["claims.c.than", "'lora/all'"]),
         ({"claims": {"c": CLAIM | {"metric": "loss:clean"}}}, ["claims.c.metric", "'loss:clean'"]),

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support.study_runs import write_runs
+from support.study_runs import write_losses, write_runs
 
 from lope_dist.study.report import write_results, write_study_report
 from lope_dist.study.summary import summarize
@@ -72,6 +72,40 @@ def test_claims_hold_fail_or_stay_open(study):
     )
     assert verdicts["A drifts less"]["effect"] == pytest.approx(3 * (0.012 - 0.001))
     assert verdicts["not measured"] | {"runs": []} == verdicts["not measured"]
+
+
+def test_a_row_is_chosen_on_another_files_loss_seed_by_seed(make_study, study_tree):
+    variants = study_tree["variants"]
+    variants["lope"] |= {
+        "rows": ["masked", "all", "all:scale=0.5"],
+        "choose_from": ["masked", "all"],
+    }
+    sides = {"better": "lope/chosen", "than": "hydralora/all"}
+    made = make_study(
+        variants=variants,
+        evaluate={"losses": ["noisy", "clean"]},
+        choose_on="loss:noisy",
+        claims={"c": claim("chosen", "loss:clean", **sides, direction="lower")},
+    )
+    write_runs(made, LOSS | {"lope/all:scale=0.5": 1.0}, ACCURACY | {"lope/all:scale=0.5": 0.5})
+    better = {1: "lope/all", 2: "lope/masked"}
+    for cell in made.cells:
+        losses = dict.fromkeys(LOSS, 3.0) | {better[cell.seed]: 2.0}
+        losses["lope/all:scale=0.5"] = 1.0  # the best, but not to choose from
+        write_losses(cell, "noisy", losses)
+    summary = summarize(made)
+    assert summary["chosen"] == {"lope": {"1": "all", "2": "masked"}}
+    figures = {f"{row['group']}/{row['row']}": row["figures"] for row in summary["rows"]}
+    chosen, clean = figures["lope/chosen"]["loss:clean"], "loss:clean"
+    assert chosen["values"]["1"] == figures["lope/all"][clean]["values"]["1"]
+    assert chosen["values"]["2"] == figures["lope/masked"][clean]["values"]["2"]
+    assert figures["lope/chosen"]["acc:piqa"]["values"].keys() == {"1", "2"}
+    assert "drift:poison" not in figures["lope/chosen"]
+    (verdict,) = summary["claims"]
+    assert verdict["per_seed"].keys() == {"1", "2"}
+    assert verdict["effect"] == pytest.approx(0.1, abs=0.03)  # 2.0 and 1.8 against 2.0
+    page = write_study_report(made).with_name("report.md").read_text()
+    assert "| lope | all | masked |" in page
 
 
 def test_figures_are_means_over_seeds_beside_the_papers(study):

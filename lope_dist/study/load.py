@@ -1,0 +1,103 @@
+"""A study's file, read and checked: names in it must fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lope_dist.config.load import load_section
+from lope_dist.core.errors import LopeError, suggest
+from lope_dist.study.cells import Study, rows_of, split_side
+from lope_dist.study.schema import StudyConfig
+
+
+def load_study(path: Path) -> Study:
+    """Read a study's file; names in it must fit each other.
+
+    Raises:
+        LopeError: an unreadable file, an unknown key, a value that is impossible, or the name of
+            a file, variant, point, row or metric that the study does not have.
+    """
+    study = Study(path, load_section(StudyConfig, path))
+    for message in _misfits(study):
+        raise LopeError(f"{path}: {message}")
+    return study
+
+
+def _misfits(study: Study) -> Iterator[str]:
+    config = study.config
+    train_files = {"train_file": config.train_file}
+    train_files |= {f"variants.{n}.train_file": v.train_file for n, v in config.variants.items()}
+    for key, train_file in train_files.items():
+        if train_file is not None and train_file not in config.files:
+            yield _unknown(key, train_file, config.files)
+    for name, variant in config.variants.items():
+        for seed in variant.seeds or ():
+            if seed not in config.seeds:
+                yield f"variants.{name}.seeds: {seed} is not one of seeds = {list(config.seeds)}."
+        for axis, points in variant.where.items():
+            if axis not in config.axes:
+                yield _unknown(f"variants.{name}.where", axis, config.axes)
+            for point in points:
+                if point not in config.axes[axis]:
+                    yield _unknown(f"variants.{name}.where.{axis}", point, config.axes[axis])
+    yield from _misfits_of_choices(study)
+    yield from _misfits_of_figures(study)
+
+
+def _misfits_of_choices(study: Study) -> Iterator[str]:
+    config = study.config
+    losses = _losses(study)
+    if config.choose_on is not None and config.choose_on not in losses:
+        yield _unknown("choose_on", config.choose_on, losses)
+    for name, variant in config.variants.items():
+        for row in variant.choose_from:
+            if row not in variant.rows:
+                yield _unknown(f"variants.{name}.choose_from", row, variant.rows)
+        if variant.choose_from and config.choose_on is None:
+            yield f"variants.{name}.choose_from needs choose_on, the loss to choose on."
+
+
+def _losses(study: Study) -> set[str]:
+    return {f"loss:{Path(name).stem}" for name in study.config.evaluate.losses}
+
+
+def _misfits_of_figures(study: Study) -> Iterator[str]:
+    config = study.config
+    variants = {f"{name}/{row}" for name, v in config.variants.items() for row in rows_of(v)}
+    if config.baseline not in variants:
+        yield _unknown("baseline", config.baseline, variants)
+    rows = {row for variant in config.variants.values() for row in variant.rows}
+    for name, suite in config.evaluate.suites.items():
+        for row in suite.rows or ():
+            if row not in rows:
+                yield _unknown(f"evaluate.suites.{name}.rows", row, rows)
+    sides = {
+        f"{name}/{row}"
+        for name, group in study.groups.items()
+        for row in rows_of(config.variants[group.variant])
+    }
+    for metric, figures in config.paper.items():
+        for side in figures:
+            if side not in sides:
+                yield _unknown(f"paper.{metric}", side, sides)
+    losses = _losses(study)
+    for name, claim in config.claims.items():
+        kind = claim.metric.partition(":")[0]
+        if kind == "loss" and claim.metric not in losses:
+            yield _unknown(f"claims.{name}.metric", claim.metric, losses)
+        elif claim.metric == kind and kind not in config.means:
+            yield _unknown(f"claims.{name}.metric", claim.metric, config.means)
+        for key in ("better", "than"):
+            side = getattr(claim, key)
+            group, _ = split_side(side)
+            if kind == "drift" and group in {*study.groups, *config.variants}:
+                continue  # its row is a role
+            if side not in sides | variants:
+                yield _unknown(f"claims.{name}.{key}", side, sides | variants)
+
+
+def _unknown(key: str, given: str, allowed: Any) -> str:
+    names = ", ".join(sorted(allowed)) or "none"
+    return f"{key} = '{given}' is not one of: {names}.{suggest(given, allowed)}"
