@@ -68,7 +68,8 @@ def _misfits_of_figures(study: Study) -> Iterator[str]:
     variants = {f"{name}/{row}" for name, v in config.variants.items() for row in rows_of(v)}
     if config.baseline not in variants:
         yield _unknown("baseline", config.baseline, variants)
-    rows = {row for variant in config.variants.values() for row in variant.rows}
+    rows = {f"{name}/{row}" for name, variant in config.variants.items() for row in variant.rows}
+    rows |= {row for variant in config.variants.values() for row in variant.rows}
     for name, suite in config.evaluate.suites.items():
         for row in suite.rows or ():
             if row not in rows:

@@ -87,7 +87,7 @@ class SuiteConfig(Section):
     batch_size: int = Field(default=8, ge=1)
     """Requests of a forward pass."""
     rows: tuple[str, ...] | None = None
-    """Score only these of the variants' rows. Default: all."""
+    """Score only these of the variants' rows: ROW, or VARIANT/ROW. Default: all."""
 
     @model_validator(mode="after")
     def _is_a_suite_or_tasks(self) -> SuiteConfig:

@@ -75,13 +75,18 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
         inputs = {"rows": list(cell.rows), "data": found}
         steps.append(Step(f"loss-{path.stem}", cell, arguments, inputs))
     for name, suite in settings.suites.items():
-        rows = [row for row in cell.rows if suite.rows is None or row in suite.rows]
+        rows = [row for row in cell.rows if _is_asked(suite, cell, row)]
         arguments = ("eval", str(cell.folder), *_suite_arguments(study, suite))
         inputs = {"rows": rows, "suite": suite.model_dump(mode="json", exclude={"rows"})}
         if rows:
             arguments += ("--experts", ",".join(rows))
             steps.append(Step(f"eval-{name}", cell, arguments, inputs))
     return steps
+
+
+def _is_asked(suite: SuiteConfig, cell: Cell, row: str) -> bool:
+    asked = suite.rows
+    return asked is None or row in asked or f"{cell.group.variant}/{row}" in asked
 
 
 def prepare(step: Step) -> None:

@@ -19,7 +19,12 @@ def _losses(tiny_llama: Path, data: Path, folder: Path, ranks: int, model: dict)
     tree["model"] |= model
     tree["adapter"]["dropout"] = 0.0
     tree["noise"] = {"data": {"rate": 0.1}}
-    tree["train"]["stages"]["finetune"] |= {"router_supervision": 0.5, "separation": 1.0}
+    stages = tree["train"]["stages"]
+    stages["poison"] |= {
+        "trainable": ["shared_a", "normal_b", "poison_b", "router"],
+        "gradient_routing": True,
+    }
+    stages["finetune"] |= {"router_supervision": 0.5, "separation": 1.0, "poison_scale": 2.0}
     if ranks > 1:
         tree["engine"] = {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}
     recipe = folder / "recipe.yaml"

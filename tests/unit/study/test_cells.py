@@ -3,6 +3,7 @@
 import pytest
 
 from lope_dist.core.errors import LopeError
+from lope_dist.study.steps import steps_of
 
 
 def test_a_cell_is_a_recipe_with_overrides_and_seed(make_study):
@@ -62,6 +63,22 @@ def test_axes_multiply_the_variants_and_variants_win(make_study):
     assert configs["lope@none,r8"].noise.data.rate == 0
     assert configs["lope@none,r8"].adapter.rank == 4
     assert configs["lora@strong,r8"].adapter.rank == 8
+
+
+def test_a_suite_may_be_asked_of_some_rows_alone(make_study, study_tree):
+    suites = {"some": {"tasks": ["piqa"], "rows": ["none", "lope/all"]}}
+    study_tree["variants"]["hydralora"]["seeds"] = [1]
+    study = make_study(evaluate={"suites": suites})
+    asked = {
+        cell.name: step.inputs["rows"]
+        for cell in study.cells
+        for step in steps_of(study, cell)
+        if step.name == "eval-some"
+    }
+    assert asked == {"hydralora/seed-1": ["none"], "lope/seed-1": ["all"], "lope/seed-2": ["all"]}
+    suites["some"]["rows"] = ["hydralora/masked"]
+    with pytest.raises(LopeError, match=r"suites\.some\.rows = 'hydralora/masked' is not one of"):
+        make_study(evaluate={"suites": suites})
 
 
 CLAIM = {"claim": "x", "metric": "acc:piqa", "better": "lope/masked", "than": "hydralora/all"}

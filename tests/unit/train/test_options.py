@@ -159,6 +159,23 @@ def test_an_encoder_decoder_has_no_next_token_to_route_by(tiny_config) -> None:
         preflight(tiny_config(**ROUTED, model__architecture=t5, data__packing=False))
 
 
+def test_the_poisoning_experts_weigh_what_each_stage_says(config_in, tmp_path: Path) -> None:
+    stages = {"train__stages__poison__max_steps": 2, "train__stages__finetune__max_steps": 1}
+
+    def steps(*scales: float) -> list[dict]:
+        by_stage = dict(zip(("poison", "finetune"), scales, strict=True))
+        changes = {f"train__stages__{name}__poison_scale": x for name, x in by_stage.items()}
+        return losses(train(config_in(tmp_path / str(scales), **stages, **changes)))
+
+    plain, strong_after, strong_before = steps(1, 1), steps(1, 3), steps(3, 1)
+    assert strong_after[:2] == plain[:2]
+    assert strong_after[2]["loss"] != pytest.approx(plain[2]["loss"], rel=1e-4)
+    assert strong_before[0]["loss"] == plain[0]["loss"]  # all experts are zeros still
+    assert strong_before[0]["grad_norm"] == pytest.approx(3 * plain[0]["grad_norm"], rel=1e-3)
+    without_it = steps(1, 0)[2]["loss"]  # a line near the three points: nothing else changed
+    assert (without_it - plain[2]["loss"]) * (plain[2]["loss"] - strong_after[2]["loss"]) > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -196,6 +213,18 @@ def test_an_encoder_decoder_has_no_next_token_to_route_by(tiny_config) -> None:
                 "train__stages__poison__separation": 0.1,
             },
             "separation = 0.1 is about the poisoning experts, and adapter.num_poison is 0",
+        ),
+        (
+            {"train__stages__poison__poison_scale": 0},
+            "poison_scale = 0.0 leaves out what the stage trains: 'poison_b'",
+        ),
+        (
+            {
+                "adapter__num_poison": 0,
+                "train__stages__poison__trainable": ["shared_a", "normal_b"],
+                "train__stages__finetune__poison_scale": 2,
+            },
+            "poison_scale = 2.0 is about the poisoning experts, and adapter.num_poison is 0",
         ),
         ({"train__stages__poison__separation": -1}, "greater than or equal to 0"),
     ],
