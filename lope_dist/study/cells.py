@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,6 +97,21 @@ class Study:
             if seed in self._seeds(group)
         ]
 
+    def points_of_claim(self, better: str, than: str) -> list[str]:
+        """Return the points, as `@POINT,...`, at which two sides can be compared.
+
+        Args:
+            better: VARIANT, or GROUP at one point.
+            than: As ``better``. Of both sides or of neither the point is named.
+
+        Returns:
+            The points; of sides that name theirs, and without axes, one empty string.
+        """
+        if {better, than} <= self.groups.keys():
+            return [""]
+        suffixes = ["@" + ",".join(at) for at in itertools.product(*self.config.axes.values())]
+        return [at for at in suffixes if {better + at, than + at} <= self.groups.keys()]
+
     def _seeds(self, group: Group) -> tuple[int, ...]:
         own = self.config.variants[group.variant].seeds
         return self.config.seeds if own is None else own
@@ -103,13 +119,11 @@ class Study:
     def _cell(self, group: Group, seed: int) -> Cell:
         study, variant = self.config, self.config.variants[group.variant]
         folder = self.folder / "runs" / group.name / f"seed-{seed}"
-        overrides: dict[str, Any] = dict(study.overrides)
-        for points, point in zip(study.axes.values(), group.points, strict=True):
-            overrides |= points[point]
-        overrides |= variant.overrides
+        last: dict[str, Any] = {"seed": seed, "output_dir": str(folder)}
         if (train_file := variant.train_file or study.train_file) is not None:
-            overrides["data.path"] = str(self.data_file(train_file))
-        overrides |= {"seed": seed, "output_dir": str(folder)}
+            last["data.path"] = str(self.data_file(train_file))
+        points = [study.axes[axis][p] for axis, p in zip(study.axes, group.points, strict=True)]
+        overrides = _layered([study.overrides, *points, variant.overrides, last])
         recipe = self.path.parent / (variant.recipe or study.recipe)
         try:
             config = load_config(recipe, [f"{k}={json.dumps(v)}" for k, v in overrides.items()])
@@ -118,6 +132,16 @@ class Study:
         is_first = seed == self._seeds(group)[0]
         rows = tuple(row for row in variant.rows if is_first or row not in ("none", "base"))
         return Cell(group, seed, config, rows)
+
+
+def _layered(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return all overrides in order; a key takes away what earlier ones set at or below it."""
+    overrides: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            overrides = {k: v for k, v in overrides.items() if not f"{k}.".startswith(f"{key}.")}
+            overrides[key] = value
+    return overrides
 
 
 def split_side(side: str) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 from lope_dist.study.cells import Study, split_side
@@ -28,16 +27,11 @@ def judge(study: Study, found: Observations) -> list[dict[str, Any]]:
 
 def _at_each_point(study: Study, claim: ClaimConfig) -> list[ClaimConfig]:
     """Return the claim at each point of the axes where both sides are trained."""
-    names = [split_side(side)[0] for side in (claim.better, claim.than)]
-    if not study.config.axes or any("@" in name for name in names):
-        return [claim]
     claims = []
-    for points in itertools.product(*study.config.axes.values()):
-        at = "@" + ",".join(points)
-        if all(name + at in study.groups for name in names):
-            sides = {key: getattr(claim, key).replace("/", f"{at}/", 1) for key in _SIDES}
-            text = f"{claim.claim} ({', '.join(points)})"
-            claims.append(claim.model_copy(update={**sides, "claim": text}))
+    for at in study.points_of_claim(*(split_side(getattr(claim, key))[0] for key in _SIDES)):
+        sides = {key: getattr(claim, key).replace("/", f"{at}/", 1) for key in _SIDES}
+        text = claim.claim + (f" ({at[1:].replace(',', ', ')})" if at else "")
+        claims.append(claim.model_copy(update={**sides, "claim": text}))
     return claims
 
 

@@ -43,9 +43,9 @@ def _make(study: Study, name: str, again: bool, made: list[str], above: tuple[st
         _make(study, config.source, again, made, (*above, name))
     source, target = study.data_file(config.source), study.data_file(name)
     now = _description(config, source)
-    if target.exists():
-        record = _record(target)
-        changes = _changes(read_json(record) if record.exists() else {}, now)
+    record = _record(target)
+    if target.exists() and record.exists():  # without a record it was not made to its end
+        changes = _changes(read_json(record), now)
         if not changes:
             return
         if not again:
@@ -53,9 +53,10 @@ def _make(study: Study, name: str, again: bool, made: list[str], above: tuple[st
                 f"{target} was made otherwise ({'; '.join(changes)}); run with --redo-changed to "
                 "make it and the runs that used it again, or set output_dir to another folder."
             )
-        target.unlink()
+    record.unlink(missing_ok=True)
+    target.unlink(missing_ok=True)
     _write(config, source, target)
-    write_json(_record(target), now)
+    write_json(record, now)
     made.append(name)
 
 

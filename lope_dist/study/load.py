@@ -8,7 +8,8 @@ from typing import Any
 
 from lope_dist.config.load import load_section
 from lope_dist.core.errors import LopeError, suggest
-from lope_dist.study.cells import Study, rows_of, split_side
+from lope_dist.core.roles import ADAPTER_ROLES
+from lope_dist.study.cells import CHOSEN, Study, rows_of, split_side
 from lope_dist.study.schema import StudyConfig
 
 
@@ -44,6 +45,7 @@ def _misfits(study: Study) -> Iterator[str]:
                     yield _unknown(f"variants.{name}.where.{axis}", point, config.axes[axis])
     yield from _misfits_of_choices(study)
     yield from _misfits_of_figures(study)
+    yield from _misfits_of_claims(study)
 
 
 def _misfits_of_choices(study: Study) -> Iterator[str]:
@@ -60,7 +62,7 @@ def _misfits_of_choices(study: Study) -> Iterator[str]:
 
 
 def _losses(study: Study) -> set[str]:
-    return {f"loss:{Path(name).stem}" for name in study.config.evaluate.losses}
+    return {f"loss:{study.data_file(name).stem}" for name in study.config.evaluate.losses}
 
 
 def _misfits_of_figures(study: Study) -> Iterator[str]:
@@ -74,15 +76,16 @@ def _misfits_of_figures(study: Study) -> Iterator[str]:
         for row in suite.rows or ():
             if row not in rows:
                 yield _unknown(f"evaluate.suites.{name}.rows", row, rows)
-    sides = {
-        f"{name}/{row}"
-        for name, group in study.groups.items()
-        for row in rows_of(config.variants[group.variant])
-    }
+    sides = _sides(study)
     for metric, figures in config.paper.items():
         for side in figures:
             if side not in sides:
                 yield _unknown(f"paper.{metric}", side, sides)
+
+
+def _misfits_of_claims(study: Study) -> Iterator[str]:
+    config = study.config
+    sides = _sides(study)
     losses = _losses(study)
     for name, claim in config.claims.items():
         kind = claim.metric.partition(":")[0]
@@ -90,13 +93,34 @@ def _misfits_of_figures(study: Study) -> Iterator[str]:
             yield _unknown(f"claims.{name}.metric", claim.metric, losses)
         elif claim.metric == kind and kind not in config.means:
             yield _unknown(f"claims.{name}.metric", claim.metric, config.means)
+        groups = []
         for key in ("better", "than"):
             side = getattr(claim, key)
-            group, _ = split_side(side)
+            group, row = split_side(side)
+            groups.append(group)
             if kind == "drift" and group in {*study.groups, *config.variants}:
-                continue  # its row is a role
-            if side not in sides | variants:
-                yield _unknown(f"claims.{name}.{key}", side, sides | variants)
+                if row not in ADAPTER_ROLES:
+                    yield _unknown(f"claims.{name}.{key}", row, ADAPTER_ROLES)
+            elif side not in sides:
+                yield _unknown(f"claims.{name}.{key}", side, sides)
+            elif row == CHOSEN and claim.metric == config.choose_on:
+                yield (
+                    f"claims.{name} judges '{side}' on {claim.metric}, which it was chosen on; "
+                    "judge it on the loss of other rows."
+                )
+        if not study.points_of_claim(*groups):
+            yield (
+                f"claims.{name}: '{claim.better}' and '{claim.than}' are trained at no common "
+                "point of the axes; name both sides as VARIANT@POINT/ROW, or neither."
+            )
+
+
+def _sides(study: Study) -> set[str]:
+    """Return all that a claim can compare: GROUP/ROW, and VARIANT/ROW for each point."""
+    variants = study.config.variants
+    names = {name: name for name in variants}
+    names |= {name: group.variant for name, group in study.groups.items()}
+    return {f"{name}/{row}" for name, of in names.items() for row in rows_of(variants[of])}
 
 
 def _unknown(key: str, given: str, allowed: Any) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from lope_dist.core.fingerprint import fingerprint
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.evaluate.questions import read_scores
 from lope_dist.evaluate.rows import rows_for
 from lope_dist.study.cells import CHOSEN, Cell, Study
-from lope_dist.study.steps import RECORDS
+from lope_dist.study.steps import recorded_inputs
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Observations:
         self._series: dict[tuple[str, str, str], Series] = {}
         self.seconds: dict[str, dict[int, dict[str, Any]]] = {}
         """Group -> seed -> `cost.json`."""
+        self.trained: set[str] = set()
+        """Names of the cells that are trained to their end."""
         self.chosen: dict[str, dict[int, str]] = {}
         """Group -> seed -> the row that `chosen` is there."""
 
@@ -88,15 +91,22 @@ class Observations:
                     self._series.setdefault((group, row, name), {})[seed] = _mean(seen)
 
     def choose(self, group: str, rows: tuple[str, ...], metric: str) -> None:
-        """Add the row `chosen`: for each seed with all of ``rows`` the one of the lowest figure."""
+        """Add the row `chosen`: for each seed with all of ``rows`` the one of the lowest figure.
+
+        It has no figure of ``metric``, which would look too good, and of others those that are
+        known of every row that was chosen.
+        """
         known = {row: self.series(group, row, metric) for row in rows}
-        metrics = self.metrics()
-        for seed in sorted(set.intersection(*(set(series) for series in known.values()))):
-            best = min(rows, key=lambda row: known[row][seed].value)
-            self.chosen.setdefault(group, {})[seed] = best
-            for one in metrics:
-                if (seen := self.series(group, best, one).get(seed)) is not None:
-                    self._series.setdefault((group, CHOSEN, one), {})[seed] = seen
+        seeds = sorted(set.intersection(*(set(series) for series in known.values())))
+        if not seeds:
+            return
+        best = {seed: min(rows, key=lambda row: known[row][seed].value) for seed in seeds}
+        self.chosen[group] = best
+        for other in self.metrics():
+            seen = {s: self.series(group, row, other).get(s) for s, row in best.items()}
+            whole = {seed: one for seed, one in seen.items() if one is not None}
+            if other != metric and len(whole) == len(seeds):
+                self._series[group, CHOSEN, other] = whole
 
 
 def observe(study: Study) -> Observations:
@@ -107,6 +117,9 @@ def observe(study: Study) -> Observations:
     """
     found = Observations()
     for cell in study.cells:
+        if recorded_inputs(cell, "train") is None:
+            continue  # drift and cost of a part of a run are not those of the run
+        found.trained.add(cell.name)
         for reader in (_losses, _scores, _drift, _router):
             for row, metric, seen in reader(study, cell):
                 found.add(cell, row, metric, replace(seen, is_base=row in ("none", "base")))
@@ -126,19 +139,23 @@ Seen = Iterator[tuple[str, str, Observation]]
 
 def _losses(study: Study, cell: Cell) -> Seen:
     for name in study.config.evaluate.losses:
-        stem = study.data_file(name).stem
-        path = cell.folder / "losses" / f"{stem}.json"
-        is_whole = (cell.folder / RECORDS / f"loss-{stem}.json").is_file()  # not still at work
-        known = read_json(path)["rows"] if is_whole else {}
-        for row, entry in _asked(cell, known):
+        data = study.data_file(name)
+        path = cell.folder / "losses" / f"{data.stem}.json"
+        recorded = recorded_inputs(cell, f"loss-{data.stem}")
+        if recorded is None or fingerprint([data]) not in (recorded["data"], None):
+            continue  # not there yet, or of other texts
+        for row, entry in _asked(cell, read_json(path)["rows"]):
+            if row not in recorded["rows"]:
+                continue  # still at work
             per_row = [one for one in entry["per_row"] if one[2] > 0]
-            ids, totals, counts = zip(*per_row, strict=True) if per_row else ((), (), ())
-            if ids:
-                documents = Documents(ids, np.array(totals), np.array(counts, dtype=float))
-                seen = Observation(
-                    entry["loss_per_token"], str(path), entry.get("stderr"), (documents,)
-                )
-                yield row, f"loss:{stem}", seen
+            if not per_row:
+                continue
+            ids, totals, counts = zip(*per_row, strict=True)
+            documents = Documents(ids, np.array(totals), np.array(counts, dtype=float))
+            seen = Observation(
+                entry["loss_per_token"], str(path), entry.get("stderr"), (documents,)
+            )
+            yield row, f"loss:{data.stem}", seen
 
 
 def _scores(study: Study, cell: Cell) -> Seen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -12,6 +13,8 @@ from lope_dist.study.summary import Summary
 from lope_dist.study.tables import column_title, row_title
 
 _POISON_ROLE = "poison_b"
+_LABEL_WIDTH = 60
+"""Characters of a line beside a plot."""
 
 
 def study_figures(summary: Summary) -> dict[str, tuple[Figure, str]]:
@@ -101,7 +104,9 @@ def _plot_axis(summary: Summary, metric: str) -> Figure:
 
 
 def _plot_claims(summary: Summary, claims: list[dict[str, Any]]) -> Figure:
-    figure = new_figure(7.2, 0.8 + 0.3 * len(claims))
+    labels = [textwrap.fill(claim["claim"], _LABEL_WIDTH) for claim in claims]
+    num_lines = sum(label.count("\n") + 1 for label in labels)
+    figure = new_figure(9.0, 0.8 + 0.16 * (num_lines + len(claims)))
     axes = figure.subplots()
     axes.axvline(0, color=MUTED, linewidth=1)
     for place, claim in enumerate(claims):
@@ -110,7 +115,7 @@ def _plot_claims(summary: Summary, claims: list[dict[str, Any]]) -> Figure:
         color = {True: PALETTE[2], False: POISON, None: PALETTE[0]}[claim["held"]]
         axes.plot([low, high], [place, place], color=color, linewidth=2)
         axes.plot(scale * claim["effect"], place, "o", color=color)
-    axes.set_yticks(range(len(claims)), [claim["claim"] for claim in claims])
+    axes.set_yticks(range(len(claims)), labels)
     axes.set_ylim(len(claims) - 0.5, -0.5)
     axes.set_xlabel("effect; right of 0 is as claimed", fontsize=9, color=INK)
     tidy(axes, grid="x")

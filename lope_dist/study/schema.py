@@ -22,6 +22,13 @@ def _names_a_folder(name: str) -> str:
     return name
 
 
+def _are_distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len({*seeds}) < len(seeds):
+        raise ValueError(f"a seed is listed twice in {list(seeds)}, and would be the same run")
+    return seeds
+
+
+Seeds = Annotated[tuple[int, ...], AfterValidator(_are_distinct), Field(min_length=1)]
 Name = Annotated[str, AfterValidator(_names_a_folder)]
 Overrides = dict[str, Any]
 """Dotted key of a recipe -> value."""
@@ -63,7 +70,7 @@ class VariantConfig(Section):
     seeds and scored for the first alone."""
     choose_from: tuple[str, ...] = ()
     """The rows that `choose_on` chooses from."""
-    seeds: tuple[int, ...] | None = None
+    seeds: Seeds | None = None
     """Those of the study's seeds with which it is trained. Default: all."""
     train_file: str | None = None
     """Which of `files` it trains on. Default: the study's `train_file`."""
@@ -137,7 +144,7 @@ class StudyConfig(Section):
     study's file."""
     overrides: Overrides = Field(default_factory=dict)
     """Changes to every recipe: dotted key: value."""
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: Seeds
     """Each cell is trained once with each."""
     files: dict[Name, FileConfig] = Field(default_factory=dict)
     """Data files that the study makes, in `output_dir/data`."""
@@ -152,7 +159,7 @@ class StudyConfig(Section):
     choose_on: str | None = None
     """`loss:FILE` on which, for each seed, the row `chosen` of a variant is chosen: the one of its
     `choose_from` with the lowest loss. Not a file that claims are judged on."""
-    means: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
+    means: dict[Name, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """Metrics of one's own: the mean of several, by name."""
     columns: tuple[str, ...] = ()
     """Metrics that the tables show, in this order. Default: losses, accuracies and `means`; CSV and

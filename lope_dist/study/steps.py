@@ -14,6 +14,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.core.fingerprint import fingerprint
 from lope_dist.core.runlog import read_json, write_json
+from lope_dist.evaluate.suite_file import load_suite
 from lope_dist.study.cells import Cell, Study
 from lope_dist.study.schema import SuiteConfig
 from lope_dist.train.method import method_differences
@@ -45,11 +46,17 @@ class Step:
     @property
     def is_done(self) -> bool:
         """Whether the command ended well with these inputs."""
-        return self.record.is_file() and read_json(self.record)["inputs"] == self.inputs
+        return recorded_inputs(self.cell, self.name) == self.inputs
 
     def set_done(self, seconds: float) -> None:
         """Record that it did."""
         write_json(self.record, {"inputs": self.inputs, "seconds": round(seconds, 1)})
+
+
+def recorded_inputs(cell: Cell, step: str) -> dict[str, Any] | None:
+    """Return the inputs with which a step of a cell last ended well; None: it never did."""
+    record = cell.folder / RECORDS / f"{step}.json"
+    return read_json(record)["inputs"] if record.is_file() else None
 
 
 def steps_of(study: Study, cell: Cell) -> list[Step]:
@@ -65,7 +72,7 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
     steps = [Step("train", cell, ("train", str(config), "--resume", "auto"), {"data": data})]
     experts = ("--experts", ",".join(cell.rows))
     settings = study.config.evaluate
-    for name in settings.losses:
+    for name in settings.losses if cell.rows else ():
         path = study.data_file(name)
         arguments = ("loss", str(cell.folder), str(path), *experts)
         arguments += ("--batch-size", str(settings.loss_batch_size))
@@ -77,8 +84,8 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
     for name, suite in settings.suites.items():
         rows = [row for row in cell.rows if _is_asked(suite, cell, row)]
         arguments = ("eval", str(cell.folder), *_suite_arguments(study, suite))
-        inputs = {"rows": rows, "suite": suite.model_dump(mode="json", exclude={"rows"})}
         if rows:
+            inputs = {"rows": rows, "suite": _suite_inputs(study, suite)}
             arguments += ("--experts", ",".join(rows))
             steps.append(Step(f"eval-{name}", cell, arguments, inputs))
     return steps
@@ -131,11 +138,29 @@ def _changes(train: Step) -> list[str]:
     return changes
 
 
+def _suite_inputs(study: Study, suite: SuiteConfig) -> dict[str, Any]:
+    """Return what the scores depend on: the settings, and what their files say now."""
+    inputs = suite.model_dump(mode="json", exclude={"rows"})
+    folder = suite.include_path
+    if (name := _suite_name(study, suite)) is not None:
+        content = load_suite(name)
+        folder = folder or content.include_path
+        inputs["content"] = content.model_dump(mode="json", exclude={"include_path"})
+    if folder is not None:
+        inputs["task_files"] = fingerprint([folder])
+    return inputs
+
+
+def _suite_name(study: Study, suite: SuiteConfig) -> str | None:
+    if suite.suite is None:
+        return None
+    beside = study.path.parent / suite.suite
+    return str(beside) if beside.is_file() else suite.suite
+
+
 def _suite_arguments(study: Study, suite: SuiteConfig) -> tuple[str, ...]:
-    arguments = ("--tasks", ",".join(suite.tasks))
-    if suite.suite is not None:
-        beside = study.path.parent / suite.suite
-        arguments = ("--suite", str(beside) if beside.is_file() else suite.suite)
+    name = _suite_name(study, suite)
+    arguments = ("--tasks", ",".join(suite.tasks)) if name is None else ("--suite", name)
     options = {
         "--include-path": suite.include_path,
         "--num-fewshot": suite.num_fewshot,

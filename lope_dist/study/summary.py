@@ -37,7 +37,7 @@ def summarize(study: Study) -> Summary:
         "axes": {name: list(points) for name, points in config.axes.items()},
         "shares": [metric for metric in found.metrics() if _is_share(study, metric)],
         "columns": list(config.columns) or _columns(study, found),
-        "missing": [cell.name for cell in study.cells if not _is_trained(study, cell.name, found)],
+        "missing": [cell.name for cell in study.cells if cell.name not in found.trained],
         "rows": [_row(study, found, group, row) for group, row in _asked(study, found)],
         "choose_on": config.choose_on,
         "chosen": {
@@ -62,8 +62,7 @@ def _asked(study: Study, found: Observations) -> list[tuple[str, str]]:
 
 
 def _columns(study: Study, found: Observations) -> list[str]:
-    kinds = ("loss", "acc", "exact_match")
-    shown = [m for m in found.metrics() if m.partition(":")[0] in kinds]
+    shown = [m for m in found.metrics() if m.startswith(("loss:", "acc:", "exact_match"))]
     return [*shown, *(m for m in study.config.means if m in found.metrics() and m not in shown)]
 
 
@@ -71,16 +70,6 @@ def _is_share(study: Study, metric: str) -> bool:
     """Tell whether a metric is shown in percent."""
     first = study.config.means.get(metric, (metric,))[0]
     return first.partition(":")[0].startswith(("acc", "exact_match"))
-
-
-def _is_trained(study: Study, name: str, found: Observations) -> bool:
-    group, _, seed = name.rpartition("/seed-")
-    return any(
-        int(seed) in found.series(known, row, metric)
-        for known, row in found.rows()
-        if known == group
-        for metric in found.metrics()
-    )
 
 
 def _row(study: Study, found: Observations, name: str, row: str) -> dict[str, Any]:
@@ -138,11 +127,9 @@ def _cost(found: Observations) -> dict[str, dict[str, Any]]:
 
 
 def _drift(study: Study) -> list[dict[str, Any]]:
-    found = []
-    for cell in study.cells:
-        if cell.seed == study.config.seeds[0]:
-            for (stage, role), points in curves(cell.folder).items():
-                found.append(
-                    {"group": cell.group.name, "stage": stage, "role": role, "points": points}
-                )
-    return found
+    first = {cell.group.name: cell for cell in reversed(study.cells)}  # cells are seed by seed
+    return [
+        {"group": name, "stage": stage, "role": role, "points": points}
+        for name in study.groups
+        for (stage, role), points in curves(first[name].folder).items()
+    ]

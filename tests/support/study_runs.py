@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lope_dist.core.fingerprint import fingerprint
 from lope_dist.evaluate.questions import write_scores
 from lope_dist.evaluate.rows import rows_for
 from lope_dist.study.cells import Cell, Study
@@ -24,6 +25,7 @@ def write_runs(study: Study, loss: dict[str, float], accuracy: dict[str, float])
     """
     for cell in study.cells:
         cell.folder.mkdir(parents=True)
+        _write(cell, "study/train.json", {"inputs": {}, "seconds": 1.0})
         write_losses(cell, "clean", loss)
         _write(cell, "results.json", {"rows": _scores(cell.seed, _sides(cell), accuracy)})
         drift = {"shared_a": 0.001, "poison_b": 0.01 + 0.001 * cell.seed}
@@ -43,7 +45,9 @@ def write_runs(study: Study, loss: dict[str, float], accuracy: dict[str, float])
 def write_losses(cell: Cell, file: str, loss: dict[str, float]) -> None:
     """Write what `lope loss` leaves of a cell's rows: GROUP/ROW -> mean loss a token."""
     _write(cell, f"losses/{file}.json", {"rows": _losses(cell.seed, _sides(cell), loss)})
-    _write(cell, f"study/loss-{file}.json", {"inputs": {}, "seconds": 1.0})
+    data = Path(cell.config.output_dir).parents[2] / "data" / f"{file}.jsonl"
+    inputs = {"rows": list(cell.rows), "data": fingerprint([data])}
+    _write(cell, f"study/loss-{file}.json", {"inputs": inputs, "seconds": 1.0})
 
 
 def write_answers(cell: Cell, right: dict[str, dict[str, list[bool]]]) -> None:
@@ -63,6 +67,7 @@ def write_answers(cell: Cell, right: dict[str, dict[str, list[bool]]]) -> None:
             scores = {"acc": {i: float(answer) for i, answer in enumerate(answers)}}
             write_scores(cell.folder, row, task, {"experts": row, **settings}, scores)
         entries.append(entry)
+    _write(cell, "study/train.json", {"inputs": {}, "seconds": 1.0})
     _write(cell, "results.json", {"rows": entries})
 
 

@@ -65,6 +65,62 @@ def test_axes_multiply_the_variants_and_variants_win(make_study):
     assert configs["lora@strong,r8"].adapter.rank == 8
 
 
+def test_later_layers_win_over_what_they_set_or_contain(make_study):
+    stage = {"trainable": ["shared_a", "normal_b"], "lr": 3e-3}
+    study = make_study(
+        seeds=[1],
+        overrides={"train.stages.finetune.lr": 1e-3, "adapter.rank": 2},
+        axes={"speed": {"slow": {"train.stages.finetune.lr": 5e-4}}},
+        variants={
+            "axis": {"rows": ["all"]},
+            "mapping": {"rows": ["all"], "overrides": {"train.stages": {"finetune": stage}}},
+            "key": {"rows": ["all"], "overrides": {"train.stages.finetune.lr": 7e-3}},
+        },
+        baseline="axis/all",
+    )
+    rates = {c.group.variant: c.config.train.stages["finetune"].lr for c in study.cells}
+    assert rates == {"axis": 5e-4, "mapping": 3e-3, "key": 7e-3}
+    assert {c.config.adapter.rank for c in study.cells} == {2}
+
+
+def test_a_claim_is_judged_at_the_points_that_both_sides_have(make_study, study_tree):
+    axes = {"rank": {"r2": {"adapter.rank": 2}, "r4": {"adapter.rank": 4}}}
+    variants = study_tree["variants"]
+    variants["lope"]["where"] = {"rank": ["r4"]}
+    study = make_study(axes=axes, variants=variants, claims={"c": CLAIM})
+    assert study.points_of_claim("lope", "hydralora") == ["@r4"]
+    assert study.points_of_claim("lope@r4", "hydralora@r2") == [""]
+    for sides in ({"better": "lope@r4/masked"}, {"better": "lope@r2/masked"}):
+        with pytest.raises(LopeError, match=r"claims\.c"):
+            make_study(axes=axes, variants=variants, claims={"c": CLAIM | sides})
+    variants["hydralora"]["where"] = {"rank": ["r2"]}
+    with pytest.raises(LopeError, match=r"claims\.c: .* at no common point of the axes"):
+        make_study(axes=axes, variants=variants, claims={"c": CLAIM})
+
+
+def test_a_suite_whose_tasks_changed_is_asked_again(make_study, tmp_path):
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    (tasks / "own.yaml").write_text("task: own\n")
+    own = tmp_path / "own_suite.yaml"
+    own.write_text("tasks: [{task: own}]\n")
+
+    def inputs(**suite) -> dict:
+        study = make_study(evaluate={"suites": {"s": suite}}, seeds=[1])
+        (step,) = [s for s in steps_of(study, study.cells[0]) if s.name == "eval-s"]
+        return step.inputs
+
+    by_task = {"tasks": ["own"], "include_path": str(tasks)}
+    by_suite = {"suite": own.name, "include_path": str(tasks)}
+    before = [inputs(**by_task), inputs(**by_suite)]
+    assert before == [inputs(**by_task), inputs(**by_suite)]
+    own.write_text("tasks: [{task: own, limit: 5}]\n")
+    assert inputs(**by_suite) != before[1]
+    assert inputs(**by_task) == before[0]
+    (tasks / "own.yaml").write_text("task: own\noutput_type: multiple_choice\n")
+    assert inputs(**by_task) != before[0]
+
+
 def test_a_suite_may_be_asked_of_some_rows_alone(make_study, study_tree):
     suites = {"some": {"tasks": ["piqa"], "rows": ["none", "lope/all"]}}
     study_tree["variants"]["hydralora"]["seeds"] = [1]
@@ -81,6 +137,7 @@ def test_a_suite_may_be_asked_of_some_rows_alone(make_study, study_tree):
         make_study(evaluate={"suites": suites})
 
 
+DRIFT = {"claim": "x", "metric": "drift:poison", "better": "lope/shared_a", "than": "lope/poison_b"}
 CLAIM = {"claim": "x", "metric": "acc:piqa", "better": "lope/masked", "than": "hydralora/all"}
 
 
@@ -91,6 +148,12 @@ CLAIM = {"claim": "x", "metric": "acc:piqa", "better": "lope/masked", "than": "h
         (
             {"variants": {"a": {"rows": ["all"], "train_file": "trian"}}, "baseline": "a/all"},
             ["variants.a.train_file = 'trian'", "mean 'train'"],
+        ),
+        ({"seeds": [1, 1]}, ["seeds", "listed twice in [1, 1]"]),
+        ({"means": {"m": []}}, ["means.m"]),
+        (
+            {"claims": {"c": DRIFT | {"than": "lope/poison_a"}}},
+            ["claims.c.than = 'poison_a'", "mean 'poison_b'"],
         ),
         ({"choose_on": "loss:clena"}, ["choose_on = 'loss:clena'"]),
         (

@@ -47,6 +47,18 @@ def test_a_change_is_told_and_made_on_request(make_study, alpaca_file):
     assert len(read(study.data_file("train"))) == 5
 
 
+def test_a_file_that_was_not_made_to_its_end_is_made_again(make_study):
+    study = make_study()
+    made = make_files(study)
+    target = study.data_file("noisy")
+    whole = target.read_text()
+    target.write_text(whole[:40])
+    target.with_suffix(".made.json").unlink()
+    assert "noisy" in made
+    assert make_files(study) == ["noisy"]
+    assert target.read_text() == whole
+
+
 def test_a_changed_source_reaches_what_is_made_from_it(make_study, alpaca_file, tmp_path):
     source = tmp_path / "rows.jsonl"
     source.write_text(alpaca_file.read_text())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.study_runs import write_losses, write_runs
 
+from lope_dist.core.errors import LopeError
 from lope_dist.study.report import write_results, write_study_report
 from lope_dist.study.summary import summarize
 
@@ -45,6 +46,8 @@ def study(make_study):
         paper={"acc:piqa": {"lope/masked": 76.28}},
         claims={str(i): claim for i, claim in enumerate(CLAIMS)},
     )
+    made.data_file("clean").parent.mkdir(parents=True)
+    made.data_file("clean").write_text("{}\n")
     write_runs(made, LOSS, ACCURACY)
     return made
 
@@ -100,12 +103,44 @@ def test_a_row_is_chosen_on_another_files_loss_seed_by_seed(make_study, study_tr
     assert chosen["values"]["1"] == figures["lope/all"][clean]["values"]["1"]
     assert chosen["values"]["2"] == figures["lope/masked"][clean]["values"]["2"]
     assert figures["lope/chosen"]["acc:piqa"]["values"].keys() == {"1", "2"}
+    assert "loss:noisy" not in figures["lope/chosen"]  # the best of several there by choice
     assert "drift:poison" not in figures["lope/chosen"]
     (verdict,) = summary["claims"]
     assert verdict["per_seed"].keys() == {"1", "2"}
     assert verdict["effect"] == pytest.approx(0.1, abs=0.03)  # 2.0 and 1.8 against 2.0
     page = write_study_report(made).with_name("report.md").read_text()
     assert "| lope | all | masked |" in page
+
+
+def test_a_chosen_row_is_not_judged_on_what_it_was_chosen_on(make_study, study_tree):
+    study_tree["variants"]["lope"]["choose_from"] = ["masked", "all"]
+    own = claim("chosen", "loss:clean", "lope/chosen", "hydralora/all", "lower")
+    with pytest.raises(LopeError, match=r"claims\.c judges 'lope/chosen' on loss:clean, which it"):
+        make_study(evaluate={"losses": ["clean"]}, choose_on="loss:clean", claims={"c": own})
+
+
+def test_what_is_not_whole_is_not_reported(study):
+    cells = {cell.name: cell for cell in study.cells}
+    (cells["lope/seed-1"].folder / "study" / "train.json").unlink()  # still trains
+    old = cells["lope/seed-2"].folder / "study" / "loss-clean.json"
+    record = json.loads(old.read_text())
+    record["inputs"]["rows"] = ["masked"]  # `all` is being measured
+    old.write_text(json.dumps(record))
+    other = cells["hydralora/seed-3"].folder / "study" / "loss-clean.json"
+    record = json.loads(other.read_text())
+    record["inputs"]["data"] = "of other texts"
+    other.write_text(json.dumps(record))
+    summary = summarize(study)
+    assert summary["missing"] == ["lope/seed-1"]
+    assert summary["cost"]["lope"]["seconds"] == 120
+    rows = {f"{row['group']}/{row['row']}": row["figures"] for row in summary["rows"]}
+    seeds = {name: set(row["loss:clean"]["values"]) for name, row in rows.items()}
+    assert seeds["lope/masked"] == {"2", "3"}
+    assert seeds["lope/all"] == {"3"}
+    assert seeds["hydralora/all"] == {"1", "2"}
+    verdicts = {claim["claim"]: claim for claim in summary["claims"]}
+    assert verdicts["A drifts less"]["per_seed"].keys() == {"2", "3"}
+    assert verdicts["lower loss"]["per_seed"].keys() == {"2"}
 
 
 def test_figures_are_means_over_seeds_beside_the_papers(study):
