@@ -26,8 +26,12 @@ def loss(
     run: RunArg,
     data: DataArg,
     experts: Annotated[
-        str, typer.Option(help="Rows to measure, as in `lope eval`: masked, all, none, ...")
-    ] = "masked,all,none",
+        str | None,
+        typer.Option(
+            help="Rows to measure, as in `lope eval`; default: those of masked,all,none that the "
+            "run has."
+        ),
+    ] = None,
     limit: LimitOption = None,
     batch_size: BatchOption = 16,
     as_json: JsonOption = False,
@@ -35,7 +39,7 @@ def loss(
     """Measure the loss of held-out responses, masked or not, beside the base model's."""
     from lope_dist.evaluate.losses import LossRequest, measure_losses
 
-    request = LossRequest(data, tuple(experts.split(",")), limit, batch_size)
+    request = LossRequest(data, _words(experts), limit, batch_size)
     table = measure_losses(run, request)
     from lope_dist.evaluate.scale import was_chosen_on
 
@@ -92,8 +96,12 @@ def scale(
     run: RunArg,
     data: DataArg,
     experts: Annotated[
-        str, typer.Option(help="Rows whose scale to choose, comma-separated.")
-    ] = "masked,all",
+        str | None,
+        typer.Option(
+            help="Rows whose scale to choose, comma-separated; default: those of masked,all that "
+            "the run has."
+        ),
+    ] = None,
     grid: Annotated[
         str, typer.Option(help="Factors on the adapter's output to try, comma-separated.")
     ] = "0.25,0.5,0.75,1,1.25",
@@ -107,7 +115,7 @@ def scale(
     """
     from lope_dist.evaluate.scale import ScaleRequest, choose_scale
 
-    request = ScaleRequest(data, tuple(experts.split(",")), _grid(grid), limit, batch_size)
+    request = ScaleRequest(data, _words(experts), _grid(grid), limit, batch_size)
     chosen = choose_scale(run, request)
     if as_json:
         typer.echo(json.dumps(chosen, indent=2))
@@ -115,6 +123,10 @@ def scale(
         from lope_dist.report.losses import print_scales
 
         print_scales(chosen)
+
+
+def _words(given: str | None) -> tuple[str, ...] | None:
+    return None if given is None else tuple(given.split(","))
 
 
 def _grid(given: str) -> tuple[float, ...]:

@@ -64,6 +64,7 @@ class SuiteConfig(Section):
     limit: float | None = Field(default=None, gt=0)
     """Documents of each task, or a share below 1; default all."""
     include_path: str | None = None
-    """Folder of task YAMLs to use instead of lm-eval's own, relative to the suite's file."""
+    """Folder of task YAMLs to use instead of lm-eval's own, relative to the file that `--suite`
+    names, also where an included file gives it."""
     noise: SuiteNoise | None = None
     """Given, the tasks are scored with corrupted questions."""

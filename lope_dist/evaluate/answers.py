@@ -1,8 +1,8 @@
 """Answers of an evaluation that is under way, on disk, so that a killed one goes on.
 
-A folder for each model and row, a JSONL file for each rank in it. lm-eval calls `add_partial`
-for every single answer; a line is complete as soon as it is written, and what a kill leaves
-half written is not read.
+A folder for each model, row and entry of a suite, a JSONL file for each rank in it. lm-eval calls
+`add_partial` for every single answer; a line is complete as soon as it is written, and what a kill
+leaves half written is not read.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ ANSWERS = "answers"
 
 
 class KeptAnswers:
-    """The answers of one model in one row.
+    """The answers of one model in one row, to what is scored and removed together.
 
     Args:
         run_dir: The run's folder.
-        identity: All that the answers depend on beside the request, JSON-able.
+        identity: All that the answers depend on beside the request, and what they are removed
+            with; JSON-able.
         rank: Of this process; each writes a file of its own.
     """
 
@@ -63,7 +65,7 @@ class KeptAnswers:
     def remove(self) -> None:
         """Remove them, once their scores are written."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if not any(self.folder.parent.iterdir()):
+        with suppress(OSError):  # it holds others still, or another process was faster
             self.folder.parent.rmdir()
 
 
@@ -91,6 +93,14 @@ def _digest(value: Any) -> str:
 
 
 def _is_sampled(arguments: Sequence[Any]) -> bool:
-    """Tell whether the answer is drawn, and another one would be given the next time."""
+    """Tell whether the answer is drawn, and another one would be given the next time.
+
+    As lm-eval's `normalize_gen_kwargs` has it: where nothing is said of sampling, a temperature
+    above 0 asks for it.
+    """
     options = arguments[-1]
-    return isinstance(options, dict) and bool(options.get("do_sample"))
+    if not isinstance(options, dict):
+        return False
+    if (drawn := options.get("do_sample")) is not None:
+        return bool(drawn)
+    return float(options.get("temperature") or 0.0) > 0

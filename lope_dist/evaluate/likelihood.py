@@ -61,16 +61,9 @@ def iter_row_losses(
         LopeError: a loss that is not finite.
     """
     for batch in length_batches(run, examples, batch_size):
-        losses_P, rows_P = losses_of(run, batch, batch.labels)
-        num_rows = len(batch.example_ids)
-        sums_N = torch.zeros(num_rows, dtype=torch.float64).index_add_(0, rows_P, losses_P)
-        if not sums_N.isfinite().all():
-            broken = batch.example_ids[int((~sums_N.isfinite()).nonzero()[0, 0])]
-            raise LopeError(
-                f"The loss of example {broken} is not finite, so nothing can be said of this run: "
-                "base weights or adapter hold such values; train it again with a smaller lr."
-            )
-        counts_N = rows_P.bincount(minlength=num_rows)
+        losses = losses_of(run, batch, batch.labels)
+        sums_N = finite_sums(losses, batch.example_ids)
+        counts_N = losses.rows_P.bincount(minlength=len(batch.example_ids))
         yield [
             RowLoss(*row)
             for row in zip(batch.example_ids, sums_N.tolist(), counts_N.tolist(), strict=True)
@@ -95,6 +88,25 @@ def losses_of(run: LoadedRun, batch: MicroBatch, labels_NT: Tensor) -> TokenLoss
         lambda: run.model(**inputs, use_cache=False), loss_head(run.model), targets, device
     )
     return TokenLosses(losses_P.double().cpu(), targets.positions_P // labels_NT.shape[1])
+
+
+def finite_sums(losses: TokenLosses, example_ids: Sequence[int]) -> Tensor:
+    """Return the loss of each row of a batch.
+
+    Shapes: float64 (N,).
+
+    Raises:
+        LopeError: a loss that is not finite; tells the example.
+    """
+    sums_N = torch.zeros(len(example_ids), dtype=torch.float64)
+    sums_N.index_add_(0, losses.rows_P, losses.losses_P)
+    if not sums_N.isfinite().all():
+        broken = example_ids[int((~sums_N.isfinite()).nonzero()[0, 0])]
+        raise LopeError(
+            f"The loss of example {broken} is not finite, so nothing can be said of this run: "
+            "base weights or adapter hold such values; train it again with a smaller lr."
+        )
+    return sums_N
 
 
 def length_batches(

@@ -52,19 +52,29 @@ class LopeLM(_HFLM):
         self._kept: KeptAnswers | None = None
         self._auto_start = self._auto_size = 0  # of the current batch, with batch_size="auto"
         self._longest = self.max_length  # of the prompts to be continued
-        self.choose(rows_for([experts], loaded.config.adapter)[0])
+        is_purified = loaded.context.is_purified
+        self.choose(rows_for([experts], loaded.config.adapter, is_purified=is_purified)[0])
 
     def choose(self, row: Row) -> None:
         """Answer from now on with the row's experts.
 
         Raises:
-            LopeError: the adapter changes nothing: its logits equal the base model's.
+            LopeError: the adapter changes nothing: its logits equal the base model's; or there are
+                logits that are not finite.
         """
         context = self.run.context
         context.experts = "none"
-        base = self._probe()
+        base = answer = self._probe()
         row.apply(context)
-        if row.experts != "none" and torch.equal(self._probe(), base):
+        if row.experts != "none":
+            answer = self._probe()
+        if not answer.isfinite().all():
+            raise LopeError(
+                f"With experts '{row.experts}' the logits of {self.run.checkpoint.folder} are not "
+                "finite, so its scores would mean nothing: base weights or adapter hold such "
+                "values; train it again with a smaller lr."
+            )
+        if row.experts != "none" and torch.equal(answer, base):
             raise LopeError(
                 f"With experts '{row.experts}' the adapter of {self.run.checkpoint.folder} gives "
                 "exactly the base model's logits: it is not applied or not trained, so its "

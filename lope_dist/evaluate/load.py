@@ -36,18 +36,22 @@ class LoadedRun:
     context: AdapterContext
 
 
-def load_run(run_dir: Path, *, progress: bool = True) -> LoadedRun:
+def load_run(
+    run_dir: Path, *, checkpoint: Checkpoint | None = None, progress: bool = True
+) -> LoadedRun:
     """Load base model and adapter: of a run's last whole checkpoint, or of a purified export.
 
     Args:
         run_dir: A run's folder, or a purified export.
+        checkpoint: What `run_checkpoint` gave earlier, for a caller that has written down which it
+            was: a run that goes on meanwhile may have a newer one. None: look for it now.
         progress: Show a bar; of several ranks, one should.
 
     Raises:
         LopeError: neither of them, no whole checkpoint, or an adapter that does not fit.
     """
     config = load_run_config(run_dir)
-    checkpoint = run_checkpoint(run_dir)
+    checkpoint = checkpoint or run_checkpoint(run_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(config.model, Replicated(device), progress=progress)
     arch = model.config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -17,10 +18,18 @@ from lope_dist.core.runlog import read_json, write_json
 from lope_dist.corpus.records import ExampleSource
 from lope_dist.evaluate.examples import data_fingerprint, first_ids, open_examples
 from lope_dist.evaluate.likelihood import RowLoss, iter_row_losses
-from lope_dist.evaluate.load import LoadedRun, load_run, load_run_config, run_checkpoint
-from lope_dist.evaluate.rows import Row, rows_for
+from lope_dist.evaluate.load import (
+    PURIFIED,
+    LoadedRun,
+    load_run,
+    load_run_config,
+    run_checkpoint,
+)
+from lope_dist.evaluate.rows import Row, rows_for, usual_words
 
 FOLDER = "losses"
+USUAL = ("masked", "all", "none")
+"""Rows that are measured where none are named."""
 _SAVE_EVERY_S = 20
 
 
@@ -30,8 +39,8 @@ class LossRequest:
 
     data: str
     """Examples in a form that training reads."""
-    experts: tuple[str, ...]
-    """Words of `rows_for`."""
+    experts: tuple[str, ...] | None = None
+    """Words of `rows_for`; None: those of masked, all and none that the run has."""
     limit: int | None = None
     """The first so many examples; None: all."""
     batch_size: int = 16
@@ -52,18 +61,20 @@ def measure_losses(run_dir: Path, request: LossRequest, *, progress: bool = True
         LopeError: not a run, unknown experts, data that cannot be read, or a file of losses of
             other data.
     """
-    config = load_run_config(run_dir)
-    rows = rows_for(request.experts, config.adapter)
+    config, checkpoint = load_run_config(run_dir), run_checkpoint(run_dir)
+    is_purified = checkpoint.stage == PURIFIED
+    words = request.experts or usual_words(USUAL, config.adapter, is_purified=is_purified)
+    rows = rows_for(words, config.adapter, is_purified=is_purified)
     source = open_examples(config, request.data)
     ids = first_ids(source, request.limit)
     fingerprint = data_fingerprint(config, source)
-    table = _LossFile(run_dir, request.data, fingerprint, run_checkpoint(run_dir).adapter_sha256)
+    table = _LossFile(run_dir, request.data, fingerprint, checkpoint.adapter_sha256)
     run: LoadedRun | None = None
     for row in rows:
         known = table.losses(row)
         missing = [i for i in ids if i not in known]
         if missing:
-            run = run or load_run(run_dir)
+            run = run or load_run(run_dir, checkpoint=checkpoint)
             row.apply(run.context)
             _measure(run, row, source, missing, request.batch_size, table, progress)
     return table.view(rows, ids)
@@ -98,7 +109,7 @@ class _LossFile:
 
     def __init__(self, run_dir: Path, data: str, fingerprint: str, adapter_sha256: str) -> None:
         self._path = run_dir / FOLDER / f"{Path(data).stem}.json"
-        self._data, self._fingerprint = data, fingerprint
+        self._data, self._fingerprint = _place(data), fingerprint
         self._adapter_sha256 = adapter_sha256
         self._read()  # refuses losses of other data before anything is measured
 
@@ -135,7 +146,8 @@ class _LossFile:
         table = read_json(self._path)
         if table["fingerprint"] == self._fingerprint:
             return self._head() | {"rows": table["rows"]}
-        if Path(table["data"]).absolute() != Path(self._data).absolute():
+        # Older files hold the path as it was given, from what was the current folder.
+        if Path(table["data"]).expanduser().resolve() != Path(self._data).resolve():
             raise LopeError(
                 f"{self._path} holds losses of other data of that name ({table['data']}); rename "
                 f"{self._data}, or remove that file."
@@ -148,6 +160,12 @@ class _LossFile:
     def _identity(self, row: Row) -> dict[str, Any]:
         adapter = None if row.experts == "none" else self._adapter_sha256
         return row.identity() | {"adapter_sha256": adapter}
+
+
+def _place(data: str) -> str:
+    """Return where data are: absolute if on disk, for `x.jsonl` of two folders is not one file."""
+    path = Path(data).expanduser()
+    return str(path.absolute()) if path.exists() or glob.has_magic(data) else data
 
 
 def summary(losses: Sequence[RowLoss]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from lope_dist.adapters.lope import LopeLinear, lope_layers
 from lope_dist.corpus.batches import MicroBatch
 from lope_dist.corpus.tokens import IGNORED
 from lope_dist.corpus.turns import Example
-from lope_dist.evaluate.likelihood import length_batches, losses_of
+from lope_dist.evaluate.likelihood import finite_sums, length_batches, losses_of
 from lope_dist.evaluate.load import LoadedRun
 from lope_dist.evaluate.rows import rows_for
 
@@ -86,7 +86,7 @@ def measure_rows(
     Three passes a batch: base model, masked, all experts.
 
     Raises:
-        LopeError: the run has no poisoning expert.
+        LopeError: the run has no poisoning expert, or a loss is not finite.
     """
     rows = {name: rows_for([word], run.config.adapter)[0] for name, word in PASSES.items()}
     for batch in length_batches(run, examples, batch_size):
@@ -95,7 +95,9 @@ def measure_rows(
         for name, row in rows.items():
             row.apply(run.context)
             with _poison_weights(run, batch) as weights:
-                losses[name], rows_P = losses_of(run, batch, text_NT)
+                found = losses_of(run, batch, text_NT)
+            finite_sums(found, batch.example_ids)  # before a NaN is ranked, or lost among others
+            losses[name], rows_P = found
         is_response_P = (batch.labels != IGNORED)[text_NT != IGNORED]
         yield [
             _measures(

@@ -7,6 +7,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from lm_eval.api.group import Group
 
 from lope_dist.core.runlog import read_json, write_json
@@ -57,6 +58,9 @@ def record(
 ) -> None:
     """Write figures of one row; what it has of other tasks stays, unless of another adapter.
 
+    Means over a group of which a task has other figures now are dropped: whoever scores the group
+    writes them anew. Several processes may write figures of one run.
+
     Args:
         run_dir: The run's folder.
         row: The row.
@@ -64,17 +68,21 @@ def record(
         figures: Task or group -> metrics and settings.
         groups: Group -> its members, of groups among the figures.
     """
-    table = read_results(run_dir)
-    rows = {entry["name"]: entry for entry in table["rows"]}
-    entry = rows.setdefault(row.name, {"name": row.name, "tasks": {}})
-    if not _is_same(entry, row, identity):
-        entry["tasks"] = {}  # such as those before Stage II
-    entry |= identity
-    entry["tasks"] |= figures
-    table["rows"] = list(rows.values())
-    table["groups"] = table.get("groups", {}) | (groups or {})
-    table["versions"] = {name: version(name) for name in ("lm_eval", "torch", "transformers")}
-    write_json(run_dir / RESULTS, table)
+    with FileLock(run_dir / f".{RESULTS}.lock"):
+        table = read_results(run_dir)
+        rows = {entry["name"]: entry for entry in table["rows"]}
+        entry = rows.setdefault(row.name, {"name": row.name, "tasks": {}})
+        if not _is_same(entry, row, identity):
+            entry["tasks"] = {}  # such as those before Stage II
+        table["groups"] = table.get("groups", {}) | (groups or {})
+        known = entry["tasks"]
+        changed = {name for name, new in figures.items() if known.get(name, new) != new}
+        stale = _groups_over(changed, table["groups"])
+        entry |= identity
+        entry["tasks"] = {name: old for name, old in known.items() if name not in stale} | figures
+        table["rows"] = list(rows.values())
+        table["versions"] = {name: version(name) for name in ("lm_eval", "torch", "transformers")}
+        write_json(run_dir / RESULTS, table)
 
 
 def plain_metrics(metrics: dict[str, Any]) -> dict[str, float]:
@@ -144,6 +152,14 @@ def group_metrics(group: Group, figures: dict[str, dict[str, Any]]) -> dict[str,
 def _is_same(entry: dict[str, Any], row: Row, identity: dict[str, Any]) -> bool:
     """Tell whether an entry's scores are this row's; the base is the same under any adapter."""
     return row.experts == "none" or identity.items() <= entry.items()
+
+
+def _groups_over(names: set[str], groups: dict[str, list[str]]) -> set[str]:
+    """Return the groups that have one of the names among their members, groups of groups too."""
+    found: set[str] = set()
+    while more := {g for g, own in groups.items() if (names | found) & set(own)} - found:
+        found |= more
+    return found
 
 
 def _filters(task: Any) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -78,7 +79,7 @@ _WORDS = {
 }
 
 
-def rows_for(asked: Sequence[str], adapter: AnyAdapter) -> list[Row]:
+def rows_for(asked: Sequence[str], adapter: AnyAdapter, *, is_purified: bool = False) -> list[Row]:
     """Return the row of each `word[:key=value]*`.
 
     Words: `masked`; `masked_plain`, without compensation; `masked_normal`, a control that leaves
@@ -87,10 +88,15 @@ def rows_for(asked: Sequence[str], adapter: AnyAdapter) -> list[Row]:
     `poison`, a factor on the poisoning experts' weights (`all` alone; 0 is `masked_plain`). Where
     nothing is set, compensation is the run's own.
 
+    Args:
+        asked: The words.
+        adapter: The run's.
+        is_purified: The poisoning experts were removed when the run was exported.
+
     Raises:
         LopeError: another word, key or value, a row asked for twice, or experts that are not there.
     """
-    rows = [_row(word, adapter) for word in asked]
+    rows = [_row(word, adapter, is_purified) for word in asked]
     names = [row.name for row in rows]
     for word, name in zip(asked, names, strict=True):
         if names.count(name) > 1:
@@ -98,7 +104,17 @@ def rows_for(asked: Sequence[str], adapter: AnyAdapter) -> list[Row]:
     return rows
 
 
-def _row(asked: str, adapter: AnyAdapter) -> Row:
+def usual_words(words: Sequence[str], adapter: AnyAdapter, *, is_purified: bool) -> list[str]:
+    """Return those of the words whose experts are there: what is asked where nothing is named."""
+    found = []
+    for word in words:
+        with suppress(LopeError):
+            rows_for([word], adapter, is_purified=is_purified)
+            found.append(word)
+    return found
+
+
+def _row(asked: str, adapter: AnyAdapter, is_purified: bool) -> Row:
     name, *settings = asked.split(":")
     if name not in _WORDS:
         raise LopeError(
@@ -106,7 +122,7 @@ def _row(asked: str, adapter: AnyAdapter) -> Row:
             f"{suggest(name, _WORDS)}"
         )
     word = _WORDS[name]
-    _check_experts(word, name, adapter)
+    _check_experts(word, name, adapter, is_purified)
     values = _settings(asked, name, word, settings)
     if "scale" in values and not isinstance(adapter, AdapterConfig):
         raise LopeError(
@@ -125,15 +141,22 @@ def _row(asked: str, adapter: AnyAdapter) -> Row:
     return Row(row_name, word.experts, compensation, *factors)
 
 
-def _check_experts(word: _Word, name: str, adapter: AnyAdapter) -> None:
+def _check_experts(word: _Word, name: str, adapter: AnyAdapter, is_purified: bool) -> None:
     if word.experts == "masked" and adapter.num_poison == 0:
         raise LopeError(
             f"--experts {name}: this run has no poisoning expert to mask; use --experts all."
         )
     if word.experts == "masked_normal" and adapter.num_normal < 2:
+        reason = (
+            "one normal expert, and without it none is left"
+            if adapter.num_normal
+            else "no normal expert to leave out"
+        )
+        raise LopeError(f"--experts {name}: this run has {reason}; use --experts all.")
+    if word.experts in ("all", "masked_normal") and is_purified:
         raise LopeError(
-            f"--experts {name}: this run has one normal expert, and without it none is left; "
-            "use --experts all."
+            f"--experts {name}: this run is purified, its poisoning expert was removed when it was "
+            "exported; use --experts masked or base, or the run that it was exported from."
         )
 
 

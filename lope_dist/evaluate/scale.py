@@ -13,12 +13,14 @@ from typing import Any
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, write_json
-from lope_dist.evaluate.load import load_run_config
+from lope_dist.evaluate.load import PURIFIED, load_run_config, run_checkpoint
 from lope_dist.evaluate.losses import LossRequest, measure_losses
-from lope_dist.evaluate.rows import rows_for
+from lope_dist.evaluate.rows import rows_for, usual_words
 
 FILE = "scale.json"
 GRID = (0.25, 0.5, 0.75, 1.0, 1.25)
+USUAL = ("masked", "all")
+"""Rows whose scale is chosen where none are named."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class ScaleRequest:
 
     data: str
     """Examples to choose on, and on no account those that results are reported on."""
-    experts: tuple[str, ...]
-    """Words of `rows_for` without a scale."""
+    experts: tuple[str, ...] | None = None
+    """Words of `rows_for` without a scale; None: those of masked and all that the run has."""
     grid: tuple[float, ...] = GRID
     """Factors to try; 1 is the adapter as it was trained."""
     limit: int | None = None
@@ -50,8 +52,11 @@ def choose_scale(run_dir: Path, request: ScaleRequest, *, progress: bool = True)
     Raises:
         LopeError: what `measure_losses` raises, experts that have no scale, or no response token.
     """
-    words = {word: _words(word, request.grid) for word in request.experts}
-    rows_for([word for at in words.values() for word in at], load_run_config(run_dir).adapter)
+    adapter = load_run_config(run_dir).adapter
+    is_purified = run_checkpoint(run_dir).stage == PURIFIED
+    experts = request.experts or usual_words(USUAL, adapter, is_purified=is_purified)
+    words = {word: _words(word, request.grid) for word in experts}
+    rows_for([word for at in words.values() for word in at], adapter, is_purified=is_purified)
     asked = ("none", *(word for at in words.values() for word in at))
     losses = LossRequest(request.data, asked, request.limit, request.batch_size)
     table = measure_losses(run_dir, losses, progress=progress)

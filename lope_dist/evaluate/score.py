@@ -13,11 +13,14 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from lope_dist.config.data import SourceConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.files import write_atomic
-from lope_dist.core.runlog import append_line, read_lines, write_json
+from lope_dist.core.runlog import append_line, read_json, read_lines, write_json
 from lope_dist.corpus.corrupt import COLUMN
+from lope_dist.corpus.readers import find_rows
+from lope_dist.corpus.readers.files import FileRows
 from lope_dist.corpus.records import ExampleSource
 from lope_dist.evaluate.detection import detection
 from lope_dist.evaluate.examples import data_fingerprint, first_ids, open_examples
@@ -38,7 +41,7 @@ class ScoreRequest:
     data: str
     """Examples in a form that training reads."""
     out: Path
-    """A `.jsonl` file; a summary (`.json`) is written beside it."""
+    """A `.jsonl` file; summary (`.json`) and the command's plot (`.png`) come beside it."""
     truth: str | None = None
     """A file whose column `noise` says what was done to each row; None: the data's own column."""
     by: str = "gain"
@@ -57,7 +60,8 @@ def score_run(run_dir: Path, request: ScoreRequest, *, progress: bool = True) ->
 
     Raises:
         LopeError: not a run, no poisoning expert, an unknown score, data or truth that cannot be
-            read, or a file in the place of ``out`` that no earlier call wrote.
+            read, a loss that is not finite, or a file in the place of ``out`` or beside it that no
+            earlier call wrote.
     """
     config, checkpoint = load_run_config(run_dir), run_checkpoint(run_dir)
     _check_poison(run_dir, config, checkpoint)
@@ -74,7 +78,7 @@ def score_run(run_dir: Path, request: ScoreRequest, *, progress: bool = True) ->
         "fingerprint": data_fingerprint(config, source),
         "adapter_sha256": checkpoint.adapter_sha256,
     }
-    measured = _measure(run_dir, request, identity, source, ids, progress)
+    measured = _measure(run_dir, request, checkpoint, identity, source, ids, progress)
     ranked = _rank([measured[i] for i in ids], source, truth, request.by)
     write_atomic(request.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ranked))
     summary = {
@@ -105,17 +109,49 @@ def _check_out(request: ScoreRequest) -> None:
     out = request.out
     if out.suffix != ".jsonl":
         raise LopeError(f"--out {out}: write a .jsonl file.")
-    if not out.exists():
-        return
-    with out.open(encoding="utf-8", errors="replace") as file:
-        first = file.readline()
-    if not first.startswith('{"rank": '):
+    if out.exists() and not _is_ranking(out):
         raise LopeError(f"--out {out} exists and is no ranking; remove it or give another name.")
+    summary, plot = out.with_suffix(".json"), out.with_suffix(".png")
+    read = _files_of(request.data) | (_files_of(request.truth) if request.truth else set())
+    for path in (out, summary, plot):
+        if path.resolve() in read:
+            raise LopeError(
+                f"--out {out}: {path} would be written, and this call reads it; give another name."
+            )
+    if summary.exists() and not _is_summary(summary):
+        raise LopeError(
+            f"--out {out}: the summary goes to {summary}, which exists and is none; remove it or "
+            "give another name."
+        )
+    if plot.exists() and not summary.exists():
+        raise LopeError(
+            f"--out {out}: the plot goes to {plot}, which exists and belongs to no summary "
+            f"{summary.name}; remove it or give another name."
+        )
+
+
+def _is_ranking(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline().startswith('{"rank": ')
+
+
+def _is_summary(path: Path) -> bool:
+    try:
+        found = read_json(path)
+    except LopeError:
+        return False
+    return isinstance(found, dict) and {"run", "data", "by", "num_unscored"} <= found.keys()
+
+
+def _files_of(data: str) -> set[Path]:
+    found = find_rows(SourceConfig(path=data))
+    return {rows.path.resolve() for rows in found if isinstance(rows, FileRows)}
 
 
 def _measure(
     run_dir: Path,
     request: ScoreRequest,
+    checkpoint: Checkpoint,
     identity: dict[str, str],
     source: ExampleSource,
     ids: range,
@@ -131,7 +167,7 @@ def _measure(
             missing = [source[i] for i in ids if i not in known]
             if not missing:
                 return known
-            run = load_run(run_dir)
+            run = load_run(run_dir, checkpoint=checkpoint)
             with tqdm(
                 total=len(ids),
                 initial=len(ids) - len(missing),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
 import sys
 from contextlib import redirect_stdout
@@ -22,11 +23,11 @@ from lope_dist.engine.world import World
 from lope_dist.evaluate import questions, results
 from lope_dist.evaluate.answers import KeptAnswers
 from lope_dist.evaluate.lm import LopeLM
-from lope_dist.evaluate.load import load_run, load_run_config, run_checkpoint
+from lope_dist.evaluate.load import PURIFIED, load_run, load_run_config, run_checkpoint
 from lope_dist.evaluate.rows import Row, rows_for
 from lope_dist.evaluate.suite_file import load_suite
 from lope_dist.evaluate.tasks import LoadedSuite, Unit, load_tasks, suite_of_tasks, task_manager
-from lope_dist.train.checkpoint import Checkpoint
+from lope_dist.train.checkpoint import Checkpoint, checkpoint_in
 
 _evaluate: Any = evaluate  # its decorator hides its parameters
 _SEED = 1234  # lm-eval's own, with which few-shot examples of published figures are drawn
@@ -61,16 +62,29 @@ def evaluate_run(run_dir: Path, request: EvalRequest, world: World | None = None
     Collective: yes, with a ``world``.
 
     Raises:
-        LopeError: not a run, an unknown suite, task or row, data that cannot be loaded, or an
-            adapter that changes nothing.
+        LopeError: not a run, an unknown suite, task or row, a setting that cannot be, data that
+            cannot be loaded, a tokenizer without the chat template asked for, or an adapter that
+            changes nothing.
     """
-    rows = rows_for(request.experts, load_run_config(run_dir).adapter)
+    config = load_run_config(run_dir)
+    _check_settings(request)
+    checkpoint = run_checkpoint(run_dir)
+    rows = rows_for(request.experts, config.adapter, is_purified=checkpoint.stage == PURIFIED)
     suite = _load_suite(request)
-    job = _Job(run_dir, request, suite, run_checkpoint(run_dir), world)
+    if world is not None:
+        checkpoint = _agreed(checkpoint, world)
+    job = _Job(run_dir, request, suite, checkpoint, world)
     plan = job.plan(rows)
     if plan:
-        loaded = load_run(run_dir, progress=job.is_main)
+        loaded = load_run(run_dir, checkpoint=checkpoint, progress=job.is_main)
+        if request.apply_chat_template and loaded.tokenizer.chat_template is None:
+            raise LopeError(
+                f"--apply-chat-template: the tokenizer of '{config.model.name_or_path}' has no "
+                "chat template; leave the option out, or use a model that has one."
+            )
         model = LopeLM(loaded, "none", world, batch_size=request.batch_size)
+        for row in {row.name: row for row, _, _ in plan}.values():
+            model.choose(row)  # what a row cannot answer shows now, not after hours of others
         for row, unit, names in plan:
             job.score(model, row, unit, names)
     if job.is_main:
@@ -92,6 +106,28 @@ def read_batch_size(text: str) -> int | str:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise LopeError(f"--batch-size: '{text}' must be a whole number from 1, or auto.")
     return int(text)
+
+
+def _check_settings(request: EvalRequest) -> None:
+    """Check what the suite's schema says of its own settings."""
+    if request.limit is not None and not 0 < request.limit < math.inf:
+        raise LopeError(
+            f"--limit {request.limit:g}: must be above 0, documents of each task or a share below "
+            "1; leave it out to score all."
+        )
+    if request.num_fewshot is not None and request.num_fewshot < 0:
+        raise LopeError(f"--num-fewshot {request.num_fewshot}: must be a whole number from 0.")
+
+
+def _agreed(checkpoint: Checkpoint, world: World) -> Checkpoint:
+    """Return the checkpoint that rank 0 found; a run that goes on may have two. Collective: yes."""
+    folder = checkpoint.folder
+    name = exchange(folder.name, world)[0]
+    if name == folder.name:
+        return checkpoint
+    agreed = checkpoint_in(folder.with_name(name))
+    assert agreed is not None, "rank 0 read it from a folder's name"
+    return agreed
 
 
 def _load_suite(request: EvalRequest) -> LoadedSuite:
@@ -152,6 +188,8 @@ class _Job:
         model.choose(row)
         identity = results.identity_of(row, self.checkpoint)
         depends_on = {"model": model.run.config.model.model_dump(mode="json")} | identity
+        # Not that they depend on it: answers are removed with what they were given for.
+        depends_on |= {"unit": unit.name, "noise": unit.noise}
         rank = 0 if self.world is None else self.world.rank
         tasks = {name: unit.tasks[name] for name in names}
         with model.keeping(KeptAnswers(self.run_dir, depends_on, rank)) as kept:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from lope_dist.config.load import load_section
+from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.suite import SuiteConfig
 from lope_dist.core.errors import LopeError, suggest
+from lope_dist.noise.mix import check_operations
 
 SUITES = Path(__file__).resolve().parents[2] / "eval" / "suites"
 
 
 def load_suite(name_or_file: str) -> SuiteConfig:
-    """Read a suite; its `include_path` becomes absolute.
+    """Read a suite; its `include_path`, an included file's too, is taken from this file's folder.
 
     Raises:
         LopeError: no such suite, or one that is not valid.
@@ -27,6 +29,11 @@ def load_suite(name_or_file: str) -> SuiteConfig:
             f"{', '.join(known) or '(none)'} of {SUITES}.{suggest(name_or_file, known)}"
         )
     suite = load_section(SuiteConfig, path)
+    if suite.noise is not None:
+        try:
+            check_operations(NoiseConfig(text=suite.noise.text))
+        except LopeError as error:
+            raise LopeError(f"{path}: {error}") from None
     if suite.include_path is None:
         return suite
     return suite.model_copy(update={"include_path": str(path.parent / suite.include_path)})

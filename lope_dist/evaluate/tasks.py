@@ -44,6 +44,8 @@ class LoadedSuite:
 def suite_of_tasks(names: Iterable[str], manager: TaskManager, where: str) -> SuiteConfig:
     """Return the suite of tasks that are asked for by name or pattern (`arc_*`).
 
+    What a group among them has as a member is scored with the group and not by itself.
+
     Raises:
         LopeError: a name that matches no task.
     """
@@ -53,7 +55,27 @@ def suite_of_tasks(names: Iterable[str], manager: TaskManager, where: str) -> Su
         if not matches:
             raise _unknown("--tasks", name, manager, where)
         found |= dict.fromkeys(matches)
-    return SuiteConfig(tasks=tuple(SuiteTask(task=name) for name in found))
+    members = {member for name in found for member in _members(name, manager)}
+    return SuiteConfig(tasks=tuple(SuiteTask(task=name) for name in found if name not in members))
+
+
+def _members(name: str, manager: TaskManager) -> set[str]:
+    """Return what a group or tag is made of, down to the tasks; nothing for a task."""
+    found: set[str] = set()
+    left = [name]
+    while left:
+        entry: Any = manager.task_index.get(left.pop())
+        own: set[str] = set()
+        if entry is not None and entry.kind.name == "TAG":
+            own = entry.tags
+        elif entry is not None and entry.kind.name == "GROUP":
+            children = entry.cfg["task"]
+            children = [children] if isinstance(children, str) else children
+            # A member with settings of its own is a mapping; a list in it is a group of its own.
+            own = {str(c if isinstance(c, str) else c.get("task")) for c in children}
+        left += own - found
+        found |= own
+    return found - {name}
 
 
 def load_tasks(suite: SuiteConfig, manager: TaskManager, where: str) -> LoadedSuite:
@@ -61,7 +83,7 @@ def load_tasks(suite: SuiteConfig, manager: TaskManager, where: str) -> LoadedSu
 
     Raises:
         LopeError: an unknown task, data that cannot be loaded, two entries with one task, or a
-            group over tasks that are not there.
+            group over tasks or a metric that are not there.
     """
     units: list[Unit] = []
     groups: dict[str, Group] = {}
@@ -160,7 +182,18 @@ def _add_groups(loaded: LoadedSuite, suite: SuiteConfig) -> None:
                     f"{suggest(member + suffix, tasks)}"
                 )
             group.add(tasks[member + suffix])
+        _check_metric(name, config.metric, group)
         loaded.groups[group.name] = group
+
+
+def _check_metric(name: str, metric: str, group: Group) -> None:
+    tasks: list[Any] = group.get_all_tasks()
+    known = sorted({own for task in tasks for own in task.aggregation()})
+    if metric not in known:
+        raise LopeError(
+            f"groups.{name}.metric: no task of the group has '{metric}'; they have "
+            f"{', '.join(known)}.{suggest(metric, known)}"
+        )
 
 
 def _unknown(key: str, name: str, manager: TaskManager, where: str) -> LopeError:

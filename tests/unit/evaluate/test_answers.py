@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lm_eval.models.utils import normalize_gen_kwargs
 
 from lope_dist.engine.world import World
 from lope_dist.evaluate import answers
@@ -54,11 +55,24 @@ def test_a_half_written_line_is_passed_over_and_the_next_is_whole(tmp_path: Path
     assert kept.find("generate_until", [Request(TEXT[0])]) == {0: TEXT[1]}
 
 
-def test_sampled_answers_are_not_kept(tmp_path: Path) -> None:
-    drawn = ("Count", {"do_sample": True})
+@pytest.mark.parametrize(
+    ("settings", "is_drawn"),
+    [
+        ({"do_sample": True}, True),
+        ({"temperature": 0.7}, True),  # lm-eval samples then, without being told to
+        ({"temperature": 0.7, "do_sample": False}, False),
+        ({"temperature": 0.0}, False),
+    ],
+)
+def test_sampled_answers_are_not_kept(
+    tmp_path: Path, settings: dict[str, Any], is_drawn: bool
+) -> None:
+    assert normalize_gen_kwargs(settings)["do_sample"] == is_drawn
+    asked = ("Count", settings)
     kept = KeptAnswers(tmp_path, "x", 0)
-    kept.add_partial("generate_until", drawn, "1")
-    assert KeptAnswers(tmp_path, "x", 0).find("generate_until", [Request(drawn)]) == {}
+    kept.add_partial("generate_until", asked, "1")
+    found = KeptAnswers(tmp_path, "x", 0).find("generate_until", [Request(asked)])
+    assert found == ({} if is_drawn else {0: "1"})
 
 
 def test_the_last_row_takes_the_folder_with_it(tmp_path: Path) -> None:
@@ -67,6 +81,7 @@ def test_the_last_row_takes_the_folder_with_it(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["answers"]
     two.remove()
     assert not list(tmp_path.iterdir())
+    two.remove()  # another process was faster
 
 
 def test_ranks_agree_on_what_all_of_them_know(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def passes(loaded, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(inps))
         return call(self, inps, *arguments, **options)
 
-    monkeypatch.setattr(suite, "load_run", lambda folder, progress: loaded)
+    monkeypatch.setattr(suite, "load_run", lambda folder, **_: loaded)
     monkeypatch.setattr(LopeLM, "_model_call", counted)
     return sizes
 
@@ -73,6 +73,22 @@ def test_a_killed_evaluation_goes_on_from_its_answers(
     assert evaluate_run(run_copy, asked(task_dir, "tiny_choice"))["rows"] == whole
     assert sum(passes) == needed - 3 * 2
     assert questions.read_bytes() == scores
+    assert not (run_copy / "answers").exists()
+
+
+def test_answers_of_a_killed_task_outlive_the_scoring_of_another(
+    run_copy: Path, task_dir: Path, passes: list[int]
+) -> None:
+    evaluate_run(run_copy, asked(task_dir, "tiny_choice"))
+    needed = sum(passes)
+    (run_copy / "results.json").unlink()
+    command = [sys.executable, "-c", KILLED, str(run_copy), str(task_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    evaluate_run(run_copy, asked(task_dir, "tiny_other"))
+    passes.clear()
+    evaluate_run(run_copy, asked(task_dir, "tiny_choice"))
+    assert sum(passes) == needed - 3 * 2
     assert not (run_copy / "answers").exists()
 
 

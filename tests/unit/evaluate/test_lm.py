@@ -120,6 +120,17 @@ def test_an_adapter_that_changes_nothing_is_refused(lm) -> None:
             parameter.data.copy_(value)
 
 
+def test_logits_that_are_not_finite_are_refused(lm) -> None:
+    parameter = next(p for n, p in lm.run.model.named_parameters() if "lope.B.normal_" in n)
+    held = parameter.detach().clone()
+    try:
+        parameter.data.fill_(float("nan"))
+        with pytest.raises(LopeError, match=r"With experts 'all' the logits of .* are not finite"):
+            lm.choose(rows_for(["all"], lm.run.config.adapter)[0])
+    finally:
+        parameter.data.copy_(held)
+
+
 def test_masked_normal_experts_that_nobody_trained_are_refused(lm) -> None:
     """Stage I alone: unmasked it differs from the base, masked it does not."""
     names = [n for n, _ in lm.run.model.named_parameters() if "lope.B.normal_" in n]

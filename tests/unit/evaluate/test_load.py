@@ -10,7 +10,8 @@ from lope_dist.core.errors import LopeError
 from lope_dist.evaluate.load import load_run
 
 
-def test_the_last_checkpoint_is_in_the_model_and_ready_to_answer(trained, loaded) -> None:
+def test_the_last_checkpoint_is_in_the_model_and_ready_to_answer(trained) -> None:
+    loaded = load_run(trained.folder)
     assert loaded.checkpoint.folder.name == "2-finetune"
     saved = load_file(loaded.checkpoint.folder / "adapter.safetensors")
     held = {n: p for n, p in loaded.model.named_parameters() if ".lope." in n}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, write_json
 from lope_dist.evaluate import losses
 from lope_dist.evaluate.likelihood import RowLoss, iter_row_losses
+from lope_dist.evaluate.load import load_run, run_checkpoint
 from lope_dist.evaluate.losses import LossRequest, measure_losses, summary
+from lope_dist.export.run import ExportRequest, export_run
 
 
 @pytest.fixture
@@ -120,6 +123,68 @@ def test_changed_data_are_measured_again_and_other_data_are_refused(
     save_alpaca(other, 7)
     with pytest.raises(LopeError, match="holds losses of other data of that name"):
         measure(run_copy, other, "none")
+
+
+def test_a_relative_path_is_that_of_its_folder(run_copy, tmp_path, measured, monkeypatch) -> None:
+    for folder, rows in (("one", 4), ("two", 5)):
+        (tmp_path / folder).mkdir()
+        save_alpaca(tmp_path / folder / "rows.jsonl", rows)
+    monkeypatch.chdir(tmp_path / "one")
+    assert measure(run_copy, Path("rows.jsonl"), "none")["data"] == str(tmp_path / "one/rows.jsonl")
+    monkeypatch.chdir(tmp_path / "two")
+    with pytest.raises(LopeError, match=r"other data of that name \(.*one/rows\.jsonl\)"):
+        measure(run_copy, Path("rows.jsonl"), "none")
+    measure(run_copy, Path("../one/rows.jsonl"), "none")
+    assert measured == [0, 1, 2, 3]
+
+
+def test_files_that_hold_a_relative_path_still_count(run_copy, data, measured, monkeypatch) -> None:
+    monkeypatch.chdir(data.parent)
+    measure(run_copy, Path(data.name), "none")
+    path = run_copy / "losses" / "held_out.json"
+    write_json(path, read_json(path) | {"data": data.name})  # as earlier versions wrote it
+    for given in (Path(data.name), data):
+        measure(run_copy, given, "none")
+    assert len(measured) == 12
+    save_alpaca(data, 5)
+    assert measure(run_copy, Path(data.name), "none")["rows"]["base"]["num_rows"] == 5
+
+
+def test_a_run_that_goes_on_is_measured_at_the_checkpoint_that_is_written_down(
+    run_copy, data, monkeypatch
+) -> None:
+    loads = []
+
+    def spy(folder, **settings):
+        loads.append(settings["checkpoint"].stage)
+        return load_run(folder, **settings)
+
+    monkeypatch.setattr(losses, "load_run", spy)
+    newest = run_checkpoint(run_copy)
+    older = replace(newest, folder=run_copy / "checkpoints/1-poison", index=1, stage="poison")
+    monkeypatch.setattr(losses, "run_checkpoint", lambda folder: older)
+    table = measure(run_copy, data, "all", limit=1)
+    assert loads == ["poison"]
+    assert table["rows"]["lope_unmasked"]["adapter_sha256"] == older.adapter_sha256
+
+
+def test_without_rows_those_that_are_there_are_measured(run_copy, data, tmp_path) -> None:
+    export = tmp_path / "export"
+    export_run(run_copy, ExportRequest("purified", export))
+    command = ["loss", "--json", "--limit", "1"]
+    for run, rows in ((run_copy, ["lope_masked", "lope_unmasked", "base"]), (export, None)):
+        shown = CliRunner().invoke(app, [*command, str(run), str(data)])
+        assert list(json.loads(shown.stdout)["rows"]) == (rows or ["lope_masked", "base"])
+
+
+def test_what_a_purified_export_cannot_answer_is_told_before_anything_is_measured(
+    run_copy, data, tmp_path, measured
+) -> None:
+    export = tmp_path / "export"
+    export_run(run_copy, ExportRequest("purified", export))
+    with pytest.raises(LopeError, match="--experts all: this run is purified"):
+        measure(export, data, "masked,all,none")
+    assert not measured
 
 
 def test_rows_with_settings_are_kept_apart(run_copy, data) -> None:

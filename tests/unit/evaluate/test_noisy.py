@@ -127,6 +127,16 @@ def test_suites_that_do_not_fit_are_told(
         load_tasks(suite, task_manager(str(task_dir)), "here")
 
 
+def test_a_group_over_a_metric_that_no_task_has_is_told(task_dir: Path) -> None:
+    suite = SuiteConfig(
+        tasks=(SuiteTask(task="tiny_all"),),
+        groups={"g": SuiteGroup(tasks=("tiny_choice", "tiny_other"), metric="acc_norm")},
+    )
+    message = r"groups.g.metric: no task of the group has 'acc_norm'; they have acc. Did you mean"
+    with pytest.raises(LopeError, match=message):
+        load_tasks(suite, task_manager(str(task_dir)), "here")
+
+
 def test_noise_without_a_question_to_corrupt_is_refused(task_dir: Path) -> None:
     suite = SuiteConfig(tasks=(SuiteTask(task="tiny_choice"),), noise=SuiteNoise())
     with pytest.raises(LopeError, match="nothing would be corrupted"):

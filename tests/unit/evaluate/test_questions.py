@@ -17,7 +17,7 @@ from lope_dist.evaluate.suite import EvalRequest, evaluate_run
 @pytest.fixture(autouse=True)
 def _quick(loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the run that is in memory already."""
-    monkeypatch.setattr(suite, "load_run", lambda folder, progress: loaded)
+    monkeypatch.setattr(suite, "load_run", lambda folder, **_: loaded)
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
 
 

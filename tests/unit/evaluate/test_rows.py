@@ -2,8 +2,9 @@ import pytest
 
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
+from lope_dist.config.baselines import AdaLoraConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.evaluate.rows import rows_for
+from lope_dist.evaluate.rows import rows_for, usual_words
 
 ADAPTER = AdapterConfig(compensation=CompensationConfig(mode="unit", top_k=2))
 
@@ -107,6 +108,24 @@ def test_the_control_needs_two_normal_experts() -> None:
     with pytest.raises(LopeError, match="one normal expert, and without it none is left"):
         rows_for(["masked_normal"], AdapterConfig(num_normal=1))
     assert rows_for(["masked_normal"], AdapterConfig(num_normal=2, num_poison=0))
+    baseline = AdaLoraConfig()
+    with pytest.raises(LopeError, match="this run has no normal expert to leave out"):
+        rows_for(["masked_normal"], baseline)
+
+
+@pytest.mark.parametrize("word", ["all", "all:scale=0.5", "masked_normal"])
+def test_what_a_purified_export_has_no_experts_for_is_refused(word: str) -> None:
+    with pytest.raises(LopeError, match="this run is purified, its poisoning expert was removed"):
+        rows_for(["masked", word], ADAPTER, is_purified=True)
+    assert len(rows_for(["masked", "masked_plain", "base"], ADAPTER, is_purified=True)) == 3
+
+
+def test_the_usual_words_are_those_whose_experts_are_there() -> None:
+    words = ("masked", "all", "none")
+    plain = AdapterConfig(num_poison=0)
+    assert usual_words(words, ADAPTER, is_purified=False) == ["masked", "all", "none"]
+    assert usual_words(words, ADAPTER, is_purified=True) == ["masked", "none"]
+    assert usual_words(words, plain, is_purified=False) == ["all", "none"]
 
 
 def test_a_row_sets_all_that_the_layers_read() -> None:

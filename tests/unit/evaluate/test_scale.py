@@ -15,6 +15,7 @@ from lope_dist.core.runlog import read_json
 from lope_dist.evaluate import losses
 from lope_dist.evaluate.losses import LossRequest, measure_losses
 from lope_dist.evaluate.scale import ScaleRequest, choose_scale
+from lope_dist.export.run import ExportRequest, export_run
 
 
 @pytest.fixture
@@ -53,6 +54,16 @@ def test_what_has_no_scale_to_choose_is_refused(run_copy, data) -> None:
     data.write_text(json.dumps({"instruction": "word " * 200, "output": "far"}) + "\n")
     with pytest.raises(LopeError, match="no response has a token"):
         choose(run_copy, data, "all")
+
+
+def test_a_purified_export_has_the_scale_of_its_masked_row(run_copy, data, tmp_path) -> None:
+    export = tmp_path / "export"
+    export_run(run_copy, ExportRequest("purified", export))
+    with pytest.raises(LopeError, match="--experts all: this run is purified"):
+        choose(export, data, "masked", "all")
+    assert not (export / "losses").exists()
+    chosen = choose_scale(export, ScaleRequest(str(data), grid=(1.0,)), progress=False)
+    assert list(chosen["rows"]) == ["masked"]
 
 
 def test_the_command_prints_the_curve_and_loss_warns_on_the_same_rows(run_copy, data) -> None:

@@ -13,7 +13,8 @@ from lope_dist.config.noise import DataNoiseConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.corpus.corrupt import corrupt_file
-from lope_dist.evaluate import score
+from lope_dist.evaluate import noise_scores, score
+from lope_dist.evaluate.likelihood import losses_of
 from lope_dist.evaluate.noise_scores import SCORES, measure_rows
 from lope_dist.evaluate.score import ScoreRequest, score_run
 from lope_dist.export.run import ExportRequest, export_run
@@ -142,6 +143,46 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_loaded(
         rank(run_copy, corrupted, tmp_path / "out.csv")
     with pytest.raises(LopeError, match="exists and is no ranking"):
         rank(run_copy, corrupted, corrupted)
+
+
+def test_nothing_beside_the_ranking_is_written_over(run_copy, corrupted, tmp_path) -> None:
+    rows = [json.loads(line) for line in corrupted.read_text().splitlines()]
+    whole = tmp_path / "alpaca.json"
+    whole.write_text(json.dumps(rows))
+    held, out = whole.read_bytes(), tmp_path / "alpaca.jsonl"
+    with pytest.raises(LopeError, match=r"alpaca\.json would be written, and this call reads it"):
+        rank(run_copy, whole, out, limit=2)
+    with pytest.raises(LopeError, match=r"alpaca\.json would be written, and this call reads it"):
+        rank(run_copy, corrupted, out, truth=str(whole), limit=2)
+    with pytest.raises(LopeError, match=r"goes to .*alpaca\.json, which exists and is none"):
+        rank(run_copy, corrupted, out, limit=2)
+    assert whole.read_bytes() == held
+    (run_copy / "results.json").write_text('{"rows": []}')
+    with pytest.raises(LopeError, match=r"goes to .*results\.json, which exists and is none"):
+        rank(run_copy, corrupted, run_copy / "results.jsonl", limit=2)
+    (tmp_path / "photo.png").write_bytes(b"not ours")
+    with pytest.raises(LopeError, match=r"goes to .*photo\.png, .* belongs to no summary"):
+        rank(run_copy, corrupted, tmp_path / "photo.jsonl", limit=2)
+    ranking = tmp_path / "ranking.jsonl"
+    rank(run_copy, corrupted, ranking, limit=2)
+    ranking.with_suffix(".png").write_bytes(b"its plot")
+    rank(run_copy, corrupted, ranking, limit=3)
+    with pytest.raises(LopeError, match=r"ranking\.jsonl would be written, and this call reads it"):
+        rank(run_copy, ranking, ranking, limit=2)
+
+
+def test_a_loss_that_is_not_finite_is_told(run_copy, corrupted, tmp_path, monkeypatch) -> None:
+    def broken(run, batch, labels):
+        found = losses_of(run, batch, labels)
+        if run.context.experts == "all":
+            found.losses_P[found.rows_P == 0] = float("nan")
+        return found
+
+    monkeypatch.setattr(noise_scores, "losses_of", broken)
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(LopeError, match=r"loss of example \d+ is not finite, so nothing can"):
+        rank(run_copy, corrupted, out, limit=3)
+    assert not out.exists()
 
 
 def test_the_command_writes_ranking_summary_and_plot(run_copy, corrupted, tmp_path) -> None:

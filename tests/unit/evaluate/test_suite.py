@@ -2,12 +2,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, write_json
+from lope_dist.engine.world import World
 from lope_dist.evaluate import suite
+from lope_dist.evaluate.lm import LopeLM
 from lope_dist.evaluate.results import plain_metrics
 from lope_dist.evaluate.suite import EvalRequest, evaluate_run
+from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.train.history import last_checkpoint
 
 
@@ -23,7 +27,7 @@ def request_of(task_dir: Path):
 @pytest.fixture
 def _quick(loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the run that is in memory already."""
-    monkeypatch.setattr(suite, "load_run", lambda folder, progress: loaded)
+    monkeypatch.setattr(suite, "load_run", lambda folder, **_: loaded)
     # A description of the machine that lm-eval adds to its own output, by slow subprocesses.
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
 
@@ -70,6 +74,12 @@ def test_a_pattern_stands_for_every_task_that_it_matches(run_copy: Path, request
 
 
 @pytest.mark.usefixtures("_quick")
+def test_a_group_that_a_pattern_matches_stands_for_its_members(run_copy: Path, request_of) -> None:
+    table = evaluate_run(run_copy, request_of("tiny_*", "none", limit=1))
+    assert set(table["rows"][0]["tasks"]) == {"tiny_choice", "tiny_other", "tiny_all"}
+
+
+@pytest.mark.usefixtures("_quick")
 def test_each_row_says_whose_it_is(run_copy: Path, request_of) -> None:
     rows = evaluate_run(run_copy, request_of("tiny_choice", "masked_plain,masked"))["rows"]
     checkpoint = last_checkpoint(run_copy)
@@ -85,8 +95,6 @@ def test_each_row_says_whose_it_is(run_copy: Path, request_of) -> None:
 def test_scores_are_lm_evals_own(loaded, run_copy: Path, request_of) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
-
-    from lope_dist.evaluate.lm import LopeLM
 
     request = request_of("tiny_choice", "all", batch_size=2)
     (row,) = evaluate_run(run_copy, request)["rows"]
@@ -106,6 +114,10 @@ def test_scores_are_lm_evals_own(loaded, run_copy: Path, request_of) -> None:
         ({"tasks": ("tiny_choice", "")}, "--tasks: '' is not among"),
         ({"experts": ("maskd",)}, r"--experts: 'maskd'.*Did you mean 'masked'"),
         ({"include_path": "/no/such/folder"}, "--include-path: '/no/such/folder' is not a folder"),
+        ({"limit": 0}, "--limit 0: must be above 0"),
+        ({"limit": -0.5}, "--limit -0.5: must be above 0"),
+        ({"limit": float("nan")}, "--limit nan: must be above 0"),
+        ({"num_fewshot": -1}, "--num-fewshot -1: must be a whole number from 0"),
     ],
 )
 def test_what_is_wrong_is_told_before_weights_are_read(
@@ -120,6 +132,54 @@ def test_what_is_wrong_is_told_before_weights_are_read(
     with pytest.raises(LopeError, match=message):
         evaluate_run(run_copy, request)
     assert not (run_copy / "results.json").exists()
+
+
+def test_rows_of_a_purified_export_are_told_before_weights_are_read(
+    run_copy: Path, request_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_run(run_copy, ExportRequest("purified", tmp_path / "export"))
+    monkeypatch.setattr(suite, "load_run", None)
+    with pytest.raises(LopeError, match="--experts all: this run is purified"):
+        evaluate_run(tmp_path / "export", request_of("tiny_choice", "masked,all"))
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_row_without_effect_is_told_before_another_is_scored(
+    run_copy: Path, request_of, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LopeLM, "_probe", lambda self: torch.ones(1))
+    with pytest.raises(LopeError, match="gives exactly the base model's logits"):
+        evaluate_run(run_copy, request_of("tiny_choice", "none,all"))
+    assert not (run_copy / "results.json").exists()
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_chat_template_that_is_not_there_is_told(run_copy: Path, request_of) -> None:
+    request = request_of("tiny_choice", "all", apply_chat_template=True)
+    with pytest.raises(LopeError, match=r"the tokenizer of '.*' has no chat template"):
+        evaluate_run(run_copy, request)
+
+
+def test_the_checkpoint_is_looked_for_once_and_is_that_of_rank_0(
+    run_copy: Path, request_of, loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+
+    def load(folder: Path, **settings):
+        loads.append(settings["checkpoint"])
+        return loaded
+
+    monkeypatch.setattr(suite, "load_run", load)
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+    newest = suite.run_checkpoint(run_copy)
+    older = replace(newest, folder=newest.folder.with_name("1-poison"), index=1, stage="poison")
+    monkeypatch.setattr(suite, "run_checkpoint", lambda folder: older)
+    (row,) = evaluate_run(run_copy, request_of("tiny_choice", "all", limit=1))["rows"]
+    assert loads == [older]
+    assert (row["checkpoint"], row["adapter_sha256"]) == ("1-poison", older.adapter_sha256)
+
+    monkeypatch.setattr(suite, "exchange", lambda text, world: ["1-poison", text])
+    assert suite._agreed(newest, World(1, 2, torch.device("cpu"))) == older
 
 
 def test_a_folder_that_is_no_run_is_told_first(tmp_path: Path, monkeypatch) -> None:

@@ -45,6 +45,10 @@ def test_include_path_is_relative_to_the_file(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("include_path: tasks\ntasks: [{task: x}]\n")
     assert load_suite(str(file)).include_path == str(tmp_path / "tasks")
+    (tmp_path / "more").mkdir()
+    including = tmp_path / "more" / "mine.yaml"
+    including.write_text("include: ../own.yaml\n")
+    assert load_suite(str(including)).include_path == str(tmp_path / "more" / "tasks")
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,18 @@ def test_include_path_is_relative_to_the_file(tmp_path: Path) -> None:
         (
             "tasks: [{task: x}]\nnoise: {text: {responses: {rate: 0.1}}}",
             "fields and responses are for",
+        ),
+        (
+            "tasks: [{task: x}]\nnoise: {text: {operations: [wrong_label]}}",
+            "noise.text.operations: 'wrong_label' works on whole answers",
+        ),
+        (
+            "tasks: [{task: x}]\nnoise: {text: {unit: character, operations: [word_order]}}",
+            "noise.text.operations: 'word_order' has no unit 'character'. Allowed here: ",
+        ),
+        (
+            "tasks: [{task: x}]\nnoise: {text: {operations: [char_inset]}}",
+            "noise.text.operations: .*Did you mean 'char_insert'",
         ),
     ],
 )

@@ -1,0 +1,55 @@
+"""`results.json`: several writers, and means that must not outlive what they are made of."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lope_dist.config.adapter import AdapterConfig
+from lope_dist.evaluate import results
+from lope_dist.evaluate.results import read_results, record
+from lope_dist.evaluate.rows import rows_for
+
+(ROW,) = rows_for(["all"], AdapterConfig())
+IDENTITY = {**ROW.identity(), "checkpoint": "2-finetune", "adapter_sha256": "a"}
+
+
+def write(run: Path, groups: dict[str, list[str]] | None = None, **accuracies: float) -> None:
+    figures = {name: {"acc": value} for name, value in accuracies.items()}
+    record(run, ROW, IDENTITY, figures, groups)
+
+
+def written(run: Path) -> dict[str, float]:
+    (row,) = read_results(run)["rows"]
+    return {name: figures["acc"] for name, figures in row["tasks"].items()}
+
+
+def test_processes_that_write_at_once_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(run: Path) -> dict[str, Any]:
+        table = read_results(run)
+        time.sleep(0.02)
+        return table
+
+    names = [f"task_{i}" for i in range(6)]
+    monkeypatch.setattr(results, "read_results", slow)
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: write(tmp_path, **{name: 0.5}), names))
+    assert written(tmp_path) == dict.fromkeys(names, 0.5)
+
+
+def test_a_mean_goes_with_what_it_was_made_of(tmp_path: Path) -> None:
+    groups = {"inner": ["a", "b"], "outer": ["inner", "c"], "other": ["c", "d"]}
+    write(tmp_path, a=0.1, b=0.2, c=0.3, d=0.4)
+    write(tmp_path, groups, inner=0.15, outer=0.2, other=0.35)
+    write(tmp_path, a=0.1, new=1.0)  # the same again, and one more
+    assert set(written(tmp_path)) == {"a", "b", "c", "d", "new", *groups}
+    write(tmp_path, a=0.9)
+    assert set(written(tmp_path)) == {"a", "b", "c", "d", "new", "other"}
+    write(tmp_path, groups, inner=0.55, outer=0.5)
+    assert written(tmp_path)["outer"] == 0.5
