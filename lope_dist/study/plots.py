@@ -6,6 +6,7 @@ import re
 import textwrap
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from lope_dist.report.style import INK, MUTED, PALETTE, POISON, new_figure, tidy
@@ -53,19 +54,31 @@ def _scale(summary: Summary, metric: str) -> float:
 
 
 def _plot_rows(summary: Summary, metric: str) -> Figure:
-    """Draw a metric row by row: each seed, and the mean with its standard deviation."""
+    """Draw a metric row by row: each seed, and the mean with its standard deviation.
+
+    Means far from the others are written at the edge: the axis is for the rest.
+    """
     rows = [row for row in summary["rows"] if metric in row["figures"]]
     scale = _scale(summary, metric)
-    figure = new_figure(7.2, 0.8 + 0.27 * len(rows))
+    figure = new_figure(9.0, 0.8 + 0.27 * len(rows))
     axes = figure.subplots()
+    low, high = _fences([scale * row["figures"][metric]["mean"] for row in rows])
     colors = _colors([row["variant"] for row in rows])
     for place, row in enumerate(rows):
         found = row["figures"][metric]
         color = colors[row["variant"]]
+        mean = scale * found["mean"]
+        if not low <= mean <= high:
+            x, marker, side = (1.0, ">", "right") if mean > high else (0.0, "<", "left")
+            edge = axes.get_yaxis_transform()
+            axes.plot(x, place, marker, color=color, transform=edge, clip_on=False)
+            text = f"   {mean:.4g}   "
+            axes.text(x, place, text, transform=edge, ha=side, va="center", fontsize=8, color=INK)
+            continue
         values = [scale * value for value in found["values"].values()]
         axes.plot(values, [place] * len(values), ".", color=color, alpha=0.5, markersize=5)
         spread = scale * (found["sd"] or 0.0)
-        axes.errorbar(scale * found["mean"], place, xerr=spread, fmt="o", color=color, capsize=2)
+        axes.errorbar(mean, place, xerr=spread, fmt="o", color=color, capsize=2)
         if found["paper"] is not None:
             axes.plot(found["paper"], place, "x", color=MUTED)
     axes.set_yticks(range(len(rows)), [row_title(row) for row in rows])
@@ -74,6 +87,12 @@ def _plot_rows(summary: Summary, metric: str) -> Figure:
     axes.set_xlabel(title, fontsize=9, color=INK)
     tidy(axes, grid="both")
     return figure
+
+
+def _fences(means: list[float]) -> tuple[float, float]:
+    """Return the ends of what is not far from the rest: three interquartile ranges off."""
+    low, high = np.quantile(means, (0.25, 0.75))
+    return low - 3 * (high - low), high + 3 * (high - low)
 
 
 def _plot_axis(summary: Summary, metric: str) -> Figure:
