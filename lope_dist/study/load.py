@@ -43,9 +43,31 @@ def _misfits(study: Study) -> Iterator[str]:
             for point in points:
                 if point not in config.axes[axis]:
                     yield _unknown(f"variants.{name}.where.{axis}", point, config.axes[axis])
+    yield from _misfits_of_overrides(study)
     yield from _misfits_of_choices(study)
     yield from _misfits_of_figures(study)
     yield from _misfits_of_claims(study)
+
+
+def _misfits_of_overrides(study: Study) -> Iterator[str]:
+    """Tell of keys that the study sets behind all overrides, which would have no effect."""
+    config = study.config
+    layers = [("overrides", config.overrides, config.train_file)]
+    layers += [
+        (f"axes.{axis}.{point}", overrides, config.train_file)
+        for axis, points in config.axes.items()
+        for point, overrides in points.items()
+    ]
+    layers += [
+        (f"variants.{name}.overrides", variant.overrides, variant.train_file or config.train_file)
+        for name, variant in config.variants.items()
+    ]
+    for name, overrides, train_file in layers:
+        instead = {"seed": "seeds", "output_dir": "the study's output_dir"}
+        if train_file is not None:
+            instead["data.path"] = "train_file"
+        for key in overrides.keys() & instead.keys():
+            yield f"{name}: '{key}' would have no effect, {instead[key]} decides it; leave it out."
 
 
 def _misfits_of_choices(study: Study) -> Iterator[str]:
@@ -53,6 +75,9 @@ def _misfits_of_choices(study: Study) -> Iterator[str]:
     losses = _losses(study)
     if config.choose_on is not None and config.choose_on not in losses:
         yield _unknown("choose_on", config.choose_on, losses)
+    choosing = [name for name, variant in config.variants.items() if variant.choose_from]
+    if config.choose_on is not None and not choosing:
+        yield "choose_on would have no effect: no variant has rows to choose from in choose_from."
     for name, variant in config.variants.items():
         for row in variant.choose_from:
             if row not in variant.rows:

@@ -143,7 +143,7 @@ def _losses(study: Study, cell: Cell) -> Seen:
         path = cell.folder / "losses" / f"{data.stem}.json"
         recorded = recorded_inputs(cell, f"loss-{data.stem}")
         if recorded is None or fingerprint([data]) not in (recorded["data"], None):
-            continue  # not there yet, or of other texts
+            continue  # not there yet, or of other texts; where the file is gone, nothing tells
         for row, entry in _asked(cell, read_json(path)["rows"]):
             if row not in recorded["rows"]:
                 continue  # still at work

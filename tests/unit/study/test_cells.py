@@ -155,6 +155,15 @@ CLAIM = {"claim": "x", "metric": "acc:piqa", "better": "lope/masked", "than": "h
             {"claims": {"c": DRIFT | {"than": "lope/poison_a"}}},
             ["claims.c.than = 'poison_a'", "mean 'poison_b'"],
         ),
+        ({"overrides": {"seed": 3}}, ["overrides: 'seed' would have no effect, seeds decides"]),
+        (
+            {"axes": {"a": {"p": {"data.path": "x.jsonl"}}}},
+            ["axes.a.p: 'data.path' would have no effect, train_file decides"],
+        ),
+        (
+            {"evaluate": {"losses": ["clean"]}, "choose_on": "loss:clean"},
+            ["choose_on would have no effect"],
+        ),
         ({"choose_on": "loss:clena"}, ["choose_on = 'loss:clena'"]),
         (
             {"variants": {"a": {"rows": ["all"], "choose_from": ["all"]}}, "baseline": "a/all"},
