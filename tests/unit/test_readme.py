@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -143,3 +144,22 @@ def test_table_of_recipes_is_what_params_counts(path: str, cells: str) -> None:
     assert layers == str(counts["adapted_layers"])
     assert inference == f"{counts['percent_inference']:.3f}"
     assert adapter == f"{counts['percent_with_router_and_poison']:.3f}"
+
+
+def test_effects_are_those_of_the_results() -> None:
+    """Each `effect [low, high]` is a claim of docs/results.json, rounded as it is written."""
+    start = TEXT.index("## Does it work?")
+    section = TEXT[start : TEXT.index("\n## ", start)]
+    claims = json.loads((ROOT / "docs" / "results.json").read_text())["claims"]
+    number = r"[+-]?\d+\.\d+"
+    found = re.findall(rf"({number})\s+\[({number}), ({number})\]", section)
+    assert len(found) > 30
+    for written in found:
+        places = len(written[0].partition(".")[2])
+        known = {
+            tuple(f"{factor * x:.{places}f}" for x in (claim["effect"], *claim["ci95"]))
+            for claim in claims
+            if claim["ci95"] is not None
+            for factor in (1, 100)  # accuracies are in points
+        }
+        assert tuple(text.lstrip("+") for text in written) in known, written
