@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from torch import nn
 from lope_dist.core.errors import LopeError
 from lope_dist.model import prequantized
 from lope_dist.model.checkpoint_files import TensorFiles
-from lope_dist.model.nf4 import NF4Linear
+from lope_dist.model.nf4 import PackedWeight, packed_weights
 from lope_dist.model.nf4_layout import BLOCK
 
 Owner = tuple[nn.Module, str]
@@ -25,14 +26,14 @@ class Slot:
     Attributes:
         name: Its tensor in the files.
         owners: Modules and attribute names that hold it; tied parameters have several.
-        nf4: The layer, if the parameter is to be packed NF4.
-        is_packed: Whether the files hold it packed already.
+        packed: How, if the parameter is to be packed NF4.
+        is_prequantized: Whether the files hold it packed already.
     """
 
     name: str
     owners: list[Owner]
-    nf4: NF4Linear | None
-    is_packed: bool
+    packed: PackedWeight | None
+    is_prequantized: bool
 
 
 def take_inventory(model: nn.Module, files: TensorFiles) -> list[Slot]:
@@ -51,15 +52,15 @@ def take_inventory(model: nn.Module, files: TensorFiles) -> list[Slot]:
             problems.append(f"missing {names[0]}")
             continue
         module, attribute = owners[0]
-        nf4 = module if isinstance(module, NF4Linear) and attribute == "weight" else None
-        packed = prequantized.companions(name, available)
-        known.update(packed)
-        slots.append(Slot(name, owners, nf4, bool(packed)))
-        if packed and nf4 is not None:
-            problems += prequantized.misfits(name, nf4, files)
+        packed = packed_weights(module).get(attribute)
+        companions = prequantized.companions(name, available)
+        known.update(companions)
+        slots.append(Slot(name, owners, packed, bool(companions)))
+        if companions and packed is not None:
+            problems += prequantized.misfits(name, packed, files)
         else:
             expected = tuple(getattr(module, attribute).shape)
-            problems += _misfits(name, expected, files, is_nf4=nf4 is not None)
+            problems += _misfits(name, expected, files, is_nf4=packed is not None)
     ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or []
     for name in sorted(available - known):
         if "rotary_emb.inv_freq" not in name and not any(key in name for key in ignored):
@@ -79,9 +80,9 @@ def _misfits(
         yield f"{name} is packed bytes where the model wants numbers (see model.skip_modules)"
     elif files.shape(name) != expected:
         yield f"{name} has shape {list(files.shape(name))}, not {list(expected)}"
-    elif is_nf4 and expected[0] * expected[1] % BLOCK:
+    elif is_nf4 and math.prod(expected) % BLOCK:
         yield (
-            f"{name} has {expected[0] * expected[1]} weights, no multiple of {BLOCK}; add its "
+            f"{name} has {math.prod(expected)} weights, no multiple of {BLOCK}; add its "
             "layer to model.skip_modules to leave it unquantized"
         )
 

@@ -42,6 +42,66 @@ class NestedScales:
     offset: Tensor
 
 
+@dataclass
+class PackedWeight:
+    """How one weight of a module is packed; the bytes are the module's parameter of its name.
+
+    Attributes:
+        shape: The weight's shape as its module computes with it.
+        layout: Where weights and scales lie in the parameter.
+        nested_scales: Set when the weight is loaded, with double quantization.
+    """
+
+    shape: torch.Size
+    layout: PackedLayout
+    nested_scales: NestedScales | None = None
+
+    def split(self, data: Tensor) -> tuple[Tensor, bnb.QuantState]:
+        """Return the packed weights and bitsandbytes' description of them.
+
+        Both are views of ``data``, the gathered parameter's: use them and let them go, or ZeRO-3
+        cannot free it.
+
+        Shapes: data `(layout.num_elements,)`; packed uint8 `(numel / 2, 1)`.
+        """
+        flat, layout = data.view(-1), self.layout
+        assert flat.numel() == layout.num_elements, "the weight is not gathered"
+        raw = flat.view(torch.uint8)
+        packed, scales = raw.split_with_sizes(
+            [layout.packed_bytes, raw.numel() - layout.packed_bytes]
+        )
+        scales = scales[: layout.scale_bytes]
+        common = {
+            "shape": self.shape,
+            "dtype": layout.storage,
+            "blocksize": BLOCK,
+            "code": nf4_code(flat.device),
+            "quant_type": "nf4",
+        }
+        if not layout.nested:
+            # A copy: a float32 view would need an alignment that a gather does not promise.
+            return packed.view(-1, 1), bnb.QuantState(
+                absmax=scales.clone().view(torch.float32), **common
+            )
+        nested = self.nested_scales
+        assert nested is not None, "the weight is not loaded"
+        state2 = bnb.QuantState(
+            absmax=nested.absmax, blocksize=NESTED_BLOCK, code=nested.code, dtype=torch.float32
+        )
+        return packed.view(-1, 1), bnb.QuantState(
+            absmax=scales, offset=nested.offset, state2=state2, **common
+        )
+
+    def dequantize(self, data: Tensor) -> Tensor:
+        """Return the weight of ``shape`` in the storage's dtype; ``data`` as for `split`."""
+        return bnb.dequantize_4bit(*self.split(data))
+
+
+def packed_weights(module: nn.Module) -> dict[str, PackedWeight]:
+    """Return which of a module's own parameters are packed NF4, by name."""
+    return getattr(module, "packed_weights", {})
+
+
 class NF4Linear(nn.Linear):
     """Linear layer whose weight is packed NF4 with its scales; frozen.
 
@@ -55,9 +115,23 @@ class NF4Linear(nn.Linear):
     ) -> None:
         super().__init__(in_features, out_features, bias=bias, device="meta", dtype=dtype)
         self.compute_dtype = dtype
-        self.layout = PackedLayout(in_features * out_features, dtype, nested)
-        self.nested_scales: NestedScales | None = None
+        layout = PackedLayout(in_features * out_features, dtype, nested)
+        self.packed_weights = {"weight": PackedWeight(self.weight.shape, layout)}
         self.requires_grad_(False)
+
+    @property
+    def layout(self) -> PackedLayout:
+        """Where weights and scales lie in the parameter."""
+        return self.packed_weights["weight"].layout
+
+    @property
+    def nested_scales(self) -> NestedScales | None:
+        """The scales of the scales, once loaded with double quantization."""
+        return self.packed_weights["weight"].nested_scales
+
+    @nested_scales.setter
+    def nested_scales(self, value: NestedScales | None) -> None:
+        self.packed_weights["weight"].nested_scales = value
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute `x W^T + b` in `compute_dtype`.
@@ -69,44 +143,12 @@ class NF4Linear(nn.Linear):
         return y.to(x.dtype)  # type: ignore[union-attr]
 
     def packed(self) -> tuple[Tensor, bnb.QuantState]:
-        """Return the packed weights and bitsandbytes' description of them.
-
-        Both are views of the weight, which must be gathered: use them and let them go, or
-        ZeRO-3 cannot free the weight.
-
-        Shapes: packed uint8 `(numel / 2, 1)`.
-        """
-        data, layout = self.weight.data.view(-1), self.layout
-        assert data.numel() == layout.num_elements, "the weight is not gathered"
-        raw = data.view(torch.uint8)
-        packed, scales = raw.split_with_sizes(
-            [layout.packed_bytes, raw.numel() - layout.packed_bytes]
-        )
-        scales = scales[: layout.scale_bytes]
-        common = {
-            "shape": torch.Size((self.out_features, self.in_features)),
-            "dtype": self.compute_dtype,
-            "blocksize": BLOCK,
-            "code": nf4_code(data.device),
-            "quant_type": "nf4",
-        }
-        if not layout.nested:
-            # A copy: a float32 view would need an alignment that a gather does not promise.
-            return packed.view(-1, 1), bnb.QuantState(
-                absmax=scales.clone().view(torch.float32), **common
-            )
-        nested = self.nested_scales
-        assert nested is not None, "the layer is not loaded"
-        state2 = bnb.QuantState(
-            absmax=nested.absmax, blocksize=NESTED_BLOCK, code=nested.code, dtype=torch.float32
-        )
-        return packed.view(-1, 1), bnb.QuantState(
-            absmax=scales, offset=nested.offset, state2=state2, **common
-        )
+        """Return `PackedWeight.split` of the gathered weight."""
+        return self.packed_weights["weight"].split(self.weight.data)
 
     def dequantized(self) -> Tensor:
         """Return the weight in `compute_dtype`, `(out_features, in_features)`; gathered."""
-        return bnb.dequantize_4bit(*self.packed())
+        return self.packed_weights["weight"].dequantize(self.weight.data)
 
 
 class _MatMulNF4(torch.autograd.Function):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from lope_dist.model.checkpoint_files import TensorFiles
-from lope_dist.model.nf4 import NESTED_BLOCK, NestedScales, NF4Linear, nf4_code
+from lope_dist.model.nf4 import NESTED_BLOCK, NestedScales, PackedWeight, nf4_code
 from lope_dist.model.nf4_layout import BLOCK
 
 _STATE = ".quant_state.bitsandbytes__"
@@ -29,7 +29,7 @@ def companions(name: str, available: set[str]) -> set[str]:
     return wanted & available
 
 
-def misfits(name: str, layer: NF4Linear, files: TensorFiles) -> Iterator[str]:
+def misfits(name: str, packed: PackedWeight, files: TensorFiles) -> Iterator[str]:
     """Yield what keeps a packed weight from being used as the layer's."""
     available = files.names()
     if f"{name}{_STATE}fp4" in available:
@@ -43,7 +43,7 @@ def misfits(name: str, layer: NF4Linear, files: TensorFiles) -> Iterator[str]:
         yield f"{name}{_STATE}nf4 is not JSON"
         return
     has_nested = "nested_offset" in state
-    if has_nested != layer.layout.nested:
+    if has_nested != packed.layout.nested:
         yield (
             f"{name} was packed {'with' if has_nested else 'without'} double quantization; set "
             f"model.double_quantization={'true' if has_nested else 'false'}"
@@ -55,11 +55,11 @@ def misfits(name: str, layer: NF4Linear, files: TensorFiles) -> Iterator[str]:
     for key, value in stated.items():
         if state.get(key) != value:
             yield f"{name} has {key} {state.get(key)!r}; only {value!r} can be loaded"
-    shape = [layer.out_features, layer.in_features]
+    shape = list(packed.shape)
     if state.get("shape") != shape:
         yield f"{name} has shape {state.get('shape')}, not {shape}"
         return
-    yield from _part_misfits(name, layer, files)
+    yield from _part_misfits(name, packed, files)
 
 
 def nested_scales(name: str, files: TensorFiles, device: torch.device) -> NestedScales:
@@ -73,15 +73,15 @@ def nested_scales(name: str, files: TensorFiles, device: torch.device) -> Nested
     return NestedScales(absmax, code, torch.tensor(float(state["nested_offset"]), device=device))
 
 
-def _part_misfits(name: str, layer: NF4Linear, files: TensorFiles) -> Iterator[str]:
-    layout = layer.layout
+def _part_misfits(name: str, packed: PackedWeight, files: TensorFiles) -> Iterator[str]:
+    layout = packed.layout
     if layout.numel % BLOCK:
         yield f"{name} has {layout.numel} weights, no multiple of {BLOCK}"
         return
     itemsize = files.dtype(name).itemsize
-    packed = layout.packed_bytes // itemsize
-    if files.shape(name) not in ((packed, 1), (1, packed), (packed,)):
-        yield f"{name} has packed shape {list(files.shape(name))}, not {[packed, 1]}"
+    length = layout.packed_bytes // itemsize
+    if files.shape(name) not in ((length, 1), (1, length), (length,)):
+        yield f"{name} has packed shape {list(files.shape(name))}, not {[length, 1]}"
     expected = {
         ".absmax": (layout.num_blocks, torch.uint8 if layout.nested else torch.float32),
         ".quant_map": (16, torch.float32),

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.inventory import Slot, take_inventory
-from lope_dist.model.nf4 import NestedScales, NF4Linear, quantize, quantize_scales
-from lope_dist.model.nf4_layout import BLOCK, BLOCK_BYTES
+from lope_dist.model.nf4 import NestedScales, quantize, quantize_scales
+from lope_dist.model.nf4_layout import BLOCK, BLOCK_BYTES, PackedLayout
 from lope_dist.model.placement import Placement
 from lope_dist.model.prequantized import nested_scales
 
@@ -86,16 +86,16 @@ class _Loader:
 
     def load(self, slot: Slot) -> nn.Parameter:
         """Return the slot's parameter, filled and placed."""
-        if slot.nf4 is None:
+        if slot.packed is None:
             shape, dtype = torch.Size(self._files.shape(slot.name)), self._dtype
             part = self._placement.empty_part(shape.numel(), dtype)
             self._copy(slot.name, part, *self._placement.span(shape.numel()))
         else:
-            layout = slot.nf4.layout
+            layout = slot.packed.layout
             shape, dtype = torch.Size((layout.num_elements,)), layout.storage
             part = self._placement.empty_part(layout.num_elements, dtype)
-            fill = self._copy_packed if slot.is_packed else self._quantize
-            slot.nf4.nested_scales = fill(slot.name, slot.nf4, part.view(torch.uint8))
+            fill = self._copy_packed if slot.is_prequantized else self._quantize
+            slot.packed.nested_scales = fill(slot.name, layout, part.view(torch.uint8))
         # A tensor of the right shape that takes the memory of one element.
         stand_in = torch.empty(1, dtype=dtype, device=self._placement.device).expand(shape)
         parameter = nn.Parameter(stand_in, requires_grad=False)
@@ -107,27 +107,27 @@ class _Loader:
         for a, b in _chunks(start, stop, self._chunk):
             part[a - start : b - start].copy_(self._files.read(name, a, b))
 
-    def _copy_packed(self, name: str, layer: NF4Linear, part: Tensor) -> NestedScales | None:
+    def _copy_packed(self, name: str, layout: PackedLayout, part: Tensor) -> NestedScales | None:
         """Copy this rank's bytes of a weight that is packed already into ``part``."""
-        span = self._placement.span(layer.layout.num_elements)
+        span = self._placement.span(layout.num_elements)
         done = 0
         for key, (start, stop) in (
-            (name, layer.layout.packed_range(*span)),
-            (f"{name}.absmax", layer.layout.scale_range(*span)),
+            (name, layout.packed_range(*span)),
+            (f"{name}.absmax", layout.scale_range(*span)),
         ):
             for a, b in _chunks(start, stop, self._chunk):
                 part[done + a - start : done + b - start].copy_(self._files.read_bytes(key, a, b))
             done += stop - start
-        if not layer.layout.nested:
+        if not layout.nested:
             return None
         return nested_scales(name, self._files, self._placement.device)
 
-    def _quantize(self, name: str, layer: NF4Linear, part: Tensor) -> NestedScales | None:
+    def _quantize(self, name: str, layout: PackedLayout, part: Tensor) -> NestedScales | None:
         """Quantize this rank's part of a weight into ``part``.
 
         Collective: yes, where the placement shards.
         """
-        layout, device = layer.layout, self._placement.device
+        device = self._placement.device
         span = self._placement.span(layout.num_elements)
         first, last = layout.block_range(*span)
         kept_first, kept_last = layout.packed_range(*span)
