@@ -1,0 +1,214 @@
+"""What a weight is to its model, by structure: a matrix of a product, or of another kind.
+
+Matrices are quantized. The other kinds are few and small, or nothing multiplies with them, so
+they stay in 16 bits in every quantized model; each is told by the class of its module, its
+shape or its place. A weight that is neither stays what it is and is *named*
+(`quantization.py`), never passed over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lope_dist.adapters.base import adapter_modules
+from lope_dist.model.nf4 import packed_weights
+from lope_dist.model.nf4_layout import BLOCK
+
+EMBEDDING = "embeddings"
+HEAD = "head"
+CONVOLUTION = "convolutions"
+STATE_SPACE = "state-space parameters"
+ROUTER = "routers"
+BIAS = "biases"
+VECTOR = "vectors"
+NO_BLOCKS = "no whole blocks of 64"
+FLOAT32 = "kept in float32 by transformers"
+OTHER_INPUTS = "parts that read no text"
+
+_BANK_DIMS = 3
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter of two or more dimensions, and where it is."""
+
+    name: str
+    module: nn.Module
+    attribute: str
+    numel: int
+    shape: tuple[int, ...]
+    """As its module computes with it, packed or not."""
+    parameter: Tensor
+
+
+def weights(model: nn.Module) -> list[Weight]:
+    """Return the base's weights of two or more dimensions, tied ones once."""
+    declared = {
+        f"{name}.{parameter}"
+        for name, adapter in adapter_modules(model).items()
+        for parameter in adapter.roles()
+    }
+    found: dict[int, Weight] = {}
+    for prefix, module in model.named_modules():
+        packed = packed_weights(module)
+        for attribute, parameter in module.named_parameters(recurse=False):
+            name = f"{prefix}.{attribute}" if prefix else attribute
+            shape = packed[attribute].shape if attribute in packed else parameter.shape
+            if name in declared or len(shape) < 2 or not parameter.is_floating_point():
+                continue
+            weight = Weight(name, module, attribute, shape.numel(), tuple(shape), parameter)
+            found.setdefault(id(parameter), weight)
+    return list(found.values())
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Return whether a module is a linear layer: any `nn.Linear`, or GPT-2's `Conv1D`.
+
+    But not the one inside torch's own attention, which multiplies with its weight itself.
+    """
+    is_of_torch_attention = isinstance(module, NonDynamicallyQuantizableLinear)
+    return isinstance(module, (nn.Linear, Conv1D)) and not is_of_torch_attention
+
+
+def names_weight(entry: str, name: str) -> bool:
+    """Return whether an entry of `model.skip_modules` names a weight.
+
+    It does if it is the last part, or a dotted suffix, of the name of the weight or of any
+    module that the weight is in.
+    """
+    parts = name.split(".")
+    prefixes = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+    return any(prefix == entry or prefix.endswith(f".{entry}") for prefix in prefixes)
+
+
+def expert_banks(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules that hold all experts of a layer in three-dimensional weights.
+
+    They are told by transformers' decorator for them, or by a router beside them.
+    """
+    return {
+        name: module
+        for name, module in _stacks_of_matrices(model).items()
+        if _is_decorated(module) or _routers_of(model, name, module)
+    }
+
+
+class Kinds:
+    """The kinds of a model's weights that are not quantized whatever the configuration."""
+
+    def __init__(self, model: PreTrainedModel, skip_modules: tuple[str, ...]) -> None:
+        self._banks = expert_banks(model)
+        self._bank_ids = {id(bank) for bank in self._banks.values()}
+        self._routers = {
+            id(router)
+            for name, bank in self._banks.items()
+            for router in _routers_of(model, name, bank)
+        }
+        self._embeddings = {
+            id(parameter)
+            for module in model.modules()
+            if isinstance(module, nn.Embedding)
+            for parameter in module.parameters(recurse=False)
+        }
+        head = model.get_output_embeddings()
+        self._head = {id(p) for p in head.parameters()} if head is not None else set[int]()
+        self._skips_head = "lm_head" in skip_modules
+        self._float32 = (
+            *(getattr(model, "_keep_in_fp32_modules", None) or ()),
+            *(getattr(model, "_keep_in_fp32_modules_strict", None) or ()),
+        )
+        self._beside_convolutions = _beside_convolutions(model)
+        self._text = _text_part(model) | self._head
+
+    def of(self, weight: Weight) -> str | None:
+        """Return the weight's kind, or None for a matrix of a product and for the unknown."""
+        identity = id(weight.parameter)
+        is_bank = id(weight.module) in self._bank_ids
+        checks = (
+            (EMBEDDING, identity in self._embeddings),
+            (HEAD, identity in self._head and self._skips_head),
+            (VECTOR, sum(size > 1 for size in weight.shape) < 2),
+            (CONVOLUTION, isinstance(weight.module, _ConvNd)),
+            (ROUTER, identity in self._routers),
+            (BIAS, weight.attribute.endswith("bias")),
+            (FLOAT32, any(names_weight(entry, weight.name) for entry in self._float32)),
+            (NO_BLOCKS, weight.numel % BLOCK != 0),
+        )
+        if kind := next((kind for kind, holds in checks if holds), None):
+            return kind
+        if is_bank or is_linear(weight.module):
+            return None
+        if id(weight.module) in self._beside_convolutions:
+            return STATE_SPACE
+        return None if identity in self._text else OTHER_INPUTS
+
+    def is_packable(self, weight: Weight) -> bool:
+        """Return whether its module alone multiplies with the weight, so that it may be packed."""
+        is_bank = id(weight.module) in self._bank_ids
+        return (is_bank and len(weight.shape) == _BANK_DIMS) or is_linear(weight.module)
+
+
+def _stacks_of_matrices(model: nn.Module) -> dict[str, nn.Module]:
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if name and not isinstance(module, _ConvNd) and _leading_dims(module)
+    }
+
+
+def _leading_dims(module: nn.Module) -> set[int]:
+    """Return the first dimensions of a module's own three-dimensional weights."""
+    packed = packed_weights(module)
+    shapes = (
+        packed[name].shape if name in packed else parameter.shape
+        for name, parameter in module.named_parameters(recurse=False)
+    )
+    return {shape[0] for shape in shapes if len(shape) == _BANK_DIMS and min(shape) > 1}
+
+
+def _is_decorated(module: nn.Module) -> bool:
+    """Return whether transformers' `use_experts_implementation` made the module's class."""
+    return all(hasattr(module, name) for name in ("is_transposed", "has_gate", "has_bias"))
+
+
+def _routers_of(model: nn.Module, name: str, bank: nn.Module) -> list[nn.Parameter]:
+    """Return the weights beside a bank with a row for each expert.
+
+    They are a sibling's own, or else a sibling's child's.
+    """
+    rows = _leading_dims(bank)
+    siblings = [m for m in model.get_submodule(name.rpartition(".")[0]).children() if m is not bank]
+    for level in (siblings, [child for sibling in siblings for child in sibling.children()]):
+        found = [
+            parameter
+            for module in level
+            for parameter in module.parameters(recurse=False)
+            if parameter.ndim == 2 and parameter.shape[0] in rows
+        ]
+        if found:
+            return found
+    return []
+
+
+def _beside_convolutions(model: nn.Module) -> set[int]:
+    """Return the modules that hold a convolution, and their children: state-space mixers."""
+    found: set[int] = set()
+    for module in model.modules():
+        children = list(module.children())
+        if any(isinstance(child, _ConvNd) for child in children):
+            found |= {id(module), *map(id, children)}
+    return found
+
+
+def _text_part(model: PreTrainedModel) -> set[int]:
+    """Return the parameters of the part that reads text."""
+    parts: list[nn.Module] = [model.get_decoder()]
+    if model.config.is_encoder_decoder:
+        parts.append(model.get_encoder())
+    return {id(parameter) for part in parts for parameter in part.parameters()}
