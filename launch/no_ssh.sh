@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run on every host, by whatever starts programs there; no ssh between them is needed:
 #
-#   NODE_RANK=0 MASTER_ADDR=10.0.0.1 launch/no_ssh.sh HOSTFILE launch/train.py --config CONFIG
+#   NODE_RANK=0 MASTER_ADDR=10.0.0.1 launch/no_ssh.sh HOSTFILE launch/train.py CONFIG
 #
 # Environment
 #   NODE_RANK          this host's line in the hostfile, from 0

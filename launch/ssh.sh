@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Start all hosts of a hostfile from one of them, over ssh, and start again on failure:
 #
-#   launch/ssh.sh HOSTFILE launch/train.py --config CONFIG [KEY=VALUE]...
+#   launch/ssh.sh HOSTFILE launch/train.py CONFIG [KEY=VALUE]...
 #   launch/ssh.sh HOSTFILE launch/eval.py RUN --tasks TASKS
 #
 # Needs pdsh here (apt install pdsh), ssh without a password to every host, this folder and the

@@ -1,7 +1,7 @@
 r"""Start a launcher and start it again when it fails: `launch/supervise.py [OPTIONS] -- COMMAND`.
 
     python launch/supervise.py --max-restarts 5 -- \
-        deepspeed --hostfile hosts launch/train.py --config CONFIG
+        deepspeed --hostfile hosts launch/train.py CONFIG
 
 Under `deepspeed --no_ssh` and `torchrun` run the same line on every host; the hosts meet again.
 

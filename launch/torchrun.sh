@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run on every host; what launch/slurm.sbatch and launch/kubernetes.yaml run there too:
 #
-#   NUM_NODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 launch/torchrun.sh launch/train.py --config CONFIG
+#   NUM_NODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 launch/torchrun.sh launch/train.py CONFIG
 #
 # Environment
 #   NUM_NODES          number of hosts (Slurm: SLURM_NNODES)

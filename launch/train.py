@@ -1,4 +1,4 @@
-"""Train on many ranks: `deepspeed launch/train.py --config CONFIG [KEY=VALUE]...`.
+"""Train on many ranks: `deepspeed launch/train.py CONFIG [KEY=VALUE]...`.
 
 Works the same under `torchrun launch/train.py ...` and, on one rank, under plain python.
 Every rank runs this file; rank 0 prints, logs and writes. Exit status 0: done; 2: an error,
@@ -16,19 +16,31 @@ from lope_dist.core.exits import end
 
 def main() -> None:
     """Parse the launcher's arguments and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="YAML recipe")
+    parser = argparse.ArgumentParser(
+        description=__doc__, usage="train.py CONFIG [KEY=VALUE]... [--resume [auto]]"
+    )
+    parser.add_argument("--config", metavar="CONFIG", help="the same as the first argument")
     parser.add_argument(
         "--resume",
         action="store_true",
         help="go on from the last whole checkpoint; --resume auto: or start anew if there is none",
     )
     parser.add_argument("--local_rank", type=int, help="set by some launchers; not used")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="dotted overrides")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="CONFIG [KEY=VALUE]...",
+        help="YAML recipe and dotted overrides of its keys, as for `lope train`",
+    )
     arguments = parser.parse_intermixed_args()
+    recipe, words = arguments.config, arguments.words
+    if recipe is None:
+        if not words:
+            parser.error("give the recipe: train.py CONFIG [KEY=VALUE]...")
+        recipe, *words = words
     try:
-        resume, overrides = split_resume(arguments.resume, arguments.overrides)
-        config = load_config(arguments.config, overrides)
+        resume, overrides = split_resume(arguments.resume, words)
+        config = load_config(recipe, overrides)
         from lope_dist.train.session import train
 
         train(config, resume=resume)

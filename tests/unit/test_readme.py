@@ -92,8 +92,8 @@ def test_launched_scripts_take_the_arguments(command: list[str]) -> None:
     ).stdout
     options = [word for word in arguments if word.startswith("--")]
     assert set(options) <= set(re.findall(r"--[\w-]+", usage))
-    recipe = arguments[arguments.index("--config") + 1]
-    load_config(ROOT / recipe, [word for word in arguments if "=" in word])
+    words = [word for word in arguments if not word.startswith("--")]
+    load_config(ROOT / words[0], [word for word in words if "=" in word])
 
 
 @pytest.mark.parametrize("command", of("make"), ids=spelt)

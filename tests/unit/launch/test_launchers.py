@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -93,9 +94,33 @@ def test_slurm_requeues_after_a_checkpoint_and_resumes(
         SRUN_STATUS=status,
     )
     assert ended == int(status)
-    expected = f"srun --kill-on-bad-exit=1 launch/torchrun.sh launch/train.py --config c{more}\n"
-    assert expected in out
+    options = "--kill-on-bad-exit=1 --output=%x-%j-node%n.log --open-mode=append"
+    assert f"srun {options} launch/torchrun.sh launch/train.py --config c{more}\n" in out
     assert ("scontrol requeue 123456" in out) is requeued
+
+
+def test_slurm_hands_its_cpus_to_srun(tmp_path: Path) -> None:
+    _run("torchrun.sh", [], tmp_path)  # makes the tools
+    (tmp_path / "tools" / "srun").write_text(
+        '#!/bin/bash\necho "cpus ${SRUN_CPUS_PER_TASK:-none}"\n'
+    )
+    told = {}
+    for cpus in ("64", ""):
+        done = subprocess.run(
+            [str(LAUNCH / "slurm.sbatch"), "launch/train.py"],
+            env={
+                "PATH": f"{tmp_path / 'tools'}:/usr/bin:/bin",
+                "SLURM_JOB_ID": "1",
+                "SLURM_JOB_NODELIST": "a",
+                **({"SLURM_CPUS_PER_TASK": cpus} if cpus else {}),
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
+        told[cpus] = done.stdout.strip()
+    assert told == {"64": "cpus 64", "": "cpus none"}
 
 
 def test_slurm_passes_its_warning_on_and_waits(tmp_path: Path) -> None:
@@ -141,3 +166,78 @@ def test_the_kubernetes_manifest_is_valid_and_consistent() -> None:
     assert mistake["onExitCodes"]["values"] == [2]
     assert pod["automountServiceAccountToken"] is False
     assert not any("TOKEN" in key or "SECRET" in key for key in environment)
+    # A plain image has no home that this user may write.
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes[mounts[environment["HOME"]]]["emptyDir"] == {}
+    assert Path(environment["LOPE_DATA_CACHE"]).is_relative_to(environment["HOME"])
+
+
+def test_the_dockerfile_has_nothing_that_its_linter_finds() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    command = [str(hadolint), str(LAUNCH / "Dockerfile")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_dockerfile_gets_all_that_the_package_is_built_from() -> None:
+    kept = {
+        line.removeprefix("!")
+        for line in (LAUNCH / "Dockerfile.dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    build = tomllib.loads((LAUNCH.parent / "pyproject.toml").read_text())["project"]
+    needed = {"pyproject.toml", build["readme"], *build["license-files"]}
+    assert needed | {"lope_dist", "launch", "configs", "eval"} == kept
+
+
+def test_skypilot_starts_torchrun_with_its_own_variables(tmp_path: Path) -> None:
+    task = yaml.safe_load((LAUNCH / "skypilot.yaml").read_text())
+    script = task["run"].replace(". ~/lope/bin/activate\n", "")
+    _run("torchrun.sh", [], tmp_path)  # makes the tools
+    done = subprocess.run(
+        ["bash", "-ec", script],
+        env={
+            "PATH": f"{tmp_path / 'tools'}:/usr/bin:/bin",
+            "SKYPILOT_NUM_NODES": "2",
+            "SKYPILOT_NODE_RANK": "1",
+            "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
+            "SKYPILOT_NUM_GPUS_PER_NODE": "8",
+            **task["envs"],
+        },
+        cwd=LAUNCH.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+    )
+    assert (
+        "torchrun --nnodes 2 --node_rank 1 --nproc_per_node 8 --master_addr 10.0.0.1 "
+        "--master_port 29500 --max-restarts 0 launch/train.py "
+        "configs/recipes/llama2_7b_alpaca.yaml output_dir=/shared/runs/llama2_7b_alpaca "
+        "--resume auto"
+    ) in done.stdout
+    assert (LAUNCH.parent / task["envs"]["CONFIG"]).is_file()
+
+
+@pytest.mark.parametrize("way", [["{recipe}", "seed=x"], ["seed=x", "--config", "{recipe}"]])
+def test_train_takes_the_recipe_first_or_by_name(tmp_path: Path, way: list[str]) -> None:
+    recipe = LAUNCH.parent / "configs/recipes/llama2_7b_alpaca.yaml"
+    arguments = [word.format(recipe=recipe) for word in way]
+    done = subprocess.run(
+        [sys.executable, str(LAUNCH / "train.py"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "seed" in done.stderr
+    assert "usage" not in done.stderr
+
+
+def test_train_without_a_recipe_asks_for_one() -> None:
+    command = [sys.executable, str(LAUNCH / "train.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "give the recipe" in done.stderr
