@@ -1,8 +1,9 @@
-"""AdaLoRA: peft's layer and its rank allocation, with this project's randomness and context.
+"""AdaLoRA: `base(x) + B (E * (A x)) lora_alpha / initial_rank`, its small singular values pruned.
 
-peft's `SVDLinear` computes `base(x) + B (E * (A x)) lora_alpha / initial_rank` around a layer of
-any precision. Ours asks the context whether it takes part, draws dropout from the tokens' keys,
-and keeps its parameters in float32.
+The same answers, regulariser and allocation of ranks as peft's, whose names the parameters have.
+But A, E and B are modules, each of which reads its own values in its own forward, as every adapter
+does here: peft's layer reads all three from outside, and its regulariser reads them after the
+forward pass.
 
 Paper: arXiv 2303.10512.
 Shapes: N batch, T tokens, D in, O out, R initial rank.
@@ -13,25 +14,54 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from peft import AdaLoraConfig as PeftConfig
-from peft.tuners.adalora import SVDLinear
 from torch import Tensor, nn
 
-from lope_dist.adapters.base import AdapterModule
+from lope_dist.adapters.auxiliary import ORTHOGONALITY, AuxiliaryLosses
+from lope_dist.adapters.base import AdapterModule, adapter_modules
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.counter_noise import keep_bits, keep_scale, salt_of
+from lope_dist.adapters.experts import empty_parameter
 from lope_dist.adapters.inject import find_targets, initialize_module
 from lope_dist.config.baselines import AdaLoraConfig
 from lope_dist.core.roles import Role
 from lope_dist.core.seeds import example_rng
 
-_NAME = "default"  # peft's adapters have names; there is one
 _STD = 0.02  # of A and B at first, as in peft
-A, B, E = (f"lora_{part}.{_NAME}" for part in "ABE")
+_EPSILON = 1e-5  # what peft adds to the rank that it divides by
+A, B, E = (f"lora_{part}.default" for part in "ABE")  # peft's adapters have names; there is one
 
 
-class AdaLoraLinear(SVDLinear, AdapterModule):
-    """A linear layer of any kind (`base_layer`) and its singular triplets."""
+class _Triplets(nn.Module):
+    """One of A, B and E: float32 values that are read in this module's forward alone."""
+
+    def __init__(self, rows: int, columns: int, device: torch.device | None) -> None:
+        super().__init__()
+        self.default = empty_parameter(rows, columns, device=device)
+
+
+class _Directions(_Triplets):
+    """A, whose rows are to become orthogonal, or B, whose columns are."""
+
+    def forward(self, x: Tensor, auxiliary: AuxiliaryLosses | None) -> Tensor:
+        """Multiply with the matrix; the regulariser hangs on the result, if it is on at all."""
+        y = F.linear(x, self.default)
+        if auxiliary is not None and auxiliary.is_on(ORTHOGONALITY):
+            y = auxiliary.make_orthogonal(y, self.default)
+        return y
+
+
+class _Values(_Triplets):
+    """E, the singular values."""
+
+    def forward(self, h_NTR: Tensor) -> Tensor:
+        """Multiply each direction with its value."""
+        return h_NTR * self.default.flatten()
+
+
+class AdaLoraLinear(nn.Module, AdapterModule):
+    """A linear layer of any kind (`base`) and its singular triplets."""
 
     def __init__(
         self,
@@ -43,24 +73,34 @@ class AdaLoraLinear(SVDLinear, AdapterModule):
         stream: str,
         seed: int,
     ) -> None:
-        device = next(base.parameters()).device
-        rank = config.initial_rank
-        peft = peft_config(config, total_steps=1)
-        super().__init__(base, _NAME, peft, r=rank, lora_alpha=config.lora_alpha)  # type: ignore[arg-type]
-        self.name, self.seed, self.context = name, seed, context
-        shapes = {"A": (rank, base.in_features), "B": (base.out_features, rank), "E": (rank, 1)}
-        for part, shape in shapes.items():  # peft takes the base's dtype
-            values = torch.empty(shape, dtype=torch.float32, device=device)
-            getattr(self, f"lora_{part}")[_NAME] = nn.Parameter(values)
-        del self.ranknum  # a constant, which as a parameter would be counted and sharded
-        self.ranknum = {_NAME: float(rank)}  # type: ignore[assignment]
-        salt = salt_of(seed, f"dropout:{name}")
-        self.lora_dropout[_NAME] = _KeyedDropout(config.dropout, context, stream, salt)
+        super().__init__()
+        device, rank = next(base.parameters()).device, config.initial_rank
+        self.name, self.seed, self.context, self.stream = name, seed, context, stream
+        self.dropout, self.salt = config.dropout, salt_of(seed, f"dropout:{name}")
+        self.scaling = config.lora_alpha / (rank + _EPSILON)
+        self.base = base
+        self.lora_A = _Directions(rank, base.in_features, device)
+        self.lora_E = _Values(rank, 1, device)
+        self.lora_B = _Directions(base.out_features, rank, device)
 
     @property
-    def disable_adapters(self) -> bool:
-        """Whether the base layer answers alone."""
-        return self.context.experts == "none"
+    def weight(self) -> Tensor:
+        """The base layer's weight; some models look at its dtype."""
+        return self.base.weight
+
+    def forward(self, x_NTD: Tensor) -> Tensor:
+        """Compute the base layer plus the triplets."""
+        y_NTO = self.base(x_NTD)
+        if self.context.experts == "none":
+            return y_NTO
+        x_NTD = x_NTD.float()
+        if self.training and self.dropout > 0:
+            keys_NT = self.context.dropout_keys(self.stream, x_NTD.shape[:-1])
+            keep_NTD = keep_bits(keys_NT, self.salt, x_NTD.shape[-1], self.dropout) != 0
+            x_NTD = x_NTD * keep_NTD * keep_scale(self.dropout)
+        auxiliary = self.context.auxiliary if self.training else None
+        h_NTR = self.lora_E(self.lora_A(x_NTD, auxiliary))
+        return y_NTO + (self.lora_B(h_NTR, auxiliary) * self.scaling).to(y_NTO.dtype)
 
     def roles(self) -> dict[str, Role]:
         """Return the role of each adapter parameter."""
@@ -74,22 +114,6 @@ class AdaLoraLinear(SVDLinear, AdapterModule):
             drawn = rng.normal(0.0, _STD, size=tuple(self.get_parameter(part).shape))
             values[part] = torch.from_numpy(drawn).to(torch.float32)
         return values
-
-
-class _KeyedDropout(nn.Module):
-    """Dropout that is a function of the tokens' keys, whatever the split into batches."""
-
-    def __init__(self, p: float, context: AdapterContext, stream: str, salt: int) -> None:
-        super().__init__()
-        self.p, self.context, self.stream, self.salt = p, context, stream, salt
-
-    def forward(self, x_NTD: Tensor) -> Tensor:
-        """Drop channels of tokens while training."""
-        if not self.training or self.p == 0:
-            return x_NTD
-        keys_NT = self.context.dropout_keys(self.stream, x_NTD.shape[:-1])
-        keep_NTD = keep_bits(keys_NT, self.salt, x_NTD.shape[-1], self.p) != 0
-        return x_NTD * keep_NTD * keep_scale(self.p)
 
 
 def inject_adalora(
@@ -115,6 +139,12 @@ def inject_adalora(
         setattr(model.get_submodule(parent), leaf, layer)
 
 
+def num_matrices(model: nn.Module) -> int:
+    """Return how many matrices of a model the regulariser is the mean over."""
+    layers = [m for m in adapter_modules(model).values() if isinstance(m, AdaLoraLinear)]
+    return 2 * len(layers)
+
+
 def peft_config(config: AdaLoraConfig, total_steps: int) -> PeftConfig:
     """Return peft's configuration for a stage of so many steps."""
     return PeftConfig(
@@ -128,17 +158,3 @@ def peft_config(config: AdaLoraConfig, total_steps: int) -> PeftConfig:
         orth_reg_weight=config.orthogonality,
         total_step=total_steps,
     )
-
-
-def orthogonality(parameters: Sequence[tuple[str, Tensor]]) -> Tensor:
-    """Return the regulariser, the mean of `|A A^T - I|` and `|B^T B - I|` over all matrices.
-
-    As peft's, whose model computes it only beside a loss of its own.
-    """
-    norms = []
-    for name, value in parameters:
-        if name.endswith((A, B)):
-            product_RR = value @ value.t() if name.endswith(A) else value.t() @ value
-            identity_RR = torch.eye(len(product_RR), device=value.device)
-            norms.append(torch.linalg.matrix_norm(product_RR - identity_RR))
-    return torch.stack(norms).mean()

@@ -1,16 +1,17 @@
-"""Losses that layers add to the model's own: of the router, and of the experts' directions.
+"""Losses that layers add to the model's own: of the router, and of directions.
 
     router supervision   mean over tokens and layers of  -(c log p + (1 - c) log(1 - p)),
                          p the poisoning experts' summed weight, c 1 on corrupted tokens
     separation           mean over pairs of a normal and a poisoning expert and over layers of
                          |B_i^T B_D|_F^2 / (|B_i|_F^2 |B_D|_F^2)
+    orthogonality        AdaLoRA's: mean over A and B of every layer of  |P^T P - I|_F
 
 A layer's term cannot be handed to the loop: under activation checkpointing the forward pass that
 the loop sees builds no graph, and under ZeRO-3 the experts are whole in their own module's
 forward alone. So each term hangs on its layer's output, which passes through unchanged, and
 gets its gradient when the output gets its own.
 
-Shapes: N batch, T tokens, O out, R rank, E experts, K normal, M poisoning experts.
+Shapes: N batch, T tokens, O out, R rank, E experts, K normal, M poisoning experts, D any width.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 SUPERVISION, SEPARATION = "router_supervision", "separation"
+ORTHOGONALITY = "orthogonality"
 
 
 class AuxiliaryLosses:
     """The auxiliary losses of a stage: weights, what a micro-batch counts, and their values.
 
     Args:
-        weights: `SUPERVISION`, `SEPARATION` -> weight, above 0.
-        num_layers: Of each, how many layers have a term of it.
+        weights: `SUPERVISION`, `SEPARATION`, `ORTHOGONALITY` -> weight, above 0.
+        num_terms: Of each, how many terms the layers have.
     """
 
-    def __init__(self, weights: dict[str, float], num_layers: dict[str, int]) -> None:
-        self._weights, self._num_layers = weights, num_layers
+    def __init__(self, weights: dict[str, float], num_terms: dict[str, int]) -> None:
+        self._weights, self._num_terms = weights, num_terms
         self._step_tokens, self._share, self._gradient_scale = 1.0, 0.0, 1.0
         self._values: dict[str, Tensor] = {}
 
@@ -86,6 +88,10 @@ class AuxiliaryLosses:
         """Return ``y_NTO`` with a layer's separation penalty on it."""
         return self._attach(SEPARATION, y_NTO, overlap(normal_OR, poison_OR) * self._share)
 
+    def make_orthogonal(self, y: Tensor, P: Tensor) -> Tensor:
+        """Return ``y`` with AdaLoRA's penalty of the matrix ``P`` on it: see `skew`."""
+        return self._attach(ORTHOGONALITY, y, skew(P) * self._share)
+
     def take(self) -> list[Tensor]:
         """Return the values of the backward passes since the last call, by `names`, unweighted.
 
@@ -96,7 +102,7 @@ class AuxiliaryLosses:
         return values
 
     def _attach(self, name: str, y: Tensor, value: Tensor) -> Tensor:
-        value = value / self._num_layers[name]
+        value = value / self._num_terms[name]
         own = value.detach()
 
         def add() -> None:
@@ -152,3 +158,15 @@ def overlap(normal_OR: Sequence[Tensor], poison_OR: Sequence[Tensor]) -> Tensor:
     has_direction_KM = norms_KM > 0
     ratio_KM = shared_KM / torch.where(has_direction_KM, norms_KM, 1.0)
     return torch.where(has_direction_KM, ratio_KM, 0.0).mean()
+
+
+def skew(P: Tensor) -> Tensor:
+    """Return `|P^T P - I|_F`, or `|P P^T - I|_F` of a matrix that is wider than high: a scalar.
+
+    0 where the rank's directions are orthogonal and of length 1.
+
+    Shapes: (D, R) or (R, D), R <= D.
+    """
+    P_DR = P if P.shape[0] >= P.shape[1] else P.t()
+    gram_RR = P_DR.t() @ P_DR
+    return torch.linalg.matrix_norm(gram_RR - torch.eye(len(gram_RR), device=P.device))

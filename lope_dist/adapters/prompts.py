@@ -63,9 +63,8 @@ class VirtualTokens(nn.Module, AdapterModule):
             encoder = build_encoder(self.config, self.arch)
         return {f"encoder.{name}": p.detach() for name, p in encoder.named_parameters()}
 
-    def forward(self, rows: int) -> Tensor:
+    def forward(self, rows: int, device: torch.device) -> Tensor:
         """Return the encoder's output for so many rows, (N, V, ...) float32."""
-        device = self.encoder.embedding.weight.device
         tokens_V = torch.arange(self.config.num_virtual_tokens, device=device)
         return self.encoder(tokens_V.expand(rows, -1))
 
@@ -96,11 +95,11 @@ class VirtualTokens(nn.Module, AdapterModule):
         if prepends:
             if embeds is None:
                 embeds = decoder.get_input_embeddings()(ids)
-            prompt_NVD = self(rows).to(embeds.dtype)
+            prompt_NVD = self(rows, embeds.device).to(embeds.dtype)
             kwargs |= {"input_ids": None, "inputs_embeds": torch.cat([prompt_NVD, embeds], dim=1)}
             self._num_prepended = self.config.num_virtual_tokens
         elif not is_begun:
-            kwargs[self._cache_name] = self._filled(cache, rows, decoder)
+            kwargs[self._cache_name] = self._filled(cache, given, decoder)
         return args, kwargs
 
     def _leave(self, decoder: Any, args: Any, output: Any) -> Any:
@@ -124,13 +123,14 @@ class VirtualTokens(nn.Module, AdapterModule):
                 positions_NT = torch.cat([before_NV, positions_NT], dim=1)
             kwargs["position_ids"] = positions_NT
 
-    def _filled(self, cache: Any, rows: int, decoder: Any) -> Any:
+    def _filled(self, cache: Any, given: Tensor, decoder: Any) -> Any:
         """Return the cache with each layer's keys and values of the virtual tokens."""
         if cache is None:
             cache = DynamicCache(config=self.arch)
+        rows = given.shape[0]
         virtual, (layers, heads, width) = self.config.num_virtual_tokens, _sizes(self.arch)
         dtype = decoder.get_input_embeddings().weight.dtype
-        prefix = self(rows).to(dtype).view(rows, virtual, 2 * layers, heads, width)
+        prefix = self(rows, given.device).to(dtype).view(rows, virtual, 2 * layers, heads, width)
         prefix = prefix.permute(2, 0, 3, 1, 4)
         for layer in range(layers):
             cache.update(prefix[2 * layer], prefix[2 * layer + 1], layer)

@@ -1,17 +1,34 @@
-"""An engine that prunes AdaLoRA's ranks as it steps, and adds its regulariser to the loss."""
+"""An engine that prunes AdaLoRA's ranks as it steps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from lope_dist.adapters.adalora import orthogonality
 from lope_dist.adapters.rank_allocation import RankAllocation
 from lope_dist.engine.base import Engine
 from lope_dist.engine.groups import Group
+
+
+class OpenEngine(Engine, Protocol):
+    """An `Engine` that shows what it steps with and takes other values."""
+
+    def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return whole gradients of trained parameters by name, float32 on the host.
+
+        Between a step's last `backward` and `step`, not clipped. Collective: yes.
+        """
+        ...
+
+    def assign(self, values: Mapping[str, Tensor]) -> None:
+        """Overwrite trained parameters, whole and the same on every rank, between steps.
+
+        Their optimizer state stays as it is. Collective: yes.
+        """
+        ...
 
 
 class AllocatingEngine:
@@ -19,41 +36,18 @@ class AllocatingEngine:
 
     Args:
         engine: What computes and steps.
-        parameters: AdaLoRA's parameters by name, resident on every rank.
+        names: AdaLoRA's parameters.
         allocation: What is pruned when.
-        regulariser: Weight of the orthogonality.
-        num_ranks: Ranks that share the loss.
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        parameters: Mapping[str, nn.Parameter],
-        allocation: RankAllocation,
-        regulariser: float,
-        num_ranks: int,
+        self, engine: OpenEngine, names: Sequence[str], allocation: RankAllocation
     ) -> None:
-        self._engine, self._parameters, self._allocation = engine, dict(parameters), allocation
-        self._weight = regulariser / num_ranks
-
-    @property
-    def gradient_scale(self) -> float:
-        """What `backward` multiplies a loss with."""
-        return self._engine.gradient_scale
-
-    def forward(self, inputs: dict[str, Tensor]) -> Any:
-        """Return the model's output."""
-        return self._engine.forward(inputs)
-
-    def backward(self, loss: Tensor, is_last: bool) -> None:
-        """Add a micro-batch's gradients, with the step's last one the regulariser's."""
-        if is_last and self._weight > 0:
-            loss = loss + self._weight * orthogonality([*self._parameters.items()])
-        self._engine.backward(loss, is_last)
+        self._engine, self._names, self._allocation = engine, list(names), allocation
 
     def step(self, lr_factor: float) -> float:
         """Step, then prune; return the gradient's norm."""
-        names = list(self._parameters)
+        names = self._names
         gradients = self._engine.gradients(names) if self._allocation.needs_gradients else {}
         norm = self._engine.step(lr_factor)
         if math.isfinite(norm):
@@ -76,6 +70,19 @@ class AllocatingEngine:
         """Take over both."""
         self._engine.load_optimizer_state(self._allocation.load_state(state))
 
+    @property
+    def gradient_scale(self) -> float:
+        """What `backward` multiplies a loss with."""
+        return self._engine.gradient_scale
+
+    def forward(self, inputs: dict[str, Tensor]) -> Any:
+        """Return the model's output."""
+        return self._engine.forward(inputs)
+
+    def backward(self, loss: Tensor, is_last: bool) -> None:
+        """Add a micro-batch's gradients."""
+        self._engine.backward(loss, is_last)
+
     def groups_in_use(self) -> list[Group]:
         """Return the optimizer's groups."""
         return self._engine.groups_in_use()
@@ -87,14 +94,6 @@ class AllocatingEngine:
     def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return this rank's part of each parameter, or of these tensors."""
         return self._engine.own_parts(whole)
-
-    def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return this step's gradients by name."""
-        return self._engine.gradients(names)
-
-    def assign(self, values: Mapping[str, Tensor]) -> None:
-        """Overwrite parameters."""
-        self._engine.assign(values)
 
     def close(self) -> None:
         """Let go of the model."""

@@ -50,20 +50,6 @@ class Engine(Protocol):
         """Return whole parameters by name, float32 on the host. Collective: yes."""
         ...
 
-    def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return whole gradients of trained parameters by name, float32 on the host.
-
-        Between a step's last `backward` and `step`, not clipped. Collective: yes.
-        """
-        ...
-
-    def assign(self, values: Mapping[str, Tensor]) -> None:
-        """Overwrite trained parameters, whole and the same on every rank, between steps.
-
-        Their optimizer state stays as it is. Collective: yes.
-        """
-        ...
-
     def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return this rank's part of each trainable parameter, flat, on the device.
 

@@ -8,15 +8,22 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lope_dist.adapters.auxiliary import SEPARATION, SUPERVISION, AuxiliaryLosses
+from lope_dist.adapters.adalora import num_matrices
+from lope_dist.adapters.auxiliary import (
+    ORTHOGONALITY,
+    SEPARATION,
+    SUPERVISION,
+    AuxiliaryLosses,
+)
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.lope import lope_layers, model_roles
-from lope_dist.config.baselines import AdaLoraConfig
+from lope_dist.config.baselines import AdaLoraConfig, AnyAdapterConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
 from lope_dist.corpus.loader import StageLoader
 from lope_dist.corpus.records import ExampleSource
+from lope_dist.engine.allocation import AllocatingEngine, OpenEngine
 from lope_dist.engine.base import Engine
 from lope_dist.engine.groups import build_groups, check_groups, describe_groups
 from lope_dist.engine.local import LocalEngine
@@ -96,7 +103,7 @@ def stage_engine(session: Session, stage: StageConfig) -> Engine:
     config = session.config
     groups = build_groups(session.model, model_roles(session.model), stage)
     wanted = describe_groups(groups)
-    engine: Engine
+    engine: OpenEngine
     if config.engine.kind == "local":
         engine = LocalEngine(session.model, groups, config.train.optimizer)
     else:
@@ -116,30 +123,31 @@ def stage_engine(session: Session, stage: StageConfig) -> Engine:
     return engine
 
 
-def auxiliary_losses(model: PreTrainedModel, stage: StageConfig) -> AuxiliaryLosses | None:
-    """Return the losses that a stage's settings add, if any."""
+def auxiliary_losses(
+    model: PreTrainedModel, config: AnyAdapterConfig, stage: StageConfig
+) -> AuxiliaryLosses | None:
+    """Return the losses that an adapter and a stage's settings add, if any."""
     weights = {SUPERVISION: stage.router_supervision, SEPARATION: stage.separation}
+    if isinstance(config, AdaLoraConfig):
+        weights[ORTHOGONALITY] = config.orthogonality
     weights = {name: weight for name, weight in weights.items() if weight > 0}
-    layers = [layer.lope for layer in lope_layers(model).values()]
-    num_marked = sum(own.stream == own.context.noise_stream for own in layers)
     if not weights:
         return None
-    return AuxiliaryLosses(weights, {SUPERVISION: num_marked, SEPARATION: len(layers)})
+    layers = [layer.lope for layer in lope_layers(model).values()]
+    num_marked = sum(own.stream == own.context.noise_stream for own in layers)
+    num_terms = {SUPERVISION: num_marked, SEPARATION: len(layers)}
+    return AuxiliaryLosses(weights, num_terms | {ORTHOGONALITY: num_matrices(model)})
 
 
 def allocating(
-    engine: Engine, config: AdaLoraConfig, session: Session, stage: StageConfig
+    engine: OpenEngine, config: AdaLoraConfig, session: Session, stage: StageConfig
 ) -> Engine:
     """Return the engine of a stage that also allocates AdaLoRA's ranks."""
     from lope_dist.adapters.rank_allocation import RankAllocation
-    from lope_dist.engine.allocation import AllocatingEngine
 
     shapes = {name: session.shapes[name] for name in session.roles}
-    parameters = {name: session.model.get_parameter(name) for name in shapes}
     allocation = RankAllocation(config, shapes, stage_loader(session, stage).num_steps)
-    return AllocatingEngine(
-        engine, parameters, allocation, config.orthogonality, session.world.size
-    )
+    return AllocatingEngine(engine, list(shapes), allocation)
 
 
 def placement_of(config: RunConfig, world: World) -> Placement:

@@ -64,7 +64,7 @@ class StageRun:
         session.context.routes_gradients = self._stage.gradient_routing
         session.context.corrupted_targets = None
         self._usage = RouterUsage(self._model)
-        session.context.auxiliary = auxiliary_losses(self._model, self._stage)
+        session.context.auxiliary = auxiliary_losses(self._model, config.adapter, self._stage)
         sums, corrupted = progress.stage.router_sums, progress.stage.corrupted_sums
         self._usage.restore(sums, session.world.is_main, corrupted)
         set_trainable(self._model, self._stage.trainable)

@@ -1,4 +1,4 @@
-"""The baselines of peft, tiny: `adapter` by name."""
+"""Adapters of every kind, tiny: `adapter` by name."""
 
 from __future__ import annotations
 
@@ -16,3 +16,30 @@ BASELINES: dict[str, dict[str, Any]] = {
     "p_tuning_mlp": {"kind": "p_tuning", "num_virtual_tokens": 5, "encoder": "mlp"},
     "prefix_tuning": {"kind": "prefix_tuning", "num_virtual_tokens": 5},
 }
+"""Those of peft."""
+
+_HYDRA = {"num_normal": 3, "num_poison": 0, "rank": 4, "dropout": 0.1}
+WITHOUT_POISON: dict[str, dict[str, Any]] = {
+    "lora": {**_HYDRA, "num_normal": 1},
+    "hydralora_rank": {**_HYDRA, "router": "rank"},
+    "hydralora_input": {**_HYDRA, "router": "input"},
+}
+
+_LOPE = {"num_normal": 2, "num_poison": 1, "rank": 4, "dropout": 0.1}
+LOPE: dict[str, dict[str, Any]] = {
+    "lope_rank": {**_LOPE, "router": "rank"},
+    "lope_input": {**_LOPE, "router": "input"},
+}
+ALL = {**BASELINES, **WITHOUT_POISON, **LOPE}
+
+
+def roles_of(adapter: dict[str, Any]) -> list[str]:
+    """Return all roles that an adapter has."""
+    if "kind" in adapter:
+        return ["adapter"]
+    roles = ["shared_a", "normal_b"]
+    if adapter["num_poison"]:
+        roles.append("poison_b")
+    if adapter["num_normal"] + adapter["num_poison"] > 1:
+        roles.append("router")
+    return roles

@@ -11,8 +11,9 @@ from support.tiny import small_llama
 from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 
-from lope_dist.adapters.adalora import A, B, E, orthogonality, peft_config
+from lope_dist.adapters.adalora import E, num_matrices, peft_config
 from lope_dist.adapters.attach import attach
+from lope_dist.adapters.auxiliary import ORTHOGONALITY, AuxiliaryLosses, skew
 from lope_dist.adapters.inject import initialize, set_trainable
 from lope_dist.adapters.lope import model_roles
 from lope_dist.adapters.rank_allocation import RankAllocation
@@ -196,9 +197,35 @@ def test_ranks_are_allocated_as_by_peft() -> None:
     assert len(set(final)) > 2
 
 
-def test_the_regulariser_is_pefts_and_zero_for_orthogonal_rows() -> None:
+def test_the_regulariser_is_zero_for_orthogonal_directions_of_length_one() -> None:
     rows = torch.eye(6)[:3]
-    assert orthogonality([(f"x.{A}", rows), (f"x.{B}", rows.t()), (f"x.{E}", rows)]) == 0
-    assert orthogonality([(f"x.{A}", 2 * rows), (f"x.{B}", rows.t())]) == pytest.approx(
-        (3 * 9) ** 0.5 / 2
-    )
+    assert skew(rows) == skew(rows.t()) == 0
+    assert skew(2 * rows) == skew(2 * rows.t()) == pytest.approx((3 * 9) ** 0.5)
+
+
+def test_the_regularisers_gradients_are_pefts() -> None:
+    """Of two micro-batches of 8 and 16 tokens, to gradients that the engine scales by 3."""
+    config = AdaLoraConfig(initial_rank=4, dropout=0.0, orthogonality=0.5)
+    model = small_llama()
+    context = attach(model, config, targets=TARGETS, stream_of=lambda n: "decoder", seed=3)
+    trained(model).train()
+    settings = peft_config(config, 10)
+    settings.target_modules = TARGETS
+    oracle = peft.tuners.adalora.AdaLoraModel(small_llama(), settings, "default").train()
+    names = [name for name, role in model_roles(model).items() if role == Role.ADAPTER]
+    with torch.no_grad():
+        for name in names:
+            oracle.model.get_parameter(name).copy_(model.get_parameter(name))
+    oracle(input_ids=IDS, labels=IDS).loss.backward()
+
+    context.auxiliary = AuxiliaryLosses({ORTHOGONALITY: 0.5}, {ORTHOGONALITY: num_matrices(model)})
+    for ids in (IDS[:, :4], IDS[:, 4:]):
+        context.auxiliary.begin(ids.numel(), IDS.numel(), gradient_scale=3.0)
+        (model(ids).logits.sum() * 0.0).backward()
+    own = {name: model.get_parameter(name).grad.clone() / 3 for name in names}
+    context.auxiliary = None
+    model.zero_grad()
+    model(input_ids=IDS, labels=IDS).loss.backward()
+    for name in names:
+        found = own[name] + model.get_parameter(name).grad
+        torch.testing.assert_close(found, oracle.model.get_parameter(name).grad, msg=name)

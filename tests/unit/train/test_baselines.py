@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.baselines import BASELINES
+from support.baselines import BASELINES, WITHOUT_POISON, roles_of
 
 from lope_dist.adapters.lope import model_roles
 from lope_dist.config.load import validate_config
@@ -22,24 +22,15 @@ from lope_dist.evaluate.rows import rows_for
 from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.train import session
 
-HYDRA = {"num_normal": 3, "num_poison": 0, "rank": 4, "dropout": 0.1}
-METHODS = {
-    **BASELINES,
-    "lora": {**HYDRA, "num_normal": 1},
-    "hydralora_rank": {**HYDRA, "router": "rank"},
-    "hydralora_input": {**HYDRA, "router": "input"},
-}
+METHODS = BASELINES | WITHOUT_POISON
 IDS = torch.arange(30).view(2, 15) + 60
 
 
 def config_of(config_in, folder: Path, name: str, **changes):
     """Return a configuration on the tiny model; sections are replaced whole, not merged."""
     adapter = METHODS[name]
-    roles = ["adapter"] if "kind" in adapter else ["shared_a", "normal_b"]
-    if name.startswith("hydralora"):
-        roles.append("router")
     lr = 0.1 if name == "prefix_tuning" else 0.01  # its values begin at a standard deviation of 1
-    stage = {"trainable": roles, "lr": lr, "max_steps": 14, "epochs": 2}
+    stage = {"trainable": roles_of(adapter), "lr": lr, "max_steps": 14, "epochs": 2}
     tree = config_in(folder).model_dump(mode="json")
     tree["adapter"], tree["train"]["stages"] = adapter, {"finetune": stage}
     tree["data"]["packing"] = False
