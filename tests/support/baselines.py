@@ -43,3 +43,16 @@ def roles_of(adapter: dict[str, Any]) -> list[str]:
     if adapter["num_normal"] + adapter["num_poison"] > 1:
         roles.append("router")
     return roles
+
+
+_LRS = {"adalora": 0.03, "prefix_tuning": 0.1, "p_tuning_mlp": 0.003}
+
+
+def stage_of(name: str) -> dict[str, Any]:
+    """Return a stage that trains all of an adapter, LoPE's with what its tokens' marks allow."""
+    stage: dict[str, Any] = {"trainable": roles_of(ALL[name]), "lr": _LRS.get(name, 0.01)}
+    if name == "lope_rank":
+        stage |= {"router_supervision": 0.5, "separation": 1.0}
+    if name == "lope_input":
+        stage |= {"gradient_routing": True, "poison_scale": 2.0}
+    return stage

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.baselines import ALL, roles_of
+from support.baselines import ALL, stage_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -63,15 +63,11 @@ def test_parameters_are_read_in_their_own_forward(
 ) -> None:
     if recomputes and name == "prefix_tuning":
         pytest.skip("refused by the configuration")
-    adapter = ALL[name]
-    stage = {"trainable": roles_of(adapter), "max_steps": 2}
-    if adapter.get("num_poison"):
-        stage |= {"router_supervision": 0.5, "separation": 1.0, "gradient_routing": True}
     tree = config_in(tmp_path / "run").model_dump(mode="json")
     tree["model"]["gradient_checkpointing"] = recomputes
-    tree["adapter"], tree["data"]["packing"] = adapter, False
+    tree["adapter"], tree["data"]["packing"] = ALL[name], False
     tree["noise"]["data"] = {"rate": 0.1}
-    tree["train"]["stages"] = {"only": stage}
+    tree["train"]["stages"] = {"only": stage_of(name) | {"max_steps": 2}}
     watchers: list[Watcher] = []
 
     def load(inputs):
