@@ -28,7 +28,7 @@ from lope_dist.model.frozen import FrozenLinear
 from lope_dist.model.loss_head import LossHead
 from lope_dist.model.nf4 import NF4Linear
 from lope_dist.model.placement import Placement
-from lope_dist.model.source import model_folder
+from lope_dist.model.source import description_folder, model_folder
 from lope_dist.model.stream import load_weights
 
 _DROPOUTS = ("dropout", "dropout_rate", "attention_dropout", "hidden_dropout", "resid_pdrop")
@@ -53,7 +53,7 @@ def architecture(config: ModelConfig) -> PretrainedConfig:
         except (StrictDataclassError, ValueError, TypeError, ArithmeticError) as error:
             reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
             raise LopeError(f"model.architecture: {reason}.") from None
-    return _architecture_of(model_folder(config), config)
+    return _architecture_of(description_folder(config), config)
 
 
 def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedModel:
@@ -121,7 +121,7 @@ def load_model(config: ModelConfig, placement: Placement, progress: bool) -> Pre
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """Return the model's tokenizer; a missing padding token becomes the end token."""
     tokenizer = AutoTokenizer.from_pretrained(
-        model_folder(config), trust_remote_code=config.runs_remote_code
+        description_folder(config), trust_remote_code=config.runs_remote_code
     )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lope_dist.core.errors import LopeError
+from lope_dist.model.hub import INDEX, SINGLE, indexed_files, weights_file
 
 _DTYPES = {
     "BF16": torch.bfloat16,
@@ -24,7 +25,6 @@ _DTYPES = {
     "F32": torch.float32,
     "U8": torch.uint8,  # packed weights and their scales
 }
-_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -115,20 +115,7 @@ class TensorFiles:
 
 
 def _file_names(folder: Path) -> list[str]:
-    index = folder / _INDEX
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError):
-            raise LopeError(f"{index} is not a safetensors index: copy it again.") from None
-        if any(Path(name).name != name for name in names):
-            raise LopeError(f"{index} names a file outside its folder; it is not to be trusted.")
-        return names
-    if (folder / _SINGLE).is_file():
-        return [_SINGLE]
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
-        raise LopeError(
-            f"{folder} holds weights as pickle files, which can run code when read; convert them "
-            "with save_pretrained(..., safe_serialization=True) and use that folder."
-        )
-    raise LopeError(f"{folder} holds neither {_SINGLE} nor {_INDEX}.")
+    names = {path.name for path in folder.iterdir()}
+    source = weights_file(names, str(folder))
+    indexed = indexed_files(folder / INDEX) if INDEX in names else set()  # one that lies is told
+    return [SINGLE] if source == SINGLE else sorted(indexed)

@@ -1,4 +1,7 @@
-"""`model.name_or_path` -> a local folder with `config.json`, tokenizer and safetensors."""
+"""`model.name_or_path` -> a local folder with `config.json`, tokenizer and safetensors.
+
+Of a model on the hub that folder is in the hub's cache (`hub.py`).
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,40 @@ from filelock import FileLock
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import cache_dir
+from lope_dist.model.hub import fetch
 
 _PACKAGE_PREFIX = "package:"
 _CONVERTER_VERSION = 1
 
 
 def model_folder(config: ModelConfig) -> Path:
-    """Return the model's local folder; converts or downloads it the first time.
+    """Return the model's local folder with its weights; converts or downloads it the first time.
 
     Any number of processes may call this at once: the first does the work, the others wait.
 
     Raises:
         LopeError: neither a folder, nor a known package, nor a hub name that can be reached.
     """
+    return _folder(config, weights=True)
+
+
+def description_folder(config: ModelConfig) -> Path:
+    """Return the local folder of `config.json`, the index and the tokenizer, as `model_folder`.
+
+    Of a model on the hub no weights are asked for.
+    """
+    return _folder(config, weights=False)
+
+
+def local_folder(config: ModelConfig) -> Path | None:
+    """Return the folder that the configuration names, or None for a package or a hub name."""
+    path = Path(config.name_or_path).expanduser()
+    return path if path.is_dir() else None
+
+
+def _folder(config: ModelConfig, *, weights: bool) -> Path:
     name = config.name_or_path
-    is_hub_name = not name.startswith(_PACKAGE_PREFIX) and not Path(name).expanduser().is_dir()
+    is_hub_name = not name.startswith(_PACKAGE_PREFIX) and local_folder(config) is None
     if config.revision is not None and not is_hub_name:
         raise LopeError(
             f"model.revision = '{config.revision}' with '{name}', which is not on the hub and has "
@@ -35,42 +57,19 @@ def model_folder(config: ModelConfig) -> Path:
         )
     if name.startswith(_PACKAGE_PREFIX):
         return _from_package(name.removeprefix(_PACKAGE_PREFIX))
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = local_folder(config)
+    if path is not None:
         if not (path / "config.json").is_file():
             raise LopeError(f"model.name_or_path: folder '{name}' holds no config.json.")
         return path
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise LopeError(f"model.name_or_path: folder '{name}' does not exist.")
-    patterns = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
-    if config.runs_remote_code:
-        if not re.fullmatch(r"[0-9a-f]{40}", config.revision or ""):
-            raise LopeError(
-                f"model.trust_remote_code = '{name}' with model.revision = {config.revision!r}: "
-                "code is run from one commit that you have read; give its 40-digit hash."
-            )
-        patterns.append("*.py")
-    return _from_hub(name, config.revision, patterns)
-
-
-def _from_hub(name: str, revision: str | None, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                allow_patterns=patterns,
-            )
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    if config.runs_remote_code and not re.fullmatch(r"[0-9a-f]{40}", config.revision or ""):
         raise LopeError(
-            f"model.name_or_path: '{name}' is no local folder and the hub did not give it "
-            f"({reason}); give a folder or check the name, the network and your access."
-        ) from None
+            f"model.trust_remote_code = '{name}' with model.revision = {config.revision!r}: "
+            "code is run from one commit that you have read; give its 40-digit hash."
+        )
+    return fetch(name, config.revision, weights=weights, code=config.runs_remote_code)
 
 
 def _from_package(package: str) -> Path:
