@@ -7,64 +7,78 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from lope_dist.core.errors import LopeError
 from lope_dist.model import prequantized
 from lope_dist.model.checkpoint_files import TensorFiles
+from lope_dist.model.name_mapping import NameMap, map_names, may_be_missing
 from lope_dist.model.nf4 import PackedWeight, packed_weights
 from lope_dist.model.nf4_layout import BLOCK
+from lope_dist.model.origin import Origin, origins
 
 Owner = tuple[nn.Module, str]
 _SHOWN = 8
+_MAX_WHOLE_BYTES = 8 << 30
+"""What one parameter may take that cannot be read in parts."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A parameter to fill.
+    """A parameter or a persistent buffer to fill.
 
     Attributes:
-        name: Its tensor in the files.
+        origin: Where its values are.
         owners: Modules and attribute names that hold it; tied parameters have several.
         packed: How, if the parameter is to be packed NF4.
         is_prequantized: Whether the files hold it packed already.
+        is_buffer: Whether it is a buffer.
     """
 
-    name: str
+    origin: Origin
     owners: list[Owner]
     packed: PackedWeight | None
     is_prequantized: bool
+    is_buffer: bool
 
 
-def take_inventory(model: nn.Module, files: TensorFiles) -> list[Slot]:
-    """Match a model on the meta device with the files.
+def take_inventory(model: PreTrainedModel, files: TensorFiles, dtype: torch.dtype) -> list[Slot]:
+    """Match a model on the meta device with the files, the way `from_pretrained` does.
+
+    Args:
+        model: On the meta device.
+        files: Where the weights are.
+        dtype: What the model is loaded in.
 
     Raises:
         LopeError: tensors that are missing, unexpected, of another shape or packed in a way
             that the model does not use, all listed.
     """
-    slots, problems = [], []
-    available, known = files.names(), set()
-    for names, owners in _parameters_with_owners(model):
-        known.update(names)
-        name = next((n for n in names if n in available), None)
-        if name is None:
-            problems.append(f"missing {names[0]}")
+    available = files.names()
+    packed_parts = {
+        name: parts for name in available if (parts := prequantized.companions(name, available))
+    }
+    described = set().union(*packed_parts.values())
+    mapped = map_names(model, available - described, dtype)
+    problems = [f"unexpected {name}" for name in mapped.unexpected]
+    found = _origins(mapped, model, files, problems)
+    slots = []
+    for names, owners, tensor in _held(model):
+        origin = next((found.pop(name) for name in names if name in found), None)
+        is_buffer = not isinstance(tensor, nn.Parameter)
+        if origin is None:
+            if not (is_buffer and may_be_missing(model, names)):
+                problems.append(f"missing {names[0]}")
             continue
         module, attribute = owners[0]
         packed = packed_weights(module).get(attribute)
-        companions = prequantized.companions(name, available)
-        known.update(companions)
-        slots.append(Slot(name, owners, packed, bool(companions)))
-        if companions and packed is not None:
-            problems += prequantized.misfits(name, packed, files)
+        is_prequantized = any(name in packed_parts for name in origin.names)
+        slots.append(Slot(origin, owners, packed, is_prequantized, is_buffer))
+        if is_prequantized and packed is not None:
+            problems += prequantized.misfits(origin, packed, files)
         else:
-            expected = tuple(getattr(module, attribute).shape)
-            problems += _misfits(name, expected, files, is_nf4=packed is not None)
-    ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or []
-    for name in sorted(available - known):
-        if "rotary_emb.inv_freq" not in name and not any(key in name for key in ignored):
-            problems.append(f"unexpected {name}")
+            problems += _misfits(origin, tensor, files, is_nf4=packed is not None)
     if problems:
         more = len(problems) - _SHOWN
         shown = "; ".join(problems[:_SHOWN]) + (f"; {more} more" if more > 0 else "")
@@ -72,27 +86,50 @@ def take_inventory(model: nn.Module, files: TensorFiles) -> list[Slot]:
     return slots
 
 
-def _misfits(
-    name: str, expected: tuple[int, ...], files: TensorFiles, *, is_nf4: bool
-) -> Iterator[str]:
+def _origins(
+    mapped: NameMap, model: PreTrainedModel, files: TensorFiles, problems: list[str]
+) -> dict[str, Origin]:
+    """Return origins by the parameter's name; what cannot be made goes to ``problems``."""
+    found: dict[str, Origin] = {}
+    for recipe in mapped.recipes:
+        try:
+            found |= {origin.target: origin for origin in origins(recipe, model, files)}
+        except Exception as error:  # transformers' operations have no error of their own
+            reason = str(error).strip().splitlines()
+            problems.append(
+                f"{recipe.target} cannot be made of {', '.join(recipe.names[:2])}"
+                f"{', ...' if len(recipe.names) > 2 else ''} ({reason[0] if reason else error!r})"
+            )
+    return found
+
+
+def _misfits(origin: Origin, tensor: Tensor, files: TensorFiles, *, is_nf4: bool) -> Iterator[str]:
     """Yield what keeps an unpacked tensor from being used."""
-    if files.dtype(name) == torch.uint8:
-        yield f"{name} is packed bytes where the model wants numbers (see model.skip_modules)"
-    elif files.shape(name) != expected:
-        yield f"{name} has shape {list(files.shape(name))}, not {list(expected)}"
+    expected = tuple(tensor.shape)
+    numbers = {files.dtype(name).is_floating_point for name in origin.names}
+    whole = origin.whole_bytes(files)
+    if tensor.is_floating_point() and False in numbers:
+        yield f"{origin} is packed bytes where the model wants numbers (see model.skip_modules)"
+    elif origin.shape != expected:
+        yield f"{origin} has shape {list(origin.shape)}, not {list(expected)}"
     elif is_nf4 and math.prod(expected) % BLOCK:
         yield (
-            f"{name} has {math.prod(expected)} weights, no multiple of {BLOCK}; add its "
+            f"{origin} has {math.prod(expected)} weights, no multiple of {BLOCK}; add its "
             "layer to model.skip_modules to leave it unquantized"
+        )
+    elif whole > _MAX_WHOLE_BYTES:
+        yield (
+            f"{origin} can only be rearranged whole, which takes {whole >> 30} GiB (at most "
+            f"{_MAX_WHOLE_BYTES >> 30}); save the model with transformers once and use that folder"
         )
 
 
-def _parameters_with_owners(model: nn.Module) -> list[tuple[list[str], list[Owner]]]:
-    """Return each parameter's names and owners; tied parameters have several of both."""
-    groups: dict[int, tuple[list[str], list[Owner]]] = {}
-    for prefix, module in model.named_modules():
-        for attribute, parameter in module.named_parameters(recurse=False):
-            names, owners = groups.setdefault(id(parameter), ([], []))
-            names.append(f"{prefix}.{attribute}" if prefix else attribute)
-            owners.append((module, attribute))
+def _held(model: nn.Module) -> list[tuple[list[str], list[Owner], Tensor]]:
+    """Return each parameter and persistent buffer with its names and owners; tied: several."""
+    groups: dict[int, tuple[list[str], list[Owner], Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        names, owners, _ = groups.setdefault(id(tensor), ([], [], tensor))
+        path, _, attribute = name.rpartition(".")
+        names.append(name)
+        owners.append((model.get_submodule(path), attribute))
     return list(groups.values())

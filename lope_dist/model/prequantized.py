@@ -18,6 +18,7 @@ import torch
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.nf4 import NESTED_BLOCK, NestedScales, PackedWeight, nf4_code
 from lope_dist.model.nf4_layout import BLOCK
+from lope_dist.model.origin import Origin
 
 _STATE = ".quant_state.bitsandbytes__"
 _PARTS = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
@@ -29,9 +30,15 @@ def companions(name: str, available: set[str]) -> set[str]:
     return wanted & available
 
 
-def misfits(name: str, packed: PackedWeight, files: TensorFiles) -> Iterator[str]:
+def misfits(origin: Origin, packed: PackedWeight, files: TensorFiles) -> Iterator[str]:
     """Yield what keeps a packed weight from being used as the layer's."""
-    available = files.names()
+    if origin.recipe.converter is not None:
+        yield (
+            f"{origin} is packed in the files, where each tensor has scales of its own, and cannot "
+            "be rearranged; load the unquantized model, which is quantized while it is read"
+        )
+        return
+    name, available = origin.names[0], files.names()
     if f"{name}{_STATE}fp4" in available:
         yield f"{name} is quantized as fp4; only nf4 can be loaded"
         return

@@ -17,11 +17,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.inventory import Slot, take_inventory
 from lope_dist.model.nf4 import NestedScales, quantize, quantize_scales
 from lope_dist.model.nf4_layout import BLOCK, BLOCK_BYTES, PackedLayout
+from lope_dist.model.origin import OriginReader
 from lope_dist.model.placement import Placement
 from lope_dist.model.prequantized import nested_scales
 
@@ -34,7 +36,7 @@ _DEVICE_CHUNK = 1 << 23
 
 
 def load_weights(
-    model: nn.Module,
+    model: PreTrainedModel,
     files: TensorFiles,
     placement: Placement,
     dtype: torch.dtype,
@@ -57,29 +59,44 @@ def load_weights(
     Raises:
         LopeError: tensors that are missing, unexpected or of another shape, all listed.
     """
-    loader = _Loader(files, placement, dtype, buffer_bytes)
+    _compute_buffers(model)
+    loader = _Loader(model, files, placement, buffer_bytes)
     for slot in tqdm(
-        take_inventory(model, files),
+        take_inventory(model, files, dtype),
         desc="Loading weights",
         unit="tensor",
         disable=not progress,
         mininterval=1.0,
     ):
-        parameter = loader.load(slot)
+        tensor = loader.load_buffer(slot) if slot.is_buffer else loader.load(slot)
         for module, attribute in slot.owners:
-            module.register_parameter(attribute, parameter)
+            setattr(module, attribute, tensor)
     for module in model.modules():
         for key, buffer in module.named_buffers(recurse=False):
             setattr(module, key, buffer.to(placement.device))
+
+
+def _compute_buffers(model: PreTrainedModel) -> None:
+    """Compute the buffers that no file holds.
+
+    They are there since the model was built, but with the model's dtype as PyTorch's default; a
+    table of sines differs then. transformers computes them anew after it has read the weights.
+    """
+    done = "_is_hf_initialized"  # transformers' mark of modules and tensors to leave alone
+    for module in model.modules():
+        setattr(module, done, False)
+    for parameter in model.parameters():
+        setattr(parameter, done, True)
+    model.initialize_weights()
 
 
 class _Loader:
     """Makes parameters, a chunk of weights at a time."""
 
     def __init__(
-        self, files: TensorFiles, placement: Placement, dtype: torch.dtype, buffer_bytes: int
+        self, model: PreTrainedModel, files: TensorFiles, placement: Placement, buffer_bytes: int
     ) -> None:
-        self._files, self._placement, self._dtype = files, placement, dtype
+        self._model, self._files, self._placement = model, files, placement
         fastest = _CPU_CHUNK if placement.device.type == "cpu" else _DEVICE_CHUNK
         affordable = buffer_bytes // _WORKING_BYTES // BLOCK * BLOCK
         self._chunk = max(BLOCK, min(fastest, affordable))
@@ -87,25 +104,38 @@ class _Loader:
     def load(self, slot: Slot) -> nn.Parameter:
         """Return the slot's parameter, filled and placed."""
         if slot.packed is None:
-            shape, dtype = torch.Size(self._files.shape(slot.name)), self._dtype
+            shape, dtype = torch.Size(slot.origin.shape), slot.origin.recipe.dtype
             part = self._placement.empty_part(shape.numel(), dtype)
-            self._copy(slot.name, part, *self._placement.span(shape.numel()))
+            self._copy(self._reader(slot), part, *self._placement.span(shape.numel()))
         else:
             layout = slot.packed.layout
             shape, dtype = torch.Size((layout.num_elements,)), layout.storage
             part = self._placement.empty_part(layout.num_elements, dtype)
-            fill = self._copy_packed if slot.is_prequantized else self._quantize
-            slot.packed.nested_scales = fill(slot.name, layout, part.view(torch.uint8))
+            raw = part.view(torch.uint8)
+            if slot.is_prequantized:
+                nested = self._copy_packed(slot.origin.names[0], layout, raw)
+            else:
+                nested = self._quantize(self._reader(slot), layout, raw)
+            slot.packed.nested_scales = nested
         # A tensor of the right shape that takes the memory of one element.
         stand_in = torch.empty(1, dtype=dtype, device=self._placement.device).expand(shape)
         parameter = nn.Parameter(stand_in, requires_grad=False)
         self._placement.place(parameter, part, shape)
         return parameter
 
-    def _copy(self, name: str, part: Tensor, start: int, stop: int) -> None:
-        """Cast elements [start, stop) of a tensor into ``part``."""
+    def load_buffer(self, slot: Slot) -> Tensor:
+        """Return the slot's buffer, whole on every rank."""
+        shape = torch.Size(slot.origin.shape)
+        values = self._reader(slot).read(0, shape.numel())
+        return values.to(self._placement.device, slot.origin.recipe.dtype).view(shape)
+
+    def _reader(self, slot: Slot) -> OriginReader:
+        return OriginReader(slot.origin, self._files, self._model)
+
+    def _copy(self, source: OriginReader, part: Tensor, start: int, stop: int) -> None:
+        """Cast elements [start, stop) of a parameter into ``part``."""
         for a, b in _chunks(start, stop, self._chunk):
-            part[a - start : b - start].copy_(self._files.read(name, a, b))
+            part[a - start : b - start].copy_(source.read(a, b))
 
     def _copy_packed(self, name: str, layout: PackedLayout, part: Tensor) -> NestedScales | None:
         """Copy this rank's bytes of a weight that is packed already into ``part``."""
@@ -122,7 +152,9 @@ class _Loader:
             return None
         return nested_scales(name, self._files, self._placement.device)
 
-    def _quantize(self, name: str, layout: PackedLayout, part: Tensor) -> NestedScales | None:
+    def _quantize(
+        self, source: OriginReader, layout: PackedLayout, part: Tensor
+    ) -> NestedScales | None:
         """Quantize this rank's part of a weight into ``part``.
 
         Collective: yes, where the placement shards.
@@ -133,8 +165,8 @@ class _Loader:
         kept_first, kept_last = layout.packed_range(*span)
         absmax = torch.empty(last - first, dtype=torch.float32, device=device)
         for a, b in _chunks(first, last, self._chunk // BLOCK):
-            weights = self._files.read(name, a * BLOCK, b * BLOCK)
-            packed, absmax[a - first : b - first] = quantize(weights.to(device, self._dtype))
+            weights = source.read(a * BLOCK, b * BLOCK).to(device, layout.storage)
+            packed, absmax[a - first : b - first] = quantize(weights)
             start, stop = max(a * BLOCK_BYTES, kept_first), min(b * BLOCK_BYTES, kept_last)
             cut = packed[start - a * BLOCK_BYTES : stop - a * BLOCK_BYTES]
             part[start - kept_first : stop - kept_first].copy_(cut)
