@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
+from accelerate import init_empty_weights
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
+from lope_dist.config.data import DataConfig
 from lope_dist.config.load import load_config
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
+from lope_dist.model.build import architecture
 from lope_dist.train.params import count_run
 
 RECIPES = Path(__file__).resolve().parents[3] / "configs"
@@ -75,6 +80,53 @@ def test_recipes_hold_the_papers_settings(path: Path) -> None:
         "poison": (2e-4, 1, "hybrid"),
         "finetune": (2e-4, 1, "none"),
     }
+
+
+@pytest.mark.parametrize(
+    ("recipe", "parameters"),
+    [
+        ("llama3_1_8b", 8_030_261_248),
+        ("qwen3_8b", 8_190_735_360),
+        ("qwen3_30b_a3b", 30_532_122_624),
+        ("gemma3_12b", 12_187_325_040),
+        ("mistral_small_3_2_24b", 24_011_361_280),
+        ("phi4", 14_659_507_200),
+    ],
+)
+def test_current_models_have_their_published_sizes(recipe: str, parameters: int) -> None:
+    """As the hub counts the tensors of their files, vision parts included."""
+    config = load_config(RECIPES / "recipes" / f"{recipe}.yaml")
+    arch = architecture(config.model)
+    is_text = arch.get_text_config() is arch
+    auto = AutoModelForCausalLM if is_text else AutoModelForImageTextToText
+    with init_empty_weights():
+        model = auto.from_config(arch)
+    model.tie_weights()
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    if is_text:
+        layers = arch.num_hidden_layers * len(config.adapter.targets)
+        assert count_run(config)["model_parameters"] == parameters
+        assert count_run(config)["adapted_layers"] == layers
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in RECIPES.glob("recipes/*.yaml") if "data_own" in path.read_text()),
+    ids=lambda path: path.stem,
+)
+def test_a_recipe_for_ones_own_data_changes_none_of_it(path: Path) -> None:
+    config = load_config(path)
+    assert config.data == DataConfig(path="your_data.jsonl", template="chat", max_length=2048)
+    assert config.noise.data.rate == 0
+    routed = load_config(RECIPES / "recipes" / "llama2_7b_alpaca_routed.yaml")
+    assert config.train.stages == routed.train.stages
+
+
+def test_the_papers_data_are_in_no_layer_that_others_include() -> None:
+    for path in RECIPES.glob("base/*.yaml"):
+        tree = yaml.safe_load(path.read_text())
+        assert "max_examples" not in tree.get("data", {})
+        assert "data" not in tree.get("noise", {})
 
 
 def test_honest_counts_stand_beside_the_papers() -> None:
