@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from lope_dist.config.base import Section
 from lope_dist.config.explain import explain
+from lope_dist.config.layers import check_description, first_line, merge, read_layers
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 
@@ -30,7 +31,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         LopeError: unreadable file, YAML error, malformed override, unknown key or
             impossible value.
     """
-    merged = _read_layers(Path(path), ())
+    layers = read_layers(Path(path))
+    merged = merge(layers)
     of_stages = [o for o in overrides if o.strip().startswith("train.stages.")]
     for override in overrides:
         if override not in of_stages:
@@ -41,7 +43,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         OmegaConf.update(merged, "train.stages", default["stages"], force_add=True)
     for override in of_stages:
         _apply(merged, override)
-    return validate_config(_resolved(merged, path), str(path))
+    config = validate_config(_resolved(merged, path), str(path))
+    check_description(layers, overrides, config.model.name_or_path)
+    return config
 
 
 def split_resume(
@@ -90,30 +94,7 @@ def load_section(section: type[S], path: str | Path) -> S:
     Raises:
         LopeError: unreadable file, YAML error, unknown key or impossible value.
     """
-    return validate_section(section, _resolved(_read_layers(Path(path), ()), path), str(path))
-
-
-def _read_layers(path: Path, parents: tuple[Path, ...]) -> DictConfig:
-    if path.resolve() in parents:
-        chain = " -> ".join(str(p) for p in (*parents, path.resolve()))
-        raise LopeError(f"{path}: files include each other in a circle: {chain}.")
-    if not path.is_file():
-        raise LopeError(f"Config '{path}' is not a file; give the path of a YAML recipe.")
-    try:
-        tree = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise LopeError(f"{path} is not valid YAML: {_first_line(error)}.") from None
-    if not isinstance(tree, DictConfig):
-        raise LopeError(f"{path}: the top level must be a mapping of keys to values.")
-    include = tree.pop("include", [])
-    if isinstance(include, str):
-        include = [include]
-    layers = [
-        _read_layers(path.parent / entry, (*parents, path.resolve())) for entry in include or []
-    ]
-    merged = OmegaConf.merge(*layers, tree)
-    assert isinstance(merged, DictConfig)
-    return merged
+    return validate_section(section, _resolved(merge(read_layers(Path(path))), path), str(path))
 
 
 def _resolved(tree: DictConfig, path: str | Path) -> Any:
@@ -126,7 +107,7 @@ def _resolved(tree: DictConfig, path: str | Path) -> Any:
     try:
         return OmegaConf.to_container(tree, resolve=True)
     except OmegaConfBaseException as error:
-        raise LopeError(f"{path}: {_first_line(error)}.") from None
+        raise LopeError(f"{path}: {first_line(error)}.") from None
 
 
 def _apply(tree: DictConfig, override: str) -> None:
@@ -140,10 +121,8 @@ def _apply(tree: DictConfig, override: str) -> None:
         value: Any = OmegaConf.to_container(
             OmegaConf.from_dotlist([f"v={override[len(key) + 1 :]}"])
         )
-        OmegaConf.update(tree, key.strip(), value["v"], merge=True, force_add=True)
+        # An architecture is of one model: keys of another's are not to stay.
+        merge = key.strip() != "model.architecture"
+        OmegaConf.update(tree, key.strip(), value["v"], merge=merge, force_add=True)
     except (yaml.YAMLError, OmegaConfBaseException, TypeError, KeyError, ValueError) as error:
-        raise LopeError(f"Override '{override}' cannot be applied: {_first_line(error)}.") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+        raise LopeError(f"Override '{override}' cannot be applied: {first_line(error)}.") from None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -28,7 +30,7 @@ from lope_dist.model.frozen import FrozenLinear
 from lope_dist.model.loss_head import LossHead
 from lope_dist.model.nf4 import NF4Linear
 from lope_dist.model.placement import Placement
-from lope_dist.model.source import description_folder, model_folder
+from lope_dist.model.source import description_folder, local_folder, model_folder
 from lope_dist.model.stream import load_weights
 
 _DROPOUTS = ("dropout", "dropout_rate", "attention_dropout", "hidden_dropout", "resid_pdrop")
@@ -48,6 +50,8 @@ def architecture(config: ModelConfig) -> PretrainedConfig:
             raise LopeError(
                 f"model.architecture.model_type: transformers knows no {model_type!r}.{hint}"
             )
+        if (folder := local_folder(config)) is not None:
+            _check_architecture(config, folder)
         try:
             return AutoConfig.for_model(model_type, **values)
         except (StrictDataclassError, ValueError, TypeError, ArithmeticError) as error:
@@ -139,16 +143,21 @@ def _architecture_of(folder: Path, config: ModelConfig) -> PretrainedConfig:
 def _check_architecture(config: ModelConfig, folder: Path) -> None:
     stated = config.architecture or {}
     actual = json.loads((folder / "config.json").read_text())
-    different = [
-        f"{key} is {actual[key]!r}, stated {value!r}"
-        for key, value in stated.items()
-        if key in actual and actual[key] != value
-    ]
+    different = list(_differences(stated, actual))
     if different:
         raise LopeError(
             f"model.architecture does not describe {config.name_or_path}: "
             f"{'; '.join(different)}. Correct it or leave it out."
         )
+
+
+def _differences(stated: dict[str, Any], actual: dict[str, Any]) -> Iterator[str]:
+    """Yield what is stated otherwise, in the configuration of each part."""
+    for key, value in stated.items():
+        if isinstance(value, dict) and isinstance(actual.get(key), dict):
+            yield from (f"{key}.{each}" for each in _differences(value, actual[key]))
+        elif key in actual and actual[key] != value:
+            yield f"{key} is {actual[key]!r}, stated {value!r}"
 
 
 def _use_own_layers(
