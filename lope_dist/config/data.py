@@ -30,9 +30,9 @@ class _Place(Section):
     """Where rows are and what they look like."""
 
     path: str | tuple[str, ...] | None = None
-    """A file, a glob of files, a folder of Arrow files, a hub data set's name, or a list of
-    them. Files: `.json`, `.jsonl`, `.csv`, `.txt`, each also `.gz` or `.zst`; `.parquet`,
-    `.arrow`."""
+    """A file, a glob of files, a folder, a hub data set as `owner/name`, or a list of them. Files:
+    `.json`, `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.txt`, each also `.gz` or `.zst`; `.parquet`,
+    `.arrow`. A folder is one as the hub has them, or of `save_to_disk`."""
     format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt", "text"] = "auto"
     """`alpaca`: instruction, input, output. `messages`: a list of {role, content}. `sharegpt`:
     conversations, a list of {from, value}. `prompt`: prompt, completion. `text`: text, all of it
@@ -41,9 +41,10 @@ class _Place(Section):
     """The format's field: the column that holds it, for example {instruction: question}. Columns
     of other names than the fields are ignored."""
     split: str = "train"
-    """Split of a hub data set or of a folder that holds several; files have no splits."""
+    """Split of a hub data set or of a folder, or several of them (`train+test`); files have
+    none."""
     subset: str | None = None
-    """Configuration of a hub data set that has several."""
+    """Configuration of a hub data set, or of a folder with a data set card, that has several."""
     streaming: bool = False
     """Fetch a hub data set row by row, no more than `max_examples` need, in place of
     downloading all of it first."""

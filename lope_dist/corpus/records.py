@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,7 +37,9 @@ class ExampleSource:
     It holds none of them in memory and can be sent to another process.
     """
 
-    def __init__(self, store: Store, name: str, weights: tuple[float, ...]) -> None:
+    def __init__(
+        self, store: Store, name: str, weights: tuple[float, ...], notes: tuple[str, ...] = ()
+    ) -> None:
         self._store = store
         self.name = name
         """What `data` names, for messages."""
@@ -48,6 +51,14 @@ class ExampleSource:
         """Visits of an epoch to each example, by source."""
         self.bad_rows = BadRows.from_json(store.index["bad_rows"])
         """Rows that were left out."""
+        self.notes = notes
+        """What the user should know of what was chosen, as the split of a folder."""
+
+    def tell(self) -> None:
+        """Print the notes and the bad rows; where several ranks hold a source, on one of them."""
+        for note in self.notes:
+            print(note, file=sys.stderr)
+        self.bad_rows.tell()
 
     def __len__(self) -> int:
         return len(self._store)
@@ -85,7 +96,9 @@ def open_source(config: DataConfig) -> ExampleSource:
         return index
 
     key = _key(config, inputs)
-    return ExampleSource(open_store(key, write), name, tuple(place.weight for place in places))
+    notes = tuple(rows.note for one in inputs for rows in one if rows.note)
+    weights = tuple(place.weight for place in places)
+    return ExampleSource(open_store(key, write), name, weights, notes)
 
 
 def _key(config: DataConfig, inputs: list[list[Rows]]) -> str:

@@ -28,7 +28,7 @@ def open_recipe(config: RunConfig, shard_examples: int) -> Recipe:
     """
     check_operations(config.noise)
     source = open_source(config.data)
-    source.bad_rows.tell()
+    source.tell()
     tokenizer = load_tokenizer(config.model)
     render(source[0], config.data.template, tokenizer)  # what does not fit shows here
     fingerprint = fingerprint_of(

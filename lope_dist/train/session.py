@@ -42,7 +42,7 @@ def train(config: RunConfig, *, resume: Resume = False) -> Path:
     with StopRequest() as stop:
         world = start_world(config.engine)
         if world.is_main:
-            source.bad_rows.tell()
+            source.tell()
         with world.told(), ExitStack() as held:
             tokenizer = load_tokenizer(config.model)
             inputs = Inputs(config, world, stop, plan, source, tokenizer, {})

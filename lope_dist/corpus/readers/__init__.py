@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import glob
-import json
+import re
 from pathlib import Path
 
 from lope_dist.config.data import SourceConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.readers.base import Rows
 from lope_dist.corpus.readers.files import ALLOWED, FileRows, has_known_suffix
+from lope_dist.corpus.readers.folders import find_split, is_cache
 from lope_dist.corpus.readers.hub import HubRows
 
 __all__ = ["Rows", "find_rows"]
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def find_rows(section: SourceConfig) -> list[Rows]:
@@ -27,8 +30,7 @@ def find_rows(section: SourceConfig) -> list[Rows]:
     names = (section.path,) if isinstance(section.path, str) else section.path
     found: list[Rows] = []
     for name in names:
-        files = _local_files(name, section)
-        found += [FileRows(path) for path in files] or [HubRows(name, section)]
+        found += _local_rows(name, section) or [HubRows(name, section)]
     seen: set[Path] = set()
     for rows in found:
         if isinstance(rows, FileRows):
@@ -41,76 +43,53 @@ def find_rows(section: SourceConfig) -> list[Rows]:
     return found
 
 
-def _local_files(given: str, section: SourceConfig) -> list[Path]:
+def _local_rows(given: str, section: SourceConfig) -> list[FileRows]:
     """Return the files that ``given`` names, or nothing if it is a hub name."""
     path = Path(given).expanduser()
     if path.is_dir():
-        return _folder(path, section)
+        _check_no_hub_settings(given, streaming=section.streaming)
+        files, note = find_split(path, section)
+        return [FileRows(file, note if n == 0 else "") for n, file in enumerate(files)]
     found = [path] if path.is_file() else []
     if not found and glob.has_magic(given):
         names = map(Path, sorted(glob.glob(str(path), recursive=True)))
-        found = [name for name in names if name.is_file()]
+        found = [name for name in names if name.is_file() and not is_cache(name)]
         if not found:
             raise _nothing_at(given, "matches no file")
-    if not found and (given.startswith((".", "/", "~")) or has_known_suffix(path)):
+    if not found and _is_meant_as_a_path(given):
         raise _nothing_at(given, "does not exist")
     if found:
-        _check_no_hub_settings(given, section)
+        _check_no_hub_settings(given, streaming=section.streaming, subset=section.subset)
         if section.split != "train":
             raise LopeError(
                 f"data.split = {section.split!r} with the local file {given!r}, which has no "
                 "splits; leave data.split out, or name the split's own file."
             )
-    return found
+    return [FileRows(file) for file in found]
+
+
+def _is_meant_as_a_path(given: str) -> bool:
+    """Tell whether this can be no data set of the hub, or lies in a folder that is there."""
+    path = Path(given)
+    return (
+        not _HUB_NAME.fullmatch(given)
+        or given.startswith((".", "~"))
+        or has_known_suffix(path)
+        or path.parent.is_dir()
+    )
 
 
 def _nothing_at(given: str, what: str) -> LopeError:
     return LopeError(
         f"data.path = {given!r} {what} (looked in {Path.cwd()}); give a file ({ALLOWED}), a glob "
-        "of such files, a folder of Arrow files or the name of a hub data set."
+        "of such files, a folder, or a data set of the hub as owner/name."
     )
 
 
-def _check_no_hub_settings(given: str, section: SourceConfig) -> None:
-    for key, value in (("streaming", section.streaming), ("subset", section.subset)):
+def _check_no_hub_settings(given: str, **settings: object) -> None:
+    for key, value in settings.items():
         if value:
             raise LopeError(
                 f"data.{key} = {value!r} with the local {given!r} would have no effect: it is for "
                 f"hub data sets; leave data.{key} out."
             )
-
-
-def _folder(path: Path, section: SourceConfig) -> list[Path]:
-    """Return the Arrow files of a folder, as `datasets.save_to_disk` or others write them."""
-    _check_no_hub_settings(str(path), section)
-    splits = path / "dataset_dict.json"
-    if splits.is_file():
-        names = _json(splits).get("splits", [])
-        if section.split not in names:
-            raise LopeError(
-                f"data.split = {section.split!r} is not in the folder '{path}'; it holds the "
-                f"splits {', '.join(names)}."
-            )
-        path = path / section.split
-    elif section.split != "train":
-        raise LopeError(
-            f"data.split = {section.split!r} with the folder '{path}', which has no splits; leave "
-            "data.split out."
-        )
-    state = path / "state.json"
-    if state.is_file():  # of save_to_disk: it knows the order
-        return [path / entry["filename"] for entry in _json(state)["_data_files"]]
-    files = sorted(path.glob("*.arrow"))
-    if not files:
-        raise LopeError(
-            f"data.path = '{path}' is a folder without Arrow files; give a file or a glob such as "
-            f"'{path}/*.jsonl' (allowed: {ALLOWED})."
-        )
-    return files
-
-
-def _json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LopeError(f"{path} cannot be read: {error}.") from None

@@ -17,6 +17,11 @@ NumberedRows = Iterator[tuple[int, Any]]
 class Rows(Protocol):
     """The rows of one file or data set."""
 
+    @property
+    def note(self) -> str:
+        """What the user should be told about its choice; empty where there was none."""
+        ...
+
     def identity(self) -> list[Any]:
         """Return what changes when the rows change, ready for JSON."""
         ...

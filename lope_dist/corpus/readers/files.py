@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,9 @@ from lope_dist.corpus.bad_rows import RowError
 from lope_dist.corpus.readers.arrow import read_arrow, read_parquet
 from lope_dist.corpus.readers.base import NumberedRows, Select
 from lope_dist.corpus.readers.json_list import read_json_list
-from lope_dist.corpus.readers.lines import CODECS, read_csv, read_jsonl, read_text
+from lope_dist.corpus.readers.lines import holds_lines, read_jsonl, read_text
+from lope_dist.corpus.readers.streams import CODECS, packed_suffixes
+from lope_dist.corpus.readers.tables import read_csv, read_tsv
 
 _SAMPLE = 64 << 10
 
@@ -27,27 +30,27 @@ class _Kind(NamedTuple):
     unit: str
 
 
-_LINES = {
+_JSON_LINES = _Kind("JSON Lines", read_jsonl, "line")
+_TEXTS = {
     ".json": _Kind("JSON", read_json_list, "row"),
-    ".jsonl": _Kind("JSON Lines", read_jsonl, "line"),
+    ".jsonl": _JSON_LINES,
+    ".ndjson": _JSON_LINES,
     ".csv": _Kind("CSV", read_csv, "line"),
+    ".tsv": _Kind("TSV", read_tsv, "line"),
     ".txt": _Kind("text", read_text, "line"),
 }
-_KINDS = (
-    _LINES
-    | {suffix + codec: kind for suffix, kind in _LINES.items() for codec in CODECS}
-    | {
-        ".parquet": _Kind("Parquet", read_parquet, "row"),
-        ".arrow": _Kind("Arrow", read_arrow, "row"),
-    }
-)
-ALLOWED = f"{', '.join(_LINES)}, each also with {' or '.join(CODECS)}, .parquet, .arrow"
-"""The suffixes, for errors."""
+_TABLES = {
+    ".parquet": _Kind("Parquet", read_parquet, "row"),
+    ".arrow": _Kind("Arrow", read_arrow, "row"),
+}
+ALLOWED = f"{', '.join(_TEXTS)}, each also with {' or '.join(CODECS)}, {', '.join(_TABLES)}"
+"""The suffixes, in small letters or capitals, for errors."""
 
 
 def has_known_suffix(path: Path) -> bool:
     """Return whether a file's name says how to read it."""
-    return _suffix(path) in _KINDS
+    own, packed = _suffixes(path)
+    return own in _TEXTS or (own in _TABLES and not packed)
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,14 @@ class FileRows:
     """
 
     path: Path
+    note: str = ""
+    """What the user should be told about its choice."""
 
     def __post_init__(self) -> None:
         if not has_known_suffix(self.path):
             raise LopeError(
-                f"data.path: {self.path} has the suffix '{_suffix(self.path)}'; allowed: {ALLOWED}."
+                f"data.path: {self.path} has the suffix '{''.join(_suffixes(self.path))}'; "
+                f"allowed: {ALLOWED}."
             )
 
     def identity(self) -> list[Any]:
@@ -82,9 +88,8 @@ class FileRows:
 
     def read(self, select: Select) -> NumberedRows:
         """Yield all rows in order."""
-        kind = _KINDS[_suffix(self.path)]
         try:
-            yield from kind.read(self.path, select)
+            yield from self._kind.read(self.path, select)
         except (OSError, pa.ArrowException) as error:
             raise self._unreadable(error) from None
         except RowError as error:  # of the columns, not of a row
@@ -92,16 +97,27 @@ class FileRows:
 
     def place(self, number: int) -> str:
         """Return file and line or row."""
-        return f"{self.path}, {_KINDS[_suffix(self.path)].unit} {number}"
+        return f"{self.path}, {self._kind.unit} {number}"
+
+    @cached_property
+    def _kind(self) -> _Kind:
+        """How the file is read; a `.json` file may hold an object in each line."""
+        kind = self._kind_by_name()
+        return _JSON_LINES if kind is _TEXTS[".json"] and holds_lines(self.path) else kind
+
+    def _kind_by_name(self) -> _Kind:
+        return (_TEXTS | _TABLES)[_suffixes(self.path)[0]]
 
     def _unreadable(self, error: Exception) -> LopeError:
         if isinstance(error, OSError) and error.strerror:
             return LopeError(f"{self.path} cannot be read: {error.strerror}.")
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        name = _KINDS[_suffix(self.path)].name
+        name = self._kind_by_name().name
         return LopeError(f"{self.path} is not a readable {name} file: {reason}.")
 
 
-def _suffix(path: Path) -> str:
-    """Return `.jsonl`, or `.jsonl.gz` where it is compressed."""
-    return "".join(path.suffixes[-2:]) if path.suffix in CODECS else path.suffix
+def _suffixes(path: Path) -> tuple[str, str]:
+    """Return a file's own suffix in small letters, and those of its compression behind it."""
+    packed = packed_suffixes(path)
+    own = path.suffixes[: len(path.suffixes) - len(packed)]
+    return (own[-1].lower() if own else ""), "".join(packed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lope_dist.config.data import SourceConfig
@@ -20,6 +21,7 @@ class HubRows:
     def __init__(self, name: str, section: SourceConfig) -> None:
         import datasets  # slow to import, and files do not need it
 
+        self.note = ""
         self._name, self._section = name, section
         try:
             self._builder = datasets.load_dataset_builder(name, section.subset)
@@ -57,6 +59,6 @@ class HubRows:
     def _unreadable(self, error: Exception) -> LopeError:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         return LopeError(
-            f"data.path = {self._name!r} is no local file and could not be loaded from the hub "
-            f"(split '{self._section.split}'): {reason}."
+            f"data.path = {self._name!r} is no local file or folder (looked in {Path.cwd()}) and "
+            f"could not be loaded from the hub (split '{self._section.split}'): {reason}."
         )

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.bad_rows import RowError
 from lope_dist.corpus.readers.base import ROW_LIMIT, NumberedRows, Select
-from lope_dist.corpus.readers.lines import open_bytes
+from lope_dist.corpus.readers.json_values import parse_value
+from lope_dist.corpus.readers.streams import open_bytes
 
 _CHUNK = 1 << 20
 
@@ -27,8 +28,8 @@ def read_json_list(path: Path, select: Select) -> NumberedRows:
         first = text.peek()
         if first not in ("[", ""):
             raise LopeError(
-                f"{path} begins with {first!r}; a .json file holds one list of objects "
-                "(a file with an object in each line must be named .jsonl)."
+                f"{path} begins with {first!r}; a .json file holds one list of objects, or an "
+                f"object in each of its lines{text.keys()}."
             )
         if first == "":
             return
@@ -52,7 +53,6 @@ class _Window:
         self._path, self._file = path, file
         # Bytes that are no UTF-8 become half surrogates, so that only their item is bad.
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
-        self._json = json.JSONDecoder()
         self._text, self._at, self._line, self._is_whole = "", 0, 1, False
 
     def peek(self) -> str:
@@ -76,7 +76,7 @@ class _Window:
         while True:
             reason, end = "it is cut off", 0
             try:
-                value, end = self._json.raw_decode(self._text, self._at)
+                value, end = parse_value(self._text, self._at)
             except json.JSONDecodeError as error:
                 reason = error.msg
             except RecursionError:
@@ -97,6 +97,16 @@ class _Window:
                 "not valid UTF-8", f"not valid UTF-8 (character {error.start + 1} of the item)"
             )
         return value
+
+    def keys(self) -> str:
+        """Return what to add to an error about the object that begins here, if one does."""
+        try:
+            value = self.take_item()
+        except LopeError:
+            return ""
+        if not isinstance(value, dict) or not value:
+            return ""
+        return f"; this one holds an object with the keys {', '.join(list(value)[:8])}"
 
     def broken(self, reason: str) -> LopeError:
         """Return the error that ends the file here."""
