@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from huggingface_hub.errors import StrictDataclassError
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,11 +24,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.model.checkpoint_files import TensorFiles
-from lope_dist.model.families import FAMILIES, Family, family_of
-from lope_dist.model.frozen import FrozenLinear
-from lope_dist.model.loss_head import LossHead
-from lope_dist.model.nf4 import NF4Linear
+from lope_dist.model.families import FAMILIES, family_of
+from lope_dist.model.own_layers import use_own_layers
 from lope_dist.model.placement import Placement
+from lope_dist.model.quantization import quantization_of, refuse_what_is_left
 from lope_dist.model.source import description_folder, local_folder, model_folder
 from lope_dist.model.stream import load_weights
 
@@ -89,8 +87,11 @@ def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedM
         ) from None
     model.tie_weights()  # creating each parameter on meta by itself has untied them
     model.requires_grad_(False)
-    family = family_of(arch.model_type, ("*",), arch.is_encoder_decoder)
-    _use_own_layers(model, config, family, dtype)
+    family_of(arch.model_type, ("*",), arch.is_encoder_decoder)
+    # Models of other families may scale or cap what the head returns before it is their logits.
+    head = model.get_output_embeddings() if arch.model_type in FAMILIES else None
+    use_own_layers(model, config, head, dtype)
+    refuse_what_is_left(quantization_of(model, config), arch.model_type)
     return model
 
 
@@ -158,29 +159,3 @@ def _differences(stated: dict[str, Any], actual: dict[str, Any]) -> Iterator[str
             yield from (f"{key}.{each}" for each in _differences(value, actual[key]))
         elif key in actual and actual[key] != value:
             yield f"{key} is {actual[key]!r}, stated {value!r}"
-
-
-def _use_own_layers(
-    model: PreTrainedModel, config: ModelConfig, family: Family, dtype: torch.dtype
-) -> None:
-    """Replace linear layers by ones that ZeRO-3 can free, NF4 where the model is quantized.
-
-    The output projection becomes one that can compute the loss, in the known families: other
-    models may change what it returns (scale it, cap it) before it is their logits.
-    """
-    head = model.get_output_embeddings() if model.config.model_type in FAMILIES else None
-    keep = (*config.skip_modules, *family.keep)
-    replaced: dict[str, nn.Linear] = {}
-    for name, layer in model.named_modules():
-        if type(layer) is not nn.Linear:
-            continue
-        size = (layer.in_features, layer.out_features, layer.bias is not None)
-        if config.quantization == "nf4" and name.rpartition(".")[2] not in keep:
-            replaced[name] = NF4Linear(*size, dtype, config.double_quantization)
-        else:
-            kind = LossHead if layer is head else FrozenLinear
-            replaced[name] = kind(*size, dtype)
-            replaced[name].weight = layer.weight  # which may be tied, or of a dtype of its own
-    for name, layer in replaced.items():
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer)

@@ -96,6 +96,26 @@ class PackedWeight:
         """Return the weight of ``shape`` in the storage's dtype; ``data`` as for `split`."""
         return bnb.dequantize_4bit(*self.split(data))
 
+    def dequantize_part(self, data: Tensor, start: int, stop: int) -> tuple[Tensor, int]:
+        """Return a run of the flat weight that holds elements [start, stop), and its begin.
+
+        Bit-equal to that part of `dequantize`; ``data`` as for `split`.
+        """
+        if stop - start == self.layout.numel:
+            return self.dequantize(data).view(-1), 0
+        state: Any
+        packed, state = self.split(data)
+        # Whole blocks of scales, which hold whole blocks of weights.
+        per = BLOCK * (NESTED_BLOCK if state.state2 is not None else 1)
+        first, last = start // per * per, min(-(-stop // per) * per, self.layout.numel)
+        state.shape = torch.Size((last - first,))
+        state.absmax = state.absmax[first // BLOCK : last // BLOCK]
+        if state.state2 is not None:
+            size = BLOCK * NESTED_BLOCK
+            state.state2.absmax = state.state2.absmax[first // size : -(-last // size)]
+        packed = packed[first // 2 : last // 2]
+        return bnb.dequantize_4bit(packed, state).view(-1), first
+
 
 def packed_weights(module: nn.Module) -> dict[str, PackedWeight]:
     """Return which of a module's own parameters are packed NF4, by name."""

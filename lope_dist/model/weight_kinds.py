@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lope_dist.adapters.base import adapter_modules
 from lope_dist.model.nf4 import packed_weights
 from lope_dist.model.nf4_layout import BLOCK
+from lope_dist.model.weight_reads import weights_read_outside
 
 EMBEDDING = "embeddings"
 HEAD = "head"
@@ -29,9 +29,11 @@ BIAS = "biases"
 VECTOR = "vectors"
 NO_BLOCKS = "no whole blocks of 64"
 FLOAT32 = "kept in float32 by transformers"
+SMALL = "small parameters that are no layer's"
 OTHER_INPUTS = "parts that read no text"
 
 _BANK_DIMS = 3
+_SMALL = BLOCK * BLOCK
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,8 @@ def weights(model: nn.Module) -> list[Weight]:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Return whether a module is a linear layer: any `nn.Linear`, or GPT-2's `Conv1D`.
-
-    But not the one inside torch's own attention, which multiplies with its weight itself.
-    """
-    is_of_torch_attention = isinstance(module, NonDynamicallyQuantizableLinear)
-    return isinstance(module, (nn.Linear, Conv1D)) and not is_of_torch_attention
+    """Return whether a module is a linear layer: any `nn.Linear`, or GPT-2's `Conv1D`."""
+    return isinstance(module, (nn.Linear, Conv1D))
 
 
 def names_weight(entry: str, name: str) -> bool:
@@ -103,12 +101,10 @@ class Kinds:
     """The kinds of a model's weights that are not quantized whatever the configuration."""
 
     def __init__(self, model: PreTrainedModel, skip_modules: tuple[str, ...]) -> None:
-        self._banks = expert_banks(model)
-        self._bank_ids = {id(bank) for bank in self._banks.values()}
+        banks = expert_banks(model)
+        self._bank_ids = {id(bank) for bank in banks.values()}
         self._routers = {
-            id(router)
-            for name, bank in self._banks.items()
-            for router in _routers_of(model, name, bank)
+            id(router) for name, bank in banks.items() for router in _routers_of(model, name, bank)
         }
         self._embeddings = {
             id(parameter)
@@ -123,13 +119,13 @@ class Kinds:
             *(getattr(model, "_keep_in_fp32_modules", None) or ()),
             *(getattr(model, "_keep_in_fp32_modules_strict", None) or ()),
         )
+        self._read_outside = weights_read_outside(model)
         self._beside_convolutions = _beside_convolutions(model)
         self._text = _text_part(model) | self._head
 
     def of(self, weight: Weight) -> str | None:
         """Return the weight's kind, or None for a matrix of a product and for the unknown."""
         identity = id(weight.parameter)
-        is_bank = id(weight.module) in self._bank_ids
         checks = (
             (EMBEDDING, identity in self._embeddings),
             (HEAD, identity in self._head and self._skips_head),
@@ -142,16 +138,20 @@ class Kinds:
         )
         if kind := next((kind for kind, holds in checks if holds), None):
             return kind
-        if is_bank or is_linear(weight.module):
+        if self.is_packable(weight):
             return None
         if id(weight.module) in self._beside_convolutions:
             return STATE_SPACE
-        return None if identity in self._text else OTHER_INPUTS
+        if identity not in self._text:
+            return OTHER_INPUTS
+        return SMALL if weight.numel < _SMALL else None
 
     def is_packable(self, weight: Weight) -> bool:
         """Return whether its module alone multiplies with the weight, so that it may be packed."""
-        is_bank = id(weight.module) in self._bank_ids
-        return (is_bank and len(weight.shape) == _BANK_DIMS) or is_linear(weight.module)
+        if id(weight.parameter) in self._read_outside:
+            return False
+        is_bank = id(weight.module) in self._bank_ids and len(weight.shape) == _BANK_DIMS
+        return is_bank or is_linear(weight.module)
 
 
 def _stacks_of_matrices(model: nn.Module) -> dict[str, nn.Module]:

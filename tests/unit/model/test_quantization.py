@@ -43,3 +43,10 @@ def test_weights_that_would_stay_in_16_bits_end_the_run_with_their_names() -> No
     facts = QuantizationFacts("nf4", 75, left={"a.layers.0.rel.q": 20, "a.layers.1.rel.q": 5})
     with pytest.raises(LopeError, match=r"75\.0% .* rel\.q \(25\) .* model\.skip_modules"):
         refuse_what_is_left(facts, "xlnet")
+
+
+def test_what_skip_modules_keeps_is_counted_and_named() -> None:
+    facts = _facts("llama", SIZES, skip_modules=("lm_head", "layers.1.mlp.down_proj", "self_attn"))
+    assert not facts.left
+    assert "model.layers.1.mlp.down_proj.weight" in facts.skipped
+    assert facts.quantized == facts.counted - sum(facts.skipped.values())
