@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from lope_dist.config.schema import RunConfig
+from lope_dist.export.formats import Written
 
 _TITLES = {
     "purified": "LoPE adapter, purified",
@@ -22,7 +23,7 @@ def model_card(
     kind: str,
     config: RunConfig,
     identity: Mapping[str, Any],
-    comparison: Mapping[str, float] | None,
+    written: Written,
     results: Mapping[str, Any] | None,
 ) -> str:
     """Return the text of a model card with its YAML header.
@@ -31,7 +32,7 @@ def model_card(
         kind: `purified`, `peft` or `merged`.
         config: The run's.
         identity: `checkpoint`, `adapter_sha256` and `data_fingerprint` of the run.
-        comparison: What `compare` returned, for a static export.
+        written: What was found of it.
         results: The run's `results.json`, where it was scored.
     """
     base = config.model.name_or_path
@@ -56,13 +57,21 @@ def model_card(
         "stages (noise injected)": stages,
         "checkpoint": f"`{identity['checkpoint']}`, sha256 `{identity['adapter_sha256']}`",
     }
+    how = _HOW[kind].format(
+        base=written.base,
+        revision=f', revision="{written.revision}"' if written.revision else "",
+        reader=written.reader,
+        dtype=config.model.dtype,
+        quantized="in NF4" if config.model.quantization == "nf4" else "as it is",
+        distance=_EXACT if written.is_exact else _MEAN,
+    )
     parts = [
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n# {_TITLES[kind]}\n",
-        _HOW[kind].format(base=base),
+        how,
         "## Made of\n\n| | |\n| --- | --- |\n" + _rows(facts),
     ]
-    if comparison is not None:
-        parts.append(_comparison(comparison))
+    if written.comparison is not None:
+        parts.append(_comparison(written.comparison))
     if results is not None and results.get("rows"):
         parts.append(_results(results))
     parts.append(
@@ -86,27 +95,28 @@ from lope_dist.evaluate.load import load_run
 run = load_run(Path("FOLDER"))  # run.model, run.tokenizer
 ```
 """,
-    "peft": """The trained router weighs the experts token by token. Here each expert has its mean
-weight over a calibration set, so this is an approximation; its distance is below.
+    "peft": """{distance} The base is in {dtype} here; the run was trained on it {quantized}.
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import {reader}
 
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "FOLDER")
+base = {reader}.from_pretrained("{base}"{revision}, dtype="{dtype}")
+model = PeftModel.from_pretrained(base, "FOLDER")
 ```
 """,
-    "merged": """The trained router weighs the experts token by token. Here each expert has its mean
-weight over a calibration set, added to the dequantized base model, so this is an approximation;
-its distance is below.
+    "merged": """{distance}
 
 ```python
-from transformers import AutoModelForCausalLM
+from transformers import {reader}
 
-model = AutoModelForCausalLM.from_pretrained("FOLDER")
+model = {reader}.from_pretrained("FOLDER", dtype="{dtype}")
 ```
 """,
 }
+_EXACT = "Read back from disk, it answered as the run does, up to rounding."
+_MEAN = """The trained router weighs the experts token by token. Here each expert has its mean
+weight over a calibration set, so this is an approximation; its distance is below."""
 
 
 def _rows(facts: Mapping[str, str]) -> str:

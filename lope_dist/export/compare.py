@@ -1,4 +1,4 @@
-"""How far an export that cannot be exact is from the model that it stands for."""
+"""How far an export, as its readers read it, is from the run; and whether they read it right."""
 
 from __future__ import annotations
 
@@ -13,32 +13,52 @@ from lope_dist.corpus.tokens import IGNORED
 from lope_dist.evaluate.load import LoadedRun
 from lope_dist.export.static import batch_context, select_experts, swapped
 
+ROUNDING = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+"""Distance up to which two models of a dtype are the same but for the order of their sums."""
+
 
 @torch.no_grad()
 def compare(
-    run: LoadedRun, replaced: Mapping[str, nn.Module], batches: Sequence[MicroBatch]
+    run: LoadedRun,
+    stock: nn.Module,
+    replaced: Mapping[str, nn.Module],
+    batches: Sequence[MicroBatch],
 ) -> dict[str, float]:
     """Compare routed model, export and base model on the target tokens of ``batches``.
+
+    Args:
+        run: The routed model.
+        stock: The export, read from disk by a stock library.
+        replaced: Layers that make the run's model what the export should be.
+        batches: On what.
 
     Returns:
         `kl`: nats a token of the routed model's predictions against the export's;
         `kl_base`: against the base model's; `agreement`: share of tokens whose likeliest
         continuation is the same; `accuracy_*` and `loss_*` of each model (share of tokens
         predicted right, nats a token); `tokens`.
+        `distance`: of the export's log-probabilities from the routed model's, the root of their
+        mean square over that of the routed model's around each token's mean; `distance_read`:
+        the same from what this project computes with the exported matrices.
     """
     totals: dict[str, float] = {}
     for batch in batches:
         select_experts(run)
-        routed, targets = _predictions(run, batch)
+        batch = batch_context(run, batch)
+        routed, targets = _predictions(run.model, batch)
         with swapped(run.model, replaced):
-            exported, _ = _predictions(run, batch)
+            wanted, _ = _predictions(run.model, batch)
+        exported, _ = _predictions(stock, batch)
         run.context.experts = "none"
-        base, _ = _predictions(run, batch)
+        base, _ = _predictions(run.model, batch)
         select_experts(run)
         found = {
             "kl": _kl(routed, exported),
             "kl_base": _kl(routed, base),
             "agreement": (routed.argmax(-1) == exported.argmax(-1)).sum(),
+            "distance": (exported - routed).square().sum(),
+            "distance_read": (exported - wanted).square().sum(),
+            "spread": (routed - routed.mean(-1, keepdim=True)).square().sum(),
         }
         for name, logp in (("routed", routed), ("exported", exported), ("base", base)):
             found[f"accuracy_{name}"] = (logp.argmax(-1) == targets).sum()
@@ -46,24 +66,27 @@ def compare(
         for name, value in found.items():
             totals[name] = totals.get(name, 0.0) + float(value)
         totals["tokens"] = totals.get("tokens", 0.0) + targets.numel()
-    tokens = totals.pop("tokens")
+    tokens, spread = totals.pop("tokens"), totals.pop("spread")
+    distances = {
+        name: (totals.pop(name) / spread) ** 0.5 if spread else 0.0
+        for name in ("distance", "distance_read")
+    }
     means = {name: value / max(1.0, tokens) for name, value in totals.items()}
-    return means | {"tokens": tokens}
+    return means | distances | {"tokens": tokens}
 
 
 def _kl(routed: Tensor, other: Tensor) -> Tensor:
     return F.kl_div(other, routed, reduction="sum", log_target=True)
 
 
-def _predictions(run: LoadedRun, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+def _predictions(model: nn.Module, batch: MicroBatch) -> tuple[Tensor, Tensor]:
     """Return log-probabilities and labels of the target tokens.
 
     Shapes: float32 (targets, vocabulary), int64 (targets,).
     """
-    batch = batch_context(run, batch)
-    logits = run.model(**batch.inputs, use_cache=False).logits
-    labels = batch.labels
-    if not run.model.config.is_encoder_decoder:
+    logits, labels = model(**batch.inputs, use_cache=False).logits, batch.labels
+    if "decoder_input_ids" not in batch.inputs:
         logits, labels = logits[:, :-1], labels[:, 1:]
     is_target = labels != IGNORED
+    is_target, labels = is_target.to(logits.device), labels.to(logits.device)
     return logits[is_target].float().log_softmax(-1), labels[is_target]

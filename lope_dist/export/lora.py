@@ -2,39 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from peft import LoraConfig, TaskType
+from peft import LoraConfig, TaskType, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
+from lope_dist.config.model import ModelConfig
+from lope_dist.core.errors import LopeError
 from lope_dist.evaluate.load import LoadedRun
+from lope_dist.export.plain import PlainModel
 from lope_dist.export.static import LowRank
-from lope_dist.model.families import family_of
+from lope_dist.model.source import is_package, local_folder, model_folder
 
 _PREFIX = "base_model.model."
+_BASE = "base"
 
 
-def write_peft(folder: Path, run: LoadedRun, layers: Mapping[str, LowRank]) -> None:
-    """Write `adapter_config.json` and `adapter_model.safetensors`, float32."""
+def peft_config(run: LoadedRun, plain: PlainModel, layers: Collection[str]) -> LoraConfig:
+    """Return peft's configuration of the static LoRA, still without its base's address.
+
+    Raises:
+        LopeError: peft refuses the model, or adapts other layers than the run.
+    """
     adapter, arch = run.config.lope_adapter("lope export"), run.model.config
-    family = family_of(arch.model_type, adapter.targets, arch.is_encoder_decoder)
-    alpha, fold = int(adapter.lora_alpha), 1.0
-    if alpha != adapter.lora_alpha:  # some servers take whole numbers alone
-        alpha, fold = adapter.rank, adapter.scaling
-    LoraConfig(
+    alpha = int(adapter.lora_alpha)
+    config = LoraConfig(
         r=adapter.rank,
-        lora_alpha=alpha,
+        # Some servers take whole numbers alone; the rest is folded into B.
+        lora_alpha=alpha if alpha == adapter.lora_alpha else adapter.rank,
         lora_dropout=adapter.dropout,
-        target_modules=list(adapter.targets or family.targets),
+        target_modules=_targets(plain, layers),
+        fan_in_fan_out=any(isinstance(plain.skeleton.get_submodule(n), Conv1D) for n in layers),
         task_type=TaskType.SEQ_2_SEQ_LM if arch.is_encoder_decoder else TaskType.CAUSAL_LM,
-        base_model_name_or_path=run.config.model.name_or_path,
-        revision=run.config.model.revision,
         inference_mode=True,
-    ).save_pretrained(str(folder))
+    )
+    try:
+        adapted = inject_adapter_in_model(config, plain.skeleton, low_cpu_mem_usage=True)
+    except (ValueError, NotImplementedError, TypeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise LopeError(
+            f"--format peft: peft does not adapt this {arch.model_type} model ({reason}); use "
+            "--format merged."
+        ) from None
+    found = {name for name, layer in adapted.named_modules() if isinstance(layer, LoraLayer)}
+    if found != set(layers):
+        different = ", ".join(sorted(found ^ set(layers))[:3])
+        raise LopeError(
+            f"--format peft: peft would not adapt the layers that the run has adapted "
+            f"({different}); use --format merged."
+        )
+    return config
+
+
+def write_peft(
+    folder: Path, out: Path, run: LoadedRun, config: LoraConfig, layers: Mapping[str, LowRank]
+) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors`, float32.
+
+    Args:
+        folder: Gets the files.
+        out: What the folder will be called.
+        run: The run.
+        config: What `peft_config` returned.
+        layers: The static LoRA of each layer.
+    """
+    address, config.revision = _address(run.config.model, folder, out)
+    config.base_model_name_or_path = address
+    config.save_pretrained(str(folder))
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
+        fold = layer.scaling * config.r / config.lora_alpha
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = layer.A_RD.contiguous()
         tensors[f"{_PREFIX}{name}.lora_B.weight"] = (layer.B_OR * fold).contiguous()
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _targets(plain: PlainModel, layers: Collection[str]) -> list[str]:
+    """Return the last parts of the layers' names, or the whole names where those say too much."""
+    leaves = sorted({name.rpartition(".")[2] for name in layers})
+    named = {n for n, _ in plain.skeleton.named_modules() if n.rpartition(".")[2] in leaves}
+    return leaves if named == set(layers) else sorted(layers)
+
+
+def _address(settings: ModelConfig, folder: Path, out: Path) -> tuple[str, str | None]:
+    """Return what `from_pretrained` takes for the base, and its revision.
+
+    A model of the hub by its name, with the commit that was read; a folder by its absolute path.
+    A package is none of both, so its model is copied into the export.
+    """
+    source = model_folder(settings)
+    if is_package(settings.name_or_path):
+        shutil.copytree(source, folder / _BASE)
+        return str(out.resolve() / _BASE), None
+    if local_folder(settings) is not None:
+        return str(source.resolve()), None
+    is_snapshot = source.parent.name == "snapshots"  # .../snapshots/COMMIT in the hub's cache
+    return settings.name_or_path, source.name if is_snapshot else settings.revision

@@ -8,10 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lope_dist.adapters.compensation import grams
+from lope_dist.adapters.experts import ExpertBank
 from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
@@ -45,6 +47,41 @@ def write_purified(folder: Path, config: RunConfig, checkpoint: Checkpoint) -> N
         },
     )
     write_atomic(folder / CONFIG, dump_config(config))
+
+
+@torch.no_grad()
+def purified_distance(folder: Path, config: RunConfig, checkpoint: Checkpoint) -> float:
+    """Return how far masked answers of a written adapter are from those of the checkpoint.
+
+    The largest difference over the adapted layers, relative to what the layer adds to its base:
+    each is given the same random tokens, once with and once without its poisoning experts.
+    """
+    written = Checkpoint(folder, checkpoint.index, checkpoint.stage)
+    before, after = load_weights(checkpoint), load_weights(written)
+    adapter = config.lope_adapter("lope export")
+    generator = torch.Generator().manual_seed(config.seed)
+    h_NTR = torch.randn(1, 64, adapter.rank, generator=generator)
+    w_NTE = torch.rand(1, 64, adapter.num_experts, generator=generator).softmax(-1)
+    distances = []
+    for name in [n.removesuffix(".grams") for n in after if n.endswith(".B.grams")]:
+        out_features = before[f"{name}.normal_0"].shape[0]
+        answers = []
+        for tensors in (before, after):
+            bank = ExpertBank(out_features, adapter, None)
+            if tensors is after:
+                bank.purify()
+            bank.load_state_dict(
+                {
+                    n.removeprefix(f"{name}."): t
+                    for n, t in tensors.items()
+                    if n.startswith(f"{name}.")
+                }
+            )
+            y_NTO = torch.zeros(1, 64, out_features)
+            answers.append(bank(y_NTO, h_NTR, w_NTE, adapter.scaling, adapter.compensation))
+        size = answers[0].norm()
+        distances.append(float((answers[1] - answers[0]).norm() / size) if size > 0 else 0.0)
+    return max(distances)
 
 
 def purified_tensors(weights: dict[str, Tensor], num_poison: int) -> dict[str, Tensor]:

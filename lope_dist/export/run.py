@@ -7,25 +7,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lope_dist.adapters.lope import lope_layers
+from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.files import write_atomic
 from lope_dist.core.runlog import read_json, write_json
-from lope_dist.evaluate.load import LoadedRun, load_run, load_run_config
-from lope_dist.export.calibration import calibration_batches
+from lope_dist.evaluate.load import load_run, load_run_config
 from lope_dist.export.card import model_card
-from lope_dist.export.compare import compare
 from lope_dist.export.folder import new_folder, refuse_existing
-from lope_dist.export.lora import write_peft
-from lope_dist.export.merged import merged_linear, write_merged
-from lope_dist.export.purified import write_purified
-from lope_dist.export.static import StaticLinear, static_lora
+from lope_dist.export.formats import Writer, prepare_merged, prepare_peft, prepare_purified
 from lope_dist.train.checkpoint import Checkpoint, read_state
 from lope_dist.train.history import newest_checkpoint
 from lope_dist.train.integrity import sealed_files
 
 Format = Literal["purified", "peft", "merged"]
 DESCRIPTION = "export.json"
+_VERSIONS = ("lope_dist", "torch", "transformers", "peft")
 
 
 @dataclass(frozen=True)
@@ -67,26 +63,36 @@ def export_run(run_dir: Path, request: ExportRequest) -> dict[str, Any]:
     if checkpoint is None:
         raise LopeError(f"'{run_dir}' holds no whole checkpoint to export; let a stage end first.")
     identity = _identity(checkpoint)
-    comparison = None
+    write = _prepare(run_dir, config, checkpoint, request)
     with new_folder(request.out) as folder:
-        if request.kind == "purified":
-            write_purified(folder, config, checkpoint)
-        else:
-            comparison = _write_static(folder, load_run(run_dir), request)
+        written = write(folder)
         results = run_dir / "results.json"
         table = read_json(results) if results.exists() else None
-        card = model_card(request.kind, config, identity, comparison, table)
+        card = model_card(request.kind, config, identity, written, table)
         write_atomic(folder / "README.md", card)
         description = {
             "format": request.kind,
             "base_model": config.model.name_or_path,
             **identity,
-            "is_exact": comparison is None or not config.adapter.has_router,
-            "comparison": comparison,
-            "versions": {name: version(name) for name in ("lope_dist", "torch", "transformers")},
+            "is_exact": written.is_exact,
+            "comparison": written.comparison,
+            "versions": {name: version(name) for name in _VERSIONS},
         }
         write_json(folder / DESCRIPTION, description)
     return description | {"files": sealed_files(request.out)}
+
+
+def _prepare(
+    run_dir: Path, config: RunConfig, checkpoint: Checkpoint, request: ExportRequest
+) -> Writer:
+    """Return what writes the format, once all that may be refused was looked at."""
+    if request.kind == "purified":
+        return prepare_purified(config, checkpoint)
+    run = load_run(run_dir, checkpoint=checkpoint)
+    examples = request.calibration, request.calibration_rows
+    if request.kind == "peft":
+        return prepare_peft(run, request.out, *examples)
+    return prepare_merged(run, *examples)
 
 
 def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -95,17 +101,3 @@ def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
         "adapter_sha256": checkpoint.adapter_sha256,
         "data_fingerprint": read_state(checkpoint)["data_fingerprint"],
     }
-
-
-def _write_static(folder: Path, run: LoadedRun, request: ExportRequest) -> dict[str, float]:
-    averaged, compared = calibration_batches(run, request.calibration, request.calibration_rows)
-    layers = static_lora(run, averaged)
-    routed = lope_layers(run.model)
-    if request.kind == "peft":
-        write_peft(folder, run, layers)
-        replaced = {name: StaticLinear(routed[name].base, low) for name, low in layers.items()}
-        return compare(run, replaced, compared)
-    write_merged(folder, run, layers)
-    return compare(
-        run, {name: merged_linear(routed[name], low) for name, low in layers.items()}, compared
-    )

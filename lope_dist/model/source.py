@@ -22,6 +22,11 @@ _PACKAGE_PREFIX = "package:"
 _CONVERTER_VERSION = 1
 
 
+def is_package(name: str) -> bool:
+    """Return whether a model is named by the Python package that carries it."""
+    return name.startswith(_PACKAGE_PREFIX)
+
+
 def model_folder(config: ModelConfig) -> Path:
     """Return the model's local folder with its weights; converts or downloads it the first time.
 
@@ -49,13 +54,13 @@ def local_folder(config: ModelConfig) -> Path | None:
 
 def _folder(config: ModelConfig, *, weights: bool) -> Path:
     name = config.name_or_path
-    is_hub_name = not name.startswith(_PACKAGE_PREFIX) and local_folder(config) is None
+    is_hub_name = not is_package(name) and local_folder(config) is None
     if config.revision is not None and not is_hub_name:
         raise LopeError(
             f"model.revision = '{config.revision}' with '{name}', which is not on the hub and has "
             "no revisions; leave model.revision out."
         )
-    if name.startswith(_PACKAGE_PREFIX):
+    if is_package(name):
         return _from_package(name.removeprefix(_PACKAGE_PREFIX))
     path = local_folder(config)
     if path is not None:

@@ -17,9 +17,12 @@ _FORMAT = 1
 def seal(folder: Path) -> None:
     """Write the manifest of all files of ``folder``, and sync every one of them to disk."""
     files = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         _sync(path)
-        files[path.name] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+        files[path.relative_to(folder).as_posix()] = {
+            "size": path.stat().st_size,
+            "sha256": sha256_of(path),
+        }
     write_json(folder / MANIFEST, {"format": _FORMAT, "files": files})
     _sync(folder)
 

@@ -1,0 +1,97 @@
+"""An export as its readers have it: read from disk by transformers and peft, nothing of ours.
+
+The model that is read has the base's dtype. Where it does not fit into the memory of the run's
+device, beside the run's own model, accelerate places what is left over on the host and on disk.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
+
+from lope_dist.core.errors import LopeError
+from lope_dist.evaluate.load import LoadedRun
+from lope_dist.export.merged import write_merged
+from lope_dist.export.plain import PlainModel
+from lope_dist.model.source import model_folder
+
+_HEADROOM = 0.8  # of the free memory; the rest is for activations
+
+
+@contextmanager
+def read_merged(folder: Path, run: LoadedRun, plain: PlainModel) -> Iterator[nn.Module]:
+    """Context with a merged export, read by transformers.
+
+    Raises:
+        LopeError: the files do not hold just what transformers looks for.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".offload.") as offload:
+        yield _from_pretrained(folder, run, plain, offload)
+
+
+@contextmanager
+def read_peft(folder: Path, run: LoadedRun, plain: PlainModel) -> Iterator[nn.Module]:
+    """Context with a PEFT export, read by peft, on the base as the run was trained on it.
+
+    A quantized base is dequantized first, into a folder that is gone afterwards.
+
+    Raises:
+        LopeError: transformers cannot read the base.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".base.") as scratch:
+        source = model_folder(run.config.model)
+        if run.config.model.quantization != "none":
+            source = Path(scratch, "base")
+            source.mkdir()
+            write_merged(source, run, plain, {})
+        base = _from_pretrained(source, run, plain, scratch)
+        yield PeftModel.from_pretrained(base, str(folder)).eval()
+
+
+def _from_pretrained(
+    folder: Path, run: LoadedRun, plain: PlainModel, offload: str
+) -> PreTrainedModel:
+    settings = run.config.model
+    dtype = getattr(torch, settings.dtype)
+    device = run.model.device
+    placed: dict[str, Any] = {"device_map": {"": str(device)}}
+    size = sum(p.numel() for p in plain.skeleton.parameters()) * dtype.itemsize
+    if size > _HEADROOM * _free_bytes(device):
+        placed = {"device_map": "auto", "offload_folder": offload}
+    name = type(run.model).__name__
+    try:
+        model, told = type(run.model).from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+            folder,
+            dtype=dtype,
+            attn_implementation=run.model.config._attn_implementation,
+            output_loading_info=True,
+            **placed,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise LopeError(
+            f"transformers cannot read back {name} ({reason}); the export was not kept."
+        ) from error
+    wrong = {key: sorted(map(str, names)) for key, names in told.items() if names}
+    if wrong:
+        found = "; ".join(f"{key}: {', '.join(names[:3])}" for key, names in wrong.items())
+        raise LopeError(
+            f"transformers looks for other tensors of {name} than there are ({found}); the export "
+            "was not kept, please report the model."
+        )
+    return model.eval()
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
