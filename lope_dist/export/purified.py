@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lope_dist.adapters.compensation import grams
@@ -56,8 +56,7 @@ def purified_distance(folder: Path, config: RunConfig, checkpoint: Checkpoint) -
     The largest difference over the adapted layers, relative to what the layer adds to its base:
     each is given the same random tokens, once with and once without its poisoning experts.
     """
-    written = Checkpoint(folder, checkpoint.index, checkpoint.stage)
-    before, after = load_weights(checkpoint), load_weights(written)
+    before, after = load_weights(checkpoint), load_file(folder / WEIGHTS)
     adapter = config.lope_adapter("lope export")
     generator = torch.Generator().manual_seed(config.seed)
     h_NTR = torch.randn(1, 64, adapter.rank, generator=generator)

@@ -94,7 +94,7 @@ def static_logits(run, rows: int = 16) -> torch.Tensor:
         return logits(run.model)
 
 
-def test_stock_peft_answers_as_the_static_adapter(trained, loaded, exports) -> None:
+def test_stock_peft_answers_as_the_static_adapter(loaded, exports) -> None:
     """On the merged export's sibling: the base dequantized, without adapter."""
     merged = AutoModelForCausalLM.from_pretrained(exports["merged"])
     with torch.no_grad():
@@ -158,9 +158,12 @@ def test_the_manifest_and_the_card_tell_what_it_is(trained, exports, kind: str) 
     assert f"text {noise.text.rate:g} ({', '.join(noise.text.operations)})" in card
     if kind == "purified":
         assert manifest["comparison"] is None
+        assert manifest["is_exact"] is True
     else:
         found = manifest["comparison"]
         assert 0 < found["kl"] < found["kl_base"]
+        assert found["distance_read"] < 1e-5 < found["distance"]
+        assert manifest["is_exact"] is False
         assert found["accuracy_exported"] == pytest.approx(found["accuracy_routed"], abs=0.2)
         assert f"{found['kl']:.5f}" in card
 

@@ -1,0 +1,161 @@
+"""Exports of models whose files, layers or ties are not a Llama's, read by stock libraries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM
+from support.tiny import save_byte_tokenizer, tiny_tree
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from lope_dist.config.load import validate_config
+from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import read_json
+from lope_dist.evaluate.load import load_run
+from lope_dist.export import formats
+from lope_dist.export.run import ExportRequest, export_run
+from lope_dist.train import session
+
+DECODER = {
+    "vocab_size": 258,
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+    "eos_token_id": 256,
+    "bos_token_id": None,
+    "pad_token_id": 257,
+}
+QV = ["q_proj", "v_proj"]
+MODELS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+    "tied_head": ("llama", DECODER | {"tie_word_embeddings": True}, QV),
+    "experts": ("mixtral", DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2}, QV),
+    "buffers": ("gemma3_text", DECODER | {"head_dim": 16, "sliding_window": 16}, QV),
+    "conv1d": (
+        "gpt2",
+        {"vocab_size": 258, "n_embd": 64, "n_layer": 2, "n_head": 4, "initializer_range": 0.2},
+        ["c_attn", "c_fc"],
+    ),
+    "fused_in_the_file": ("gpt_neox", DECODER, ["query_key_value"]),
+    "shared_embedding": (
+        "t5",
+        {
+            "vocab_size": 258,
+            "d_model": 64,
+            "d_kv": 16,
+            "d_ff": 128,
+            "num_layers": 1,
+            "num_heads": 4,
+            "decoder_start_token_id": 257,
+            "pad_token_id": 257,
+            "eos_token_id": 256,
+        },
+        ["q", "v"],
+    ),
+}
+
+
+def save_model(folder: Path, model_type: str, values: dict[str, Any]) -> None:
+    """Write a random model in float32, its norms and biases not trivially one or zero."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(model_type, **values)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model = auto.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    save_byte_tokenizer(folder)
+
+
+def train(folder: Path, name: str, data: Path, **model: Any) -> Path:
+    """Train a LoRA on one of the models, briefly, and return the run's folder."""
+    model_type, values, targets = MODELS[name]
+    save_model(folder / "model", model_type, values)
+    tree = tiny_tree(folder / "model", data, folder / "run")
+    tree["model"] |= model
+    tree["data"]["packing"] = False
+    tree["adapter"] = {"num_normal": 1, "num_poison": 0, "dropout": 0.0, "rank": 4}
+    tree["adapter"]["targets"] = targets
+    roles = ["shared_a", "normal_b"]
+    tree["train"]["stages"] = {"only": {"trainable": roles, "lr": 0.03, "max_steps": 3}}
+    return session.train(validate_config(tree, "test"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_lora_is_exported_exactly(tmp_path: Path, alpaca_file: Path, name: str) -> None:
+    """As measured by the export itself, from disk, on the model of transformers and peft."""
+    run = train(tmp_path, name, alpaca_file)
+    for kind in ("peft", "merged"):
+        export = export_run(run, ExportRequest(kind, tmp_path / kind, calibration_rows=8))
+        assert export["is_exact"], kind
+        assert export["comparison"]["distance_read"] < 1e-5, kind
+        assert export["comparison"]["kl_base"] > 0.01, "the adapter does nothing"
+    merged = read_json(tmp_path / "merged" / "config.json")
+    base = read_json(tmp_path / "model" / "config.json")
+    ignored = {"dtype", "transformers_version"}
+    assert {k: v for k, v in merged.items() if k not in ignored} == {
+        k: v for k, v in base.items() if k not in ignored
+    }
+
+
+def test_the_base_is_found_by_its_address(tmp_path: Path, alpaca_file: Path, monkeypatch) -> None:
+    """From another folder than the one that the run was started in."""
+    monkeypatch.chdir(tmp_path)
+    save_model(Path("model"), *MODELS["tied_head"][:2])
+    tree = tiny_tree(Path("model"), alpaca_file, Path("run"))
+    tree["model"]["quantization"] = "none"
+    tree["adapter"] |= {"num_normal": 1, "num_poison": 0, "dropout": 0.0}
+    roles = ["shared_a", "normal_b"]
+    tree["train"]["stages"] = {"only": {"trainable": roles, "lr": 0.03, "max_steps": 2}}
+    run = session.train(validate_config(tree, "test"))
+    export_run(run, ExportRequest("peft", Path("peft"), calibration_rows=4))
+    ids = torch.arange(2, 40).view(2, 19)
+    loaded = load_run(run)
+    with torch.no_grad():
+        expected = loaded.model(ids).logits
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        found = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "peft").eval()(ids).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["peft", "merged"])
+def test_a_misread_export_is_not_kept(
+    tmp_path: Path, alpaca_file: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A layer's B is written twice as large as it is."""
+    run = train(tmp_path, "tied_head", alpaca_file)
+    real = {"peft": formats.write_peft, "merged": formats.write_merged}[kind]
+
+    def write(*arguments):
+        *rest, layers = arguments
+        name, low = next(iter(layers.items()))
+        real(*rest, layers | {name: low._replace(B_OR=2 * low.B_OR)})
+
+    monkeypatch.setattr(formats, f"write_{kind}", write)
+    with pytest.raises(LopeError, match=f"--format {kind}: read back from disk, the export"):
+        export_run(run, ExportRequest(kind, tmp_path / "out", calibration_rows=4))
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_the_tokenizer_keeps_the_bases_own_padding(tmp_path: Path, alpaca_file: Path) -> None:
+    model_type, values, _ = MODELS["tied_head"]
+    save_model(tmp_path / "model", model_type, values)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path / "model")
+    tree = tiny_tree(tmp_path / "model", alpaca_file, tmp_path / "run")
+    tree["train"]["stages"]["finetune"]["max_steps"] = 1
+    del tree["train"]["stages"]["poison"]
+    run = session.train(validate_config(tree, "test"))
+    assert load_run(run).tokenizer.pad_token == "<eos>"
+    export_run(run, ExportRequest("merged", tmp_path / "merged", calibration_rows=4))
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged").pad_token is None
