@@ -17,6 +17,8 @@ from torch import Tensor, nn
 class FrozenLinear(nn.Linear):
     """`x W^T + b` whose weight and bias get no gradient."""
 
+    is_product = True
+
     def __init__(self, in_features: int, out_features: int, bias: bool, dtype: torch.dtype) -> None:
         super().__init__(in_features, out_features, bias=bias, device="meta", dtype=dtype)
         self.requires_grad_(False)

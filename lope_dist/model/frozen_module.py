@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
+from lope_dist.adapters.product import is_product
 from lope_dist.model.nf4 import PackedWeight, packed_weights
 
 
@@ -106,8 +108,11 @@ def freeze(module: nn.Module, packed: dict[str, PackedWeight]) -> None:
         packed: Those of its parameters that will hold packed weights, perhaps none.
     """
     assert not isinstance(module, FrozenModule)
+    own = type(module)
+    if issubclass(own, (nn.Linear, Conv1D)):
+        module.is_product = is_product(module)  # type: ignore[assignment]
     module.packed_weights = packed  # type: ignore[assignment]
-    module.__class__ = _frozen(type(module))
+    module.__class__ = _frozen(own)
 
 
 @cache

@@ -130,6 +130,8 @@ class NF4Linear(nn.Linear):
     `(out_features, in_features)`; loaded, `(layout.num_elements,)`.
     """
 
+    is_product = True
+
     def __init__(
         self, in_features: int, out_features: int, bias: bool, dtype: torch.dtype, nested: bool
     ) -> None:
