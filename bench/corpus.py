@@ -69,7 +69,7 @@ def batches_of(recipe: Recipe) -> list[list[Example]]:
 
 def tokenise(recipe: Recipe, examples: list[Example]) -> None:
     """Render, tokenize and label some examples."""
-    encode(examples, recipe.data.template, recipe.tokenizer, recipe.data.max_length, False)
+    encode(examples, recipe.form)
 
 
 def noisy(recipe: Recipe, examples: list[Example], epoch: int) -> list[Example]:

@@ -28,6 +28,7 @@ from peer import Rows, load_peer, train_peer
 from trainer import NORMAL, POISON, RANK, Trainer, build_config, write_rows
 
 from lope_dist.config.model import ModelConfig
+from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.tokens import encode
 from lope_dist.engine.world import start_world
 from lope_dist.model.source import model_folder
@@ -79,7 +80,7 @@ def equal_rows(trainer: Trainer, count: int) -> tuple[list[torch.Tensor], list[t
     """
     session, data = trainer.session, trainer.session.config.data
     examples = [session.source[index] for index in range(count)]
-    rows = encode(examples, data.template, session.tokenizer, data.max_length, False)
+    rows = encode(examples, Form.of(data, session.tokenizer, is_encoder_decoder=False))
     lengths = {len(row.input_ids) for row in rows}
     assert lengths == {data.max_length}, f"rows are short, there would be padding: {lengths}"
     return (

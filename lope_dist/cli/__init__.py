@@ -11,6 +11,7 @@ import typer
 
 from lope_dist.cli import (
     corpus,
+    data,
     doctor,
     export,
     likelihood,
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Noise-robust LoRA fine-tuning of quantized models with a poisoning expert (LoPE).",
 )
-for group in (training, corpus, noise, results, likelihood, study, export, doctor, repro):
+for group in (training, data, corpus, noise, results, likelihood, study, export, doctor, repro):
     app.add_typer(group.app)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
@@ -17,13 +18,27 @@ class RowFields(NamedTuple):
 
 
 FORMATS = {
-    "alpaca": RowFields(("instruction", "output"), ("input",)),
-    "messages": RowFields(("messages",)),
-    "sharegpt": RowFields(("conversations",)),
-    "prompt": RowFields(("prompt", "completion")),
+    "alpaca": RowFields(("instruction", "output"), ("input", "system", "history", "tools")),
+    "messages": RowFields(("messages",), ("system", "tools")),
+    "sharegpt": RowFields(("conversations",), ("system", "tools")),
+    "prompt": RowFields(("prompt", "completion"), ("system", "tools", "label")),
+    "tokens": RowFields(("input_ids", "labels"), ("attention_mask",)),
     "text": RowFields(("text",)),
 }
 """Value of `data.format` -> the fields of a row."""
+
+Role = Literal["system", "user", "assistant", "tool", "function_call"]
+MESSAGE_FIELDS = (
+    "role",
+    "content",
+    "reasoning_content",
+    "tool_calls",
+    "tool_call_id",
+    "name",
+    "weight",
+    "train",
+)
+"""What `data.message_keys` may give other names to."""
 
 
 class _Place(Section):
@@ -33,13 +48,19 @@ class _Place(Section):
     """A file, a glob of files, a folder, a hub data set as `owner/name`, or a list of them. Files:
     `.json`, `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.txt`, each also `.gz` or `.zst`; `.parquet`,
     `.arrow`. A folder is one as the hub has them, or of `save_to_disk`."""
-    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt", "text"] = "auto"
+    format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt", "tokens", "text"] = "auto"
     """`alpaca`: instruction, input, output. `messages`: a list of {role, content}. `sharegpt`:
-    conversations, a list of {from, value}. `prompt`: prompt, completion. `text`: text, all of it
-    learnt and put into no template. `auto`: the one that fits the first row."""
+    conversations, a list of {from, value}. `prompt`: prompt, completion. `tokens`: input_ids,
+    labels. `text`: text, all of it learnt and put into no template. `auto`: the one that fits the
+    first row. `docs/data.md` has the optional fields."""
     columns: dict[str, str] = Field(default_factory=dict)
     """The format's field: the column that holds it, for example {instruction: question}. Columns
     of other names than the fields are ignored."""
+    roles: dict[str, Role] = Field(default_factory=dict)
+    """A role's name in the messages: what it stands for, for example {narrator: user}. The usual
+    names are known."""
+    message_keys: dict[str, str] = Field(default_factory=dict)
+    """A message's field: the key that holds it, for example {role: speaker, content: text}."""
     split: str = "train"
     """Split of a hub data set or of a folder, or several of them (`train+test`); files have
     none."""
@@ -58,6 +79,16 @@ class _Place(Section):
         if value is not None and not (paths and all(isinstance(p, str) and p for p in paths)):
             raise ValueError("it must be a string or a list of strings that is not empty")
         return value
+
+    @field_validator("message_keys")
+    @classmethod
+    def _keys_are_of_a_message(cls, keys: dict[str, str]) -> dict[str, str]:
+        if unknown := [key for key in keys if key not in MESSAGE_FIELDS]:
+            raise ValueError(
+                f"message_keys maps {', '.join(unknown)}; allowed are, as field: key, the fields "
+                f"{', '.join(MESSAGE_FIELDS)}"
+            )
+        return keys
 
     @model_validator(mode="after")
     def _columns_are_of_the_format(self) -> _Place:
@@ -95,6 +126,11 @@ class DataConfig(_Place):
     learnt from them. Off: such a row is a bad row."""
     template: Literal["alpaca", "chat"] = "alpaca"
     """Stanford Alpaca's prompt, or the tokenizer's own chat template."""
+    template_arguments: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+    """What the chat template is given beside the messages, for example {enable_thinking: false}."""
+    template_date: str | None = None
+    """Today as the chat template sees it, as 2026-01-31. Default: the day on which the run or the
+    corpus was begun, kept with it."""
     max_length: int = Field(default=1024, ge=8)
     """Tokens of a row; longer examples are cut at the end, and the cut ones are counted."""
     packing: bool = True
@@ -106,6 +142,25 @@ class DataConfig(_Place):
     Without it they are made on the fly."""
     workers: int = Field(default=0, ge=0)
     """Processes of each rank that make the batches of coming steps while one is computed."""
+
+    @field_validator("template_date", mode="before")
+    @classmethod
+    def _is_a_date(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return date.fromisoformat(str(value)).isoformat()
+        except ValueError:
+            raise ValueError(f"{value!r} is no date; write it as 2026-01-31") from None
+
+    @model_validator(mode="after")
+    def _arguments_reach_a_template(self) -> DataConfig:
+        given = [key for key in ("template_arguments", "template_date") if getattr(self, key)]
+        if given and self.template != "chat":
+            raise ValueError(
+                f"{given[0]} has no effect with template = 'alpaca'; set template=chat"
+            )
+        return self
 
     @model_validator(mode="after")
     def _is_one_source_or_several(self) -> DataConfig:

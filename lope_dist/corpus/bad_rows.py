@@ -22,6 +22,9 @@ class RowError(ValueError):
         super().__init__(message)
         self.kind = kind
 
+    def __reduce__(self) -> tuple[type[RowError], tuple[str, str]]:
+        return RowError, (self.kind, str(self))  # it comes from other processes
+
 
 @dataclass
 class BadRows:

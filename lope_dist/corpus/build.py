@@ -17,9 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
 
-from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import remove_torn
@@ -37,6 +35,7 @@ from lope_dist.corpus.manifest import (
     write_section,
 )
 from lope_dist.corpus.plan import Span, spans_of
+from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.records import ExampleSource
 from lope_dist.corpus.shards import ROWS_OF_A_BATCH, Row, write_shard
 from lope_dist.corpus.tokens import encode
@@ -49,8 +48,7 @@ class Recipe:
 
     plan: Plan
     source: ExampleSource
-    tokenizer: PreTrainedTokenizerBase
-    data: DataConfig
+    form: Form
     noise: NoiseConfig
     seed: int
 
@@ -179,10 +177,7 @@ def rows_of(recipe: Recipe, first: int, end: int, *, injects_text: bool, epoch: 
     )
     tokens = encode(
         [view.example for view in views],
-        recipe.data.template,
-        recipe.tokenizer,
-        recipe.data.max_length,
-        recipe.plan.fingerprint.model == "encoder-decoder",
+        recipe.form,
         [view.marks for view in views] if has_marks else None,
     )
     return [Row(t, view.hits) for t, view in zip(tokens, views, strict=True)]

@@ -1,24 +1,24 @@
-"""How a row of each `data.format` becomes turns.
+"""How a row of each `data.format` becomes an example.
 
 | format | turns |
 | --- | --- |
-| alpaca | user (instruction, with input as its context), assistant (output) |
+| alpaca | system, history, user (instruction, with input as its context), assistant (output) |
 | messages, sharegpt | one a message |
-| prompt | user (prompt), assistant (completion) |
-| text | assistant (text) alone, which makes it plain text |
+| prompt | user (prompt), assistant (completion); or the messages of both |
+| tokens | none: the row came as tokens |
+| text | assistant (text) alone, plain text |
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lope_dist.config.data import FORMATS, SourceConfig
 from lope_dist.corpus.bad_rows import RowError
-from lope_dist.corpus.turns import Speaker, Turn
-
-_ROLES: dict[str, Speaker] = {"system": "system", "user": "user", "assistant": "assistant"}
-_SHAREGPT_ROLES: dict[str, Speaker] = {"human": "user", "gpt": "assistant", **_ROLES}
+from lope_dist.corpus.messages import MessageReader, Said, kind_of, tools_of
+from lope_dist.corpus.turns import Example, Turn
 
 
 class Layout:
@@ -31,6 +31,16 @@ class Layout:
         self._columns = section.columns
         self._format = None if section.format == "auto" else section.format
         self._allow_empty_response = allow_empty_response
+        self._reader = MessageReader(section)
+        self.unused: set[str] = set()
+        """Columns that were seen and are not read."""
+        self.has_tools = False
+        """Whether a row had tools."""
+
+    @property
+    def message_keys(self) -> set[str]:
+        """Keys of messages beyond role and text that were seen."""
+        return self._reader.other_keys
 
     def select(self, names: Sequence[str]) -> list[str]:
         """Return the columns of a table that are worth reading.
@@ -40,50 +50,95 @@ class Layout:
         """
         fields = self._fields(names)
         wanted = {self._columns.get(field, field) for field in fields}
+        self.unused.update(set(names) - wanted)
         return [name for name in names if name in wanted]
 
-    def parse(self, row: Any) -> tuple[Turn, ...]:
-        """Return a row's turns.
+    def parse(self, row: Any) -> Example:
+        """Return a row's example, of which the id is the caller's to give.
 
         Raises:
             RowError: what is wrong with it.
         """
-        if not isinstance(row, Mapping):
-            raise RowError("not an object", f"it must be an object, not {_kind(row)}")
-        fields = self._fields(row)
-        if self._columns:
-            row = {f: row[c] for f in fields if (c := self._columns.get(f, f)) in row}
-        turns = _PARSERS[self._format or ""](row)
+        said, example = self._read(row)
+        if example is not None:
+            return example
+        turns = tuple(one.turn for one in said)
+        name = self._format or ""
         if not self._allow_empty_response:
             for turn in turns:
-                if turn.role == "assistant" and not turn.text.strip():
+                if turn.role == "assistant" and turn.is_learnt and _is_empty(turn):
                     raise RowError(
                         "empty response",
-                        f"{_RESPONSE[self._format or '']} is empty; remove the row, or set "
+                        f"{_RESPONSE[name]} is empty; remove the row, or set "
                         "data.allow_empty_response=true to learn to answer nothing",
                     )
-        return turns
+        tools = (
+            tools_of(row.get(self._columns.get("tools", "tools")))
+            if "tools" in _ALL[name]
+            else None
+        )
+        self.has_tools |= tools is not None
+        return Example(0, turns, tools, is_plain=name == "text")
 
     def put(self, row: Mapping[str, Any], turns: Sequence[Turn]) -> dict[str, Any]:
         """Return the row that `parse` was given with other texts in its turns."""
-        name = self._format or ""
         new = dict(row)
-        if name in _CONVERSATIONS:
-            column = self._columns.get(_CONVERSATIONS[name][0], _CONVERSATIONS[name][0])
-            text = _CONVERSATIONS[name][2]
-            new[column] = [
-                {**message, text: turn.text}
-                for message, turn in zip(row[column], turns, strict=True)
+        for (old, at, context_at), turn in zip(self._read(row)[0], turns, strict=True):
+            for before, text, path in (
+                (old.text, turn.text, at),
+                (old.context, turn.context, context_at),
+            ):
+                if text != before:
+                    _set(new, (self._columns.get(str(path[0]), path[0]), *path[1:]), text)
+        return new
+
+    def _read(self, row: Any) -> tuple[list[Said], Example | None]:
+        if not isinstance(row, Mapping):
+            raise RowError("not an object", f"it must be an object, not {kind_of(row)}")
+        fields = self._fields(row)
+        given = {f: row[c] for f in fields if (c := self._columns.get(f, f)) in row}
+        if len(given) < len(row):
+            taken = {self._columns.get(f, f) for f in given}
+            self.unused.update(name for name in row if name not in taken)
+        if self._format == "tokens":
+            return [], Example(0, (), tokens=_tokens(given))
+        said = self._turns(given)
+        if given.get("label") is not None and not _is_true(given, "label"):
+            said = [one._replace(turn=_unlearnt(one.turn)) for one in said]
+        return said, None
+
+    def _turns(self, row: Mapping[str, Any]) -> list[Said]:
+        if self._format == "text":
+            return [Said(Turn("assistant", _text(row, "text")), ("text",))]
+        said = []
+        if row.get("system"):
+            said.append(Said(Turn("system", _text(row, "system")), ("system",)))
+        if self._format == "alpaca":
+            context = _text(row, "input") if row.get("input") is not None else ""
+            user = Turn("user", _text(row, "instruction"), context)
+            return [
+                *said,
+                *_history(row),
+                Said(user, ("instruction",), ("input",)),
+                Said(Turn("assistant", _text(row, "output")), ("output",)),
             ]
-            return new
-        texts = {
-            "alpaca": {"instruction": turns[0].text, "output": turns[-1].text},
-            "prompt": {"prompt": turns[0].text, "completion": turns[-1].text},
-            "text": {"text": turns[-1].text},
-        }[name]
-        if name == "alpaca" and row.get(self._columns.get("input", "input")) is not None:
-            texts["input"] = turns[0].context
-        return new | {self._columns.get(field, field): text for field, text in texts.items()}
+        if self._format == "prompt":
+            for field in ("prompt", "completion"):
+                is_answer = field == "completion"
+                if isinstance(row[field], list):
+                    said += self._reader.read(row, field, is_learnt=is_answer)
+                else:
+                    role = "assistant" if is_answer else "user"
+                    said.append(Said(Turn(role, _text(row, field)), (field,)))
+        else:
+            said += self._reader.read(row, "messages" if "messages" in row else "conversations")
+        if said[-1].turn.role != "assistant":
+            raise RowError(
+                "no response",
+                f"the last message is of role {said[-1].turn.role!r}; it must be the "
+                "assistant's, which is what is learnt",
+            )
+        return said
 
     def _fields(self, names: Collection[str]) -> tuple[str, ...]:
         """Return the fields of the format, of which ``names`` has all that are needed."""
@@ -124,44 +179,7 @@ class Layout:
         return fitting[0]
 
 
-def _alpaca(row: Mapping[str, Any]) -> tuple[Turn, ...]:
-    context = _text(row, "input") if row.get("input") is not None else ""
-    return (
-        Turn("user", _text(row, "instruction"), context),
-        Turn("assistant", _text(row, "output")),
-    )
-
-
-def _prompt(row: Mapping[str, Any]) -> tuple[Turn, ...]:
-    return Turn("user", _text(row, "prompt")), Turn("assistant", _text(row, "completion"))
-
-
-def _plain(row: Mapping[str, Any]) -> tuple[Turn, ...]:
-    return (Turn("assistant", _text(row, "text")),)
-
-
-def _messages(row: Mapping[str, Any]) -> tuple[Turn, ...]:
-    return _conversation(row, *_CONVERSATIONS["messages"], _ROLES)
-
-
-def _sharegpt(row: Mapping[str, Any]) -> tuple[Turn, ...]:
-    return _conversation(row, *_CONVERSATIONS["sharegpt"], _SHAREGPT_ROLES)
-
-
-_CONVERSATIONS = {
-    "messages": ("messages", "role", "content"),
-    "sharegpt": ("conversations", "from", "value"),
-}
-"""Format -> the column of the conversation, and what a message calls its side and its text."""
-
-
-_PARSERS = {
-    "alpaca": _alpaca,
-    "messages": _messages,
-    "sharegpt": _sharegpt,
-    "prompt": _prompt,
-    "text": _plain,
-}
+_ALL = {name: (*fields.needed, *fields.optional) for name, fields in FORMATS.items()}
 _RESPONSE = {
     "alpaca": "output",
     "messages": "an assistant message",
@@ -171,49 +189,61 @@ _RESPONSE = {
 }
 
 
-def _conversation(
-    row: Mapping[str, Any], field: str, role: str, text: str, roles: Mapping[str, Speaker]
-) -> tuple[Turn, ...]:
-    messages = row[field]
-    if not isinstance(messages, list) or not messages:
-        raise RowError(
-            "wrong type", f"{field} must be a list of {{{role}, {text}}} that is not empty"
-        )
-    turns = []
-    for number, message in enumerate(messages, start=1):
-        if not isinstance(message, Mapping):
-            raise RowError(
-                "wrong type", f"message {number} must be an object, not {_kind(message)}"
-            )
-        given = message.get(role)
-        if not isinstance(given, str) or given not in roles:
-            raise RowError(
-                "unknown role",
-                f"the {role} of message {number} is {given!r}; allowed: {', '.join(roles)}",
-            )
-        turns.append(Turn(roles[given], _text(message, text, f" of message {number}")))
-    if turns[-1].role != "assistant":
-        raise RowError(
-            "no response",
-            f"the last message is of {role} {messages[-1][role]!r}; it must be the assistant's, "
-            "which is what is learnt",
-        )
-    return tuple(turns)
+def _history(row: Mapping[str, Any]) -> list[Said]:
+    """Return the earlier questions and answers of an Alpaca row; they are not learnt again."""
+    said = []
+    for index, pair in enumerate(row.get("history") or ()):
+        texts: list[Any] = pair if isinstance(pair, list) else []
+        if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
+            raise RowError("wrong type", "history must be a list of [question, answer]")
+        question, answer = texts
+        said.append(Said(Turn("user", question), ("history", index, 0)))
+        said.append(Said(Turn("assistant", answer, is_learnt=False), ("history", index, 1)))
+    return said
 
 
-def _text(row: Mapping[str, Any], field: str, of: str = "") -> str:
+def _tokens(row: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    for field in ("input_ids", "labels"):
+        values = row[field]
+        if not isinstance(values, list) or not values or not all(type(v) is int for v in values):
+            raise RowError("wrong type", f"{field} must be a list of integers that is not empty")
+    return row["input_ids"], row["labels"]
+
+
+def _unlearnt(turn: Turn) -> Turn:
+    return Turn(turn.role, turn.text, turn.context, is_learnt=False, more=turn.more)
+
+
+def _is_empty(turn: Turn) -> bool:
+    return not turn.text.strip() and not (turn.more and turn.more.get("tool_calls"))
+
+
+def _is_true(row: Mapping[str, Any], field: str) -> bool:
+    if row[field] not in (0, 1):
+        raise RowError("wrong type", f"{field} is {row[field]!r}; it must be true or false")
+    return bool(row[field])
+
+
+def _set(row: dict[str, Any], path: Sequence[str | int], text: str) -> None:
+    """Put a text where it stood; what is around it is copied, never changed."""
+    first, *steps = path
+    if not steps:
+        row[str(first)] = text
+        return
+    inner: Any = copy.deepcopy(row[str(first)])
+    row[str(first)] = inner
+    for step in steps[:-1]:
+        inner = inner[step]
+    inner[steps[-1]] = text
+
+
+def _text(row: Mapping[str, Any], field: str) -> str:
     if field not in row:
-        raise RowError("missing field", f"field '{field}'{of} is missing")
+        raise RowError("missing field", f"field '{field}' is missing")
     if not isinstance(row[field], str):
-        raise RowError(
-            "wrong type", f"field '{field}'{of} must be a string, not {_kind(row[field])}"
-        )
+        raise RowError("wrong type", f"field '{field}' must be a string, not {kind_of(row[field])}")
     return row[field]
 
 
 def _listed(names: Collection[str]) -> str:
     return ", ".join(sorted(map(str, names))) or "none"
-
-
-def _kind(value: Any) -> str:
-    return "null" if value is None else type(value).__name__

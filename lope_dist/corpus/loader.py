@@ -22,7 +22,7 @@ from lope_dist.corpus.batches import MicroBatch, build_pairs, build_rows, withou
 from lope_dist.corpus.mixture import Mixture
 from lope_dist.corpus.packing import first_fit
 from lope_dist.corpus.plan import fingerprint_of, noisy_epochs
-from lope_dist.corpus.prompts import render
+from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.provider import BuiltTokens, FreshTokens, TokenProvider, open_built
 from lope_dist.corpus.records import ExampleSource
 from lope_dist.corpus.tokens import Tokenized
@@ -65,15 +65,16 @@ class StageLoader:
         assert not is_encoder_decoder or decoder_start_token_id is not None
         check_packing(data, is_encoder_decoder)
         check_operations(noise)
-        self._source, self._tokenizer = source, tokenizer
+        self._source = source
+        self._form = Form.of(data, tokenizer, is_encoder_decoder=is_encoder_decoder)
+        self._template = self._form.template_identity  # one that does not fit shows here
         self._data, self._noise, self._seed = data, noise, seed
         self._injects_text = stage.noise in ("text", "hybrid")
         self._global_batch, self._micro_batch = global_batch, micro_batch
         self._rank, self._world_size = rank, world_size
         self._mixture = Mixture(source.sizes, source.weights, seed, shuffle=data.shuffle)
         self._steps_per_epoch = -(-self._mixture.epoch_size // global_batch)
-        all_steps = stage.epochs * self._steps_per_epoch
-        self.num_steps = min(all_steps, stage.max_steps or all_steps)
+        self.num_steps = num_steps(self._mixture, stage, global_batch)
         """Optimizer steps of the stage."""
         self.workers = data.workers
         """Processes that make the batches ahead; see `prefetch`."""
@@ -85,12 +86,10 @@ class StageLoader:
             self._needs_marks or (mark_corrupted and bool(tokenizer.is_fast))
         )
         """Whether batches have a `corrupted_mask`."""
-        self._provider = self._open_provider(stage, is_encoder_decoder)
+        self._provider = self._open_provider(stage)
         self._pad_id = _pad_id(tokenizer)
         self._decoder_start_token_id = decoder_start_token_id
         self._is_encoder_decoder = is_encoder_decoder
-        for first in self._mixture.starts:  # a template that does not fit shows here
-            render(source[first], data.template, tokenizer)
 
     @property
     def num_cut(self) -> int:
@@ -105,12 +104,11 @@ class StageLoader:
     @property
     def fingerprint(self) -> str:
         """Hash of all that decides which examples a step has and what they look like."""
-        chat_template = self._tokenizer.chat_template if self._data.template == "chat" else None
         parts = {
             "source": self._source.fingerprint,
             "data_noise": self._noise.data.model_dump(mode="json"),
             "text_noise": self._noise.text.model_dump(mode="json") if self._injects_text else None,
-            "template": [self._data.template, chat_template],
+            "template": self._template,
             "max_length": self._data.max_length,
             "shuffle": self._data.shuffle,
             "seed": self._seed,
@@ -183,34 +181,36 @@ class StageLoader:
             loss_on_corrupted=self._loss_on_corrupted,
         )
 
-    def _open_provider(self, stage: StageConfig, is_encoder_decoder: bool) -> TokenProvider:
+    def _open_provider(self, stage: StageConfig) -> TokenProvider:
         injects_text = self._injects_text and self._noise.text.is_on
         if self._data.corpus is None:
             return FreshTokens(
                 self._source,
-                self._tokenizer,
-                data=self._data,
+                self._form,
                 noise=self._noise,
                 seed=self._seed,
                 injects_text=injects_text,
-                is_encoder_decoder=is_encoder_decoder,
                 has_marks=self.has_marks,
             )
         wanted = fingerprint_of(
-            self._data,
+            self._form,
             self._noise,
             seed=self._seed,
             num_noisy_epochs=noisy_epochs([stage], self._noise),
             source=self._source.fingerprint,
             num_examples=len(self._source),
-            tokenizer=self._tokenizer,
-            is_encoder_decoder=is_encoder_decoder,
             shard_examples=1,
             has_marks=self._needs_marks,
         )
         corpus = open_built(self._data.corpus, wanted)
         self.has_marks = self.has_marks and corpus.manifest.fingerprint.has_marks
         return BuiltTokens(corpus, injects_text=injects_text, has_marks=self.has_marks)
+
+
+def num_steps(mixture: Mixture, stage: StageConfig, global_batch: int) -> int:
+    """Return the optimizer steps of a stage."""
+    all_steps = stage.epochs * -(-mixture.epoch_size // global_batch)
+    return min(all_steps, stage.max_steps or all_steps)
 
 
 def check_packing(data: DataConfig, is_encoder_decoder: bool) -> None:

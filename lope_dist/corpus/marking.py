@@ -1,57 +1,59 @@
-"""Where the texts of an example stand in its rendered pieces, so that their marks can follow."""
+"""Where the words that noise changed stand in an example's rendered pieces.
+
+A private-use character goes on either side of each run of them, the example is rendered so, and
+where these come out is where the words are, whatever the template does with the texts.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-
-from transformers import PreTrainedTokenizerBase
+from dataclasses import replace
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.prompts import Piece, render
-from lope_dist.corpus.turns import Example, Turn
+from lope_dist.corpus.bad_rows import RowError
+from lope_dist.corpus.prompts import Form, Piece, located, render
+from lope_dist.corpus.turns import Example
 from lope_dist.corpus.views import TextMarks
 from lope_dist.noise.marks import Marks
 
-# Private-use characters around a text's place: no template looks into them or strips them.
-_HOLE = re.compile("\ue000(\\d+)\ue001")
+_START, _END = "\ue013", "\ue014"
+_RUN = re.compile(b"\x01+")
+_EITHER = re.compile(f"[{_START}{_END}]")
 
 
 def piece_marks(
-    example: Example,
-    pieces: Sequence[Piece],
-    marks: TextMarks,
-    template: str,
-    tokenizer: PreTrainedTokenizerBase,
+    example: Example, pieces: Sequence[Piece], marks: TextMarks, form: Form
 ) -> list[Marks]:
     """Return the marks of each piece; what the template adds is clean.
-
-    The template is rendered once more around numbered holes, which shows where it puts the
-    texts. A text may have lost the white space around it there.
 
     Args:
         example: The example with noise.
         pieces: What `render` made of it.
         marks: Of its texts.
-        template: As `render`'s.
-        tokenizer: As `render`'s.
+        form: As `render`'s.
 
     Raises:
-        LopeError: a chat template that changes the texts otherwise.
+        LopeError: a chat template that writes other texts once the marks are in them.
     """
     whole = "".join(piece.text for piece in pieces)
     marked = bytearray(len(whole))
     if any(1 in own for own in marks.values()):
-        frame = "".join(piece.text for piece in render(_holes(example), template, tokenizer))
-        first, *parts = _HOLE.split(frame)
-        at = len(first)
-        for number, after in zip(parts[::2], parts[1::2], strict=True):
-            turn, is_context = divmod(int(number), 2)
-            text = example.turns[turn].context if is_context else example.turns[turn].text
-            start, end = _found(example, whole, at, text, after)
-            if int(number) in marks:
-                marked[at : at + end - start] = marks[int(number)][start:end]
-            at += end - start + len(after)
+        try:
+            framed = "".join(piece.text for piece in render(_framed(example, marks), form))
+        except RowError as error:
+            raise located(error, example) from None
+        if _EITHER.sub("", framed) != whole:
+            raise LopeError(
+                f"The chat template changes a text of example {example.id}, so which of its tokens "
+                "noise hit cannot be told; set data.template=alpaca."
+            )
+        at = inside = 0
+        for match in re.finditer(f"([^{_START}{_END}]*)([{_START}{_END}]?)", framed):
+            if inside:
+                marked[at : at + len(match[1])] = b"\x01" * len(match[1])
+            at += len(match[1])
+            inside = match[2] == _START if match[2] else inside
     result, at = [], 0
     for piece in pieces:
         result.append(marked[at : at + len(piece.text)])
@@ -59,26 +61,25 @@ def piece_marks(
     return result
 
 
-def _holes(example: Example) -> Example:
-    """Return the example with a numbered hole in the place of each text that is not empty."""
+def _framed(example: Example, marks: TextMarks) -> Example:
+    """Return the example with marked runs between private-use characters."""
+    turns = list(example.turns)
+    for place, own in marks.items():
+        turn, is_context = divmod(place, 2)
+        if is_context:
+            turns[turn] = replace(turns[turn], context=_frame(turns[turn].context, own))
+        else:
+            turns[turn] = replace(turns[turn], text=_frame(turns[turn].text, own))
+    return replace(example, turns=tuple(turns))
 
-    def hole(number: int, text: str) -> str:
-        return f"\ue000{number}\ue001" if text else text
 
-    turns = [
-        Turn(turn.role, hole(2 * index, turn.text), hole(2 * index + 1, turn.context))
-        for index, turn in enumerate(example.turns)
-    ]
-    return Example(example.id, tuple(turns))
-
-
-def _found(example: Example, whole: str, at: int, text: str, after: str) -> tuple[int, int]:
-    """Return the part of ``text`` that stands at a place of ``whole``, with ``after`` behind."""
-    left, right = len(text) - len(text.lstrip()), len(text.rstrip())
-    for start, end in ((0, len(text)), (left, right), (left, len(text)), (0, right)):
-        if whole.startswith(text[start:end] + after, at):
-            return start, end
-    raise LopeError(
-        f"The chat template changes a text of example {example.id}, so which of its tokens noise "
-        "hit cannot be told; set data.template=alpaca."
-    )
+def _frame(text: str, marks: Marks) -> str:
+    parts, at = [], 0
+    for run in _RUN.finditer(marks):
+        word = text[run.start() : run.end()]
+        start = run.start() + len(word) - len(word.lstrip())  # a template may strip texts
+        end = run.end() - len(word) + len(word.rstrip())
+        if start < end:
+            parts += [text[at:start], _START, text[start:end], _END]
+            at = end
+    return "".join([*parts, text[at:]])

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerBase
-
-from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.fingerprint import tokenizer_hash
 from lope_dist.corpus.manifest import CLEAN, Fingerprint, noisy_view
+from lope_dist.corpus.prompts import Form
 
 
 @dataclass(frozen=True)
@@ -37,32 +33,26 @@ class Span:
 
 
 def fingerprint_of(
-    data: DataConfig,
+    form: Form,
     noise: NoiseConfig,
     *,
     seed: int,
     num_noisy_epochs: int,
     source: str,
     num_examples: int,
-    tokenizer: PreTrainedTokenizerBase,
-    is_encoder_decoder: bool,
     shard_examples: int,
     has_marks: bool = False,
 ) -> Fingerprint:
     """Return what decides the content of a corpus; see `Fingerprint`."""
-    template = data.template
-    if template == "chat":
-        text = json.dumps(tokenizer.chat_template, sort_keys=True)
-        template = f"chat {hashlib.sha256(text.encode()).hexdigest()[:16]}"
     has_data_noise = noise.data.is_on
     has_text_noise = num_noisy_epochs > 0
     return Fingerprint(
         source=source,
         num_examples=num_examples,
-        tokenizer=tokenizer_hash(tokenizer),
-        template=template,
-        max_length=data.max_length,
-        model="encoder-decoder" if is_encoder_decoder else "decoder",
+        tokenizer=tokenizer_hash(form.tokenizer),
+        template=form.template_identity,
+        max_length=form.max_length,
+        model="encoder-decoder" if form.is_encoder_decoder else "decoder",
         seed=seed if has_data_noise or has_text_noise else None,
         data_noise=noise.data.model_dump(mode="json") if has_data_noise else None,
         text_noise=noise.text.model_dump(mode="json") if has_text_noise else None,

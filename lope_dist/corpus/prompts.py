@@ -1,18 +1,27 @@
 """An example -> pieces of text, each a target of the loss or not.
 
-Targets are the text of every assistant turn together with what ends it (the end-of-sequence
-or end-of-turn token), and nothing else. Pieces alternate and the last one is a target. Plain text
-is a single target.
+Targets are what the assistant says in the turns that are learnt, together with what ends it (the
+end-of-sequence or end-of-turn token). Plain text is a single target.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.core.fingerprint import tokenizer_hash
+from lope_dist.corpus.bad_rows import RowError
+from lope_dist.corpus.chat import ChatTemplate
+from lope_dist.corpus.control import guarded, unguarded
+from lope_dist.corpus.template_source import TemplateSource, end_of_sequence
 from lope_dist.corpus.turns import Example, Turn
 
 _PREAMBLE = (
@@ -23,6 +32,7 @@ _PREAMBLE_WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further "
     "context. Write a response that appropriately completes the request."
 )
+_RESPONSE = "### Response:"
 
 
 @dataclass(frozen=True)
@@ -31,142 +41,200 @@ class Piece:
 
     text: str
     is_target: bool
+    is_literal: bool = False
+    """Whether this is the text of a control token, and not the token."""
 
 
-def render(example: Example, template: str, tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
-    """Return the pieces of an example in the ``alpaca`` or the ``chat`` template.
+@dataclass(frozen=True)
+class Form:
+    """How examples become tokens: all of `data` and the model that decides it."""
 
-    Plain text is in neither: it is one target, as the text of a pretraining corpus.
+    tokenizer: PreTrainedTokenizerBase
+    template: Literal["alpaca", "chat"]
+    max_length: int
+    is_encoder_decoder: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    day: str | None = None
+    """The template's date; None: today."""
+    vocabulary: int | None = None
+    """Token ids that the model has, where that is known."""
+
+    @classmethod
+    def of(
+        cls,
+        data: DataConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        is_encoder_decoder: bool,
+        vocabulary: int | None = None,
+    ) -> Form:
+        """Return the form of a run's examples."""
+        return cls(
+            tokenizer,
+            data.template,
+            data.max_length,
+            is_encoder_decoder,
+            data.template_arguments,
+            data.template_date,
+            vocabulary,
+        )
+
+    @cached_property
+    def source(self) -> TemplateSource:
+        """The tokenizer's chat template."""
+        return TemplateSource(self.tokenizer, self.arguments, self.day)
+
+    @cached_property
+    def chat(self) -> ChatTemplate:
+        """How that shows answers."""
+        return ChatTemplate(self.tokenizer, self.source)
+
+    @cached_property
+    def template_identity(self) -> str:
+        """What decides the text of an example, in a word."""
+        if self.template != "chat":
+            return self.template
+        text = json.dumps(self.source.identity)
+        return f"chat {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def identity(self) -> list[Any]:
+        """Return all that decides which tokens an example becomes."""
+        kind = "encoder-decoder" if self.is_encoder_decoder else "decoder"
+        tokenizer = tokenizer_hash(self.tokenizer)
+        return [tokenizer, self.template_identity, self.max_length, kind, self.vocabulary]
+
+
+def render(example: Example, form: Form) -> list[Piece]:
+    """Return the pieces of an example whose answers are all learnt in one row.
 
     Raises:
-        LopeError: the tokenizer has no end-of-sequence token or no chat template, or its chat
-            template refuses or rewrites the conversation.
+        RowError: what `render_rows` raises, or answers that the template shows apart.
+        LopeError: the tokenizer has no end-of-sequence token or no chat template.
     """
+    if not example.learnt:  # history alone, as where rows are counted and not learnt
+        every = replace(example, turns=tuple(replace(t, is_learnt=True) for t in example.turns))
+        return [replace(p, is_target=False) for p in render_rows(every, form)[-1][1]]
+    rows = render_rows(example, form)
+    if len(rows) > 1:
+        raise RowError(
+            "rewritten by the template",
+            "the chat template renders the start of a conversation differently once more turns "
+            f"follow, so it is {len(rows)} rows and not one; split it into rows of one answer",
+        )
+    return rows[0][1]
+
+
+def render_rows(example: Example, form: Form) -> list[tuple[Example, list[Piece]]]:
+    """Return the rows that an example becomes: each learnt answer in one, behind its own history.
+
+    It is one row, unless the chat template shows earlier turns differently once more follow: then
+    a row has all answers that stand behind what inference would show, and the next row begins
+    with the history as it is shown from there on.
+
+    Raises:
+        RowError: the template refuses the conversation, or has no place for what it says.
+        LopeError: as `render`.
+    """
+    tokenizer = form.tokenizer
     if example.is_plain:
-        return [Piece(example.turns[0].text + _end_of_sequence(tokenizer), True)]
-    if template == "alpaca":
-        return _render_alpaca(example, _end_of_sequence(tokenizer))
-    return _render_chat(example, tokenizer)
+        text, end = example.turns[0].text, end_of_sequence(tokenizer)
+        return [(example, [Piece(text if text.rstrip().endswith(end) else text + end, True)])]
+    safe = guarded(example, tokenizer)
+    if form.template == "alpaca":
+        return [(example, _cut_at_guards(_render_alpaca(safe, end_of_sequence(tokenizer))))]
+    _check_calls(example, form)
+    rows: list[tuple[list[int], list[Piece]]] = []
+    done = None
+    for answer in form.chat.answers(safe):
+        if done is None or not answer.prompt.startswith(done):
+            rows.append(([], []))
+            done = ""
+        turns, pieces = rows[-1]
+        turns.append(answer.turn)
+        pieces.append(Piece(answer.prompt[len(done) :], False))
+        pieces += [Piece(text, is_target) for text, is_target in answer.parts]
+        done = answer.whole
+    if len(rows) == 1:
+        return [(example, _cut_at_guards(rows[0][1]))]
+    return [(_only(example, turns), _cut_at_guards(pieces)) for turns, pieces in rows]
 
 
 def alpaca_prompt(instruction: str, context: str = "") -> str:
     """Return Stanford Alpaca's prompt, up to and with `### Response:`."""
-    preamble = _PREAMBLE_WITH_INPUT if context else _PREAMBLE
-    return f"{preamble}\n\n{_alpaca_turn(instruction, context)}"
+    return "\n\n".join(
+        [*_alpaca_turn(Turn("user", instruction, context), is_first=True), _RESPONSE]
+    )
 
 
-def _alpaca_turn(instruction: str, context: str) -> str:
-    middle = f"### Input:\n{context}\n\n" if context else ""
-    return f"### Instruction:\n{instruction}\n\n{middle}### Response:"
+def _alpaca_turn(turn: Turn, *, is_first: bool) -> list[str]:
+    preamble = _PREAMBLE_WITH_INPUT if turn.context else _PREAMBLE
+    return [
+        *([preamble] if is_first else []),
+        f"### Instruction:\n{turn.text}",
+        *([f"### Input:\n{turn.context}"] if turn.context else []),
+    ]
 
 
 def _render_alpaca(example: Example, end: str) -> list[Piece]:
     """Return the pieces in Alpaca's template.
 
     The template is of one turn; for more, each further user turn repeats its sections without
-    the preamble, and a system turn takes the preamble's place.
+    the preamble, and a system turn takes the preamble's place. `### Response:` stands right
+    before each answer, and nowhere else.
     """
     pieces: list[Piece] = []
-    prompt = ""
-    for turn in example.turns:
-        if turn.role == "assistant":
-            prompt = prompt or ("\n\n" if pieces else "") + "### Response:"
-            pieces += [Piece(prompt, False), Piece(turn.text + end, True)]
-            prompt = ""
+    sections: list[str] = []
+    for turn in example.turns[: max(example.learnt, default=-1) + 1]:
+        if turn.role == "assistant" and not (turn.more and turn.more.get("tool_calls")):
+            prompt = "\n\n".join([*sections, _RESPONSE])
+            pieces.append(Piece("\n\n" + prompt if pieces else prompt, False))
+            pieces.append(Piece(turn.text + end, turn.is_learnt))
+            sections = []
         elif turn.role == "system":
-            prompt += ("\n\n" if prompt or pieces else "") + turn.text
-        elif prompt or pieces:
-            prompt += "\n\n" + _alpaca_turn(turn.text, turn.context)
+            sections.append(turn.text)
+        elif turn.role == "user":
+            sections += _alpaca_turn(turn, is_first=not pieces and not sections)
         else:
-            prompt = alpaca_prompt(turn.text, turn.context)
-    return pieces
-
-
-def _render_chat(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[Piece]:
-    """Return the pieces in the tokenizer's own template.
-
-    What stands before an answer is the template's rendering of the turns so far with its
-    generation prompt, as at inference; what it adds to render the answer too is split into
-    the answer, its end and the template's own rest.
-    """
-    if tokenizer.chat_template is None:
-        raise LopeError(
-            "data.template = 'chat', but the tokenizer has no chat template; "
-            "set data.template=alpaca or use an instruction-tuned model's tokenizer."
-        )
-    pieces: list[Piece] = []
-    done = ""
-    for index, turn in enumerate(example.turns):
-        if turn.role != "assistant":
-            continue
-        prompt = _apply(example, example.turns[:index], tokenizer, is_prompt=True)
-        whole = _apply(example, example.turns[: index + 1], tokenizer, is_prompt=False)
-        if not prompt.startswith(done) or not whole.startswith(prompt):
-            raise LopeError(
-                f"The chat template renders the start of example {example.id} differently once "
-                "more turns follow, so its answers cannot be told from the rest; "
-                "split it into examples of one answer or set data.template=alpaca."
+            raise RowError(
+                "not shown by the template",
+                "the template 'alpaca' has no place for tools and their calls; set "
+                "data.template=chat",
             )
-        before, answer, has_end = _split_answer(
-            example, turn, whole[len(prompt) :], _special_tokens(tokenizer)
-        )
-        end = "" if has_end else _end_of_sequence(tokenizer)
-        pieces += [Piece(prompt[len(done) :] + before, False), Piece(answer + end, True)]
-        done = prompt + before + answer
     return pieces
 
 
-def _apply(
-    example: Example,
-    turns: tuple[Turn, ...],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    is_prompt: bool,
-) -> str:
-    messages = [
-        {"role": t.role, "content": f"{t.text}\n\n{t.context}" if t.context else t.text}
-        for t in turns
-    ]
-    try:
-        return str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=is_prompt)
-        )
-    except Exception as error:  # of any kind: a template is a program of its own
-        raise LopeError(
-            f"The tokenizer's chat template refuses example {example.id}: {error}."
-        ) from None
+def _check_calls(example: Example, form: Form) -> None:
+    """Refuse calls that would vanish.
 
-
-def _split_answer(
-    example: Example, turn: Turn, rendered: str, special_tokens: frozenset[str]
-) -> tuple[str, str, bool]:
-    """Split the rendering of an answer: what precedes it, it with its end, whether it ends.
-
-    The end is what follows up to and with the first special token. White space that the
-    template puts before an answer stays with it: it is part of the answer's first token.
+    Raises:
+        RowError: calls of tools in a template that knows none.
     """
-    blank = len(rendered) - len(rendered.lstrip())
-    for text in (turn.text, turn.text.strip()):
-        for at in (0, blank, rendered.find(text)):
-            if at >= 0 and rendered.startswith(text, at):
-                start = at if rendered[:at].strip() else 0
-                rest = rendered[at + len(text) :]
-                ends = [rest.index(t) + len(t) for t in special_tokens if t in rest]
-                end = rest[: min(ends)] if ends else rest.rstrip()
-                return rendered[:start], rendered[start : at + len(text)] + end, bool(ends)
-    raise LopeError(
-        f"The tokenizer's chat template changes an answer of example {example.id}; "
-        "set data.template=alpaca."
-    )
+    has_calls = any(turn.more and turn.more.get("tool_calls") for turn in example.turns)
+    if has_calls and not form.source.mentions("tool_calls"):
+        raise RowError(
+            "not shown by the template",
+            "the chat template shows no tool_calls, so what the assistant calls would not be "
+            "learnt; use a tokenizer whose template knows them, or write them into the text",
+        )
 
 
-@lru_cache(maxsize=8)
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
-    added = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
-    return frozenset(added) | frozenset(map(str, tokenizer.all_special_tokens))
+def _only(example: Example, turns: list[int]) -> Example:
+    """Return the example up to the last of some answers, and these alone learnt."""
+    kept = [
+        turn if turn.role != "assistant" or i in turns else replace(turn, is_learnt=False)
+        for i, turn in enumerate(example.turns[: turns[-1] + 1])
+    ]
+    return replace(example, turns=tuple(kept))
 
 
-def _end_of_sequence(tokenizer: PreTrainedTokenizerBase) -> str:
-    if tokenizer.eos_token is None:
-        raise LopeError("The tokenizer has no end-of-sequence token, so answers could not end.")
-    return str(tokenizer.eos_token)
+def _cut_at_guards(pieces: list[Piece]) -> list[Piece]:
+    return [
+        Piece(text, piece.is_target, is_literal)
+        for piece in pieces
+        for text, is_literal in unguarded(piece.text)
+    ]
+
+
+def located(error: RowError, example: Example) -> LopeError:
+    """Return the error of an example that was rendered before and now is not."""
+    return LopeError(f"Example {example.id}: {error}.")

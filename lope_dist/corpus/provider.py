@@ -10,13 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from transformers import PreTrainedTokenizerBase
-
-from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.built import BuiltCorpus
 from lope_dist.corpus.manifest import CLEAN, Fingerprint, noisy_view
+from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.records import ExampleSource
 from lope_dist.corpus.tokens import Tokenized, encode
 from lope_dist.corpus.views import stage_views
@@ -25,7 +23,7 @@ _SETTINGS = {
     "source": "the examples of data.path",
     "num_examples": "the number of examples",
     "tokenizer": "the tokenizer of model.name_or_path",
-    "template": "data.template",
+    "template": "data.template, its text, its date or its arguments",
     "max_length": "data.max_length",
     "model": "the kind of model",
     "seed": "seed",
@@ -48,18 +46,16 @@ class FreshTokens:
     def __init__(
         self,
         source: ExampleSource,
-        tokenizer: PreTrainedTokenizerBase,
+        form: Form,
         *,
-        data: DataConfig,
         noise: NoiseConfig,
         seed: int,
         injects_text: bool,
-        is_encoder_decoder: bool,
         has_marks: bool = False,
     ) -> None:
-        self._source, self._tokenizer = source, tokenizer
-        self._data, self._noise, self._seed = data, noise, seed
-        self._injects_text, self._is_encoder_decoder = injects_text, is_encoder_decoder
+        self._source, self._form = source, form
+        self._noise, self._seed = noise, seed
+        self._injects_text = injects_text
         self._has_marks = has_marks
 
     def tokens(self, ids: Sequence[int], epoch: int) -> list[Tokenized]:
@@ -75,10 +71,7 @@ class FreshTokens:
         )
         return encode(
             [view.example for view in views],
-            self._data.template,
-            self._tokenizer,
-            self._data.max_length,
-            self._is_encoder_decoder,
+            self._form,
             [view.marks for view in views] if self._has_marks else None,
         )
 

@@ -1,7 +1,8 @@
 """The examples of `data`, whatever it names, checked row by row when they are opened.
 
-All rows go through one pass that checks, hashes and writes them into a `store`; from then on
-only the store is read. Rows that were checked once are not read again until they change.
+All rows go through one pass that reads, renders, tokenizes, counts and hashes them and writes
+them into a `store`; from then on only the store is read. Rows that were seen once are not read
+again until they, or what decides their tokens, change.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,19 +18,21 @@ from tqdm import tqdm
 
 from lope_dist.config.data import DataConfig, SourceConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.corpus.account import Account
 from lope_dist.corpus.bad_rows import BadRows, RowError
 from lope_dist.corpus.layouts import Layout
+from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.readers import Rows, find_rows
-from lope_dist.corpus.readers.base import ROW_LIMIT
-from lope_dist.corpus.readers.lines import too_long
 from lope_dist.corpus.store import Store, StoreWriter, open_store
+from lope_dist.corpus.survey import Taken, example_of, survey
 from lope_dist.corpus.turns import Example, Turn
 
 __all__ = ["Example", "ExampleSource", "Turn", "open_source"]
 
-_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
-_FORM = 1
+_FORM = 2
 """Of what is written; raise it when the same rows come to other examples."""
+_SILENT_KEYS = {"name", "tool_call_id", "id"}
+"""Keys of messages that most templates do without, and that say nothing to learn."""
 
 
 class ExampleSource:
@@ -51,6 +55,8 @@ class ExampleSource:
         """Visits of an epoch to each example, by source."""
         self.bad_rows = BadRows.from_json(store.index["bad_rows"])
         """Rows that were left out."""
+        self.account = Account.from_json(store.index["account"])
+        """What the others became."""
         self.notes = notes
         """What the user should know of what was chosen, as the split of a folder."""
 
@@ -66,112 +72,186 @@ class ExampleSource:
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return _example(index, self._store.line(index))
+        return example_of(index, self._store.line(index).split(b" ", 2)[2])
 
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[Example]:
         """Yield the examples from ``start`` to before ``stop`` in order, in flat memory."""
         stop = len(self) if stop is None else min(stop, len(self))
         for index, line in enumerate(self._store.lines(start, stop), start=start):
-            yield _example(index, line)
+            yield example_of(index, line.split(b" ", 2)[2])
+
+    def first_of_row(self, row: int) -> int:
+        """Return the first example of a row, by its number in the first file that has it.
+
+        Raises:
+            LopeError: no example is of this row.
+        """
+        for number in range(len(self._store.index["files"])):
+            index = bisect_left(range(len(self)), (number, row), key=self._where)
+            if index < len(self) and self._where(index) == (number, row):
+                return index
+        raise LopeError(
+            f"Row {row} of '{self.name}' is no example: there is none of this number, or it was "
+            "left out."
+        )
+
+    def _where(self, index: int) -> tuple[int, int]:
+        file, number, _ = self._store.line(index).split(b" ", 2)
+        return int(file), int(number)
+
+    def place(self, index: int) -> tuple[str, int]:
+        """Return where the row of an example stands: what it was read from, and its number."""
+        file, number = self._where(index)
+        return self._store.index["files"][file], number
 
 
-def open_source(config: DataConfig) -> ExampleSource:
+def open_source(config: DataConfig, form: Form | None = None) -> ExampleSource:
     """Open the examples of ``data.path`` or ``data.sources``.
 
     The first process on a host reads all rows and writes their store into the cache folder;
     others that open the same data meanwhile wait for it. Collective: no.
 
+    Args:
+        config: What to read, and how.
+        form: How they become tokens. With it each row is rendered and tokenized, and one that
+            the template shows in parts becomes several examples; without it an example is a row.
+
     Raises:
         LopeError: nothing there, a foreign suffix, no example, bad rows (file and line are
-            told), or a setting that would have no effect.
+            told), nothing to learn, or a setting that would have no effect.
     """
     places = config.places
     inputs = [find_rows(place) for place in places]
     name = ", ".join(config.paths)
 
     def write(writer: StoreWriter) -> dict[str, Any]:
-        index = _read_all(config, list(zip(places, inputs, strict=True)), writer)
-        if _key(config, inputs) != key:
+        index = _read_all(config, form, list(zip(places, inputs, strict=True)), writer)
+        if _key(config, inputs, form) != key:
             raise LopeError(f"The data of '{name}' changed while they were read; start again.")
         return index
 
-    key = _key(config, inputs)
+    key = _key(config, inputs, form)
     notes = tuple(rows.note for one in inputs for rows in one if rows.note)
     weights = tuple(place.weight for place in places)
     return ExampleSource(open_store(key, write), name, weights, notes)
 
 
-def _key(config: DataConfig, inputs: list[list[Rows]]) -> str:
+def _key(config: DataConfig, inputs: list[list[Rows]], form: Form | None) -> str:
     """Return the name of the store of these rows, read as the configuration says."""
-    parts = [_FORM, config.max_bad_rows, config.allow_empty_response]
+    parts: list[Any] = [_FORM, config.max_bad_rows, config.allow_empty_response]
+    parts.append(None if form is None else form.identity())
     for place, rows in zip(config.places, inputs, strict=True):
-        settings = [place.format, sorted(place.columns.items()), place.max_examples]
+        settings = [place.format, place.max_examples]
+        settings += [sorted(m.items()) for m in (place.columns, place.roles, place.message_keys)]
         parts.append([*settings, [one.identity() for one in rows]])
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
 def _read_all(
-    config: DataConfig, inputs: list[tuple[SourceConfig, list[Rows]]], writer: StoreWriter
+    config: DataConfig,
+    form: Form | None,
+    inputs: list[tuple[SourceConfig, list[Rows]]],
+    writer: StoreWriter,
 ) -> dict[str, Any]:
     """Check, hash and write the rows of all sources; return the store's index."""
-    digest = hashlib.blake2b(digest_size=16)
-    bad_rows = BadRows(allowed=config.max_bad_rows)
-    sizes = []
-    with tqdm(desc="Reading the data", unit=" rows", delay=2, leave=False, disable=None) as bar:
-        for place, all_rows in inputs:
-            layout = Layout(place, allow_empty_response=config.allow_empty_response)
-            size = 0
-            for line in _lines(place, all_rows, layout, bad_rows, bar):
-                digest.update(line)
-                writer.add(line)
-                size += 1
-            if size == 0 and not bad_rows.total:
-                raise LopeError(f"data.path = {place.path!r} holds no example; give at least one.")
-            sizes.append(size)
-    bad_rows.check()
-    for (place, _), size in zip(inputs, sizes, strict=True):
-        if size == 0:
-            raise LopeError(f"data.path = {place.path!r} holds no good row; give at least one.")
-    return {"fingerprint": digest.hexdigest(), "sizes": sizes, "bad_rows": bad_rows.to_json()}
+    return _Pass(config, form).run(inputs, writer)
 
 
-def _lines(
-    place: SourceConfig, all_rows: list[Rows], layout: Layout, bad_rows: BadRows, bar: tqdm
-) -> Iterator[bytes]:
-    """Yield the good rows of one source in the store's form, at most as many as are wanted."""
-    left = place.max_examples
-    for rows in all_rows:
-        for number, row in rows.read(layout.select):
-            bad_rows.num_rows += 1
+class _Pass:
+    """The one pass over the rows of all sources."""
+
+    def __init__(self, config: DataConfig, form: Form | None) -> None:
+        self._config, self._form = config, form
+        self._bad_rows = BadRows(allowed=config.max_bad_rows)
+        self._account = Account()
+        self._files: list[Rows] = []
+        self._layouts: list[Layout] = []
+
+    def run(
+        self, inputs: list[tuple[SourceConfig, list[Rows]]], writer: StoreWriter
+    ) -> dict[str, Any]:
+        """Write the rows of all sources; return the store's index."""
+        digest = hashlib.blake2b(digest_size=16)
+        sizes, account, bad_rows = [], self._account, self._bad_rows
+        with tqdm(desc="Reading the data", unit=" rows", delay=2, leave=False, disable=None) as bar:
+            for place, files in inputs:
+                before = account.examples
+                for where, line in self._lines(place, files, bar):
+                    digest.update(line + b"\n")
+                    writer.add(b"%d %d %b\n" % (*where, line))
+                size = account.examples - before
+                if size == 0 and not bad_rows.total and not account.not_learnt:
+                    raise LopeError(
+                        f"data.path = {place.path!r} holds no example; give at least one."
+                    )
+                sizes.append(size)
+        bad_rows.check()
+        for (place, _), size in zip(inputs, sizes, strict=True):
+            if size == 0:
+                raise LopeError(f"data.path = {place.path!r} holds no good row; give at least one.")
+        if self._form is not None and account.target_tokens == 0:
+            raise LopeError(
+                f"Nothing of {', '.join(self._config.paths)} can be learnt: every answer lies "
+                f"behind data.max_length = {self._config.max_length}; raise it."
+            )
+        account.unused = self._unused()
+        return {
+            "fingerprint": digest.hexdigest(),
+            "sizes": sizes,
+            "bad_rows": bad_rows.to_json(),
+            "account": account.to_json(),
+            "files": [rows.name for rows in self._files],
+        }
+
+    def _lines(
+        self, place: SourceConfig, files: list[Rows], bar: tqdm
+    ) -> Iterator[tuple[tuple[int, int], bytes]]:
+        """Yield the examples of one source and where they stand."""
+        layout = Layout(place, allow_empty_response=self._config.allow_empty_response)
+        self._layouts.append(layout)
+        account, rows = self._account, self._rows(files, layout)
+        for where, outcome in survey(rows, self._form, place.max_examples):
+            self._bad_rows.num_rows += 1
             bar.update()
-            try:
-                if isinstance(row, RowError):
-                    raise row
-                line = _line(layout.parse(row))
-            except RowError as error:
-                bad_rows.add(rows.place(number), error)
+            if isinstance(outcome, RowError):
+                self._bad_rows.add(self._files[where[0]].place(where[1]), outcome)
                 continue
-            yield line
-            if left is not None:
-                left -= 1
-                if left == 0:
-                    return
+            account.not_learnt += not outcome
+            account.split += len(outcome) > 1
+            for made in outcome:
+                account.examples += 1
+                account.tokens += made.tokens
+                account.target_tokens += made.target_tokens
+                account.cut += made.was_cut
+                account.with_control_text += made.has_control_text
+                if made.target_tokens == 0 and self._form is not None:
+                    account.add_without_target(self._files[where[0]].place(where[1]))
+                yield where, made.line
 
+    def _rows(self, files: list[Rows], layout: Layout) -> Iterator[Taken]:
+        for rows in files:
+            number_of_file = len(self._files)
+            self._files.append(rows)
+            for number, row in rows.read(layout.select):
+                parsed = row
+                if not isinstance(row, RowError):
+                    try:
+                        parsed = layout.parse(row)
+                    except RowError as error:
+                        parsed = error
+                yield (number_of_file, number), parsed
 
-def _line(turns: tuple[Turn, ...]) -> bytes:
-    text = _ENCODE([[t.role, t.text, t.context] for t in turns])
-    try:
-        line = text.encode() + b"\n"
-    except UnicodeEncodeError:
-        raise RowError(
-            "not valid Unicode",
-            "half of a surrogate pair in the text (a \\ud800 to \\udfff escape without its "
-            "partner); remove it",
-        ) from None
-    if len(line) > ROW_LIMIT:
-        raise too_long()
-    return line
-
-
-def _example(index: int, line: bytes) -> Example:
-    return Example(index, tuple(Turn(*turn) for turn in json.loads(line)))
+    def _unused(self) -> list[str]:
+        """Return what of the rows reaches no token."""
+        columns = sorted({str(name) for layout in self._layouts for name in layout.unused})
+        told = [f"columns that are not read: {', '.join(columns)}"] if columns else []
+        if self._form is None:
+            return told
+        chat = self._form.source if self._form.template == "chat" else None
+        keys = {key for layout in self._layouts for key in layout.message_keys} - _SILENT_KEYS
+        if any(layout.has_tools for layout in self._layouts):
+            keys.add("tools")
+        unseen = sorted(key for key in keys if chat is None or not chat.mentions(key))
+        if unseen:
+            told.append(f"what the template does not show: {', '.join(unseen)}")
+        return told

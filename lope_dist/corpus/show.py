@@ -1,89 +1,132 @@
-"""Examples of a built corpus, clean beside noisy, decoded from what training reads."""
+"""Examples as training reads them: tokens as text, what is learnt and what noise changed."""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Callable
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.core.fingerprint import tokenizer_hash
-from lope_dist.corpus.built import BuiltCorpus
-from lope_dist.corpus.manifest import CLEAN, noisy_view
-from lope_dist.corpus.shards import Row
+from lope_dist.corpus.prompts import Form
+from lope_dist.corpus.records import ExampleSource
+from lope_dist.corpus.tokens import IGNORED, Tokenized, encode
+from lope_dist.corpus.turns import Example
+from lope_dist.corpus.views import stage_views
 
-_WORDS = re.compile(r"\s+|\S+")
+_LEARNT, _NOISY, _END = "\033[1;32m", "\033[4m", "\033[0m"
 
 
-def examples_of(
-    corpus: BuiltCorpus, tokenizer: PreTrainedTokenizerBase, *, first: int, count: int, epoch: int
+def show_rows(
+    config: RunConfig,
+    source: ExampleSource,
+    form: Form,
+    *,
+    first: int,
+    count: int,
+    stage: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Return examples as text, with what the injected noise of an epoch changed, word by word.
+    """Return examples unpacked, as JSON.
+
+    The noise in them is that of the data set and, with a ``stage`` that injects text noise, what
+    it injects in its first epoch.
 
     Raises:
-        LopeError: an example or an epoch that the corpus does not have, or another tokenizer
-            than it was built with.
+        LopeError: an example or a stage that is not there.
     """
-    fingerprint = corpus.manifest.fingerprint
-    if not 0 <= first < fingerprint.num_examples:
-        raise LopeError(
-            f"There is no example {first}; the corpus has 0 to {fingerprint.num_examples - 1}."
-        )
-    if tokenizer_hash(tokenizer) != fingerprint.tokenizer:
-        raise LopeError(
-            "The model's tokenizer is another than the corpus was built with, so its tokens "
-            "cannot be decoded; restore the model, or build again into another folder."
-        )
-    decode = _decoder(tokenizer, fingerprint.model == "encoder-decoder")
-    ids = range(first, min(first + count, fingerprint.num_examples))
-    cleans = corpus.rows(CLEAN, ids)
-    noisies: list[Row] | list[None] = [None] * len(ids)
-    view = noisy_view(epoch)
-    if len(fingerprint.views) > 1:
-        if view not in fingerprint.views:
-            raise LopeError(
-                f"There is no noisy view of epoch {epoch}; the corpus has 0 to "
-                f"{len(fingerprint.views) - 2}."
-            )
-        noisies = corpus.rows(view, ids)
+    if not 0 <= first < len(source):
+        raise LopeError(f"There is no example {first}; the data have 0 to {len(source) - 1}.")
+    if stage is not None and stage not in config.train.stages:
+        raise LopeError(f"There is no stage '{stage}'; there are {', '.join(config.train.stages)}.")
+    injects = stage is not None and config.train.stages[stage].noise in ("text", "hybrid")
+    is_noisy = config.noise.data.is_on or (injects and config.noise.text.is_on)
+    has_marks = is_noisy and bool(form.tokenizer.is_fast)
+    examples = list(source.read(first, first + count))
+    views = stage_views(
+        examples,
+        source,
+        config.noise,
+        injects_text=injects,
+        seed=config.seed,
+        epoch=0,
+        has_marks=has_marks,
+    )
+    marks = [view.marks for view in views] if has_marks else None
+    tokens = encode([view.example for view in views], form, marks)
     return [
-        _shown(clean, noisy, view, decode) for clean, noisy in zip(cleans, noisies, strict=True)
+        _shown(*source.place(example.id), example, own, form)
+        for example, own in zip(examples, tokens, strict=True)
     ]
 
 
-def changes(before: str, after: str) -> list[dict[str, str]]:
-    """Return runs of text: `kind` is equal, insert, delete or replace; `before` and `after`."""
-    old, new = _WORDS.findall(before), _WORDS.findall(after)
-    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
-    return [
-        {"kind": kind, "before": "".join(old[a:b]), "after": "".join(new[c:d])}
-        for kind, a, b, c, d in matcher.get_opcodes()
-    ]
+def told(shown: dict[str, Any], *, limit: int | None = None, colours: bool = False) -> list[str]:
+    """Return a shown example as lines of text: what is learnt between ⟦ and ⟧, or in green."""
+    target = f"{shown['target_tokens']:,} of {shown['tokens']:,} tokens are learnt"
+    cut = ", cut" if shown["cut"] else ""
+    text = "".join(_marked(piece, colours) for piece in shown["pieces"])
+    if limit is not None and len(text) > limit:
+        text = f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
+    how = "in green" if colours else "between ⟦ and ⟧"
+    head = f"{shown['source']}, row {shown['row']}: {target}{cut}, {how}"
+    return [f"{head}:", *(f"  | {line}" for line in text.split("\n"))]
+
+
+def _marked(piece: dict[str, Any], colours: bool) -> str:
+    text = piece["text"]
+    if colours:
+        style = _LEARNT * piece["learnt"] + _NOISY * piece["noisy"]
+        return f"{style}{text}{_END}" if style else text
+    text = f"~{text}~" if piece["noisy"] else text
+    return f"⟦{text}⟧" if piece["learnt"] else text
 
 
 def _shown(
-    clean: Row, noisy: Row | None, view: str, decode: Callable[[Row], str]
+    place: str, number: int, example: Example, tokens: Tokenized, form: Form
 ) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "example_id": clean.tokens.example_id,
-        "was_cut": clean.tokens.was_cut,
-        "clean": decode(clean),
-        "clean_hits": clean.hits,
+    read, written = tokens.input_ids, tokens.labels
+    noisy = tokens.corrupted or ([False] * len(read), [False] * len(written))
+    if form.is_encoder_decoder:
+        ids = [*read, *written]
+        learnt = [False] * len(read) + [label != IGNORED for label in written]
+        is_noisy = [*noisy[0], *noisy[1]]
+    else:
+        # Nothing before a first token could predict it.
+        ids, is_noisy = read, noisy[0]
+        learnt = [i > 0 and label != IGNORED for i, label in enumerate(written)]
+    return {
+        "source": place,
+        "row": number,
+        "tokens": len(ids),
+        "target_tokens": sum(learnt),
+        "cut": tokens.was_cut,
+        "pieces": _pieces(form.tokenizer, ids, learnt, is_noisy),
     }
-    if noisy is not None:
-        text = decode(noisy)
-        shown |= {"view": view, "noisy": text, "noisy_hits": noisy.hits}
-        shown["changes"] = changes(shown["clean"], text)
-    return shown
 
 
-def _decoder(tokenizer: PreTrainedTokenizerBase, has_own_labels: bool) -> Callable[[Row], str]:
-    def decode(row: Row) -> str:
-        parts = [row.tokens.input_ids, *([row.tokens.labels] if has_own_labels else [])]
-        texts = [tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in parts]
-        return "\n".join(map(str, texts))
+def _pieces(
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Sequence[int],
+    learnt: Sequence[bool],
+    noisy: Sequence[bool],
+) -> list[dict[str, Any]]:
+    """Return runs of tokens of one kind as text; together they are the text of all tokens."""
+    pieces: list[dict[str, Any]] = []
+    at, done = 0, ""
+    for (is_learnt, is_noisy), run in groupby(zip(learnt, noisy, strict=True)):
+        at += len(list(run))
+        whole = _text(tokenizer, ids[:at])
+        # Of all so far, for SentencePiece drops the blank before a text, and a character may be
+        # of several tokens.
+        if not whole.startswith(done):
+            done = ""
+            whole = _text(tokenizer, ids[at - 1 : at])
+        text = whole[len(done) :]
+        pieces.append({"text": text, "learnt": bool(is_learnt), "noisy": bool(is_noisy)})
+        done = whole
+    return pieces
 
-    return decode
+
+def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 from transformers import PreTrainedTokenizerBase
 
-from lope_dist.core.errors import LopeError
+from lope_dist.corpus.bad_rows import RowError
 from lope_dist.corpus.marking import piece_marks
-from lope_dist.corpus.prompts import Piece, render
+from lope_dist.corpus.piece_tokens import piece_tokens
+from lope_dist.corpus.prompts import Form, Piece, located, render
 from lope_dist.corpus.turns import Example
 from lope_dist.corpus.views import TextMarks
 from lope_dist.noise.marks import Marks
 
 IGNORED = -100
 """Label of a token that is no target."""
-_ANCHOR = "\n"
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,10 @@ class Tokenized:
 
 def encode(
     examples: Sequence[Example],
-    template: str,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    is_encoder_decoder: bool,
+    form: Form,
     marks: Sequence[TextMarks | None] | None = None,
 ) -> list[Tokenized]:
-    """Return the tokens of examples, cut at ``max_length``, labels only on their targets.
+    """Return the tokens of examples, cut at ``form.max_length``, labels only on their targets.
 
     Each piece is tokenized by itself: no token spans a border between prompt and answer, and
     the prompt has the same tokens as at inference. An example whose answer lies wholly behind
@@ -62,29 +60,51 @@ def encode(
         LopeError: what `render` raises; with marks also a tokenizer that does not tell where
             its tokens come from, or a chat template that changes the texts.
     """
-    if not examples:
-        return []
-    pieces = [render(example, template, tokenizer) for example in examples]
+    pieces = []
+    for example in examples:
+        try:
+            pieces.append([] if example.tokens else render(example, form))
+        except RowError as error:
+            raise located(error, example) from None
     of_pieces = None
     if marks is not None:
         of_pieces = [
-            piece_marks(example, own, changed or {}, template, tokenizer)
+            piece_marks(example, own, changed or {}, form)
             for example, own, changed in zip(examples, pieces, marks, strict=True)
         ]
-    if is_encoder_decoder:
-        rows = _encode_pairs(pieces, tokenizer, of_pieces)
+    return tokenize(examples, pieces, form, of_pieces)
+
+
+def tokenize(
+    examples: Sequence[Example],
+    pieces: Sequence[Sequence[Piece]],
+    form: Form,
+    marks: _PieceMarks = None,
+) -> list[Tokenized]:
+    """Return the tokens of examples that are rendered; those that came as tokens have no piece."""
+    if not examples:
+        return []
+    length = form.max_length
+    if form.is_encoder_decoder:
+        rows = _encode_pairs(pieces, form.tokenizer, marks)
     else:
-        rows = _encode_rows(pieces, template, tokenizer, of_pieces)
-    return [
-        Tokenized(
-            example.id,
-            ids[:max_length],
-            labels[:max_length],
-            was_cut=max(len(ids), len(labels)) > max_length,
-            corrupted=told and (told[0][:max_length], told[1][:max_length]),
+        adds_start = [form.template != "chat" or example.is_plain for example in examples]
+        rows = _encode_rows(pieces, adds_start, form.tokenizer, marks)
+    result = []
+    for example, (ids, labels, told) in zip(examples, rows, strict=True):
+        if example.tokens is not None:
+            ids, labels = example.tokens
+            told = None if marks is None else ([False] * len(ids), [False] * len(labels))
+        result.append(
+            Tokenized(
+                example.id,
+                ids[:length],
+                labels[:length],
+                was_cut=max(len(ids), len(labels)) > length,
+                corrupted=told and (told[0][:length], told[1][:length]),
+            )
         )
-        for example, (ids, labels, told) in zip(examples, rows, strict=True)
-    ]
+    return result
 
 
 _Told = tuple[list[bool], list[bool]] | None
@@ -93,51 +113,30 @@ _PieceMarks = Sequence[Sequence[Marks]] | None
 
 @dataclass(frozen=True)
 class _Profile:
-    """What a tokenizer adds by itself before and after a text; the tokens of the anchor."""
+    """What a tokenizer adds by itself before and after a text, and the text of the former."""
 
     before: list[int]
     after: list[int]
-    anchor: list[int]
+    start: str
 
 
 def _encode_rows(
     examples: Sequence[Sequence[Piece]],
-    template: str,
+    adds_start: Sequence[bool],
     tokenizer: PreTrainedTokenizerBase,
     marks: _PieceMarks,
 ) -> list[tuple[list[int], list[int], _Told]]:
     profile = _profile(tokenizer)
-    # SentencePiece puts a blank before any text that it is given; a line break in front, taken
-    # off again, lets a later piece be tokenized as the continuation that it is.
-    texts = [
-        piece.text if number == 0 else _ANCHOR + piece.text
-        for pieces in examples
-        for number, piece in enumerate(pieces)
-    ]
-    of_texts = None
-    if marks is not None:
-        of_texts = [
-            own if number == 0 else bytearray(len(_ANCHOR)) + own
-            for pieces in marks
-            for number, own in enumerate(pieces)
-        ]
-    encoded = iter(_tokens(tokenizer, texts, of_texts))
+    encoded = iter(piece_tokens(examples, tokenizer, marks))
     rows = []
-    for index, pieces in enumerate(examples):
-        # A chat template writes the begin-of-sequence token itself; plain text is in no template.
-        is_in_chat = template == "chat" and not pieces[0].is_target
-        input_ids = [] if is_in_chat else list(profile.before)
+    for pieces, is_bare in zip(examples, adds_start, strict=True):
+        # A chat template writes the begin-of-sequence token itself, and so may a text.
+        has_start = bool(profile.start) and pieces and pieces[0].text.startswith(profile.start)
+        input_ids = list(profile.before) if is_bare and not has_start else []
         labels = [IGNORED] * len(input_ids)
         corrupted = [False] * len(input_ids)
-        for number, piece in enumerate(pieces):
+        for piece in pieces:
             ids, told = next(encoded)
-            if number > 0:
-                anchor = profile.anchor
-                if ids[: len(anchor)] == anchor:
-                    ids, told = ids[len(anchor) :], told[len(anchor) :]
-                else:
-                    own = None if marks is None else [marks[index][number]]
-                    ((ids, told),) = _tokens(tokenizer, [piece.text], own)
             input_ids += ids
             labels += ids if piece.is_target else [IGNORED] * len(ids)
             corrupted += told
@@ -149,60 +148,67 @@ def _encode_pairs(
     examples: Sequence[Sequence[Piece]], tokenizer: PreTrainedTokenizerBase, marks: _PieceMarks
 ) -> list[tuple[list[int], list[int], _Told]]:
     profile = _profile(tokenizer)
-    prompts = ["".join(piece.text for piece in pieces[:-1]) for pieces in examples]
-    answers = [pieces[-1].text for pieces in examples]
-    of_prompts = of_answers = None
-    if marks is not None:
-        of_prompts = [bytearray().join(own[:-1]) for own in marks]
-        of_answers = [own[-1] for own in marks]
-    sources = _tokens(tokenizer, prompts, of_prompts)
-    targets = _tokens(tokenizer, answers, of_answers)
-    before, after = [False] * len(profile.before), [False] * len(profile.after)
-    return [
-        (
-            [*profile.before, *source, *profile.after],
-            labels,
-            None if marks is None else ([*before, *source_told, *after], labels_told),
-        )
-        for (source, source_told), (labels, labels_told) in zip(sources, targets, strict=True)
+    borders = [_last_answer(pieces) for pieces in examples]
+    sides = [
+        side
+        for pieces, border in zip(examples, borders, strict=True)
+        for side in (_joined(pieces[:border]), _joined(pieces[border:]))
     ]
+    of_sides = None
+    if marks is not None:
+        of_sides = [
+            _joined_marks(side, bytearray().join(own))
+            for pieces, border, of_pieces in zip(examples, borders, marks, strict=True)
+            for side, own in (
+                (_joined(pieces[:border]), of_pieces[:border]),
+                (_joined(pieces[border:]), of_pieces[border:]),
+            )
+        ]
+    encoded = iter(piece_tokens(sides, tokenizer, of_sides))
+    before, after = [False] * len(profile.before), [False] * len(profile.after)
+    rows = []
+    for number in range(len(examples)):
+        (source, told), (labels, labels_told) = (
+            _concatenated([next(encoded) for _ in side])
+            for side in sides[2 * number : 2 * number + 2]
+        )
+        marked = None if marks is None else ([*before, *told, *after], labels_told)
+        rows.append(([*profile.before, *source, *profile.after], labels, marked))
+    return rows
+
+
+def _last_answer(pieces: Sequence[Piece]) -> int:
+    """Return where the run of targets begins that ends the pieces."""
+    at = len(pieces)
+    while at and pieces[at - 1].is_target:
+        at -= 1
+    return at
+
+
+def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """Return the pieces with what need not be apart as one."""
+    joined: list[Piece] = []
+    for piece in pieces:
+        if joined and not joined[-1].is_literal and not piece.is_literal:
+            joined[-1] = Piece(joined[-1].text + piece.text, piece.is_target)
+        else:
+            joined.append(piece)
+    return joined
+
+
+def _joined_marks(pieces: Sequence[Piece], marks: Marks) -> list[Marks]:
+    ends = list(accumulate(len(piece.text) for piece in pieces))
+    return [marks[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def _concatenated(parts: Sequence[tuple[list[int], list[bool]]]) -> tuple[list[int], list[bool]]:
+    return [i for ids, _ in parts for i in ids], [told for _, own in parts for told in own]
 
 
 @lru_cache(maxsize=8)
 def _profile(tokenizer: PreTrainedTokenizerBase) -> _Profile:
-    bare, anchor = _ids(tokenizer, ["a", _ANCHOR])
+    bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     whole = list(tokenizer("a")["input_ids"])
     start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-    return _Profile(whole[:start], whole[start + len(bare) :], anchor)
-
-
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-    return [list(ids) for ids in encoded["input_ids"]]
-
-
-def _tokens(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], marks: Sequence[Marks] | None
-) -> list[tuple[list[int], list[bool]]]:
-    """Return each text's tokens and, with its marks, whether a token has a marked character."""
-    if marks is None:
-        return [(ids, []) for ids in _ids(tokenizer, texts)]
-    if not tokenizer.is_fast:
-        raise LopeError(
-            "Which tokens noise changed needs a tokenizer that tells where its tokens come from, "
-            f"and {type(tokenizer).__name__} does not; leave out loss_on, router_supervision and "
-            "gradient_routing, or use a model with a fast tokenizer."
-        )
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_offsets_mapping=True,
-        verbose=False,
-    )
-    return [
-        (list(ids), [own.find(1, start, end) >= 0 for start, end in spans])
-        for ids, spans, own in zip(
-            encoded["input_ids"], encoded["offset_mapping"], marks, strict=True
-        )
-    ]
+    text = "".join(map(str, tokenizer.convert_ids_to_tokens(whole[:start])))
+    return _Profile(whole[:start], whole[start + len(bare) :], text)

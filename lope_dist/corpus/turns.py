@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-Speaker = Literal["system", "user", "assistant"]
+Speaker = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True)
@@ -16,20 +17,27 @@ class Turn:
     text: str
     context: str = ""
     """What an instruction is about (Alpaca's `input`); empty where there is none."""
+    is_learnt: bool = True
+    """Of an assistant's turn: whether it is a target, or history alone."""
+    more: Mapping[str, Any] | None = None
+    """What else the message says to a chat template: `tool_calls`, `reasoning_content`, ..."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training example; ``id`` is its place among the good rows of the data set.
-
-    A single assistant turn and nothing else is plain text: it answers nobody, so that it goes
-    through no template.
-    """
+    """One training example; ``id`` is its place among the good rows of the data set."""
 
     id: int
     turns: tuple[Turn, ...]
+    tools: list[Any] | None = None
+    """The tools that the assistant may call, as the chat template takes them."""
+    is_plain: bool = False
+    """Whether this is plain text: one assistant turn that answers nobody and goes through no
+    template."""
+    tokens: tuple[list[int], list[int]] | None = None
+    """Of a row that came as tokens: `input_ids` and `labels`; it has no turns."""
 
     @property
-    def is_plain(self) -> bool:
-        """Whether this is plain text."""
-        return len(self.turns) == 1 and self.turns[0].role == "assistant"
+    def learnt(self) -> list[int]:
+        """The turns that are targets."""
+        return [i for i, t in enumerate(self.turns) if t.role == "assistant" and t.is_learnt]

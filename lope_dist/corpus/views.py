@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -188,8 +188,8 @@ def _with_texts(example: Example, texts: dict[int, str]) -> Example:
         text, context = (
             (texts[place], turn.context) if place % 2 == 0 else (turn.text, texts[place])
         )
-        turns[place // 2] = Turn(turn.role, text, context)
-    return Example(example.id, tuple(turns))
+        turns[place // 2] = replace(turn, text=text, context=context)
+    return replace(example, turns=tuple(turns))
 
 
 def _last_answer(example: Example) -> tuple[int, Turn]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.batches import MicroBatch, build_pairs, build_rows
+from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.tokens import Tokenized, encode
 from lope_dist.corpus.turns import Example
 from lope_dist.evaluate.load import LoadedRun
@@ -114,9 +115,8 @@ def length_batches(
 ) -> Iterator[MicroBatch]:
     """Yield the examples as unpacked batches without noise, the longest rows first."""
     data, arch = run.config.data, run.model.config
-    tokenized = encode(
-        examples, data.template, run.tokenizer, data.max_length, arch.is_encoder_decoder
-    )
+    form = Form.of(data, run.tokenizer, is_encoder_decoder=arch.is_encoder_decoder)
+    tokenized = encode(examples, form)
     tokenized.sort(key=_length, reverse=True)
     start = 0
     while start < len(tokenized):

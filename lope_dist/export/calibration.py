@@ -8,6 +8,7 @@ from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
 from lope_dist.corpus.batches import MicroBatch
 from lope_dist.corpus.loader import StageLoader
+from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.records import open_source
 from lope_dist.evaluate.load import LoadedRun
 
@@ -35,7 +36,8 @@ def calibration_batches(
         place = SourceConfig(path=path).model_dump(exclude={"weight"})
         changes |= {**place, "sources": ()}
     data = DataConfig.model_validate(config.data.model_dump() | changes)
-    source = open_source(data)
+    form = Form.of(data, run.tokenizer, is_encoder_decoder=arch.is_encoder_decoder)
+    source = open_source(data, form)
     half = max(1, min(num_rows, len(source) // 2))
     loader = StageLoader(
         source,

@@ -13,33 +13,32 @@ from lope_dist.corpus.build import Built, Recipe, build
 from lope_dist.corpus.built import BuiltCorpus
 from lope_dist.corpus.manifest import Plan
 from lope_dist.corpus.plan import fingerprint_of, noisy_epochs
-from lope_dist.corpus.prompts import render
-from lope_dist.corpus.records import open_source
-from lope_dist.corpus.show import examples_of
+from lope_dist.corpus.show_built import examples_of
 from lope_dist.model.build import architecture, load_tokenizer
 from lope_dist.noise.mix import check_operations
+from lope_dist.train.data import dated, form_of, open_rows
 
 
-def open_recipe(config: RunConfig, shard_examples: int) -> Recipe:
+def open_recipe(config: RunConfig, shard_examples: int, folder: Path | None = None) -> Recipe:
     """Open source and tokenizer of a run and plan its corpus.
+
+    ``folder``: where an earlier build of it may have begun.
 
     Raises:
         LopeError: an unknown noise operation, a bad row, or a template that does not fit.
     """
     check_operations(config.noise)
-    source = open_source(config.data)
+    tokenizer, arch = load_tokenizer(config.model), architecture(config.model)
+    config = dated(config, tokenizer, folder)
+    source, form = open_rows(config, tokenizer, arch), form_of(config, tokenizer, arch)
     source.tell()
-    tokenizer = load_tokenizer(config.model)
-    render(source[0], config.data.template, tokenizer)  # what does not fit shows here
     fingerprint = fingerprint_of(
-        config.data,
+        form,
         config.noise,
         seed=config.seed,
         num_noisy_epochs=noisy_epochs(config.train.stages.values(), config.noise),
         source=source.fingerprint,
         num_examples=len(source),
-        tokenizer=tokenizer,
-        is_encoder_decoder=architecture(config.model).is_encoder_decoder,
         shard_examples=shard_examples,
         has_marks=_wants_marks(config, tokenizer),
     )
@@ -48,7 +47,7 @@ def open_recipe(config: RunConfig, shard_examples: int) -> Recipe:
         "data": config.data.model_dump(mode="json", exclude={"corpus", "workers"}),
     }
     plan = Plan(fingerprint=fingerprint, made_from=made_from)
-    return Recipe(plan, source, tokenizer, config.data, config.noise, config.seed)
+    return Recipe(plan, source, form, config.noise, config.seed)
 
 
 def _wants_marks(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -70,7 +69,7 @@ def build_corpus(
 ) -> Built:
     """Build a node's part of a run's corpus; see `corpus.build.build`."""
     return build(
-        open_recipe(config, shard_examples),
+        open_recipe(config, shard_examples, folder),
         folder,
         node_rank=node_rank,
         num_nodes=num_nodes,
@@ -80,7 +79,7 @@ def build_corpus(
 
 
 def show_corpus(folder: Path, *, first: int, count: int, epoch: int) -> list[dict[str, Any]]:
-    """Return examples of a built corpus as text; see `corpus.show.examples_of`.
+    """Return examples of a built corpus as text; see `corpus.show_built.examples_of`.
 
     Raises:
         LopeError: no finished corpus, no such example, or its model is not at hand.

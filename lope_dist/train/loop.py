@@ -11,7 +11,6 @@ import torch.nn.functional as F
 
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.config.train import StageConfig
-from lope_dist.core.errors import LopeError
 from lope_dist.corpus.batches import MicroBatch
 from lope_dist.corpus.loader import StageLoader
 from lope_dist.corpus.prefetch import batches_of
@@ -61,6 +60,8 @@ def run_stage(
     ``after_step`` is called between steps, on every rank, with ``progress`` moved on.
     Collective: yes.
 
+    A step without a target on any rank changes nothing and is counted; all ranks see that alike.
+
     Returns:
         Whether a stop was asked for.
 
@@ -70,7 +71,15 @@ def run_stage(
     """
     peaks = {str(group.role): group.lr for group in engine.groups_in_use()}
     may_be_empty = stage.loss_on == "corrupted"  # noise may spare a step's every answer
-    for step, plan in _plans(loader, world, progress.next_step, may_be_empty):
+    for step, plan in _plans(loader, world, progress.next_step):
+        if plan.target_tokens == 0 and not may_be_empty:
+            progress.empty_steps += 1
+            progress.next_step = step + 1
+            if world.sum([float(stop.is_made)])[0] > 0:
+                return True
+            if progress.next_step < loader.num_steps:
+                after_step()
+            continue
         guard.begin_step()
         losses = [
             _micro_step(
@@ -114,9 +123,7 @@ def run_stage(
     return False
 
 
-def _plans(
-    loader: StageLoader, world: World, first: int, may_be_empty: bool
-) -> Iterator[tuple[int, StepPlan]]:
+def _plans(loader: StageLoader, world: World, first: int) -> Iterator[tuple[int, StepPlan]]:
     """Yield each step's micro-batches, as many on each rank: collectives need company."""
     for step, batches in batches_of(loader, first_step=first, workers=loader.workers):
         targets = sum(batch.num_target_tokens for batch in batches)
@@ -125,11 +132,6 @@ def _plans(
         totals = [int(n) for n in world.sum([targets, tokens, read])]
         (longest,) = world.max([len(batches)])
         batches += [loader.filler() for _ in range(int(longest) - len(batches))]
-        if totals[0] == 0 and not may_be_empty:
-            raise LopeError(
-                f"Step {step} has no token to learn from: every response of the examples "
-                f"{loader.example_ids(step)} lies behind data.max_length; raise it."
-            )
         yield step, StepPlan(batches, *totals)
 
 

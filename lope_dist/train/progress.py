@@ -25,6 +25,8 @@ class StageProgress:
     """Examples of the first epoch, so far, that were longer than a row."""
     skipped_steps: list[dict[str, Any]] = field(default_factory=list)
     """Steps that were left out: `step`, `reason`, `examples`."""
+    empty_steps: int = 0
+    """Steps that were left out because no example in them has anything to learn."""
     router_sums: Usage = field(default_factory=dict)
     """The router's weights, added up over tokens and ranks, and the tokens' number."""
     corrupted_sums: Usage = field(default_factory=dict)

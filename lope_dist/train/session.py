@@ -10,11 +10,11 @@ from torch import Tensor
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import Preempted
 from lope_dist.core.files import telling_disk_errors
-from lope_dist.corpus.records import open_source
 from lope_dist.engine.world import start_world
 from lope_dist.model.build import load_tokenizer
 from lope_dist.model.fingerprint import fingerprints
 from lope_dist.train.checkpoint import Checkpoint, install_checkpoint, read_state
+from lope_dist.train.data import dated, open_rows, tell_rows
 from lope_dist.train.drift import values_at_stage_start
 from lope_dist.train.manifest import recorded
 from lope_dist.train.metrics import trim_metrics
@@ -38,13 +38,13 @@ def train(config: RunConfig, *, resume: Resume = False) -> Path:
         Preempted: SIGTERM or SIGUSR1 came, and the run was saved where it is.
     """
     plan = preflight(config)
-    source = open_source(config.data)
+    tokenizer = load_tokenizer(config.model)
+    config = dated(config, tokenizer)
+    source = open_rows(config, tokenizer, plan.model.config)
     with StopRequest() as stop:
         world = start_world(config.engine)
-        if world.is_main:
-            source.tell()
         with world.told(), ExitStack() as held:
-            tokenizer = load_tokenizer(config.model)
+            tell_rows(config, source, tokenizer, plan.model.config, world)
             inputs = Inputs(config, world, stop, plan, source, tokenizer, {})
             world.on_main(lambda: held.enter_context(run_lock(inputs.run_dir)))
             known = world.on_main(lambda: fingerprints(config.model, tokenizer))

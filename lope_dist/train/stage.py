@@ -154,6 +154,12 @@ class StageRun:
                 f"{session.config.data.max_length} tokens and cut at the end.",
                 file=sys.stderr,
             )
+        if progress.stage.empty_steps and session.world.is_main:
+            print(
+                f"Stage {self._name}: {progress.stage.empty_steps} steps had nothing to learn and "
+                "were left out.",
+                file=sys.stderr,
+            )
         place = checkpoint_at(session.run_dir, progress.index, self._name)
         state = self._state()
         session.world.on_main(lambda: save_checkpoint(place, session.config, adapter, state))
@@ -164,7 +170,7 @@ class StageRun:
         """Gather the adapter."""
         session, stage = self._session, self._progress.stage
         stages = list(session.config.train.stages.values())[: self._progress.index]
-        if stage.next_step == len(stage.skipped_steps):
+        if stage.next_step == len(stage.skipped_steps) + stage.empty_steps:
             stages = stages[:-1]  # nothing of this one was stepped yet
         return Adapter(
             self._engine.gather(list(session.roles)),

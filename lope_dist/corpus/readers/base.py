@@ -22,6 +22,11 @@ class Rows(Protocol):
         """What the user should be told about its choice; empty where there was none."""
         ...
 
+    @property
+    def name(self) -> str:
+        """What they are read from."""
+        ...
+
     def identity(self) -> list[Any]:
         """Return what changes when the rows change, ready for JSON."""
         ...

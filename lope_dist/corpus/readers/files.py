@@ -95,6 +95,11 @@ class FileRows:
         except RowError as error:  # of the columns, not of a row
             raise LopeError(f"{self.path}: {error}.") from None
 
+    @property
+    def name(self) -> str:
+        """The file's path."""
+        return str(self.path)
+
     def place(self, number: int) -> str:
         """Return file and line or row."""
         return f"{self.path}, {self._kind.unit} {number}"

@@ -22,7 +22,7 @@ class HubRows:
         import datasets  # slow to import, and files do not need it
 
         self.note = ""
-        self._name, self._section = name, section
+        self.name, self._section = name, section
         try:
             self._builder = datasets.load_dataset_builder(name, section.subset)
         except Exception as error:  # whatever the hub client raises: it is the user's to mend
@@ -31,7 +31,7 @@ class HubRows:
     def identity(self) -> list[Any]:
         """Return name and revision."""
         builder = self._builder
-        return [self._name, builder.config_id, str(builder.hash), self._section.split]
+        return [self.name, builder.config_id, str(builder.hash), self._section.split]
 
     def read(self, select: Select) -> NumberedRows:
         """Yield all rows in order."""
@@ -42,13 +42,13 @@ class HubRows:
                 rows = rows.select_columns(select(names))
             yield from enumerate(rows, start=1)
         except RowError as error:  # of the columns, not of a row
-            raise LopeError(f"Data set '{self._name}': {error}.") from None
+            raise LopeError(f"Data set '{self.name}': {error}.") from None
         except Exception as error:
             raise self._unreadable(error) from None
 
     def place(self, number: int) -> str:
         """Return data set, split and row."""
-        return f"Data set '{self._name}', split '{self._section.split}', row {number}"
+        return f"Data set '{self.name}', split '{self._section.split}', row {number}"
 
     def _open(self) -> Any:
         if self._section.streaming:
@@ -59,6 +59,6 @@ class HubRows:
     def _unreadable(self, error: Exception) -> LopeError:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         return LopeError(
-            f"data.path = {self._name!r} is no local file or folder (looked in {Path.cwd()}) and "
+            f"data.path = {self.name!r} is no local file or folder (looked in {Path.cwd()}) and "
             f"could not be loaded from the hub (split '{self._section.split}'): {reason}."
         )

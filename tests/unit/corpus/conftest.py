@@ -17,6 +17,7 @@ from lope_dist.corpus.build import Recipe
 from lope_dist.corpus.loader import StageLoader
 from lope_dist.corpus.manifest import Plan
 from lope_dist.corpus.plan import fingerprint_of
+from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.records import open_source
 
 CHATML = (
@@ -101,21 +102,20 @@ def make_recipe(write_rows, tokenizer):
     ):
         path = write_rows(alpaca_rows(count))
         config = DataConfig(**({"path": path, "max_length": 240} | data))
-        source = open_source(config)
+        form = Form.of(config, tokenizer, is_encoder_decoder=kind)
+        source = open_source(config, form)
         fingerprint = fingerprint_of(
-            config,
+            form,
             noise,
             seed=seed,
             num_noisy_epochs=epochs,
             source=source.fingerprint,
             num_examples=len(source),
-            tokenizer=tokenizer,
-            is_encoder_decoder=kind,
             shard_examples=shard_examples,
             has_marks=has_marks,
         )
         plan = Plan(fingerprint=fingerprint, made_from={"model": {"name_or_path": "bytes"}})
-        return Recipe(plan, source, tokenizer, config, noise, seed)
+        return Recipe(plan, source, form, noise, seed)
 
     return make
 

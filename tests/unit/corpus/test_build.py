@@ -13,6 +13,7 @@ from lope_dist.corpus.built import BuiltCorpus
 from lope_dist.corpus.manifest import MANIFEST, SHARDS
 from lope_dist.corpus.merge import merge
 from lope_dist.corpus.plan import spans_of
+from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.tokens import IGNORED, encode
 from lope_dist.corpus.verify import verify
 from lope_dist.corpus.views import stage_views
@@ -32,7 +33,9 @@ def test_rows_are_what_training_would_make(built):
             seed=recipe.seed,
             epoch=int(view[-1]) if view != "clean" else 0,
         )
-        expected = encode([v.example for v in views], "alpaca", recipe.tokenizer, 240, False)
+        expected = encode(
+            [v.example for v in views], Form(recipe.form.tokenizer, "alpaca", 240, False)
+        )
         assert [row.tokens for row in corpus.rows(view, ids)] == expected
         assert [row.hits for row in corpus.rows(view, ids)] == [v.hits for v in views]
         assert any(t.was_cut for t in expected)
@@ -52,7 +55,7 @@ def test_encoder_decoder_rows_have_labels_of_their_own(make_recipe, tmp_path):
         seed=614,
         epoch=0,
     )
-    expected = encode([v.example for v in views], "alpaca", recipe.tokenizer, 240, True)
+    expected = encode([v.example for v in views], Form(recipe.form.tokenizer, "alpaca", 240, True))
     assert [row.tokens for row in corpus.rows("clean", [3, 20])] == expected
     counts = corpus.manifest.counts["clean"]
     rows = corpus.rows("clean", range(22))
@@ -145,7 +148,7 @@ def test_a_lost_shard_is_made_again(built):
     [
         ({"seed": 1}, r"\(seed: 614 -> 1\)"),
         ({"count": 21}, r"source: .*num_examples: 22 -> 21\)"),
-        ({"max_length": 100}, r"\(max_length: 240 -> 100\)"),
+        ({"max_length": 239}, r"\(max_length: 240 -> 239\)"),
         ({"template": "chat"}, r"\(template: 'alpaca' -> 'chat [0-9a-f]{16}'\)"),
         ({"epochs": 1}, r"\(views: "),
         ({"shard_examples": 6}, r"\(shard_examples: 5 -> 6\)"),

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 from support.corpora import content, make
@@ -122,5 +123,6 @@ def until(condition, timeout_s=20):
 def test_an_error_in_a_worker_ends_the_build_with_its_sentence(make_recipe, tmp_path, tokenizer):
     recipe = make_recipe(template="chat")
     tokenizer.chat_template = None
+    recipe = replace(recipe, form=replace(recipe.form))
     with pytest.raises(LopeError, match="the tokenizer has no chat template"):
         make(recipe, tmp_path / "bad", workers=2)

@@ -10,6 +10,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.corpus.batches import IGNORED
 from lope_dist.corpus.built import BuiltCorpus
+from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.tokens import encode
 from lope_dist.corpus.turns import Example, Turn
 from lope_dist.corpus.verify import verify
@@ -62,8 +63,8 @@ def check_words(tokenizer, template):
     seen = 0
     for seed in range(8):
         (view,) = noisy([EXAMPLE], seed=seed)
-        (plain,) = encode([view.example], template, tokenizer, 4096, False)
-        (found,) = encode([view.example], template, tokenizer, 4096, False, [view.marks])
+        (plain,) = encode([view.example], Form(tokenizer, template, 4096, False))
+        (found,) = encode([view.example], Form(tokenizer, template, 4096, False), [view.marks])
         assert (found.input_ids, found.labels) == (plain.input_ids, plain.labels)
         assert plain.corrupted is None
         told, of_labels = found.corrupted
@@ -89,37 +90,40 @@ def test_tokens_of_changed_words_with_the_tokenizer_of_smollm2(smollm2_tokenizer
 def test_a_template_may_strip_texts_but_not_change_them(tokenizer):
     (view,) = noisy([EXAMPLE])
     tokenizer.chat_template = tokenizer.chat_template.replace("m['content']", "m['content'] | trim")
-    (found,) = encode([view.example], "chat", tokenizer, 4096, False, [view.marks])
+    (found,) = encode([view.example], Form(tokenizer, "chat", 4096, False), [view.marks])
     runs = marked_words(tokenizer, found.input_ids, found.corrupted[0])
     assert " ".join(runs).split() == changed_words(EXAMPLE, view)
     turns = (Turn("user", "loud Words"), Turn("assistant", "answer"))
     shouting = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] | upper }}"
     shouting += "{% else %}{{ m['content'] }}{% endif %}{% endfor %}"
     tokenizer.chat_template = shouting
-    marks = {0: bytearray(b"\1" * 10)}
+    marks = {0: bytearray(b"\1" * 4 + b"\0" * 6)}
+    (found,) = encode([Example(7, turns)], Form(tokenizer, "chat", 4096), [marks])
+    assert marked_words(tokenizer, found.input_ids, found.corrupted[0]) == ["LOUD"]
+    tokenizer.chat_template = shouting.replace("upper", "length")
     with pytest.raises(LopeError, match="chat template changes a text of example 7"):
-        encode([Example(7, turns)], "chat", tokenizer, 4096, False, [marks])
-    encode([Example(7, turns)], "chat", tokenizer, 4096, False, [{}])
+        encode([Example(7, turns)], Form(tokenizer, "chat", 4096, False), [marks])
+    encode([Example(7, turns)], Form(tokenizer, "chat", 4096, False), [{}])
 
 
 def test_a_tokenizer_that_cannot_tell_is_refused(tokenizer, monkeypatch):
     monkeypatch.setattr(type(tokenizer), "is_fast", False)
     with pytest.raises(LopeError, match="needs a tokenizer that tells where its tokens come from"):
-        encode([EXAMPLE], "alpaca", tokenizer, 4096, False, [{}])
+        encode([EXAMPLE], Form(tokenizer, "alpaca", 4096, False), [{}])
 
 
 def test_marks_end_where_the_tokens_are_cut(tokenizer):
     (view,) = noisy([EXAMPLE])
     for is_pair in (False, True):
-        (cut,) = encode([view.example], "alpaca", tokenizer, 40, is_pair, [view.marks])
-        (whole,) = encode([view.example], "alpaca", tokenizer, 4096, is_pair, [view.marks])
+        (cut,) = encode([view.example], Form(tokenizer, "alpaca", 40, is_pair), [view.marks])
+        (whole,) = encode([view.example], Form(tokenizer, "alpaca", 4096, is_pair), [view.marks])
         assert cut.corrupted == (whole.corrupted[0][:40], whole.corrupted[1][:40])
         assert len(cut.corrupted[1]) == len(cut.labels)
 
 
 def test_an_encoder_decoder_has_marks_of_either_stream(tokenizer):
     (view,) = noisy([EXAMPLE], seed=5)
-    (found,) = encode([view.example], "alpaca", tokenizer, 4096, True, [view.marks])
+    (found,) = encode([view.example], Form(tokenizer, "alpaca", 4096, True), [view.marks])
     read = marked_words(tokenizer, found.input_ids, found.corrupted[0])
     written = marked_words(tokenizer, found.labels, found.corrupted[1])
     assert " ".join([*read, *written]).split() == changed_words(EXAMPLE, view)
@@ -135,7 +139,7 @@ def test_answers_of_others_are_marked_as_a_whole(tokenizer):
     noise = NoiseConfig.model_validate({"data": {"rate": 0, "responses": wrong}})
     views = noisy(examples, noise, injects_text=False)
     for view in views:
-        (found,) = encode([view.example], "alpaca", tokenizer, 4096, False, [view.marks])
+        (found,) = encode([view.example], Form(tokenizer, "alpaca", 4096, False), [view.marks])
         runs = marked_words(tokenizer, found.input_ids, found.corrupted[0])
         assert runs == [view.example.turns[1].text]
 

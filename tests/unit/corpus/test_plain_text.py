@@ -9,7 +9,7 @@ from tokenizers import processors
 
 from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import DataNoiseConfig, NoiseConfig
-from lope_dist.corpus.prompts import Piece, render
+from lope_dist.corpus.prompts import Form, Piece, render
 from lope_dist.corpus.records import open_source
 from lope_dist.corpus.tokens import IGNORED
 
@@ -29,7 +29,9 @@ def only_batch(loader):
 @pytest.mark.parametrize("template", ["alpaca", "chat"])
 def test_plain_text_is_in_no_template(tokenizer, text_file, template):
     source = open_source(DataConfig(path=text_file))
-    assert render(source[0], template, tokenizer) == [Piece("One document.<|im_end|>", True)]
+    assert render(source[0], Form(tokenizer, template, 4096)) == [
+        Piece("One document.<|im_end|>", True)
+    ]
 
 
 @pytest.mark.parametrize("template", ["alpaca", "chat"])

@@ -1,14 +1,17 @@
 import pytest
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.prompts import render
+from lope_dist.corpus.bad_rows import RowError
+from lope_dist.corpus.prompts import Form, Piece, render, render_rows
 from lope_dist.corpus.turns import Example, Turn
 
 USER, ANSWER = Turn("user", "Add 1 and 2."), Turn("assistant", "3")
 
 
 def pieces(tokenizer, template, *turns):
-    return [(p.text, p.is_target) for p in render(Example(5, turns), template, tokenizer)]
+    return [
+        (p.text, p.is_target) for p in render(Example(5, turns), Form(tokenizer, template, 4096))
+    ]
 
 
 def test_alpaca_without_input(tokenizer):
@@ -73,12 +76,13 @@ THINK = (
 
 def test_a_template_without_an_end_of_turn_gets_the_end_of_sequence(tokenizer):
     tokenizer.chat_template = PLAIN
-    assert pieces(tokenizer, "chat", USER, ANSWER, USER, ANSWER) == [
-        ("user: Add 1 and 2.\nassistant:", False),
-        (" 3<|im_end|>", True),
-        ("\nuser: Add 1 and 2.\nassistant:", False),
-        (" 3<|im_end|>", True),
-    ]
+    example = Example(5, (USER, ANSWER, USER, ANSWER))
+    asked = "user: Add 1 and 2.\nassistant:"
+    rows = [pieces for _, pieces in render_rows(example, Form(tokenizer, "chat", 4096))]
+    assert rows == [
+        [Piece(asked, False), Piece(" 3<|im_end|>", True)],
+        [Piece(f"{asked} 3\n{asked}", False), Piece(" 3<|im_end|>", True)],
+    ], "at inference no end of sequence stands behind an earlier answer"
 
 
 def test_a_template_that_pads_and_trims_answers(tokenizer):
@@ -91,25 +95,26 @@ def test_a_template_that_pads_and_trims_answers(tokenizer):
     ]
 
 
-def test_what_a_template_writes_before_an_answer_is_no_target(tokenizer):
+def test_what_a_template_writes_behind_its_generation_prompt_is_learnt(tokenizer):
+    """Inference does not give it, so the model has to write it."""
     tokenizer.chat_template = THINK
     rendered = pieces(tokenizer, "chat", USER, ANSWER)
-    assert rendered[0][0].endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    assert rendered[1:] == [("3<|im_end|>", True)]
+    assert rendered[0][0].endswith("<|im_start|>assistant\n")
+    assert rendered[1:] == [("<think>\n\n</think>\n\n3<|im_end|>", True)]
 
 
 @pytest.mark.parametrize(
     ("template", "message"),
     [
         (None, "no chat template"),
-        ("{{ raise_exception('roles must alternate') }}", "refuses example 5.*must alternate"),
+        ("{{ raise_exception('roles must alternate') }}", "refuses it: .*must alternate"),
         ("{{ messages | length }}{% for m in messages %}{{m.content}}{% endfor %}", "differently"),
-        (THINK.replace("m.content +", "'x' +"), "changes an answer"),
+        (THINK.replace("m.content +", "'x' +"), "does not show what"),
     ],
 )
 def test_templates_that_do_not_fit_are_refused(tokenizer, template, message):
     tokenizer.chat_template = template
-    with pytest.raises(LopeError, match=message):
+    with pytest.raises((LopeError, RowError), match=message):
         pieces(tokenizer, "chat", USER, ANSWER)
 
 

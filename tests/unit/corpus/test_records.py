@@ -113,7 +113,7 @@ def test_a_bad_row_of_parquet_is_named(tmp_path):
         ("hi", "list of"),
         (["hi"], "message 1 must be an object"),
         (CHAT[:2], "last message is of role 'user'"),
-        ([*CHAT, {"role": "tool", "content": "x"}], "role of message 4 is 'tool'"),
+        ([*CHAT, {"role": "narrator", "content": "x"}], "role of message 4 is 'narrator'"),
         ([{"role": "user"}, CHAT[2]], "field 'content' of message 1 is missing"),
         ([CHAT[1], {"role": "assistant", "content": ""}], "an assistant message is empty"),
     ],

@@ -2,7 +2,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from lope_dist.corpus.prompts import render
+from lope_dist.corpus.prompts import Form, render
 from lope_dist.corpus.tokens import IGNORED
 from lope_dist.corpus.tokens import encode as encode_all
 from lope_dist.corpus.turns import Example, Turn
@@ -37,12 +37,12 @@ def targets(tokenized):
 
 
 def check_labels(tokenizer, template):
-    tokenized = encode(EXAMPLE, template, tokenizer, 4096, False)
+    tokenized = encode(EXAMPLE, Form(tokenizer, template, 4096, False))
     assert [tokenizer.decode(run) for run in targets(tokenized)] == [
         "\n The ánswer\n<|im_end|>",
         "done<|im_end|>",
     ]
-    whole = "".join(piece.text for piece in render(EXAMPLE, template, tokenizer))
+    whole = "".join(piece.text for piece in render(EXAMPLE, Form(tokenizer, template, 4096)))
     assert tokenizer.decode(tokenized.input_ids) == whole
     assert not tokenized.was_cut
     assert tokenized.example_id == 3
@@ -63,15 +63,17 @@ def test_labels_with_the_tokenizer_of_smollm2(smollm2_tokenizer, template):
         ids = smollm2_tokenizer.apply_chat_template(
             [{"role": t.role, "content": t.text} for t in plain.turns], return_dict=False
         )
-        ours = encode(plain, "chat", smollm2_tokenizer, 4096, False).input_ids
+        ours = encode(plain, Form(smollm2_tokenizer, "chat", 4096, False)).input_ids
         assert list(ids)[: len(ours)] == ours
         assert smollm2_tokenizer.decode(list(ids)[len(ours) :]) == "\n"
 
 
 @pytest.mark.parametrize("template", ["alpaca", "chat"])
 def test_the_prompt_has_the_tokens_of_inference(tokenizer, template):
-    tokenized = encode(EXAMPLE, template, tokenizer, 4096, False)
-    prompt = tokenizer(render(EXAMPLE, template, tokenizer)[0].text, add_special_tokens=False)
+    tokenized = encode(EXAMPLE, Form(tokenizer, template, 4096, False))
+    prompt = tokenizer(
+        render(EXAMPLE, Form(tokenizer, template, 4096))[0].text, add_special_tokens=False
+    )
     length = len(prompt["input_ids"])
     assert tokenized.input_ids[:length] == prompt["input_ids"]
     assert tokenized.labels[:length] == [IGNORED] * length
@@ -79,12 +81,12 @@ def test_the_prompt_has_the_tokens_of_inference(tokenizer, template):
 
 
 def test_a_long_example_is_cut_and_may_lose_its_targets(tokenizer):
-    whole = encode(EXAMPLE, "alpaca", tokenizer, 4096, False)
-    cut = encode(EXAMPLE, "alpaca", tokenizer, 40, False)
+    whole = encode(EXAMPLE, Form(tokenizer, "alpaca", 4096, False))
+    cut = encode(EXAMPLE, Form(tokenizer, "alpaca", 40, False))
     assert cut.was_cut
     assert cut.input_ids == whole.input_ids[:40]
     assert cut.labels == [IGNORED] * 40
-    exact = encode(EXAMPLE, "alpaca", tokenizer, len(whole.input_ids), False)
+    exact = encode(EXAMPLE, Form(tokenizer, "alpaca", len(whole.input_ids)))
     assert not exact.was_cut
 
 
@@ -106,7 +108,7 @@ def sentencepiece_tokenizer():
 def test_answers_are_tokenized_as_continuations():
     tokenizer = sentencepiece_tokenizer()
     turns = (Turn("user", "ok"), Turn("assistant", "yes"))
-    tokenized = encode(Example(0, turns), "alpaca", tokenizer, 4096, False)
+    tokenized = encode(Example(0, turns), Form(tokenizer, "alpaca", 4096, False))
     (run,) = targets(tokenized)
     assert tokenizer.convert_ids_to_tokens(run) == ["yes", "</s>"]
     assert tokenized.input_ids.count(tokenizer.bos_token_id) == 1
@@ -114,11 +116,11 @@ def test_answers_are_tokenized_as_continuations():
 
 
 def test_encoder_decoder_reads_the_prompt_and_writes_the_last_answer(tokenizer):
-    tokenized = encode(EXAMPLE, "alpaca", tokenizer, 4096, True)
+    tokenized = encode(EXAMPLE, Form(tokenizer, "alpaca", 4096, True))
     assert tokenizer.decode(tokenized.labels) == "done<|im_end|>"
-    before = render(EXAMPLE, "alpaca", tokenizer)[:-1]
+    before = render(EXAMPLE, Form(tokenizer, "alpaca", 4096))[:-1]
     assert tokenizer.decode(tokenized.input_ids) == "".join(piece.text for piece in before)
-    cut = encode(EXAMPLE, "alpaca", tokenizer, 16, True)
+    cut = encode(EXAMPLE, Form(tokenizer, "alpaca", 16, True))
     assert (len(cut.input_ids), len(cut.labels), cut.was_cut) == (16, 5, True)
 
 
@@ -127,7 +129,7 @@ def test_encoder_decoder_reads_the_prompt_and_writes_the_last_answer(tokenizer):
 def test_examples_are_encoded_together_as_alone(tokenizer, template, is_encoder_decoder):
     turns = EXAMPLE.turns
     examples = [EXAMPLE, Example(4, turns[:2]), Example(9, turns[2:])]
-    settings = (template, tokenizer, 90, is_encoder_decoder)
+    settings = (Form(tokenizer, template, 90, is_encoder_decoder),)
     together = encode_all(examples, *settings)
     assert together == [encode(example, *settings) for example in examples]
     assert [t.was_cut for t in together] == [True, *[t.was_cut for t in together[1:]]]
@@ -141,6 +143,6 @@ def test_pieces_that_merge_with_the_anchor_are_found_among_many(tokenizer):
         Example(i, (Turn("user", "q"), Turn("assistant", text))) for i, text in enumerate(answers)
     ]
     for text, tokenized in zip(
-        answers, encode_all(examples, "alpaca", tokenizer, 999, False), strict=True
+        answers, encode_all(examples, Form(tokenizer, "alpaca", 999)), strict=True
     ):
         assert tokenizer.decode(targets(tokenized)[0]) == text + tokenizer.eos_token

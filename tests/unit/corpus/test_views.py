@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lope_dist.config.noise import NoiseConfig
-from lope_dist.corpus.prompts import alpaca_prompt, render
+from lope_dist.corpus.prompts import Form, alpaca_prompt, render
 from lope_dist.corpus.turns import Example, Turn
 from lope_dist.corpus.views import stage_views
 from lope_dist.noise.base import NOISE as OPERATIONS
@@ -66,7 +66,7 @@ def test_noise_never_touches_the_template(tokenizer, template):
 
     def skeleton(example):
         skeletons = []
-        for piece in render(example, template, tokenizer):
+        for piece in render(example, Form(tokenizer, template, 4096)):
             text = piece.text
             for turn in example.turns:
                 for own in (turn.text, turn.context):
@@ -76,12 +76,14 @@ def test_noise_never_touches_the_template(tokenizer, template):
         return skeletons
 
     assert skeleton(result) == skeleton(clean)
-    assert [p.text for p in render(result, template, tokenizer)] != [
-        p.text for p in render(clean, template, tokenizer)
+    assert [p.text for p in render(result, Form(tokenizer, template, 4096))] != [
+        p.text for p in render(clean, Form(tokenizer, template, 4096))
     ]
     if template == "alpaca":
         turn = result.turns[0]
-        assert render(result, template, tokenizer)[0].text == alpaca_prompt(turn.text, turn.context)
+        assert render(result, Form(tokenizer, template, 4096))[0].text == alpaca_prompt(
+            turn.text, turn.context
+        )
 
 
 NOISE = NoiseConfig.model_validate({"text": {"rate": 0.5}, "data": {"rate": 0.5}})

@@ -37,10 +37,11 @@ def token_losses_by_hand(run, ids: list[int]) -> torch.Tensor:
 
 
 def ids_of(run, example: Example) -> list[int]:
+    from lope_dist.corpus.prompts import Form
     from lope_dist.corpus.tokens import encode
 
     data = run.config.data
-    return encode([example], data.template, run.tokenizer, data.max_length, False)[0].input_ids
+    return encode([example], Form(run.tokenizer, data.template, data.max_length))[0].input_ids
 
 
 @pytest.mark.parametrize("name", PASSES)

@@ -221,8 +221,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run(
     assert not (Path(config.output_dir) / "checkpoints").exists()
 
 
-def test_a_step_without_any_target_is_told(tiny_config) -> None:
-    with pytest.raises(LopeError, match=r"Step 0 has no token to learn from.*data\.max_length"):
+def test_data_without_any_target_are_refused_before_the_first_step(tiny_config) -> None:
+    with pytest.raises(LopeError, match=r"Nothing of .* can be learnt.*data\.max_length"):
         train(tiny_config(data__max_length=8, **SHORT))
 
 

@@ -1,0 +1,57 @@
+"""`lope data`: what a run learns from its rows, before any of them is trained on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from lope_dist.cli.options import ConfigArg, JsonOption, OverridesArg
+
+data = typer.Typer(
+    no_args_is_help=True, help="Show what a run learns from its rows, and count them."
+)
+app = typer.Typer()
+app.add_typer(data, name="data")
+
+
+@data.command()
+def show(
+    config: ConfigArg,
+    overrides: OverridesArg = None,
+    count: Annotated[int, typer.Option("-n", min=1, help="Examples to show.")] = 5,
+    row: Annotated[
+        int | None, typer.Option(help="The first of them: its number in its file, from 1.")
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="With the text noise that this stage injects.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print rows as tokens: what is learnt, and what noise changed."""
+    from lope_dist.config.load import load_config
+
+    resolved = load_config(config, overrides or ())
+    from lope_dist.corpus.show import told
+    from lope_dist.train.data import shown_rows
+
+    examples = shown_rows(resolved, row=row, count=count, stage=stage)
+    if as_json:
+        typer.echo(json.dumps(examples, indent=2, ensure_ascii=False))
+        return
+    for example in examples:
+        typer.echo("\n".join(told(example, colours=sys.stdout.isatty())))
+
+
+@data.command()
+def stats(config: ConfigArg, overrides: OverridesArg = None, as_json: JsonOption = False) -> None:
+    """Read, render and count all rows: the table that a run's start prints."""
+    from lope_dist.config.load import load_config
+
+    resolved = load_config(config, overrides or ())
+    from lope_dist.train.data import survey_rows
+
+    figures, lines = survey_rows(resolved)
+    typer.echo(json.dumps(figures, indent=2) if as_json else "\n".join(lines))

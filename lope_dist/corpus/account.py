@@ -1,0 +1,92 @@
+"""What the pass over all rows found: one table, for people and for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lope_dist.corpus.bad_rows import BadRows
+
+_TOLD = 5
+
+
+@dataclass
+class Account:
+    """The good rows of a data set, rendered, tokenized and counted, without any noise."""
+
+    examples: int = 0
+    """Rows of tokens that training visits."""
+    not_learnt: int = 0
+    """Rows that say of all their answers that they are not to be learnt."""
+    split: int = 0
+    """Conversations that became several examples, for the template shows earlier turns otherwise
+    once more follow."""
+    cut: int = 0
+    """Examples longer than `data.max_length`."""
+    without_target: int = 0
+    """Of these, those with nothing left to learn."""
+    tokens: int = 0
+    target_tokens: int = 0
+    with_control_text: int = 0
+    """Examples in which text spells a control token; it stays text."""
+    first_without_target: list[str] = field(default_factory=list)
+    """Where the first of them stand."""
+    unused: list[str] = field(default_factory=list)
+    """What of the rows reaches no token, a sentence each."""
+
+    def add_without_target(self, place: str) -> None:
+        """Count an example with nothing to learn."""
+        self.without_target += 1
+        if len(self.first_without_target) < _TOLD:
+            self.first_without_target.append(place)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> Account:
+        """Return what was written."""
+        return cls(**tree)
+
+
+def figures(account: Account, bad_rows: BadRows, steps: Mapping[str, int]) -> dict[str, Any]:
+    """Return the table as JSON.
+
+    ``steps``: the optimizer steps of each stage that follow.
+    """
+    return {
+        "rows": bad_rows.num_rows,
+        "bad_rows": dict(bad_rows.counts),
+        "first_bad_rows": [{"place": place, "reason": why} for place, why in bad_rows.first],
+        **account.to_json(),
+        "steps": dict(steps),
+    }
+
+
+def table(account: Account, bad_rows: BadRows, steps: Mapping[str, int]) -> list[str]:
+    """Return the table as lines of text."""
+    kinds = ", ".join(f"{kind} {n:,}" for kind, n in bad_rows.counts.items())
+    behind = "; ".join(account.first_without_target)
+    of_stages = ", ".join(f"{name} {n:,}" for name, n in steps.items())
+    rows = [
+        ("rows", bad_rows.num_rows, ""),
+        ("bad, left out", bad_rows.total, kinds),
+        ("marked as not to be learnt", account.not_learnt, "left out"),
+        ("split by the template", account.split, "each answer behind its own history"),
+        ("examples", account.examples, ""),
+        ("cut at data.max_length", account.cut, ""),
+        ("without a target", account.without_target, f"behind the cut: {behind}"),
+        ("control tokens in text", account.with_control_text, "kept as text"),
+        ("tokens", account.tokens, ""),
+        ("target tokens", account.target_tokens, ""),
+        ("steps", sum(steps.values()), of_stages),
+    ]
+    always = ("rows", "bad, left out", "examples", "cut at data.max_length", "without a target")
+    always += ("tokens", "target tokens", "steps")
+    lines = ["Data:"]
+    for name, count, more in rows:
+        if count or name in always:
+            lines.append(f"  {name:<27}{count:>13,}" + (f"  ({more})" if more and count else ""))
+    return lines + [f"  {sentence}" for sentence in account.unused]

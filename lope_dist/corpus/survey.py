@@ -1,0 +1,241 @@
+"""One row -> the examples that it becomes, rendered, tokenized, masked and counted.
+
+Rows are taken in order, on one core or on all that this process may use, a chunk at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from lope_dist.core.errors import LopeError
+from lope_dist.core.workers import forked_pool
+from lope_dist.corpus.bad_rows import RowError
+from lope_dist.corpus.prompts import Form, render_rows
+from lope_dist.corpus.readers.base import ROW_LIMIT
+from lope_dist.corpus.readers.lines import too_long
+from lope_dist.corpus.tokens import IGNORED, Tokenized, tokenize
+from lope_dist.corpus.turns import Example, Turn
+
+_CHUNK = 256
+_ALONE = 8  # chunks before other processes are started
+_MOST = 16  # processes
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+
+Where = tuple[int, int]
+"""Number of the file and of the row in it."""
+Taken = tuple[Where, Example | RowError]
+
+
+@dataclass(frozen=True)
+class Made:
+    """One example of a row."""
+
+    line: bytes
+    """In the store's form."""
+    tokens: int = 0
+    target_tokens: int = 0
+    was_cut: bool = False
+    has_control_text: bool = False
+
+
+Outcome = list[Made] | RowError
+
+
+def survey(
+    rows: Iterator[Taken], form: Form | None, limit: int | None
+) -> Iterator[tuple[Where, Outcome]]:
+    """Yield what becomes of each row, in order, until ``limit`` of them became examples.
+
+    No more rows are taken than the limit may need.
+
+    Args:
+        rows: Parsed rows, or why one is none.
+        form: How they become tokens; None: they are only checked as far as they are read.
+        limit: Of good rows.
+
+    Raises:
+        LopeError: a tokenizer that the template does not fit; a process that was killed.
+    """
+    ahead: deque[tuple[list[Taken], list[Outcome] | Future[list[Outcome]]]] = deque()
+    workers = 1 if form is None else min(_MOST, len(os.sched_getaffinity(0)))
+    pool, good, taken = None, 0, 0
+    try:
+        while True:
+            size = _CHUNK
+            if limit is not None:
+                size = min(size, limit - good - sum(len(chunk) for chunk, _ in ahead))
+            chunk = list(islice(rows, size)) if size > 0 else []
+            if chunk:
+                taken += 1
+                if workers > 1 and taken > _ALONE:
+                    pool = pool or forked_pool(workers, _adopt, form)
+                    ahead.append((chunk, pool.submit(_outcomes, [row for _, row in chunk])))
+                else:
+                    ahead.append((chunk, outcomes([row for _, row in chunk], form)))
+            elif not ahead:
+                return
+            if not chunk or len(ahead) > 2 * workers or pool is None:
+                done, result = ahead.popleft()
+                found = result.result() if isinstance(result, Future) else result
+                for (where, _), outcome in zip(done, found, strict=True):
+                    good += isinstance(outcome, list) and bool(outcome)
+                    yield where, outcome
+    except BrokenProcessPool:
+        raise LopeError(
+            "A process that reads the data died (killed, perhaps for want of memory); start again "
+            "on fewer cores, as by `taskset -c 0-1`."
+        ) from None
+    finally:
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def outcomes(rows: Sequence[Example | RowError], form: Form | None) -> list[Outcome]:
+    """Return what becomes of some rows."""
+    found: list[Outcome] = []
+    examples: list[Example] = []
+    pieces = []
+    owners = []
+    for number, row in enumerate(rows):
+        found.append(row if isinstance(row, RowError) else [])
+        if isinstance(row, RowError):
+            continue
+        try:
+            if form is None:
+                found[number] = [Made(line_of(row))]
+            elif row.tokens is not None:
+                examples.append(_checked(row, form))
+                pieces.append([])
+                owners.append(number)
+            else:
+                for example, own in render_rows(row, form) if row.learnt else ():
+                    examples.append(example)
+                    pieces.append(own)
+                    owners.append(number)
+        except RowError as error:
+            found[number] = error
+    if form is None:
+        return found
+    tokenized = tokenize(examples, pieces, form)
+    for number, example, own, tokens in zip(owners, examples, pieces, tokenized, strict=True):
+        made = found[number]
+        if isinstance(made, list):
+            try:
+                made.append(_made(example, tokens, form, any(p.is_literal for p in own)))
+            except RowError as error:
+                found[number] = error
+    return found
+
+
+def line_of(example: Example) -> bytes:
+    """Return an example in the store's form.
+
+    Raises:
+        RowError: text that is no Unicode, or too much of it.
+    """
+    turns = [_turn_of(turn) for turn in example.turns]
+    tree: Any = turns
+    if example.tools or example.is_plain or example.tokens:
+        tree = {"turns": turns, "tools": example.tools, "plain": example.is_plain}
+        tree["tokens"] = example.tokens
+    try:
+        line = _ENCODE(tree).encode()
+    except UnicodeEncodeError:
+        raise RowError(
+            "not valid Unicode",
+            "half of a surrogate pair in the text (a \\ud800 to \\udfff escape without its "
+            "partner); remove it",
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise RowError("not JSON", f"it holds a value that JSON has no word for: {error}") from None
+    if len(line) > ROW_LIMIT:
+        raise too_long()
+    return line
+
+
+def example_of(index: int, line: bytes) -> Example:
+    """Return the example that `line_of` wrote."""
+    tree = json.loads(line)
+    if isinstance(tree, list):
+        return Example(index, tuple(Turn(*turn) for turn in tree))
+    tokens = tree["tokens"] and (tree["tokens"][0], tree["tokens"][1])
+    turns = tuple(Turn(*turn) for turn in tree["turns"])
+    return Example(index, turns, tree["tools"], tree["plain"], tokens)
+
+
+def _turn_of(turn: Turn) -> list[Any]:
+    if turn.more:
+        return [turn.role, turn.text, turn.context, turn.is_learnt, turn.more]
+    if not turn.is_learnt:
+        return [turn.role, turn.text, turn.context, False]
+    return [turn.role, turn.text, turn.context]
+
+
+def _made(example: Example, tokens: Tokenized, form: Form, has_control_text: bool) -> Made:
+    ids, labels = tokens.input_ids, tokens.labels
+    every = [*ids, *labels] if form.is_encoder_decoder else ids
+    if form.vocabulary is not None and every and max(every) >= form.vocabulary:
+        raise _beyond(max(every), form.vocabulary)
+    # What a decoder-only model's first token is, nothing before it predicts.
+    targets = labels if form.is_encoder_decoder else labels[1:]
+    return Made(
+        line_of(example),
+        len(ids) + len(labels) * form.is_encoder_decoder,
+        len(targets) - targets.count(IGNORED),
+        tokens.was_cut,
+        has_control_text,
+    )
+
+
+def _checked(row: Example, form: Form) -> Example:
+    """Return a row that came as tokens.
+
+    Raises:
+        RowError: labels that are not of its tokens, or ids that are none.
+    """
+    assert row.tokens is not None
+    ids, labels = row.tokens
+    learnt = [label for label in labels if label != IGNORED]
+    if min(ids) < 0 or min(learnt, default=0) < 0:
+        raise RowError("ids beyond the vocabulary", "a token id is below 0")
+    if form.vocabulary is not None and max(*ids, *learnt, 0) >= form.vocabulary:
+        raise _beyond(max(*ids, *learnt), form.vocabulary)
+    if not form.is_encoder_decoder:
+        if len(ids) != len(labels):
+            raise RowError(
+                "labels of other tokens", f"it has {len(ids)} input_ids and {len(labels)} labels"
+            )
+        if any(a not in (b, IGNORED) for a, b in zip(labels, ids, strict=True)):
+            raise RowError(
+                "labels of other tokens",
+                f"a label is neither its input id nor {IGNORED}; labels are not shifted here",
+            )
+    return row
+
+
+def _beyond(token: int, vocabulary: int) -> RowError:
+    return RowError(
+        "ids beyond the vocabulary",
+        f"token id {token} is beyond the model's vocabulary of {vocabulary}",
+    )
+
+
+_form: Form | None = None  # of a worker process
+
+
+def _adopt(form: Form) -> None:
+    global _form
+    _form = form
+
+
+def _outcomes(rows: Sequence[Example | RowError]) -> list[Outcome]:
+    assert _form is not None
+    return outcomes(rows, _form)

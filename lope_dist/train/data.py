@@ -1,0 +1,148 @@
+"""A run's rows, before anything expensive: read, rendered, counted, and told in one table."""
+
+from __future__ import annotations
+
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.corpus.account import figures, table
+from lope_dist.corpus.loader import num_steps
+from lope_dist.corpus.manifest import PLAN, Plan, read_section
+from lope_dist.corpus.mixture import Mixture
+from lope_dist.corpus.prompts import Form
+from lope_dist.corpus.records import ExampleSource, open_source
+from lope_dist.corpus.show import show_rows, told
+from lope_dist.corpus.template_source import uses_date
+from lope_dist.engine.world import World
+from lope_dist.model.build import architecture, load_tokenizer
+from lope_dist.noise.mix import check_operations
+from lope_dist.train.checkpoint import CONFIG
+
+
+def dated(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, corpus: Path | None = None
+) -> RunConfig:
+    """Return the configuration with the date that its chat template is to see.
+
+    That is the day on which the run, or the corpus that it reads or builds, was begun; today, if
+    it is begun now. A template that asks for no date needs none.
+    """
+    data = config.data
+    if data.template != "chat" or data.template_date is not None or not uses_date(tokenizer):
+        return config
+    begun = _recorded(Path(config.output_dir) / CONFIG) if corpus is None else None
+    folder = corpus or (Path(data.corpus) if data.corpus else None)
+    if begun is None and folder is not None and (folder / PLAN).exists():
+        begun = read_section(folder / PLAN, Plan).made_from["data"].get("template_date")
+    day = begun or date.today().isoformat()
+    return config.model_copy(update={"data": data.model_copy(update={"template_date": day})})
+
+
+def form_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase, arch: PretrainedConfig) -> Form:
+    """Return how a run's examples become tokens of its model."""
+    return Form.of(
+        config.data,
+        tokenizer,
+        is_encoder_decoder=arch.is_encoder_decoder,
+        vocabulary=getattr(arch.get_text_config(), "vocab_size", None),
+    )
+
+
+def open_rows(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, arch: PretrainedConfig
+) -> ExampleSource:
+    """Return a run's examples, each of which was rendered and tokenized once; see `open_source`.
+
+    Collective: no; the first process of a host does it and the others wait.
+    """
+    return open_source(config.data, form_of(config, tokenizer, arch))
+
+
+def steps_of(config: RunConfig, source: ExampleSource) -> dict[str, int]:
+    """Return the optimizer steps of each stage."""
+    mixture = Mixture(source.sizes, source.weights, config.seed, shuffle=config.data.shuffle)
+    batch = config.train.global_batch
+    return {name: num_steps(mixture, stage, batch) for name, stage in config.train.stages.items()}
+
+
+def figures_of(config: RunConfig, source: ExampleSource) -> dict[str, Any]:
+    """Return the table of a run's rows as JSON."""
+    return figures(source.account, source.bad_rows, steps_of(config, source))
+
+
+def lines_of(config: RunConfig, source: ExampleSource) -> list[str]:
+    """Return the table of a run's rows as text."""
+    return table(source.account, source.bad_rows, steps_of(config, source))
+
+
+def tell_rows(
+    config: RunConfig,
+    source: ExampleSource,
+    tokenizer: PreTrainedTokenizerBase,
+    arch: PretrainedConfig,
+    world: World,
+) -> None:
+    """Print the bad rows, the table and one example, shortened, on the main rank.
+
+    Collective: yes.
+
+    Raises:
+        LopeError: ranks that began on different days, where the template has the date in it.
+    """
+    day = config.data.template_date
+    if day is not None:
+        ordinal = date.fromisoformat(day).toordinal()
+        if world.max([ordinal]) != [-day_before for day_before in world.max([-ordinal])]:
+            raise LopeError(
+                "The ranks began on different days, and the chat template has the date in it; "
+                f"start again, or set data.template_date={day}."
+            )
+    if world.is_main:
+        source.tell()
+        lines = lines_of(config, source)
+        (first,) = show_rows(config, source, form_of(config, tokenizer, arch), first=0, count=1)
+        print("\n".join([*lines, *told(first, limit=600)]), file=sys.stderr)
+
+
+def survey_rows(config: RunConfig) -> tuple[dict[str, Any], list[str]]:
+    """Return the table of a configuration's rows, as JSON and as text; reads no weights.
+
+    Raises:
+        LopeError: what `open_source` raises.
+    """
+    config, source, _ = _opened(config)
+    source.tell()
+    return figures_of(config, source), lines_of(config, source)
+
+
+def shown_rows(
+    config: RunConfig, *, row: int | None, count: int, stage: str | None
+) -> list[dict[str, Any]]:
+    """Return examples of a configuration as JSON, from a row on; see `corpus.show.show_rows`."""
+    config, source, form = _opened(config)
+    source.tell()
+    first = 0 if row is None else source.first_of_row(row)
+    return show_rows(config, source, form, first=first, count=count, stage=stage)
+
+
+def _opened(config: RunConfig) -> tuple[RunConfig, ExampleSource, Form]:
+    check_operations(config.noise)
+    tokenizer, arch = load_tokenizer(config.model), architecture(config.model)
+    config = dated(config, tokenizer)
+    return config, open_rows(config, tokenizer, arch), form_of(config, tokenizer, arch)
+
+
+def _recorded(path: Path) -> str | None:
+    """Return the date that a run in its folder was begun with, if there is one."""
+    try:
+        tree = yaml.safe_load(path.read_text())
+        return tree["data"]["template_date"]
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        return None  # no run, or one whose configuration `open_run_folder` refuses
