@@ -58,7 +58,7 @@ def _print(manifest: dict, folder: Path) -> None:
     typer.echo(f"Written: {folder} ({size / 1e6:.2f} MB)")
     found = manifest["comparison"]
     if manifest["is_exact"]:
-        typer.echo("Exact: its masked answers are those of the run.")
+        typer.echo("Exact: read back from disk, it answers as the run does, up to rounding.")
     else:
         typer.echo(
             "Not exact: the router weighs experts token by token, this export by their mean."
