@@ -84,9 +84,11 @@ def _predictions(model: nn.Module, batch: MicroBatch) -> tuple[Tensor, Tensor]:
 
     Shapes: float32 (targets, vocabulary), int64 (targets,).
     """
-    logits, labels = model(**batch.inputs, use_cache=False).logits, batch.labels
-    if "decoder_input_ids" not in batch.inputs:
+    here = next(p.device for p in model.parameters() if not p.is_meta)
+    inputs = {name: tensor.to(here) for name, tensor in batch.inputs.items()}
+    logits, labels = model(**inputs, use_cache=False).logits, batch.labels
+    if "decoder_input_ids" not in inputs:
         logits, labels = logits[:, :-1], labels[:, 1:]
     is_target = labels != IGNORED
-    is_target, labels = is_target.to(logits.device), labels.to(logits.device)
-    return logits[is_target].float().log_softmax(-1), labels[is_target]
+    selected = logits[is_target.to(logits.device)].to(labels.device)
+    return selected.float().log_softmax(-1), labels[is_target]

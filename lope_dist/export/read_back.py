@@ -1,7 +1,8 @@
 """An export as its readers have it: read from disk by transformers and peft, nothing of ours.
 
 The model that is read has the base's dtype. Where it does not fit into the memory of the run's
-device, beside the run's own model, accelerate places what is left over on the host and on disk.
+device, beside the run's own model, it is read into the host's; and where it does not fit there,
+accelerate leaves on disk what is left over.
 """
 
 from __future__ import annotations
@@ -54,7 +55,16 @@ def read_peft(folder: Path, run: LoadedRun, plain: PlainModel) -> Iterator[nn.Mo
             source.mkdir()
             write_merged(source, run, plain, {})
         base = _from_pretrained(source, run, plain, scratch)
-        yield PeftModel.from_pretrained(base, str(folder)).eval()
+        try:
+            model = PeftModel.from_pretrained(base, str(folder)).eval()
+        except (KeyError, ValueError, RuntimeError) as error:
+            is_on_disk = "disk" in getattr(base, "hf_device_map", {}).values()
+            memory = " on a base that is left on disk; more memory may help" * is_on_disk
+            raise LopeError(
+                f"peft cannot read back its adapter of {type(base).__name__}{memory} ({error!r}); "
+                "the export was not kept."
+            ) from error
+        yield model
 
 
 def _from_pretrained(
@@ -62,11 +72,12 @@ def _from_pretrained(
 ) -> PreTrainedModel:
     settings = run.config.model
     dtype = getattr(torch, settings.dtype)
-    device = run.model.device
-    placed: dict[str, Any] = {"device_map": {"": str(device)}}
     size = sum(p.numel() for p in plain.skeleton.parameters()) * dtype.itemsize
-    if size > _HEADROOM * _free_bytes(device):
-        placed = {"device_map": "auto", "offload_folder": offload}
+    devices = (run.model.device, torch.device("cpu"))
+    roomy = next((d for d in devices if size < _HEADROOM * _free_bytes(d)), None)
+    placed: dict[str, Any] = {"device_map": "auto", "offload_folder": offload}
+    if roomy is not None:
+        placed = {"device_map": {"": str(roomy)}}
     name = type(run.model).__name__
     try:
         model, told = type(run.model).from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
