@@ -65,7 +65,11 @@ def _file_tensors(
     several layers.
     """
     for names in _by_layer(plain.names):
-        tensors = {name: plain_tensor(run.model, name, layers).cpu() for name in names}
+        tensors: dict[str, Tensor] = {}
+        for name in names:
+            tensor = plain_tensor(run.model, name, layers).cpu()
+            is_twice = any(tensor.data_ptr() == other.data_ptr() for other in tensors.values())
+            tensors[name] = tensor.clone() if is_twice else tensor  # tied in the run's model alone
         yield from revert_weight_conversion(plain.skeleton, tensors).items()
 
 

@@ -8,16 +8,23 @@ from typing import Any
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
+from safetensors import safe_open
 from support.tiny import save_byte_tokenizer, tiny_tree
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from lope_dist.adapters.lope import lope_layers
 from lope_dist.config.load import validate_config
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json
-from lope_dist.evaluate.load import load_run
+from lope_dist.evaluate.load import LoadedRun, load_run
 from lope_dist.export import formats
 from lope_dist.export.run import ExportRequest, export_run
+from lope_dist.model.build import load_model, load_tokenizer
+from lope_dist.model.families import family_of
+from lope_dist.model.placement import Replicated
 from lope_dist.train import session
+from lope_dist.train.checkpoint import Checkpoint
+from lope_dist.train.preflight import adapt
 
 DECODER = {
     "vocab_size": 258,
@@ -154,3 +161,40 @@ def test_the_tokenizer_keeps_the_bases_own_padding(tmp_path: Path, alpaca_file: 
     assert load_run(run).tokenizer.pad_token == "<eos>"
     export_run(run, ExportRequest("merged", tmp_path / "merged", calibration_rows=4))
     assert AutoTokenizer.from_pretrained(tmp_path / "merged").pad_token is None
+
+
+@pytest.mark.parametrize("name", ["tied_head", "shared_embedding"])
+def test_an_adapted_head_is_untied(tmp_path: Path, alpaca_file: Path, name: str) -> None:
+    model_type, values, targets = MODELS[name]
+    values = {**values, "tie_word_embeddings": True}
+    save_model(tmp_path / "model", model_type, values)
+    tree = tiny_tree(tmp_path / "model", alpaca_file, tmp_path / "run")
+    tree["adapter"] = {"num_normal": 1, "num_poison": 0, "dropout": 0.0, "rank": 4}
+    tree["adapter"]["targets"] = [*targets, "lm_head"]
+    tree["train"]["stages"] = {"only": {"trainable": ["shared_a", "normal_b"]}}
+    tree["data"]["packing"] = False
+    config = validate_config(tree, "test")
+    model = load_model(config.model, Replicated(torch.device("cpu")), progress=False)
+    context = adapt(model, config, family_of(model_type, (), model.config.is_encoder_decoder))
+    with torch.no_grad():
+        for layer in lope_layers(model).values():
+            layer.lope.B.normal_0.normal_(std=0.1)
+    run = LoadedRun(
+        config, Checkpoint(tmp_path, 1, "only"), model, load_tokenizer(config.model), context
+    )
+    for kind in ("peft", "merged"):
+        folder = tmp_path / kind
+        folder.mkdir()
+        examples = str(alpaca_file), 8
+        if kind == "peft":
+            written = formats.prepare_peft(run, folder, *examples)(folder)
+        else:
+            written = formats.prepare_merged(run, *examples)(folder)
+        assert written.is_exact, kind
+    assert read_json(tmp_path / "merged" / "config.json")["tie_word_embeddings"] is False
+    with safe_open(tmp_path / "merged" / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+        assert {"lm_head.weight"} < names
+    base = AutoModelForCausalLM if model_type == "llama" else AutoModelForSeq2SeqLM
+    found = base.from_pretrained(tmp_path / "merged")
+    assert not torch.equal(found.lm_head.weight, found.get_input_embeddings().weight)
