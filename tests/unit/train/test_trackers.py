@@ -1,0 +1,172 @@
+"""Each tracker takes a run's figures, goes on with it after a resume, and gives them back."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lope_dist.core.errors import LopeError
+from lope_dist.train.trackers.base import (
+    IDS,
+    TRACKERS,
+    TrackedRun,
+    TrackerKind,
+    Trackers,
+    check_installed,
+)
+
+NAMES = ["mlflow", "tensorboard", "trackio", "wandb"]
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "wandb-cache"))
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def tracked(folder: Path, steps_done: int = 0) -> TrackedRun:
+    config = {"seed": 614, "train": {"global_batch": 8}}
+    return TrackedRun(folder, "tests", "a_run", ("tiny",), config, None, steps_done)
+
+
+def mlflow_losses(folder: Path) -> dict[int, float]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=(folder / "mlruns").absolute().as_uri())
+    experiment = client.get_experiment_by_name("tests")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_name == "a_run"
+    assert run.data.params["train.global_batch"] == "8"
+    assert run.data.tags["lope.tiny"] == "true"
+    history = client.get_metric_history(run.info.run_id, "poison/loss")
+    return {metric.step: metric.value for metric in history}
+
+
+def tensorboard_losses(folder: Path) -> dict[int, float]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    read = EventAccumulator(str(folder / "tensorboard"))
+    read.Reload()
+    return {event.step: event.value for event in read.Scalars("poison/loss")}
+
+
+def trackio_losses(folder: Path) -> dict[int, float]:
+    from trackio.sqlite_storage import SQLiteStorage
+
+    return {line["step"]: line["poison/loss"] for line in SQLiteStorage.get_logs("tests", "a_run")}
+
+
+def wandb_losses(folder: Path) -> dict[int, float]:
+    from wandb.proto import wandb_internal_pb2
+
+    losses = {}
+    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
+        for data in wandb_records(file.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            items = {
+                item.key or "/".join(item.nested_key): json.loads(item.value_json)
+                for item in record.history.item
+            }
+            if "poison/loss" in items:
+                losses[items["_step"]] = items["poison/loss"]
+    return losses
+
+
+def wandb_records(data: bytes) -> Iterator[bytes]:
+    """Yield the records of an offline file, a log of LevelDB's format: blocks of 32 KiB."""
+    assert data[:4] == b":W&B"
+    at, whole = 7, b""
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:  # no header begins there
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a whole record, or its last part
+            yield whole
+            whole = b""
+
+
+READERS = {
+    "mlflow": mlflow_losses,
+    "tensorboard": tensorboard_losses,
+    "trackio": trackio_losses,
+    "wandb": wandb_losses,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tracker_gives_back_what_it_was_told_and_goes_on(
+    name: str, tmp_path: Path, offline: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "trackio":  # it reads the variable when it is imported
+        from trackio import sqlite_storage
+
+        monkeypatch.setattr(sqlite_storage, "TRACKIO_DIR", tmp_path / "trackio")
+    first = Trackers([name], tracked(tmp_path))
+    for step in (1, 2):
+        first.log(step, {"poison": {"loss": 4.0 / step, "lr": {"router": 1e-3}}})
+    first.finish(is_finished=False)
+    known = json.loads((tmp_path / IDS).read_text())
+    if name == "wandb":
+        time.sleep(1.1)  # its folders have the second of the start in their names
+    second = Trackers([name], tracked(tmp_path, steps_done=2))
+    second.log(3, {"poison": {"loss": 1.5, "lr": {"router": 1e-3}}})
+    second.finish(is_finished=True)
+    assert json.loads((tmp_path / IDS).read_text()) == known
+    assert READERS[name](tmp_path) == {1: 4.0, 2: 2.0, 3: 1.5}
+
+
+def test_a_tracker_that_fails_is_named_once_and_the_others_go_on(
+    tmp_path: Path, offline: None, capsys: pytest.CaptureFixture
+) -> None:
+    class Failing:
+        run_id = "x"
+
+        def __init__(self, run: TrackedRun) -> None:
+            if run.name == "never":
+                raise ConnectionError("no route to host")
+
+        def log(self, step: int, values: object) -> None:
+            raise ConnectionError("gone")
+
+        def finish(self, is_finished: bool) -> None:
+            raise AssertionError("it was left out")
+
+    TRACKERS._entries["failing"] = TrackerKind("json", "none", Failing)
+    try:
+        never = replace(tracked(tmp_path), name="never")
+        Trackers(["failing"], never).log(1, {"loss": 1.0})
+        assert "failing could not start (no route to host)" in capsys.readouterr().err
+        trackers = Trackers(["failing", "tensorboard"], tracked(tmp_path))
+        for step in (1, 2):
+            trackers.log(step, {"poison": {"loss": 1.0}})
+        trackers.finish(is_finished=True)
+        told = capsys.readouterr().err
+        assert told.count("failing failed at step 1 and gets no more (gone)") == 1
+        assert tensorboard_losses(tmp_path) == {1: 1.0, 2: 1.0}
+    finally:
+        del TRACKERS._entries["failing"]
+
+
+def test_a_missing_package_is_told_with_its_command() -> None:
+    TRACKERS._entries["absent"] = TrackerKind("no_such_package", "absent", lambda run: None)
+    try:
+        with pytest.raises(LopeError, match=r"pip install 'lope-dist\[absent\]'"):
+            check_installed(["tensorboard", "absent"])
+    finally:
+        del TRACKERS._entries["absent"]
+
+
+def test_every_tracker_that_a_recipe_may_name_is_there() -> None:
+    assert list(TRACKERS) == NAMES
