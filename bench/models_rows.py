@@ -144,7 +144,7 @@ def _zero3_losses(folder: Path) -> list[float]:
         "engine": {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60},
     }
     recipe = folder / "zero3.yaml"
-    recipe.write_text(yaml.safe_dump(tree))
+    recipe.write_text(yaml.safe_dump(tree, sort_keys=False))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     ended = subprocess.run(
         [sys.executable, *launcher, str(ROOT / "launch/train.py"), "--config", str(recipe)],
