@@ -20,13 +20,14 @@ import yaml
 from architectures import ARCHITECTURES, Architecture, write_model
 from peft import PeftModel
 
-from lope_dist.config.load import validate_config
+from lope_dist.config.load import load_config, validate_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.core.runlog import read_json, read_lines
+from lope_dist.core.runlog import read_lines
 from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.model.build import load_model
 from lope_dist.model.placement import Replicated
+from lope_dist.model.quantization import quantization_of
 from lope_dist.train.preflight import preflight
 from lope_dist.train.session import train
 
@@ -52,13 +53,13 @@ def row(name: str, folder: Path) -> dict[str, Any]:
         plan = preflight(nf4)
     except LopeError as error:
         return found | {"check": str(error)}
-    found["nf4_share"] = round(plan.quantization.share, 4)
+    found["nf4_share"] = round(quantization_of(plan.model, plan.config.model).share, 4)
     found["logits_equal"] = _has_stock_logits(whole, case)
     found["loads"] = True
     train(nf4)
-    packing = read_json(folder / "nf4" / "manifest.json")["premises"]["packing"]["decision"]
     if not case.is_pair:
-        found["packing"] = "exact" if packing == "on" else "off"
+        is_packed = load_config(folder / "nf4" / "run.yaml").data.packing
+        found["packing"] = "exact" if is_packed else "off"
     losses = [line["loss"] for line in read_lines(folder / "nf4" / "metrics.jsonl")]
     found["step0_loss_equal"] = abs(losses[0] - _first_loss(folder)) <= CLOSE
     found["trains"] = len(losses) == 4 and losses[-1] < losses[0]
@@ -133,7 +134,7 @@ def _first_loss(folder: Path) -> float:
     config = _config(folder, "nf4", packing=False)
     one_row = config.train.model_copy(update={"micro_batch": 1})
     train(config.model_copy(update={"train": one_row}))
-    return read_lines(Path(config.output_dir) / "metrics.jsonl")[0]["loss"]
+    return next(read_lines(Path(config.output_dir) / "metrics.jsonl"))["loss"]
 
 
 def _zero3_losses(folder: Path) -> list[float]:
