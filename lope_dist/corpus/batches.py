@@ -98,6 +98,9 @@ def build_rows(
     labels_NT = _pad(labels, IGNORED)
     inputs = {"input_ids": input_ids_NT}
     if is_packed:
+        # Padding sees padding alone here, and the embedding of a padding token may be zero, where
+        # a norm has no gradient. So it is the row's first token.
+        inputs["input_ids"] = torch.where(mask_NT.bool(), input_ids_NT, input_ids_NT[:, :1])
         places_NT = torch.arange(input_ids_NT.shape[1]).expand_as(input_ids_NT)
         lengths_N1 = mask_NT.sum(1, keepdim=True)
         inputs["position_ids"] = torch.where(

@@ -153,12 +153,12 @@ class StageLoader:
     def filler(self) -> MicroBatch:
         """Return a micro-batch without content, for a rank that has fewer than the others.
 
-        Every rank must take part in every collective of a step.
+        Every rank must take part in every collective of a step. Its tokens are no padding, for
+        the reason that `build_rows` gives.
         """
+        token = int(self._pad_id == 0)
         clean = ([False] * 2, [False] * 2) if self.has_marks else None
-        nothing = Tokenized(
-            0, [self._pad_id] * 2, [self._pad_id] * 2, was_cut=False, corrupted=clean
-        )
+        nothing = Tokenized(0, [token] * 2, [token] * 2, was_cut=False, corrupted=clean)
         return without_content(self._build([[nothing]], epoch=0))
 
     def _build(self, rows: list[list[Tokenized]], epoch: int) -> MicroBatch:

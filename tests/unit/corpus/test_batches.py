@@ -51,11 +51,20 @@ def test_padding_is_outside_every_mask():
     for batch in (packed(), padded()):
         is_padding = batch.noise_mask == 0
         assert is_padding.any()
-        assert (batch.inputs["input_ids"][is_padding] == PAD).all()
         assert (batch.inputs["input_ids"][~is_padding] != PAD).all()
         assert (batch.labels[is_padding] == IGNORED).all()
         assert (batch.token_keys["decoder"][is_padding] == 0).all()
     assert torch.equal(padded().inputs["attention_mask"], padded().noise_mask)
+    ids = padded().inputs["input_ids"]
+    assert (ids[padded().noise_mask == 0] == PAD).all()
+
+
+def test_what_fills_a_packed_row_is_no_padding_token():
+    """It sees itself alone, and a padding token's embedding may be zero, without a gradient."""
+    batch = packed()
+    ids, is_padding = batch.inputs["input_ids"], batch.noise_mask == 0
+    assert not (ids == PAD).any()
+    assert torch.equal(ids[is_padding], ids[:, :1].expand_as(ids)[is_padding])
 
 
 def test_the_first_token_of_an_example_is_no_target():
