@@ -20,10 +20,16 @@ from lope_dist.core.errors import LopeError
 from lope_dist.model.hub import INDEX, SINGLE, indexed_files, weights_file
 
 _DTYPES = {
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
+    "F64": torch.float64,
     "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
     "U8": torch.uint8,  # packed weights and their scales
+    "BOOL": torch.bool,
 }
 
 
@@ -36,7 +42,9 @@ class _Entry:
 
 
 class TensorFiles:
-    """The tensors of a model folder by name.
+    """The tensors of a model folder by name, from the files that `from_pretrained` would read.
+
+    Of a tensor that several files hold, the last file's counts, in the order of their names.
 
     Raises:
         LopeError: no safetensors there, or a file that is torn or of a foreign dtype.
@@ -104,9 +112,10 @@ class TensorFiles:
             if end > file_size:
                 raise LopeError(f"{path} is cut off inside tensor '{name}': copy it again.")
             if entry["dtype"] not in _DTYPES:
+                what = "8-bit float" if entry["dtype"].startswith("F8") else "not supported"
                 raise LopeError(
-                    f"{path}: tensor '{name}' has dtype {entry['dtype']}; "
-                    f"allowed: {', '.join(_DTYPES)}."
+                    f"{path}: tensor '{name}' has dtype {entry['dtype']} ({what}); use a version "
+                    f"of the model in 16 bits. Allowed: {', '.join(_DTYPES)}."
                 )
             dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
             if end - begin != math.prod(shape) * dtype.itemsize:
@@ -115,7 +124,22 @@ class TensorFiles:
 
 
 def _file_names(folder: Path) -> list[str]:
+    """Return the files' names, each once, in order."""
+    _refuse_another_file(folder / "config.json")
     names = {path.name for path in folder.iterdir()}
     source = weights_file(names, str(folder))
     indexed = indexed_files(folder / INDEX) if INDEX in names else set()  # one that lies is told
     return [SINGLE] if source == SINGLE else sorted(indexed)
+
+
+def _refuse_another_file(config: Path) -> None:
+    """Refuse a `config.json` that makes `from_pretrained` read a file of another name."""
+    try:
+        stated = json.loads(config.read_text()).get("transformers_weights")
+    except (OSError, ValueError, AttributeError):
+        return
+    if stated not in (None, SINGLE, INDEX):
+        raise LopeError(
+            f"{config} names its weights' file, '{stated}' (transformers_weights); rename that "
+            f"file to {SINGLE} or {INDEX} and remove the key."
+        )

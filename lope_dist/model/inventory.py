@@ -30,17 +30,19 @@ class Slot:
 
     Attributes:
         origin: Where its values are.
-        owners: Modules and attribute names that hold it; tied parameters have several.
+        owners: Modules and attribute names that hold it, by name; tied parameters have several.
         packed: How, if the parameter is to be packed NF4.
         is_prequantized: Whether the files hold it packed already.
         is_buffer: Whether it is a buffer.
+        rivals: What the files hold for other names of a tied parameter, by name.
     """
 
     origin: Origin
-    owners: list[Owner]
+    owners: dict[str, Owner]
     packed: PackedWeight | None
     is_prequantized: bool
     is_buffer: bool
+    rivals: dict[str, Origin]
 
 
 def take_inventory(model: PreTrainedModel, files: TensorFiles, dtype: torch.dtype) -> list[Slot]:
@@ -64,17 +66,20 @@ def take_inventory(model: PreTrainedModel, files: TensorFiles, dtype: torch.dtyp
     problems = [f"unexpected {name}" for name in mapped.unexpected]
     found = _origins(mapped, model, files, problems)
     slots = []
-    for names, owners, tensor in _held(model):
-        origin = next((found.pop(name) for name in names if name in found), None)
+    for owners, tensor in _held(model):
+        present = {name: found.pop(name) for name in owners if name in found}
         is_buffer = not isinstance(tensor, nn.Parameter)
-        if origin is None:
-            if not (is_buffer and may_be_missing(model, names)):
-                problems.append(f"missing {names[0]}")
+        if not present:
+            if not (is_buffer and may_be_missing(model, owners)):
+                problems.append(f"missing {next(iter(owners))}")
             continue
-        module, attribute = owners[0]
+        origin = present.pop(next(iter(present)))
+        module, attribute = owners[origin.target]
         packed = packed_weights(module).get(attribute)
         is_prequantized = any(name in packed_parts for name in origin.names)
-        slots.append(Slot(origin, owners, packed, is_prequantized, is_buffer))
+        slots.append(Slot(origin, owners, packed, is_prequantized, is_buffer, present))
+        for rival in present.values():
+            problems += _misfits(rival, tensor, files, is_nf4=False)
         if is_prequantized and packed is not None:
             problems += prequantized.misfits(origin, packed, files)
         else:
@@ -124,12 +129,15 @@ def _misfits(origin: Origin, tensor: Tensor, files: TensorFiles, *, is_nf4: bool
         )
 
 
-def _held(model: nn.Module) -> list[tuple[list[str], list[Owner], Tensor]]:
-    """Return each parameter and persistent buffer with its names and owners; tied: several."""
-    groups: dict[int, tuple[list[str], list[Owner], Tensor]] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        names, owners, _ = groups.setdefault(id(tensor), ([], [], tensor))
+def _held(model: PreTrainedModel) -> list[tuple[dict[str, Owner], Tensor]]:
+    """Return each parameter and persistent buffer with its owners by name; tied: several.
+
+    The first name is the one that the others are tied to, where the model says which that is.
+    """
+    groups: dict[int, tuple[dict[str, Owner], Tensor]] = {}
+    state = model.state_dict(keep_vars=True)
+    for name in sorted(state, key=lambda name: name in model.all_tied_weights_keys):
+        owners, _ = groups.setdefault(id(state[name]), ({}, state[name]))
         path, _, attribute = name.rpartition(".")
-        names.append(name)
-        owners.append((model.get_submodule(path), attribute))
+        owners[name] = (model.get_submodule(path), attribute)
     return list(groups.values())

@@ -37,6 +37,11 @@ class Origin:
         """The file tensors."""
         return self.recipe.names
 
+    @property
+    def numel(self) -> int:
+        """Elements of the parameter."""
+        return math.prod(self.shape)
+
     def whole_bytes(self, files: TensorFiles) -> int:
         """Return what computing the parameter whole takes: what is read, and as much again."""
         if self.segments is not None:

@@ -23,9 +23,10 @@ from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.inventory import Slot, take_inventory
 from lope_dist.model.nf4 import NestedScales, quantize, quantize_scales
 from lope_dist.model.nf4_layout import BLOCK, BLOCK_BYTES, PackedLayout
-from lope_dist.model.origin import OriginReader
+from lope_dist.model.origin import Origin, OriginReader
 from lope_dist.model.placement import Placement
 from lope_dist.model.prequantized import nested_scales
+from lope_dist.model.ties import settle_ties
 
 _WORKING_BYTES = 32
 """Bytes a weight at most: 4 read, 4 cast, about 20 of a quantizer, the result."""
@@ -62,14 +63,14 @@ def load_weights(
     _compute_buffers(model)
     loader = _Loader(model, files, placement, buffer_bytes)
     for slot in tqdm(
-        take_inventory(model, files, dtype),
+        loader.slots(dtype),
         desc="Loading weights",
         unit="tensor",
         disable=not progress,
         mininterval=1.0,
     ):
         tensor = loader.load_buffer(slot) if slot.is_buffer else loader.load(slot)
-        for module, attribute in slot.owners:
+        for module, attribute in slot.owners.values():
             setattr(module, attribute, tensor)
     for module in model.modules():
         for key, buffer in module.named_buffers(recurse=False):
@@ -101,12 +102,17 @@ class _Loader:
         affordable = buffer_bytes // _WORKING_BYTES // BLOCK * BLOCK
         self._chunk = max(BLOCK, min(fastest, affordable))
 
+    def slots(self, dtype: torch.dtype) -> list[Slot]:
+        """Return what there is to fill. Collective: see `settle_ties`."""
+        slots = take_inventory(self._model, self._files, dtype)
+        return settle_ties(self._model, slots, self._reader, self._placement, self._chunk)
+
     def load(self, slot: Slot) -> nn.Parameter:
         """Return the slot's parameter, filled and placed."""
         if slot.packed is None:
             shape, dtype = torch.Size(slot.origin.shape), slot.origin.recipe.dtype
             part = self._placement.empty_part(shape.numel(), dtype)
-            self._copy(self._reader(slot), part, *self._placement.span(shape.numel()))
+            self._copy(self._reader(slot.origin), part, *self._placement.span(shape.numel()))
         else:
             layout = slot.packed.layout
             shape, dtype = torch.Size((layout.num_elements,)), layout.storage
@@ -115,7 +121,7 @@ class _Loader:
             if slot.is_prequantized:
                 nested = self._copy_packed(slot.origin.names[0], layout, raw)
             else:
-                nested = self._quantize(self._reader(slot), layout, raw)
+                nested = self._quantize(self._reader(slot.origin), layout, raw)
             slot.packed.nested_scales = nested
         # A tensor of the right shape that takes the memory of one element.
         stand_in = torch.empty(1, dtype=dtype, device=self._placement.device).expand(shape)
@@ -126,11 +132,11 @@ class _Loader:
     def load_buffer(self, slot: Slot) -> Tensor:
         """Return the slot's buffer, whole on every rank."""
         shape = torch.Size(slot.origin.shape)
-        values = self._reader(slot).read(0, shape.numel())
+        values = self._reader(slot.origin).read(0, shape.numel())
         return values.to(self._placement.device, slot.origin.recipe.dtype).view(shape)
 
-    def _reader(self, slot: Slot) -> OriginReader:
-        return OriginReader(slot.origin, self._files, self._model)
+    def _reader(self, origin: Origin) -> OriginReader:
+        return OriginReader(origin, self._files, self._model)
 
     def _copy(self, source: OriginReader, part: Tensor, start: int, stop: int) -> None:
         """Cast elements [start, stop) of a parameter into ``part``."""
