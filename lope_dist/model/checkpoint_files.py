@@ -51,6 +51,7 @@ class TensorFiles:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._entries: dict[str, _Entry] = {}
         self._descriptors: list[int] = []
         for name in _file_names(folder):

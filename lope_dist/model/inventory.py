@@ -17,6 +17,7 @@ from lope_dist.model.name_mapping import NameMap, map_names, may_be_missing
 from lope_dist.model.nf4 import PackedWeight, packed_weights
 from lope_dist.model.nf4_layout import BLOCK
 from lope_dist.model.origin import Origin, origins
+from lope_dist.model.other_parts import of_other_parts
 
 Owner = tuple[nn.Module, str]
 _SHOWN = 8
@@ -45,7 +46,20 @@ class Slot:
     rivals: dict[str, Origin]
 
 
-def take_inventory(model: PreTrainedModel, files: TensorFiles, dtype: torch.dtype) -> list[Slot]:
+@dataclass(frozen=True)
+class Inventory:
+    """What there is to read.
+
+    Attributes:
+        slots: One for each parameter and each persistent buffer of the files.
+        left_out: File tensors of parts that the model does not have.
+    """
+
+    slots: list[Slot]
+    left_out: list[str]
+
+
+def take_inventory(model: PreTrainedModel, files: TensorFiles, dtype: torch.dtype) -> Inventory:
     """Match a model on the meta device with the files, the way `from_pretrained` does.
 
     Args:
@@ -63,7 +77,8 @@ def take_inventory(model: PreTrainedModel, files: TensorFiles, dtype: torch.dtyp
     }
     described = set().union(*packed_parts.values())
     mapped = map_names(model, available - described, dtype)
-    problems = [f"unexpected {name}" for name in mapped.unexpected]
+    left_out = of_other_parts(model, mapped.unexpected, files.folder, dtype)
+    problems = [f"unexpected {name}" for name in mapped.unexpected if name not in left_out]
     found = _origins(mapped, model, files, problems)
     slots = []
     for owners, tensor in _held(model):
@@ -88,7 +103,7 @@ def take_inventory(model: PreTrainedModel, files: TensorFiles, dtype: torch.dtyp
         more = len(problems) - _SHOWN
         shown = "; ".join(problems[:_SHOWN]) + (f"; {more} more" if more > 0 else "")
         raise LopeError(f"The weights do not fit {type(model).__name__}: {shown}.")
-    return slots
+    return Inventory(slots, sorted(left_out))
 
 
 def _origins(

@@ -43,8 +43,8 @@ def load_weights(
     dtype: torch.dtype,
     buffer_bytes: int,
     progress: bool,
-) -> None:
-    """Fill a model built on the meta device.
+) -> list[str]:
+    """Fill a model built on the meta device; return what the files hold for parts it lacks.
 
     Collective: yes, where the placement shards.
 
@@ -62,8 +62,15 @@ def load_weights(
     """
     _compute_buffers(model)
     loader = _Loader(model, files, placement, buffer_bytes)
+    inventory = take_inventory(model, files, dtype)
+    if inventory.left_out and progress:
+        parts = sorted({name.partition(".")[0] for name in inventory.left_out})
+        tqdm.write(
+            f"{type(model).__name__} leaves {len(inventory.left_out)} tensors of the files unread, "
+            f"which belong to other parts of the model ({', '.join(parts)})."
+        )
     for slot in tqdm(
-        loader.slots(dtype),
+        loader.settled(inventory.slots),
         desc="Loading weights",
         unit="tensor",
         disable=not progress,
@@ -75,6 +82,7 @@ def load_weights(
     for module in model.modules():
         for key, buffer in module.named_buffers(recurse=False):
             setattr(module, key, buffer.to(placement.device))
+    return inventory.left_out
 
 
 def _compute_buffers(model: PreTrainedModel) -> None:
@@ -102,9 +110,8 @@ class _Loader:
         affordable = buffer_bytes // _WORKING_BYTES // BLOCK * BLOCK
         self._chunk = max(BLOCK, min(fastest, affordable))
 
-    def slots(self, dtype: torch.dtype) -> list[Slot]:
-        """Return what there is to fill. Collective: see `settle_ties`."""
-        slots = take_inventory(self._model, self._files, dtype)
+    def settled(self, slots: list[Slot]) -> list[Slot]:
+        """Return the slots to fill, ties compared. Collective: see `settle_ties`."""
         return settle_ties(self._model, slots, self._reader, self._placement, self._chunk)
 
     def load(self, slot: Slot) -> nn.Parameter:
