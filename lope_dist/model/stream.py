@@ -12,6 +12,7 @@ of scales, keeps its part and lets the rest go.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -67,7 +68,8 @@ def load_weights(
         parts = sorted({name.partition(".")[0] for name in inventory.left_out})
         tqdm.write(
             f"{type(model).__name__} leaves {len(inventory.left_out)} tensors of the files unread, "
-            f"which belong to other parts of the model ({', '.join(parts)})."
+            f"which belong to other parts of the model ({', '.join(parts)}).",
+            file=sys.stderr,
         )
     for slot in tqdm(
         loader.settled(inventory.slots),
