@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from lope_dist.config.reading import told
 from lope_dist.core.errors import LopeError
 
 _TOGETHER = ("model", "model.name_or_path", "model.architecture")
 """Keys whose overrides say together which model it is, in any order."""
+_MOST_FILES = 256
+"""A recipe and its layers; files that include one another twice are soon a million."""
 
 
 class Layer(NamedTuple):
@@ -23,39 +24,63 @@ class Layer(NamedTuple):
     tree: DictConfig
 
 
-def read_layers(path: Path, parents: tuple[Path, ...] = ()) -> list[Layer]:
+def read_layers(path: Path) -> list[Layer]:
     """Return a file and all that it includes; later ones win.
 
     Raises:
-        LopeError: a file that is absent, no YAML, no mapping or includes itself.
+        LopeError: a file that is absent, no YAML, no mapping or includes itself, or files that
+            include one another over and over.
     """
-    if path.resolve() in parents:
-        chain = " -> ".join(str(p) for p in (*parents, path.resolve()))
-        raise LopeError(f"{path}: files include each other in a circle: {chain}.")
-    if not path.is_file():
-        raise LopeError(f"Config '{path}' is not a file; give the path of a YAML recipe.")
-    try:
+    layers: list[Layer] = []
+    _read_into(layers, path, (), [])
+    return layers
+
+
+def _read_into(
+    layers: list[Layer], path: Path, parents: tuple[Path, ...], files: list[Path]
+) -> None:
+    """Add a file behind those that it includes; ``files`` are all that were opened so far."""
+    with told(f"{path} is not valid YAML"):
+        if path.resolve() in parents:
+            chain = " -> ".join(str(p) for p in (*parents, path.resolve()))
+            raise LopeError(f"{path}: files include each other in a circle: {chain}.")
+        files.append(path)
+        if len(files) > _MOST_FILES:
+            raise LopeError(
+                f"{files[0]} includes, by itself and through what it includes, more than "
+                f"{_MOST_FILES} files; include each layer once."
+            )
+        if not path.is_file():
+            raise LopeError(f"Config '{path}' is not a file; give the path of a YAML recipe.")
         tree = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise LopeError(f"{path} is not valid YAML: {first_line(error)}.") from None
     if not isinstance(tree, DictConfig):
         raise LopeError(f"{path}: the top level must be a mapping of keys to values.")
-    include = tree.pop("include", [])
-    if isinstance(include, str):
-        include = [include]
-    layers: list[Layer] = []
-    for entry in include or []:
-        layers += read_layers(path.parent / entry, (*parents, path.resolve()))
-    return [*layers, Layer(path, tree)]
+    for name in _included(tree, path):
+        _read_into(layers, path.parent / name, (*parents, path.resolve()), files)
+    layers.append(Layer(path, tree))
+
+
+def _included(tree: DictConfig, path: Path) -> list[str]:
+    """Take the names of a file's layers out of its tree."""
+    with told(f"{path}: include"):
+        names: Any = tree.get("include")
+        if OmegaConf.is_config(names):
+            names = OmegaConf.to_container(names, resolve=True)
+        tree.pop("include", None)
+        names = [names] if isinstance(names, str) else names or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise LopeError(f"{path}: include takes the name of a file, or a list of such names.")
+        return names
 
 
 def merge(layers: Sequence[Layer]) -> DictConfig:
     """Return one tree. An architecture with a `model_type` replaces another model's whole."""
-    merged = OmegaConf.create()
+    merged: Any = OmegaConf.create()
     for layer in layers:
-        if _states_a_model(_model(layer)) and isinstance(merged.get("model"), DictConfig):
-            merged.model.pop("architecture", None)
-        merged = OmegaConf.merge(merged, layer.tree)
+        with told(str(layer.path)):
+            if _states_a_model(_model(layer)) and isinstance(merged.get("model"), DictConfig):
+                merged.model.pop("architecture", None)
+            merged = OmegaConf.merge(merged, layer.tree)
     assert isinstance(merged, DictConfig)
     return merged
 
@@ -88,11 +113,6 @@ def check_description(layers: Sequence[Layer], overrides: Sequence[str], name: s
             f"'{name}'; add model.architecture=null to read that model's own config.json, or give "
             "its architecture."
         )
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, without its full stop."""
-    return str(error).strip().splitlines()[0].rstrip(".")
 
 
 def _model(layer: Layer) -> dict[str, Any]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from lope_dist.config.base import Section
 from lope_dist.config.explain import explain
-from lope_dist.config.layers import check_description, first_line, merge, read_layers
+from lope_dist.config.layers import check_description, merge, read_layers
+from lope_dist.config.reading import reading, told
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
-
-_ENVIRONMENT = re.compile(r"oc\.env\s*:\s*([^,}\s]*)")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -31,21 +28,23 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         LopeError: unreadable file, YAML error, malformed override, unknown key or
             impossible value.
     """
-    layers = read_layers(Path(path))
-    merged = merge(layers)
-    of_stages = [o for o in overrides if o.strip().startswith("train.stages.")]
-    for override in overrides:
-        if override not in of_stages:
+    with reading(path):
+        layers = read_layers(Path(path))
+        merged = merge(layers)
+        of_stages = [o for o in overrides if o.strip().startswith("train.stages.")]
+        for override in overrides:
+            if override not in of_stages:
+                _apply(merged, override)
+        if of_stages and OmegaConf.select(merged, "train.stages") is None:
+            # Written out, so that one key of a default stage can be overridden.
+            default = validate_config(_resolved(merged, path), str(path))
+            stages = default.train.model_dump(mode="json")["stages"]
+            OmegaConf.update(merged, "train.stages", stages, force_add=True)
+        for override in of_stages:
             _apply(merged, override)
-    if of_stages and OmegaConf.select(merged, "train.stages") is None:
-        # Written out, so that one key of a default stage can be overridden.
-        default = validate_config(_resolved(merged, path), str(path)).train.model_dump(mode="json")
-        OmegaConf.update(merged, "train.stages", default["stages"], force_add=True)
-    for override in of_stages:
-        _apply(merged, override)
-    config = validate_config(_resolved(merged, path), str(path))
-    check_description(layers, overrides, config.model.name_or_path)
-    return config
+        config = validate_config(_resolved(merged, path), str(path))
+        check_description(layers, overrides, config.model.name_or_path)
+        return config
 
 
 def split_resume(
@@ -94,20 +93,14 @@ def load_section(section: type[S], path: str | Path) -> S:
     Raises:
         LopeError: unreadable file, YAML error, unknown key or impossible value.
     """
-    return validate_section(section, _resolved(merge(read_layers(Path(path))), path), str(path))
+    with reading(path):
+        tree = _resolved(merge(read_layers(Path(path))), path)
+    return validate_section(section, tree, str(path))
 
 
 def _resolved(tree: DictConfig, path: str | Path) -> Any:
-    for name in _ENVIRONMENT.findall(OmegaConf.to_yaml(tree)):
-        if not name.startswith("LOPE_"):
-            raise LopeError(
-                f"{path}: ${{oc.env:{name}}} asks for a variable whose name does not start with "
-                "LOPE_; others may be secrets, and what a recipe reads is written into run.yaml."
-            )
-    try:
+    with told(str(path)):
         return OmegaConf.to_container(tree, resolve=True)
-    except OmegaConfBaseException as error:
-        raise LopeError(f"{path}: {first_line(error)}.") from None
 
 
 def _apply(tree: DictConfig, override: str) -> None:
@@ -117,12 +110,10 @@ def _apply(tree: DictConfig, override: str) -> None:
             f"Override '{override}' is not of the form key.subkey=value, "
             "for example train.global_batch=16."
         )
-    try:
+    with told(f"Override '{override}' cannot be applied"):
         value: Any = OmegaConf.to_container(
             OmegaConf.from_dotlist([f"v={override[len(key) + 1 :]}"])
         )
         # An architecture is of one model: keys of another's are not to stay.
         merge = key.strip() != "model.architecture"
         OmegaConf.update(tree, key.strip(), value["v"], merge=merge, force_add=True)
-    except (yaml.YAMLError, OmegaConfBaseException, TypeError, KeyError, ValueError) as error:
-        raise LopeError(f"Override '{override}' cannot be applied: {first_line(error)}.") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,20 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError, suggest
+from lope_dist.core.limits import bounded
+from lope_dist.core.runlog import read_json
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.families import FAMILIES, family_of
 from lope_dist.model.own_layers import use_own_layers
 from lope_dist.model.placement import Placement
+from lope_dist.model.plausible import refuse_endless
 from lope_dist.model.quantization import quantization_of, refuse_what_is_left
 from lope_dist.model.source import description_folder, local_folder, model_folder
 from lope_dist.model.stream import load_weights
 
 _DROPOUTS = ("dropout", "dropout_rate", "attention_dropout", "hidden_dropout", "resid_pdrop")
+_MOST_SECONDS = 300.0
+"""Of building the modules, without weights; the largest models take a few."""
 
 
 def architecture(config: ModelConfig) -> PretrainedConfig:
@@ -48,6 +52,7 @@ def architecture(config: ModelConfig) -> PretrainedConfig:
             raise LopeError(
                 f"model.architecture.model_type: transformers knows no {model_type!r}.{hint}"
             )
+        refuse_endless(values, "model.architecture")
         if (folder := local_folder(config)) is not None:
             _check_architecture(config, folder)
         try:
@@ -72,7 +77,10 @@ def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedM
     dtype = getattr(torch, config.dtype)
     auto = AutoModelForSeq2SeqLM if arch.is_encoder_decoder else AutoModelForCausalLM
     try:
-        with init_empty_weights(include_buffers=False):
+        with (
+            bounded(f"The {arch.model_type} architecture", seconds=_MOST_SECONDS),
+            init_empty_weights(include_buffers=False),
+        ):
             model = auto.from_config(
                 arch,
                 attn_implementation=config.attention,
@@ -124,16 +132,27 @@ def load_model(config: ModelConfig, placement: Placement, progress: bool) -> Pre
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
-    """Return the model's tokenizer; a missing padding token becomes the end token."""
-    tokenizer = AutoTokenizer.from_pretrained(
-        description_folder(config), trust_remote_code=config.runs_remote_code
-    )
+    """Return the model's tokenizer; a missing padding token becomes the end token.
+
+    Raises:
+        LopeError: its files are damaged.
+    """
+    folder = description_folder(config)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.runs_remote_code)
+    except Exception as error:  # of any kind: `tokenizers` raises no narrower one
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise LopeError(
+            f"{folder}: its tokenizer cannot be read ({lines[0].rstrip('.')}); copy tokenizer.json "
+            "and tokenizer_config.json again."
+        ) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def _architecture_of(folder: Path, config: ModelConfig) -> PretrainedConfig:
+    refuse_endless(_description(folder), str(folder / "config.json"))
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=config.runs_remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -141,9 +160,17 @@ def _architecture_of(folder: Path, config: ModelConfig) -> PretrainedConfig:
         raise LopeError(f"{folder / 'config.json'} cannot be used: {reason}") from None
 
 
+def _description(folder: Path) -> dict[str, Any]:
+    """Return the content of a model's `config.json`."""
+    values = read_json(folder / "config.json")
+    if not isinstance(values, dict):
+        raise LopeError(f"{folder / 'config.json'} is not a mapping of names to values.")
+    return values
+
+
 def _check_architecture(config: ModelConfig, folder: Path) -> None:
     stated = config.architecture or {}
-    actual = json.loads((folder / "config.json").read_text())
+    actual = _description(folder)
     different = list(_differences(stated, actual))
     if different:
         raise LopeError(

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
+from lope_dist.config import reading
 from lope_dist.config.load import dump_config, load_config
 from lope_dist.core.errors import LopeError
 from lope_dist.train.session import train
@@ -44,7 +46,15 @@ def test_a_run_folder_that_was_tampered_with_makes_none(
 
 @pytest.mark.parametrize(
     "value",
-    ["${oc.env:HF_TOKEN}", "a/${ oc.env : HF_TOKEN }", "${oc.env:HF_TOKEN,none}"],
+    [
+        "${oc.env:HF_TOKEN}",
+        "a/${ oc.env : HF_TOKEN }",
+        "${oc.env:HF_TOKEN,none}",
+        "${oc.${data.columns.input}:HF_TOKEN}",
+        "${${data.columns.output}:HF_TOKEN}",
+        "${oc.decode:'${oc.${data.columns.input}:HF_TOKEN}'}",
+        "${oc.${oc.decode:env}:${oc.select:data.columns.system}}",
+    ],
 )
 def test_a_recipe_reads_no_secret_of_the_environment(
     value: str, tiny_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -52,6 +62,8 @@ def test_a_recipe_reads_no_secret_of_the_environment(
     monkeypatch.setenv("HF_TOKEN", "s3cr3tv4lue")
     monkeypatch.setenv("LOPE_OUTPUT", "fine")
     tree = yaml.safe_load(dump_config(tiny_config()))
+    data = dict(tree["data"])
+    tree["data"]["columns"] = {"input": "env", "output": "oc.env", "system": "HF_TOKEN"}
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(tree | {"output_dir": value}))
     with pytest.raises(LopeError) as told:
@@ -59,7 +71,7 @@ def test_a_recipe_reads_no_secret_of_the_environment(
     assert "s3cr3tv4lue" not in str(told.value)
     with pytest.raises(LopeError):
         load_config(recipe, [f"output_dir={value}"])
-    recipe.write_text(yaml.safe_dump(tree | {"output_dir": "${oc.env:LOPE_OUTPUT}"}))
+    recipe.write_text(yaml.safe_dump(tree | {"data": data, "output_dir": "${oc.env:LOPE_OUTPUT}"}))
     assert load_config(recipe).output_dir == "fine"
 
 
@@ -70,3 +82,51 @@ def test_an_include_of_another_file_does_not_show_it(tmp_path: Path) -> None:
     with pytest.raises(LopeError) as told:
         load_config(tmp_path / "recipe.yaml")
     assert "s3cr3tv4lue" not in str(told.value)
+
+
+@pytest.mark.parametrize("layers", ["${oc.env:HF_TOKEN}", ["${oc.${kind}:HF_TOKEN}"]])
+def test_the_name_of_a_layer_reads_no_secret(
+    layers: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "s3cr3tv4lue")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"kind": "env", "include": layers}))
+    with pytest.raises(LopeError, match="others may be secrets") as told:
+        load_config(recipe)
+    assert "s3cr3tv4lue" not in str(told.value)
+
+
+def test_other_users_of_omegaconf_read_what_they_like(
+    tiny_config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "s3cr3tv4lue")
+    (tmp_path / "recipe.yaml").write_text(dump_config(tiny_config()))
+    load_config(tmp_path / "recipe.yaml")
+    assert OmegaConf.create({"a": "${oc.env:HF_TOKEN}"}).a == "s3cr3tv4lue"
+
+
+def test_layers_that_include_one_another_twice_end_in_a_sentence(tmp_path: Path) -> None:
+    for number in range(30):
+        follower = f"{number + 1}.yaml"
+        (tmp_path / f"{number}.yaml").write_text(f"include: [{follower}, {follower}]\n")
+    (tmp_path / "30.yaml").write_text("seed: 1\n")
+    with pytest.raises(LopeError, match="more than 256 files"):
+        load_config(tmp_path / "0.yaml")
+
+
+def test_aliases_that_grow_end_in_a_sentence(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    (tmp_path / "recipe.yaml").write_text("\n".join(lines))
+    with pytest.raises(LopeError, match="expansion"):
+        load_config(tmp_path / "recipe.yaml")
+
+
+def test_values_that_grow_end_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_MOST_SECONDS", 1.0)
+    lines = ["k0: x"] + [f"k{i}: ${{k{i - 1}}}${{k{i - 1}}}" for i in range(1, 60)]
+    (tmp_path / "recipe.yaml").write_text("\n".join(lines))
+    with pytest.raises(LopeError, match=r"takes more than .* to work out"):
+        load_config(tmp_path / "recipe.yaml")
