@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from lope_dist.core.ports import free_port
-from lope_dist.core.runlog import read_json
+from lope_dist.core.side_files import RESULTS, STATE
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "configs/recipes/quickstart.yaml"
@@ -61,16 +61,12 @@ def _step(title: str, command: list[str]) -> None:
 
 
 def _is_trained() -> bool:
-    state = RUN / "state.json"
-    return state.exists() and read_json(state)["status"] == "finished"
+    return (STATE.read(RUN) or {}).get("status") == "finished"
 
 
 def _is_scored() -> bool:
-    results = RUN / "results.json"
     wanted = set(TASKS.split(","))
-    if not results.exists():
-        return False
-    rows = read_json(results)["rows"]
+    rows = (RESULTS.read(RUN) or {"rows": []})["rows"]
     return len(rows) == len(ROWS.split(",")) and all(wanted <= set(r["tasks"]) for r in rows)
 
 

@@ -21,7 +21,7 @@ from lope_dist.cli import (
     study,
     training,
 )
-from lope_dist.core.errors import LopeError, Preempted
+from lope_dist.core.errors import EXIT_USER_ERROR, LopeError, Preempted
 
 app = typer.Typer(
     add_completion=False,
@@ -34,7 +34,11 @@ for group in (training, data, corpus, noise, results, likelihood, study, export,
 
 
 def main() -> None:
-    """Run the command; bad input ends with one sentence and status 2, a stop with 75."""
+    """Run the command; bad input ends with one sentence and status 2, a stop with 75.
+
+    So does what the system refuses, such as a folder that may not be written: its own words name
+    the file.
+    """
     try:
         app()
     except Preempted as stop:
@@ -43,3 +47,9 @@ def main() -> None:
     except LopeError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.status)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        typer.echo(f"error: {where}{error.strerror}", err=True)
+        sys.exit(EXIT_USER_ERROR)

@@ -21,6 +21,31 @@ class LopeError(ValueError):
     status = EXIT_USER_ERROR
 
 
+class NewerFormat(LopeError):
+    """A file that a newer version has written, told in one sentence."""
+
+
+def refuse_newer(found: object, known: int, what: object) -> None:
+    """Refuse a format that this version does not know; older ones it reads.
+
+    Args:
+        found: What the file says.
+        known: The newest that is known.
+        what: The file, for the sentence.
+
+    Raises:
+        NewerFormat: it is newer.
+        LopeError: it is no format at all.
+    """
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise LopeError(f"{what} is of no known format ({found!r}).")
+    if found > known:
+        raise NewerFormat(
+            f"{what} is of format {found}, written by a newer version of lope_dist; this one reads "
+            f"formats up to {known}. Update lope_dist."
+        )
+
+
 class PeerLost(LopeError):
     """Another rank, its host or the network to it is gone, told in one sentence."""
 

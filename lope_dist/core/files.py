@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from lope_dist.core.errors import LopeError
 
@@ -32,6 +34,27 @@ def telling_disk_errors(what: str | Path) -> Iterator[None]:
         ) from None
 
 
+def own_file(path: Path, mode: Literal["a", "a+"]) -> TextIOWrapper:
+    """Open a text file of ours to write on; what stands there may not lead elsewhere.
+
+    Raises:
+        LopeError: a link is in its place. What it leads to is left as it is.
+        OSError: it cannot be opened.
+    """
+    access = os.O_WRONLY if mode == "a" else os.O_RDWR
+    flags = access | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise LopeError(
+            f"{path} is a link where a file of ours belongs; what it leads to was left as it is. "
+            "Remove the link, or choose another folder."
+        ) from None
+    return TextIOWrapper(os.fdopen(descriptor, f"{mode}b"), encoding="utf-8")
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write beside ``path``, sync and rename, so that nobody ever reads a half-written file."""
     with whole_file(path) as file:
@@ -45,7 +68,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     # Several nodes may write into one folder, and process ids are of a node.
     beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
-        with beside.open("wb") as file:
+        beside.unlink(missing_ok=True)  # of an earlier process of this number, or a link
+        with beside.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

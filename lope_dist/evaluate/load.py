@@ -13,11 +13,15 @@ from lope_dist.adapters.purify import purify
 from lope_dist.config.load import load_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.core.runlog import read_json
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
 from lope_dist.model.placement import Replicated
-from lope_dist.train.checkpoint import CONFIG, DESCRIPTION, Checkpoint, install_checkpoint
+from lope_dist.train.checkpoint import (
+    CONFIG,
+    Checkpoint,
+    install_checkpoint,
+)
+from lope_dist.train.descriptions import DESCRIPTION, read_description
 from lope_dist.train.history import newest_checkpoint
 from lope_dist.train.preflight import adapt
 
@@ -71,8 +75,7 @@ def run_checkpoint(run_dir: Path) -> Checkpoint:
     Raises:
         LopeError: there is no checkpoint, or the last one is damaged.
     """
-    description = run_dir / DESCRIPTION
-    if description.is_file() and "purified" in read_json(description):
+    if (run_dir / DESCRIPTION).is_file() and "purified" in read_description(run_dir):
         return Checkpoint(run_dir, 0, PURIFIED)
     checkpoint = newest_checkpoint(run_dir)
     if checkpoint is None:

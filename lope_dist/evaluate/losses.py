@@ -14,7 +14,8 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from lope_dist.core.errors import LopeError
-from lope_dist.core.runlog import read_json, write_json
+from lope_dist.core.runlog import write_json
+from lope_dist.core.side_files import Losses, SideFile
 from lope_dist.corpus.records import ExampleSource
 from lope_dist.evaluate.examples import data_fingerprint, first_ids, open_examples
 from lope_dist.evaluate.likelihood import RowLoss, iter_row_losses
@@ -118,7 +119,7 @@ class _LossFile:
         entry = self._read()["rows"].get(row.name, {})
         if not self._identity(row).items() <= entry.items():
             return {}
-        return {loss[0]: RowLoss(*loss) for loss in entry["per_row"]}
+        return {loss[0]: RowLoss(*loss) for loss in entry.get("per_row", ())}
 
     def add(self, row: Row, losses: Sequence[RowLoss]) -> None:
         """Write more losses of a row."""
@@ -141,10 +142,10 @@ class _LossFile:
         return self._head() | {"rows": found}
 
     def _read(self) -> dict[str, Any]:
-        if not self._path.exists():
+        table = SideFile(self._path.name, Losses).recover(self._path.parent)
+        if table is None:
             return self._head() | {"rows": {}}
-        table = read_json(self._path)
-        if table["fingerprint"] == self._fingerprint:
+        if table.get("fingerprint") == self._fingerprint:
             return self._head() | {"rows": table["rows"]}
         # Older files hold the path as it was given, from what was the current folder.
         if Path(table["data"]).expanduser().resolve() != Path(self._data).resolve():

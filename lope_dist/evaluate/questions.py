@@ -11,14 +11,23 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 from urllib.parse import quote
 
+from pydantic import Field
+from typing_extensions import TypedDict
+
 from lope_dist.core.files import write_atomic
-from lope_dist.core.runlog import read_json
+from lope_dist.core.side_files import Number, SideFile
 
 QUESTIONS = "questions"
 """Folder of a run."""
+
+
+class _Kept(TypedDict):
+    depends_on: NotRequired[dict[str, Any]]
+    scores: NotRequired[dict[str, dict[Annotated[str, Field(pattern=r"^\d{1,18}$")], Number]]]
+    shares: NotRequired[dict[str, dict[str, Number]]]
 
 
 @dataclass(frozen=True)
@@ -73,9 +82,6 @@ def read_scores(run_dir: Path, entry: dict[str, Any], task: str, metric: str) ->
         entry: A row of its `results.json`.
         task: A task or group of the row.
         metric: One of its metrics.
-
-    Raises:
-        LopeError: a file that is not valid JSON.
     """
     shares = _read(run_dir, entry, task).get("shares", {}).get(metric, {task: 1.0})
     found = []
@@ -83,7 +89,7 @@ def read_scores(run_dir: Path, entry: dict[str, Any], task: str, metric: str) ->
         kept = _read(run_dir, entry, name)
         scores = kept.get("scores", {}).get(metric)
         settings = entry | entry["tasks"].get(name, {})
-        if not scores or not kept["depends_on"].items() <= settings.items():
+        if not scores or not kept.get("depends_on", {}).items() <= settings.items():
             return []
         found.append(TaskScores(share, {int(i): score for i, score in scores.items()}))
     whole = sum(one.share * mean(one.scores) for one in found)
@@ -97,7 +103,7 @@ def _write(run_dir: Path, row: str, task: str, content: dict[str, Any]) -> None:
 
 def _read(run_dir: Path, entry: dict[str, Any], task: str) -> dict[str, Any]:
     path = _path(run_dir, entry["name"], task)
-    return read_json(path) if path.is_file() else {}
+    return SideFile(path.name, _Kept).read(path.parent) or {}
 
 
 def _path(run_dir: Path, row: str, task: str) -> Path:

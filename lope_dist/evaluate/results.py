@@ -10,18 +10,16 @@ from typing import Any
 from filelock import FileLock
 from lm_eval.api.group import Group
 
-from lope_dist.core.runlog import read_json, write_json
+from lope_dist.core.runlog import write_json
+from lope_dist.core.side_files import RESULTS
 from lope_dist.evaluate.questions import is_figure, mean
 from lope_dist.evaluate.rows import Row
 from lope_dist.train.checkpoint import Checkpoint
 
-RESULTS = "results.json"
-
 
 def read_results(run_dir: Path) -> dict[str, Any]:
-    """Return the table, empty if nothing is scored yet."""
-    path = run_dir / RESULTS
-    return read_json(path) if path.exists() else {"rows": []}
+    """Return the table, empty if nothing is scored yet; a damaged one is put aside."""
+    return RESULTS.recover(run_dir) or {"rows": []}
 
 
 def identity_of(row: Row, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -68,7 +66,7 @@ def record(
         figures: Task or group -> metrics and settings.
         groups: Group -> its members, of groups among the figures.
     """
-    with FileLock(run_dir / f".{RESULTS}.lock"):
+    with FileLock(run_dir / f".{RESULTS.name}.lock"):
         table = read_results(run_dir)
         rows = {entry["name"]: entry for entry in table["rows"]}
         entry = rows.setdefault(row.name, {"name": row.name, "tasks": {}})
@@ -82,7 +80,7 @@ def record(
         entry["tasks"] = {name: old for name, old in known.items() if name not in stale} | figures
         table["rows"] = list(rows.values())
         table["versions"] = {name: version(name) for name in ("lm_eval", "torch", "transformers")}
-        write_json(run_dir / RESULTS, table)
+        write_json(run_dir / RESULTS.name, table)
 
 
 def plain_metrics(metrics: dict[str, Any]) -> dict[str, float]:

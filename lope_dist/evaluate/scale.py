@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from lope_dist.core.errors import LopeError
-from lope_dist.core.runlog import read_json, write_json
+from lope_dist.core.runlog import write_json
+from lope_dist.core.side_files import SideFile
 from lope_dist.evaluate.load import PURIFIED, load_run_config, run_checkpoint
 from lope_dist.evaluate.losses import LossRequest, measure_losses
 from lope_dist.evaluate.rows import rows_for, usual_words
@@ -21,6 +24,10 @@ FILE = "scale.json"
 GRID = (0.25, 0.5, 0.75, 1.0, 1.25)
 USUAL = ("masked", "all")
 """Rows whose scale is chosen where none are named."""
+
+
+class _Chosen(TypedDict):
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -83,8 +90,8 @@ def choose_scale(run_dir: Path, request: ScaleRequest, *, progress: bool = True)
 
 def was_chosen_on(run_dir: Path, fingerprint: str) -> bool:
     """Return whether the run's scale was chosen on the data of this fingerprint."""
-    path = run_dir / FILE
-    return path.exists() and read_json(path)["fingerprint"] == fingerprint
+    chosen = SideFile(FILE, _Chosen).read(run_dir)
+    return chosen is not None and chosen["fingerprint"] == fingerprint
 
 
 def _words(word: str, grid: Sequence[float]) -> list[str]:

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from lope_dist.config.data import SourceConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.files import write_atomic
-from lope_dist.core.runlog import append_line, read_json, read_lines, write_json
+from lope_dist.core.runlog import append_line, read_json, write_json
+from lope_dist.core.side_files import LogFile
 from lope_dist.corpus.corrupt import COLUMN
 from lope_dist.corpus.readers import find_rows
 from lope_dist.corpus.readers.files import FileRows
@@ -32,6 +34,10 @@ from lope_dist.train.checkpoint import Checkpoint
 FOLDER = "scores"
 _PREVIEW = 160  # characters
 _BINS = 40
+
+
+class _Measured(TypedDict):
+    example_id: int
 
 
 @dataclass(frozen=True)
@@ -190,7 +196,7 @@ def _measure(
 def _known(path: Path) -> dict[int, Measures]:
     if not path.exists():
         return {}
-    rows = list(read_lines(path))
+    rows = LogFile(path.name, _Measured).recover(path.parent)
     # A killed call may have left half a line, and nothing may be appended to that.
     write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
     return {row["example_id"]: row for row in rows}

@@ -20,7 +20,13 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.core.fingerprint import sha256_of
 from lope_dist.core.runlog import write_json
-from lope_dist.train.checkpoint import CONFIG, DESCRIPTION, WEIGHTS, Checkpoint, load_weights
+from lope_dist.train.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    Checkpoint,
+    load_weights,
+)
+from lope_dist.train.descriptions import DESCRIPTION, DESCRIPTION_FORMAT
 
 
 def write_purified(folder: Path, config: RunConfig, checkpoint: Checkpoint) -> None:
@@ -38,7 +44,7 @@ def write_purified(folder: Path, config: RunConfig, checkpoint: Checkpoint) -> N
     write_json(
         folder / DESCRIPTION,
         {
-            "format": 1,
+            "format": DESCRIPTION_FORMAT,
             "purified": True,
             "sha256": sha256_of(folder / WEIGHTS),
             "adapter": config.adapter.model_dump(mode="json"),

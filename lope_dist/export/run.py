@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.files import write_atomic
-from lope_dist.core.runlog import read_json, write_json
+from lope_dist.core.runlog import write_json
+from lope_dist.core.side_files import RESULTS
 from lope_dist.evaluate.load import load_run, load_run_config
 from lope_dist.export.card import model_card
 from lope_dist.export.folder import new_folder, refuse_existing
@@ -66,9 +67,7 @@ def export_run(run_dir: Path, request: ExportRequest) -> dict[str, Any]:
     write = _prepare(run_dir, config, checkpoint, request)
     with new_folder(request.out) as folder:
         written = write(folder)
-        results = run_dir / "results.json"
-        table = read_json(results) if results.exists() else None
-        card = model_card(request.kind, config, identity, written, table)
+        card = model_card(request.kind, config, identity, written, RESULTS.read(run_dir))
         write_atomic(folder / "README.md", card)
         description = {
             "format": request.kind,

@@ -1,8 +1,7 @@
-"""A run folder's files as plain data; what is absent is ``None``, what is broken an error."""
+"""A run folder's files as plain data; what is absent or damaged is ``None``."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,18 @@ from typing import Any, TypeGuard
 import yaml
 
 from lope_dist.core.errors import LopeError
+from lope_dist.core.side_files import (
+    COST,
+    MANIFEST,
+    METRICS,
+    RESULTS,
+    ROUTER,
+    STATE,
+    Losses,
+    NoiseScores,
+    SideFile,
+    has_shape,
+)
 
 
 @dataclass(frozen=True)
@@ -86,31 +97,31 @@ def read_run(run_dir: str | Path) -> RunFiles:
     """Read what a run folder holds.
 
     Raises:
-        LopeError: no such folder, no metrics at all, or a file that is not valid JSON.
+        LopeError: no such folder, no metrics at all, or a `run.yaml` that is no YAML.
     """
     path = Path(run_dir)
     if not path.is_dir():
         raise LopeError(f"'{path}' is not a folder; give the folder that `lope train` wrote.")
-    metrics = _read_metrics(path / "metrics.jsonl")
+    metrics = list(METRICS.read(path))
     if not metrics:
         raise LopeError(
-            f"{path / 'metrics.jsonl'} is absent or empty: there is nothing to report before "
+            f"{path / METRICS.name} is absent or empty: there is nothing to report before "
             "`lope train` has logged a step."
         )
     config = _read_text(path / "run.yaml")
     return RunFiles(
         path=path,
         metrics=metrics,
-        results=_read_json(path / "results.json"),
-        router=_read_json(path / "router.json"),
+        results=RESULTS.read(path),
+        router=ROUTER.read(path),
         config=config,
         settings=_parse_yaml(path / "run.yaml", config),
-        state=_read_json(path / "state.json"),
-        cost=_read_json(path / "cost.json"),
-        manifest=_read_json(path / "manifest.json"),
-        losses=_read_all(path, "losses/*.json", {"data", "rows"}),
-        noise_scores=_read_all(path, "*.json", {"by", "histogram"})
-        | _read_all(path, "scores/*.json", {"by", "histogram"}),
+        state=STATE.read(path),
+        cost=COST.read(path),
+        manifest=MANIFEST.read(path),
+        losses=_read_all(path, "losses/*.json", Losses),
+        noise_scores=_read_all(path, "*.json", NoiseScores)
+        | _read_all(path, "scores/*.json", NoiseScores),
     )
 
 
@@ -157,49 +168,23 @@ def _is_finite(value: Any) -> TypeGuard[float]:
     return number and math.isfinite(value)
 
 
-def _read_all(folder: Path, pattern: str, keys: set[str]) -> dict[str, dict[str, Any]]:
-    """Return the JSON objects with these keys among the files of a pattern."""
-    found = {path.name: _read_json(path) for path in sorted(folder.glob(pattern))}
-    return {
-        name: value
-        for name, value in found.items()
-        if isinstance(value, dict) and keys <= value.keys()
-    }
+def _read_all(folder: Path, pattern: str, shape: Any) -> dict[str, dict[str, Any]]:
+    """Return the JSON objects of this shape among the files of a pattern, by name."""
+    found = {}
+    for path in sorted(folder.glob(pattern)):
+        value = SideFile(path.name, Any).read(path.parent)
+        if value is not None and has_shape(value, shape):
+            found[path.name] = value
+    return found
 
 
 def _read_text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
 def _parse_yaml(path: Path, text: str | None) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(text or "")
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise LopeError(f"{path} is not valid YAML: {error}.") from None
     return settings if isinstance(settings, dict) else {}
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise LopeError(f"{path} is not valid JSON: {error}.") from None
-
-
-def _read_metrics(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    metrics = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            metrics.append(json.loads(line))
-        except ValueError as error:
-            if number == len(lines):  # a killed run leaves its last line half written
-                break
-            raise LopeError(f"{path}, line {number}: not valid JSON: {error}.") from None
-    return metrics

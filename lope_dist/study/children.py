@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from lope_dist.core.files import own_file
 from lope_dist.core.workers import end_with_parent
 
 _GRACE_S = 120.0
@@ -28,7 +29,7 @@ class Child:
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {"OMP_NUM_THREADS": str(num_threads), **os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        with log.open("a", encoding="utf-8") as output:
+        with own_file(log, "a") as output:
             print(f"$ lope {' '.join(arguments)}", file=output, flush=True)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "lope_dist.cli", *arguments],

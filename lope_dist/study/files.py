@@ -11,7 +11,8 @@ from lope_dist.config.data import SourceConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.core.fingerprint import fingerprint
-from lope_dist.core.runlog import read_json, write_json
+from lope_dist.core.runlog import write_json
+from lope_dist.core.side_files import SideFile
 from lope_dist.corpus.corrupt import corrupt_file
 from lope_dist.corpus.readers import find_rows
 from lope_dist.study.cells import Study
@@ -44,8 +45,9 @@ def _make(study: Study, name: str, again: bool, made: list[str], above: tuple[st
     source, target = study.data_file(config.source), study.data_file(name)
     now = _description(config, source)
     record = _record(target)
-    if target.exists() and record.exists():  # without a record it was not made to its end
-        changes = _changes(read_json(record), now)
+    made_from = SideFile(record.name, dict[str, Any]).read(record.parent)
+    if target.exists() and made_from is not None:  # else it was not made to its end
+        changes = _changes(made_from, now)
         if not changes:
             return
         if not again:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lope_dist.core.fingerprint import fingerprint
-from lope_dist.core.runlog import read_json, read_lines
+from lope_dist.core.side_files import COST, METRICS, RESULTS, ROUTER, Losses, SideFile
 from lope_dist.evaluate.questions import read_scores
 from lope_dist.evaluate.rows import rows_for
 from lope_dist.study.cells import CHOSEN, Cell, Study
@@ -110,11 +110,7 @@ class Observations:
 
 
 def observe(study: Study) -> Observations:
-    """Read what the runs of a study hold so far.
-
-    Raises:
-        LopeError: a file that is not valid JSON.
-    """
+    """Read what the runs of a study hold so far; damaged files are left out, and told."""
     found = Observations()
     for cell in study.cells:
         if recorded_inputs(cell, "train") is None:
@@ -123,9 +119,8 @@ def observe(study: Study) -> Observations:
         for reader in (_losses, _scores, _drift, _router):
             for row, metric, seen in reader(study, cell):
                 found.add(cell, row, metric, replace(seen, is_base=row in ("none", "base")))
-        cost = cell.folder / "cost.json"
-        if cost.is_file():
-            found.seconds.setdefault(cell.group.name, {})[cell.seed] = read_json(cost)
+        if (cost := COST.read(cell.folder)) is not None:
+            found.seconds.setdefault(cell.group.name, {})[cell.seed] = cost
     found.add_means(study.config.means)
     if (metric := study.config.choose_on) is not None:
         for name, group in study.groups.items():
@@ -144,7 +139,8 @@ def _losses(study: Study, cell: Cell) -> Seen:
         recorded = recorded_inputs(cell, f"loss-{data.stem}")
         if recorded is None or fingerprint([data]) not in (recorded["data"], None):
             continue  # not there yet, or of other texts; where the file is gone, nothing tells
-        for row, entry in _asked(cell, read_json(path)["rows"]):
+        table = SideFile(path.name, Losses).read(path.parent) or {"rows": {}}
+        for row, entry in _asked(cell, table["rows"]):
             if row not in recorded["rows"]:
                 continue  # still at work
             per_row = [one for one in entry["per_row"] if one[2] > 0]
@@ -159,8 +155,9 @@ def _losses(study: Study, cell: Cell) -> Seen:
 
 
 def _scores(study: Study, cell: Cell) -> Seen:
-    path = cell.folder / "results.json"
-    known = {e["name"]: e for e in read_json(path)["rows"]} if path.is_file() else {}
+    path = cell.folder / RESULTS.name
+    table = RESULTS.read(cell.folder) or {"rows": []}
+    known = {e["name"]: e for e in table["rows"]}
     for row, entry in _asked(cell, known):
         for task, figures in entry["tasks"].items():
             for metric, value in figures.items():
@@ -193,20 +190,16 @@ def _stderr_of(metric: str) -> str:
 
 
 def _drift(_study: Study, cell: Cell) -> Seen:
-    path = cell.folder / "metrics.jsonl"
-    last = {
-        line["stage"]: line["drift"]
-        for line in (read_lines(path) if path.is_file() else ())
-        if line.get("drift")
-    }
+    path = cell.folder / METRICS.name
+    last = {line["stage"]: line["drift"] for line in METRICS.read(cell.folder) if line.get("drift")}
     for stage, drift in last.items():
         for role, value in drift.items():
             yield role, f"drift:{stage}", Observation(value, str(path))
 
 
 def _router(_study: Study, cell: Cell) -> Seen:
-    path = cell.folder / "router.json"
-    weights = read_json(path).get("poison_weight") if path.is_file() else None
+    path = cell.folder / ROUTER.name
+    weights = (ROUTER.read(cell.folder) or {}).get("poison_weight")
     for stage, kinds in (weights or {}).items():
         for kind, layers in kinds.items():
             if layers:
@@ -237,8 +230,7 @@ def _mean(seen: list[Observation]) -> Observation:
 def curves(run: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:
     """Return a run's drift: (stage, role) -> (step, mean absolute change)."""
     found: dict[tuple[str, str], list[tuple[int, float]]] = {}
-    path = run / "metrics.jsonl"
-    for line in read_lines(path) if path.is_file() else ():
+    for line in METRICS.read(run):
         for role, value in (line.get("drift") or {}).items():
             found.setdefault((line["stage"], role), []).append((line["step"] + 1, value))
     return found

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from typing_extensions import TypedDict
 
 from lope_dist.config.load import dump_config, load_config
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.core.fingerprint import fingerprint
-from lope_dist.core.runlog import read_json, write_json
+from lope_dist.core.runlog import write_json
+from lope_dist.core.side_files import SideFile
 from lope_dist.evaluate.suite_file import load_suite
 from lope_dist.study.cells import Cell, Study
 from lope_dist.study.schema import SuiteConfig
@@ -21,6 +23,10 @@ from lope_dist.train.method import method_differences
 
 RECORDS = "study"
 """Folder in a run's folder: logs and records of its steps."""
+
+
+class _Record(TypedDict):
+    inputs: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class Step:
 def recorded_inputs(cell: Cell, step: str) -> dict[str, Any] | None:
     """Return the inputs with which a step of a cell last ended well; None: it never did."""
     record = cell.folder / RECORDS / f"{step}.json"
-    return read_json(record)["inputs"] if record.is_file() else None
+    found = SideFile(record.name, _Record).read(record.parent)
+    return None if found is None else found["inputs"]
 
 
 def steps_of(study: Study, cell: Cell) -> list[Step]:
@@ -132,7 +139,7 @@ def _changes(train: Step) -> list[str]:
         return [str(error)]
     changes = method_differences(before, yaml.safe_load(dump_config(train.cell.config)))
     started = train.cell.folder / RECORDS / "started.json"
-    then = read_json(started) if started.is_file() else train.inputs
+    then = SideFile(started.name, dict[str, Any]).read(started.parent) or train.inputs
     if then != train.inputs:
         changes.append(f"training data: fingerprint {then['data']} -> {train.inputs['data']}")
     return changes

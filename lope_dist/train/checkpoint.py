@@ -15,7 +15,6 @@ Which of them are there, and which is the last one, is found by looking: `train/
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import shutil
@@ -25,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
@@ -33,20 +31,22 @@ from torch import Tensor, nn
 from lope_dist.adapters.lope import adapter_tensors
 from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, NewerFormat
 from lope_dist.core.files import write_atomic
 from lope_dist.core.roles import Role
-from lope_dist.core.runlog import read_json, write_json
+from lope_dist.core.runlog import write_json
+from lope_dist.train.descriptions import (
+    DESCRIPTION,
+    DESCRIPTION_FORMAT,
+    STATE,
+    parse_state,
+    read_description,
+    read_recorded,
+)
 from lope_dist.train.integrity import defect, publish, read_sealed, seal
 from lope_dist.train.method import method_differences
 
-WEIGHTS, DESCRIPTION, OPTIMIZER, STATE, CONFIG = (
-    "adapter.safetensors",
-    "adapter.json",
-    "optimizer.safetensors",
-    "state.json",
-    "run.yaml",
-)
+WEIGHTS, OPTIMIZER, CONFIG = "adapter.safetensors", "optimizer.safetensors", "run.yaml"
 FOLDER = "checkpoints"
 _NAME = re.compile(r"(\d+)-(.+?)(?:-step-(\d+))?")
 
@@ -70,10 +70,7 @@ class Checkpoint:
     @property
     def adapter_sha256(self) -> str:
         """The hash of the adapter's file, as verified when it was written."""
-        description = read_json(self.folder / DESCRIPTION)
-        if not isinstance(description, dict) or "sha256" not in description:
-            raise LopeError(f"{self.folder / DESCRIPTION} tells no sha256; restore it from a copy.")
-        return description["sha256"]
+        return read_description(self.folder)["sha256"]
 
 
 def checkpoint_at(run_dir: Path, index: int, stage: str, step: int | None = None) -> Checkpoint:
@@ -95,6 +92,9 @@ def checkpoint_defect(checkpoint: Checkpoint, own: dict[str, Any] | None = None)
     """Return why a checkpoint is not whole, None if it is. Reads all of its files.
 
     With the run's ``own`` configuration, one that was written with another is foreign.
+
+    Raises:
+        NewerFormat: a newer version of the program has written it.
     """
     needed = [WEIGHTS, DESCRIPTION, STATE, CONFIG]
     if checkpoint.step is not None:
@@ -104,7 +104,16 @@ def checkpoint_defect(checkpoint: Checkpoint, own: dict[str, Any] | None = None)
             return f"{name} is missing"
     if reason := defect(checkpoint.folder):
         return reason
-    its = yaml.safe_load(read_sealed(checkpoint.folder, CONFIG))
+    try:
+        read_state(checkpoint)
+        read_description(checkpoint.folder)
+        its = read_recorded(read_sealed(checkpoint.folder, CONFIG))
+    except NewerFormat:
+        raise
+    except LopeError as error:
+        return str(error).rstrip(".")
+    if its is None:
+        return f"{CONFIG} is no configuration"
     differences = [] if own is None else method_differences(own, its)
     return f"it is of another run ({'; '.join(differences[:6])})" if differences else None
 
@@ -149,7 +158,7 @@ def save_checkpoint(
         if optimizer is not None:
             save_file(dict(optimizer), staging / OPTIMIZER)
         description = {
-            "format": 1,
+            "format": DESCRIPTION_FORMAT,
             "sha256": hashlib.sha256((staging / WEIGHTS).read_bytes()).hexdigest(),
             "adapter": config.adapter.model_dump(mode="json"),
             "base_model": config.model.name_or_path,
@@ -170,8 +179,8 @@ def save_checkpoint(
 
 
 def read_state(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return a checkpoint's `state.json`, its hash checked."""
-    return json.loads(read_sealed(checkpoint.folder, STATE))
+    """Return a checkpoint's `state.json`, its hash checked; see `descriptions.parse_state`."""
+    return parse_state(read_sealed(checkpoint.folder, STATE), checkpoint.folder / STATE)
 
 
 def load_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:

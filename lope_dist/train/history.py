@@ -9,8 +9,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import yaml
-
 from lope_dist.core.errors import LopeError
 from lope_dist.train.checkpoint import (
     CONFIG,
@@ -19,6 +17,7 @@ from lope_dist.train.checkpoint import (
     checkpoint_defect,
     checkpoint_in,
 )
+from lope_dist.train.descriptions import read_recorded
 
 
 def checkpoints(run_dir: Path) -> list[Checkpoint]:
@@ -33,7 +32,7 @@ def last_checkpoint(run_dir: Path) -> Checkpoint | None:
     A torn, truncated, changed or foreign one is told on stderr and passed over.
     """
     recorded = run_dir / CONFIG
-    own = yaml.safe_load(recorded.read_text()) if recorded.is_file() else None
+    own = read_recorded(recorded.read_bytes()) if recorded.is_file() else None
     for checkpoint in checkpoints(run_dir):
         reason = checkpoint_defect(checkpoint, own)
         if reason is None:

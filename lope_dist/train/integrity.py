@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, NewerFormat, refuse_newer
 from lope_dist.core.fingerprint import sha256_of
 from lope_dist.core.runlog import read_json, write_json
 
@@ -37,6 +37,9 @@ def defect(folder: Path) -> str | None:
     """Return why a folder is not as it was sealed, None if it is. Reads all of its files.
 
     Files that the manifest does not name are not looked at; nobody reads them.
+
+    Raises:
+        NewerFormat: a newer version of the program has sealed it.
     """
     try:
         files = sealed_files(folder)
@@ -51,6 +54,8 @@ def defect(folder: Path) -> str | None:
                 return f"{name} has {size} bytes and was written with {entry['size']}"
             if sha256_of(path) != entry["sha256"]:
                 return f"{name} is not as it was written (its sha256 differs)"
+    except NewerFormat:
+        raise  # it is whole, and nothing may be trained or written over it
     except LopeError as error:
         return str(error).rstrip(".")
     except OSError as error:
@@ -89,10 +94,7 @@ def sealed_files(folder: Path) -> dict[str, dict]:
     """
     manifest = read_json(folder / MANIFEST)
     try:
-        if manifest["format"] != _FORMAT:
-            raise LopeError(
-                f"{folder / MANIFEST} is of format {manifest['format']!r}, known: {_FORMAT}"
-            )
+        refuse_newer(manifest["format"], _FORMAT, folder / MANIFEST)
         files = manifest["files"]
         for name, entry in files.items():
             if name == ".." or Path(name).name != name or not {"size", "sha256"} <= set(entry):

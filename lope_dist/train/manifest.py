@@ -26,13 +26,12 @@ from typing import Any
 from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.files import telling_disk_errors
-from lope_dist.core.runlog import read_json, read_lines, write_json
+from lope_dist.core.runlog import write_json
+from lope_dist.core.side_files import MANIFEST, METRICS
 from lope_dist.core.versions import code_version, package_versions
 from lope_dist.engine.exchange import exchange
 from lope_dist.engine.world import World
-from lope_dist.train.metrics import METRICS_FILE
 
-MANIFEST = "manifest.json"
 # A list of what is kept, never of what is left out: a secret may have any name.
 _ENVIRONMENT = (
     "CUBLAS_WORKSPACE_CONFIG",
@@ -80,7 +79,7 @@ def recorded(
     if not world.is_main:
         yield {}
         return
-    path = Path(config.output_dir) / MANIFEST
+    path = Path(config.output_dir) / MANIFEST.name
     manifest = _opened(path, config, fingerprints)
     start = {
         "started": _now(),
@@ -127,7 +126,7 @@ def _write(path: Path, manifest: dict[str, Any]) -> None:
 
 def _opened(path: Path, config: RunConfig, fingerprints: Mapping[str, str]) -> dict[str, Any]:
     """Return the run's manifest, with the starts so far if there were any."""
-    before = read_json(path)["starts"] if path.exists() else []
+    before = (MANIFEST.recover(path.parent) or {"starts": []})["starts"]
     for start in before:
         if start["status"] == "running":
             start["status"] = "interrupted"
@@ -152,9 +151,8 @@ def _this_rank(world: World) -> dict[str, Any]:
 
 def _stages(run_dir: Path) -> dict[str, Any]:
     """Return steps, tokens, time and last loss of each stage that has begun."""
-    path = run_dir / METRICS_FILE
     stages: dict[str, Any] = {}
-    for line in read_lines(path) if path.exists() else ():
+    for line in METRICS.read(run_dir):
         stage = stages.setdefault(line["stage"], {"logged_tokens": 0, "first_time": line["time"]})
         stage["steps"] = line["step"] + 1
         stage["logged_tokens"] += line["tokens"]

@@ -13,9 +13,8 @@ from tqdm import tqdm
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import telling_disk_errors, write_atomic
-from lope_dist.core.runlog import append_line, read_lines
-
-METRICS_FILE = "metrics.jsonl"
+from lope_dist.core.runlog import append_line
+from lope_dist.core.side_files import METRICS
 
 
 class MetricsLog:
@@ -31,7 +30,7 @@ class MetricsLog:
         on: bool,
         first: int = 0,
     ) -> None:
-        self._path = run_dir / METRICS_FILE
+        self._path = run_dir / METRICS.name
         self._stage, self._every, self._on = stage, every, on
         self._num_steps = num_steps
         self._writer = _tensorboard_writer(run_dir, stage, first) if tensorboard and on else None
@@ -91,13 +90,13 @@ def trim_metrics(run_dir: Path, done: Collection[str], stage: str | None, next_s
     """Drop the lines of steps that a resume makes again.
 
     Kept are those of the stages that are ``done`` and, of ``stage``, of the steps before
-    ``next_step``.
+    ``next_step``. A file with damaged lines is put aside, and told.
     """
-    path = run_dir / METRICS_FILE
+    path = run_dir / METRICS.name
     if path.exists():
         kept = [
             json.dumps(line) + "\n"
-            for line in read_lines(path)
+            for line in METRICS.recover(run_dir)
             if line["stage"] in done or (line["stage"] == stage and line["step"] < next_step)
         ]
         write_atomic(path, "".join(kept))

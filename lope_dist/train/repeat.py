@@ -23,11 +23,9 @@ from lope_dist.config.load import dump_config, load_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
-from lope_dist.core.runlog import read_json, read_lines
+from lope_dist.core.side_files import MANIFEST, METRICS
 from lope_dist.core.versions import code_version, package_versions
 from lope_dist.train.checkpoint import CONFIG
-from lope_dist.train.manifest import MANIFEST
-from lope_dist.train.metrics import METRICS_FILE
 
 TOLERANCE = 1e-4
 """Relative difference of a loss that another world size or other versions may cause."""
@@ -60,9 +58,9 @@ def repeat(run_dir: Path, num_steps: int, num_ranks: int | None, timeout_s: floa
     Raises:
         LopeError: not a run with a manifest, nothing to compare, or the repeat failed.
     """
-    if not (run_dir / MANIFEST).is_file():
-        raise LopeError(f"'{run_dir}' has no {MANIFEST}: it is no run, or an older one.")
-    manifest = read_json(run_dir / MANIFEST)
+    manifest = MANIFEST.read(run_dir)
+    if manifest is None or not manifest["starts"]:
+        raise LopeError(f"'{run_dir}' has no {MANIFEST.name}: it is no run, or an older one.")
     config = load_config(run_dir / CONFIG)
     ranks = num_ranks or len(manifest["starts"][-1]["ranks"])
     differs = _differences(manifest["starts"], ranks)
@@ -78,7 +76,7 @@ def repeat(run_dir: Path, num_steps: int, num_ranks: int | None, timeout_s: floa
             _train(folder, ranks, set(wanted), timeout_s)
             _compare(result, stage, wanted, _losses(folder))
     if not result.num_compared:
-        raise LopeError(f"'{run_dir}' has no losses to compare: {METRICS_FILE} is empty.")
+        raise LopeError(f"'{run_dir}' has no losses to compare: {METRICS.name} is empty.")
     return result
 
 
@@ -110,9 +108,7 @@ def _device_here() -> str:
 
 
 def _losses(run_dir: Path) -> dict[tuple[str, int], float]:
-    path = run_dir / METRICS_FILE
-    lines = read_lines(path) if path.exists() else ()
-    return {(line["stage"], line["step"]): line["loss"] for line in lines}
+    return {(line["stage"], line["step"]): line["loss"] for line in METRICS.read(run_dir)}
 
 
 def _prepare(run_dir: Path, folder: Path, config: RunConfig, index: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,11 @@ from datetime import datetime
 from pathlib import Path
 
 from lope_dist.core.errors import LopeError
+from lope_dist.core.files import own_file
 
 LOCK = ".lock"
+_OURS = re.compile(rb"\0*|process \d+ on \S* since \S+\n")
+"""What a lock says, or what the machine's power cut may have left of it."""
 
 
 @contextmanager
@@ -24,20 +28,21 @@ def run_lock(run_dir: Path) -> Iterator[None]:
     for people; what counts is the lock, so one that a killed process left is no hindrance.
 
     Raises:
-        LopeError: another process holds it, or the folder cannot be written.
+        LopeError: another process holds it, the folder cannot be written, or a file of this name
+            is not ours.
     """
     path = run_dir / LOCK
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
+        file = own_file(path, "a+")
     except OSError as error:
         raise LopeError(f"output_dir: {run_dir} cannot be written ({error.strerror}).") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
+            told = os.pread(file.fileno(), 1 << 10, 0).decode(errors="replace")
+            holder = told.strip() or "another process"
             raise LopeError(
                 f"{run_dir} is being written by {holder}; wait for it, end it, or set output_dir "
                 "to another folder."
@@ -47,6 +52,11 @@ def run_lock(run_dir: Path) -> Iterator[None]:
                 f"{path} cannot be locked on this file system ({error.strerror}): nothing keeps "
                 "a second run out of this folder.",
                 file=sys.stderr,
+            )
+        if not _OURS.fullmatch(os.pread(file.fileno(), 1 << 10, 0)):
+            raise LopeError(
+                f"{path} is no lock of ours and was left as it is; set output_dir to another "
+                "folder."
             )
         _write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n")
         try:

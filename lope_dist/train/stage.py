@@ -14,7 +14,6 @@ from lope_dist.core.files import telling_disk_errors
 from lope_dist.core.runlog import write_json
 from lope_dist.model.loss_head import loss_head
 from lope_dist.train.checkpoint import (
-    STATE,
     Adapter,
     Checkpoint,
     checkpoint_at,
@@ -22,6 +21,7 @@ from lope_dist.train.checkpoint import (
     save_checkpoint,
 )
 from lope_dist.train.cost import COST_FILE, CostMeter, StageCost
+from lope_dist.train.descriptions import STATE, STATE_FORMAT
 from lope_dist.train.drift import Drift
 from lope_dist.train.guard import StepGuard
 from lope_dist.train.history import prune
@@ -190,7 +190,7 @@ class StageRun:
         engine = session.config.engine
         zero = f"zero{engine.zero_stage}"
         return {
-            "format": 2,
+            "format": STATE_FORMAT,
             "status": "running",
             "stage": self._name,
             "stage_index": self._progress.index,

@@ -27,7 +27,8 @@ from faults.runs import (
 from safetensors.torch import load_file, save_file
 from support.launching import succeed
 
-from lope_dist.train.checkpoint import CONFIG, DESCRIPTION, OPTIMIZER, STATE, WEIGHTS
+from lope_dist.train.checkpoint import CONFIG, OPTIMIZER, WEIGHTS
+from lope_dist.train.descriptions import DESCRIPTION, STATE
 from lope_dist.train.history import checkpoints
 from lope_dist.train.integrity import MANIFEST, defect
 

@@ -20,6 +20,7 @@ from lope_dist.train.checkpoint import (
     load_weights,
     save_checkpoint,
 )
+from lope_dist.train.descriptions import DESCRIPTION, STATE, STATE_FORMAT
 from lope_dist.train.history import checkpoints, last_checkpoint, newest_checkpoint, prune
 from lope_dist.train.integrity import MANIFEST
 
@@ -33,9 +34,9 @@ ROLES = {
 
 FILES = (
     module.WEIGHTS,
-    module.DESCRIPTION,
+    DESCRIPTION,
     module.OPTIMIZER,
-    module.STATE,
+    STATE,
     module.CONFIG,
     MANIFEST,
 )
@@ -55,10 +56,18 @@ def save(tiny_config, tmp_path: Path):
         )
         checkpoint = checkpoint_at(tmp_path, index, stage, at)
         optimizer = None if at is None else {"l.lope.A.step": torch.tensor(float(at))}
-        save_checkpoint(checkpoint, tiny_config(), adapter, {"steps": steps}, optimizer)
+        save_checkpoint(
+            checkpoint, tiny_config(), adapter, state_of(index, stage, steps), optimizer
+        )
         return checkpoint
 
     return save
+
+
+def state_of(index: int, stage: str, steps: int) -> dict:
+    rest = {"data_fingerprint": "", "fingerprints": {}, "router": {}, "progress": {}}
+    at = {"stage": stage, "stage_index": index, "steps": steps, "next_step": steps}
+    return {"format": STATE_FORMAT, **at, **rest}
 
 
 def files(folder: Path) -> list[str]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lope_dist.core.errors import LopeError
-from lope_dist.train.manifest import MANIFEST, redact
+from lope_dist.core.side_files import MANIFEST
+from lope_dist.train.manifest import redact
 from lope_dist.train.repeat import _differences, repeat
 from lope_dist.train.session import train
 
@@ -32,7 +33,7 @@ def run(tiny_config, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_run_is_written_down(run: Path) -> None:
-    manifest = json.loads((run / MANIFEST).read_text())
+    manifest = json.loads((run / MANIFEST.name).read_text())
     (start,) = manifest["starts"]
     assert start["status"] == "finished"
     assert start["started"] <= start["ended"]
@@ -53,7 +54,7 @@ def test_no_secret_of_the_environment_is_in_any_file_of_a_run(run: Path) -> None
     for path in files:
         content = path.read_bytes()
         assert SECRET.encode() not in content, path
-    assert json.loads((run / MANIFEST).read_text())["starts"][0]["environment"].keys() >= {
+    assert json.loads((run / MANIFEST.name).read_text())["starts"][0]["environment"].keys() >= {
         "CUDA_VISIBLE_DEVICES"
     }
 
@@ -66,9 +67,9 @@ def test_credentials_leave_urls() -> None:
 def test_a_failure_and_a_killed_start_are_told_apart(
     run: Path, tiny_config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = json.loads((run / MANIFEST).read_text())
+    manifest = json.loads((run / MANIFEST.name).read_text())
     manifest["starts"][0] |= {"status": "running", "ended": None}  # as `kill -9` leaves it
-    (run / MANIFEST).write_text(json.dumps(manifest))
+    (run / MANIFEST.name).write_text(json.dumps(manifest))
     shutil.rmtree(run / "checkpoints" / "2-finetune")
 
     def broken(*_, **__):
@@ -81,7 +82,7 @@ def test_a_failure_and_a_killed_start_are_told_apart(
     )
     with pytest.raises(LopeError, match="The disk is gone"):
         train(config, resume=True)
-    first, second = json.loads((run / MANIFEST).read_text())["starts"]
+    first, second = json.loads((run / MANIFEST.name).read_text())["starts"]
     assert (first["status"], second["status"]) == ("interrupted", "failed")
     assert second["reason"] == "The disk is gone."
 
@@ -103,7 +104,7 @@ def test_a_repeat_notices_one_loss_that_differs(run: Path) -> None:
 
 
 def test_another_version_is_told(run: Path) -> None:
-    start = json.loads((run / MANIFEST).read_text())["starts"][0]
+    start = json.loads((run / MANIFEST.name).read_text())["starts"][0]
     assert _differences([start], 1) == []
     start["packages"]["torch"] = "1.0"
     told = _differences([start], 2)

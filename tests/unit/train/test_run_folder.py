@@ -1,10 +1,16 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from lope_dist.config.load import load_config
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, NewerFormat
+from lope_dist.train.checkpoint import read_state
+from lope_dist.train.history import newest_checkpoint
+from lope_dist.train.integrity import MANIFEST, seal
 from lope_dist.train.method import describe_difference
+from lope_dist.train.progress import RunProgress
 from lope_dist.train.run_folder import open_run_folder
 
 
@@ -89,3 +95,76 @@ def test_differences_name_the_key_and_both_values() -> None:
     before = {"a": {"b": 1, "c": [1, 2]}, "d": None, "gone": 3}
     now = {"a": {"b": 2, "c": [1, 2]}, "e": "new", "gone": 3}
     assert describe_difference(before, now) == ["a.b: 1 -> 2", "e: None -> 'new'"]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "manifest.json", "results.json", "losses"])
+def test_a_folder_with_files_of_another_is_refused_and_left_alone(tiny_config, name: str) -> None:
+    config = tiny_config()
+    folder = Path(config.output_dir)
+    folder.mkdir()
+    (folder / name).write_text("mine")
+    for resume in (False, True, "auto"):
+        with pytest.raises(LopeError, match=rf"holds {name} and no run\.yaml. Nothing was touched"):
+            open_run_folder(config, resume)
+    assert [path.read_text() for path in folder.iterdir()] == ["mine"]
+
+
+def copy_of(trained, tmp_path: Path):
+    folder = Path(shutil.copytree(trained.folder, tmp_path / "copy"))
+    return folder, trained.config.model_copy(update={"output_dir": str(folder)})
+
+
+@pytest.mark.parametrize("content", [b"", b"- a list\n", b"seed: [1\n", b"\xff\0", None])
+def test_a_lost_configuration_is_taken_from_a_checkpoint(
+    trained, tmp_path: Path, content: bytes | None, capsys
+) -> None:
+    folder, config = copy_of(trained, tmp_path)
+    (folder / "run.yaml").unlink()
+    if content is not None:
+        (folder / "run.yaml").write_bytes(content)
+    with pytest.raises(LopeError):
+        open_run_folder(config.model_copy(update={"seed": 7}), resume=True)
+    last = open_run_folder(config, resume=True)
+    assert last is not None
+    assert last.stage == "finetune"
+    assert load_config(folder / "run.yaml") == config
+    assert "was taken from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["MANIFEST.json", "state.json", "adapter.json"])
+def test_a_checkpoint_of_a_newer_version_is_refused(trained, tmp_path: Path, file: str) -> None:
+    folder, config = copy_of(trained, tmp_path)
+    newest = folder / "checkpoints" / "2-finetune"
+    _change(newest / file, lambda tree: tree | {"format": tree["format"] + 1})
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for resume in (True, "auto"):
+        with pytest.raises(NewerFormat, match="written by a newer version of lope_dist"):
+            open_run_folder(config, resume)
+    with pytest.raises(NewerFormat):
+        newest_checkpoint(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_checkpoint_of_an_older_version_is_read(trained, tmp_path: Path, capsys) -> None:
+    folder, config = copy_of(trained, tmp_path)
+
+    def without_what_came_later(tree: dict) -> dict:
+        later = ("poison_weight", "cost", "written_by")
+        return {key: value for key, value in tree.items() if key not in later}
+
+    newest = folder / "checkpoints" / "2-finetune"
+    _change(newest / "state.json", without_what_came_later)
+    last = open_run_folder(config, resume=True)
+    assert last is not None
+    assert last.folder == newest
+    progress = RunProgress.from_state(read_state(last))
+    assert (progress.index, progress.cost) == (3, {})
+    assert capsys.readouterr().err == ""
+
+
+def _change(path: Path, change) -> None:
+    """Change a file of a checkpoint and seal the folder again."""
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    if path.name != MANIFEST:
+        (path.parent / MANIFEST).unlink()
+        seal(path.parent)

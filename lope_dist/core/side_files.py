@@ -1,0 +1,205 @@
+"""What a run's folder tells beside its checkpoints, and what becomes of it once it is damaged.
+
+A checkpoint is all that a run needs. So a side file that is torn, or is something else
+altogether, never costs a run: who reads leaves out what is damaged, who writes puts it aside
+under another name, and both say so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, NotRequired
+
+from pydantic import AllowInfNan, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from lope_dist.core.runlog import log_entries, parse_json
+
+Number = Annotated[float, AllowInfNan(False)]
+
+
+class _Step(TypedDict):
+    stage: str
+    step: Annotated[int, Field(ge=0)]
+    loss: Number
+    tokens: int
+    time: Number
+    lr: NotRequired[dict[str, Number]]
+    grad_norm: NotRequired[Number]
+    tokens_per_s: NotRequired[Number]
+    target_tokens: NotRequired[int]
+    drift: NotRequired[dict[str, Number]]
+
+
+class _Start(TypedDict):
+    status: str
+
+
+class _Manifest(TypedDict):
+    starts: list[_Start]
+    fingerprints: NotRequired[dict[str, str]]
+
+
+class _Scores(TypedDict):
+    name: str
+    tasks: dict[str, dict[str, Any]]
+
+
+class _Results(TypedDict):
+    rows: list[_Scores]
+    groups: NotRequired[dict[str, list[str]]]
+
+
+class _State(TypedDict):
+    status: str
+    progress: NotRequired[dict[str, Any]]
+
+
+class _RowLosses(TypedDict):
+    per_row: NotRequired[list[Annotated[list[Number], Field(min_length=3, max_length=3)]]]
+
+
+class Losses(TypedDict):
+    """`losses/NAME.json`."""
+
+    data: str
+    rows: dict[str, _RowLosses]
+    fingerprint: NotRequired[str]
+
+
+class NoiseScores(TypedDict):
+    """What `lope score` writes."""
+
+    by: str
+    histogram: dict[str, Any]
+
+
+_Router = dict[str, list[str] | dict[str, list[Number] | dict[str, dict[str, Number]]]]
+_Cost = dict[str, dict[str, Number]]
+
+
+class SideFile:
+    """A JSON file beside a run's checkpoints.
+
+    Args:
+        name: Its path in the run's folder.
+        shape: What its value must be; more keys than those are of no harm.
+    """
+
+    def __init__(self, name: str, shape: Any) -> None:
+        self.name, self._shape = name, TypeAdapter(shape)
+
+    def read(self, run_dir: Path) -> Any | None:
+        """Return the value; None where there is none, and, told, where it is damaged."""
+        path = run_dir / self.name
+        value, defect = self._parsed(path)
+        if defect is not None:
+            _tell(f"{path} is damaged ({defect}) and left out.")
+        return value
+
+    def recover(self, run_dir: Path) -> Any | None:
+        """The same for who writes the file next: a damaged one is put aside."""
+        path = run_dir / self.name
+        value, defect = self._parsed(path)
+        if defect is not None:
+            _tell(f"{path} is damaged ({defect}) and {set_aside(path)}.")
+        return value
+
+    def _parsed(self, path: Path) -> tuple[Any | None, str | None]:
+        try:
+            value = parse_json(path.read_bytes())
+            self._shape.validate_python(value, strict=True)
+        except FileNotFoundError:
+            return None, None
+        except ValidationError as error:
+            return None, _first(error)
+        except (OSError, ValueError) as error:
+            return None, str(getattr(error, "strerror", None) or error)
+        return value, None
+
+
+class LogFile:
+    """A file of one JSON object a line, such as `metrics.jsonl`.
+
+    Args:
+        name: Its path in the run's folder.
+        shape: What each object must be; more keys than those are of no harm.
+    """
+
+    def __init__(self, name: str, shape: Any) -> None:
+        self.name, self._shape = name, TypeAdapter(shape)
+
+    def read(self, run_dir: Path) -> Iterator[dict[str, Any]]:
+        """Yield the records in order; lines that are damaged are left out, and told once."""
+        path = run_dir / self.name
+        damaged: list[int] = []
+        yield from self._records(path, damaged)
+        if damaged:
+            _tell(f"{path}: {_lines(damaged)} damaged and left out.")
+
+    def recover(self, run_dir: Path) -> list[dict[str, Any]]:
+        """Return the records for who writes the file anew; a damaged one is put aside whole."""
+        path, damaged = run_dir / self.name, []
+        records = list(self._records(path, damaged))
+        if damaged:
+            _tell(f"{path}: {_lines(damaged)} damaged; the file {set_aside(path)}.")
+        return records
+
+    def _records(self, path: Path, damaged: list[int]) -> Iterator[dict[str, Any]]:
+        for number, line in log_entries(path):
+            try:
+                record = parse_json(line)
+                self._shape.validate_python(record, strict=True)
+            except ValueError:  # pydantic's is one too
+                damaged.append(number)
+            else:
+                yield record
+
+
+METRICS = LogFile("metrics.jsonl", _Step)
+"""One logged optimizer step a line."""
+MANIFEST = SideFile("manifest.json", _Manifest)
+RESULTS = SideFile("results.json", _Results)
+ROUTER = SideFile("router.json", _Router)
+STATE = SideFile("state.json", _State)
+COST = SideFile("cost.json", _Cost)
+
+
+def has_shape(value: Any, shape: Any) -> bool:
+    """Return whether a JSON value is of a `TypedDict`; more keys than its are of no harm."""
+    try:
+        TypeAdapter(shape).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+def set_aside(path: Path) -> str:
+    """Give a file the first free name behind its own; return the words that tell it."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    try:
+        path.rename(aside)
+    except OSError as error:
+        return f"could not be put aside ({error.strerror})"
+    return f"was put aside as {aside.name}"
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def _lines(numbers: list[int]) -> str:
+    if len(numbers) == 1:
+        return f"line {numbers[0]} is"
+    more = ", ..." if len(numbers) > 5 else ""
+    return f"{len(numbers)} lines ({', '.join(map(str, numbers[:5]))}{more}) are"
+
+
+def _tell(sentence: str) -> None:
+    print(sentence, file=sys.stderr)

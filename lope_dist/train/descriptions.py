@@ -1,0 +1,77 @@
+"""What the JSON and YAML of a checkpoint must say, and in which formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from typing_extensions import TypedDict
+
+from lope_dist.core.errors import LopeError, refuse_newer
+from lope_dist.core.runlog import parse_json, read_json
+from lope_dist.core.side_files import has_shape
+
+DESCRIPTION, STATE = "adapter.json", "state.json"
+DESCRIPTION_FORMAT, STATE_FORMAT = 1, 2
+"""Their newest formats; older ones are read, newer ones refused."""
+
+
+class _State(TypedDict):
+    """What a resume needs of `state.json`; what later versions added is filled in."""
+
+    stage: str
+    stage_index: int
+    steps: int
+    next_step: int
+    data_fingerprint: str
+    fingerprints: dict[str, str]
+    router: dict[str, dict[str, list[float]]]
+    progress: dict[str, Any]
+
+
+def parse_state(text: bytes, path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint's `state.json`.
+
+    Args:
+        text: What the file holds.
+        path: The file, for the sentence.
+
+    Raises:
+        NewerFormat: a newer version of the program has written it.
+        LopeError: it is no JSON, or tells less than a resume needs.
+    """
+    try:
+        state = parse_json(text)
+    except ValueError as error:
+        raise LopeError(f"{path} is not readable JSON: {error}.") from None
+    if not isinstance(state, dict):
+        raise LopeError(f"{path} does not tell how far the run is.")
+    refuse_newer(state.get("format"), STATE_FORMAT, path)
+    if not has_shape(state, _State):
+        raise LopeError(f"{path} does not tell all of how far the run is.")
+    return state
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return what `adapter.json` says of the adapter beside it.
+
+    Raises:
+        NewerFormat: a newer version of the program has written it.
+        LopeError: it is absent, or tells no sha256.
+    """
+    path = folder / DESCRIPTION
+    description = read_json(path)
+    if not isinstance(description, dict) or not isinstance(description.get("sha256"), str):
+        raise LopeError(f"{path} tells no sha256; restore it from a copy.")
+    refuse_newer(description.get("format"), DESCRIPTION_FORMAT, path)
+    return description
+
+
+def read_recorded(text: bytes) -> dict[str, Any] | None:
+    """Return the configuration that a `run.yaml` holds, None if it holds none."""
+    try:
+        tree = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    return tree if isinstance(tree, dict) else None
