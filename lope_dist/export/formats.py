@@ -75,7 +75,7 @@ def prepare_peft(
         layers = static_lora(run, averaged)
         write_peft(folder, out, run, config, layers)
         own = {name: StaticLinear(routed[name].base, low) for name, low in layers.items()}
-        with read_peft(folder, run, plain_model(run)) as stock:
+        with read_peft(folder, run, plain_model(run), layers) as stock:
             found = _compared("peft", run, stock, own, compared)
         return Written(*found, config.base_model_name_or_path, config.revision, auto_class(run))
 
@@ -95,7 +95,7 @@ def prepare_merged(run: LoadedRun, calibration: str | None, calibration_rows: in
         layers = static_lora(run, averaged)
         write_merged(folder, run, plain, layers)
         own = {name: merged_layer(run.model, name, low) for name, low in layers.items()}
-        with read_merged(folder, run, plain) as stock:
+        with read_merged(folder, run, plain, layers) as stock:
             found = _compared("merged", run, stock, own, compared)
         return Written(*found, reader=auto_class(run))
 

@@ -8,7 +8,7 @@ accelerate leaves on disk what is left over.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,37 +16,48 @@ from typing import Any
 import psutil
 import torch
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lope_dist.core.errors import LopeError
 from lope_dist.evaluate.load import LoadedRun
 from lope_dist.export.merged import write_merged
-from lope_dist.export.plain import PlainModel
+from lope_dist.export.plain import PlainModel, plain_tensor
+from lope_dist.export.static import LowRank
 from lope_dist.model.source import model_folder
 
 _HEADROOM = 0.8  # of the free memory; the rest is for activations
 
 
+Layers = Mapping[str, LowRank]
+
+
 @contextmanager
-def read_merged(folder: Path, run: LoadedRun, plain: PlainModel) -> Iterator[nn.Module]:
+def read_merged(
+    folder: Path, run: LoadedRun, plain: PlainModel, layers: Layers
+) -> Iterator[nn.Module]:
     """Context with a merged export, read by transformers.
 
     Raises:
-        LopeError: the files do not hold just what transformers looks for.
+        LopeError: the files do not hold just what transformers looks for, or other values.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".offload.") as offload:
-        yield _from_pretrained(folder, run, plain, offload)
+        model = _from_pretrained(folder, run, plain, offload)
+        for name in plain.names:
+            _refuse_other(name, _value(model, name), plain_tensor(run.model, name, layers))
+        yield model
 
 
 @contextmanager
-def read_peft(folder: Path, run: LoadedRun, plain: PlainModel) -> Iterator[nn.Module]:
+def read_peft(
+    folder: Path, run: LoadedRun, plain: PlainModel, layers: Layers
+) -> Iterator[nn.Module]:
     """Context with a PEFT export, read by peft, on the base as the run was trained on it.
 
     A quantized base is dequantized first, into a folder that is gone afterwards.
 
     Raises:
-        LopeError: transformers cannot read the base.
+        LopeError: transformers cannot read the base or peft the adapter, or it has other values.
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".base.") as scratch:
         source = model_folder(run.config.model)
@@ -64,6 +75,11 @@ def read_peft(folder: Path, run: LoadedRun, plain: PlainModel) -> Iterator[nn.Mo
                 f"peft cannot read back its adapter of {type(base).__name__}{memory} ({error!r}); "
                 "the export was not kept."
             ) from error
+        for name, low in layers.items():
+            lora: Any = base.get_submodule(name)
+            _refuse_other(f"{name}.lora_A", lora.lora_A["default"].weight, low.A_RD)
+            B_OR = lora.lora_B["default"].weight * lora.scaling["default"]
+            _refuse_other(f"{name}.lora_B", B_OR, low.B_OR * low.scaling)
         yield model
 
 
@@ -100,6 +116,28 @@ def _from_pretrained(
             "was not kept, please report the model."
         )
     return model.eval()
+
+
+def _value(model: nn.Module, name: str) -> Tensor:
+    owner, _, leaf = name.rpartition(".")
+    return getattr(model.get_submodule(owner), leaf)
+
+
+def _refuse_other(name: str, found: Tensor, wanted: Tensor) -> None:
+    """Refuse a tensor that was read with other values than were meant; on disk it is not seen.
+
+    Raises:
+        LopeError: its values differ by more than the rounding to its dtype.
+    """
+    if found.is_meta:
+        return
+    wanted = wanted.to(found.device, found.dtype)
+    rounding = torch.finfo(found.dtype).eps if found.is_floating_point() else 0.0
+    if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=rounding, atol=0):
+        raise LopeError(
+            f"{name} has other values when it is read back from disk; the export was not kept, "
+            "please report the model."
+        )
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -103,8 +103,9 @@ def _mean_weights(run: LoadedRun, batches: Sequence[MicroBatch]) -> dict[str, Te
                 w = bank.weigh(h, w, compensation)
             mask = run.context.noise_mask
             of_input = layer.lope.stream == run.context.noise_stream
-            if mask is None or not of_input:
+            if mask is None or not of_input or mask.numel() != w[..., 0].numel():
                 mask = torch.ones(w.shape[:-1], device=w.device)
+            mask = mask.view(w.shape[:-1])  # of all rows in one, if the model has flattened them
             total = (w.double() * mask.unsqueeze(-1)).flatten(0, -2).sum(0)
             sums[name] = sums.get(name, torch.zeros_like(total)) + total
             counts[name] = counts.get(name, torch.zeros_like(total[:1])) + mask.sum()

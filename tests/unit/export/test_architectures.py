@@ -133,17 +133,17 @@ def test_the_base_is_found_by_its_address(tmp_path: Path, alpaca_file: Path, mon
 def test_a_misread_export_is_not_kept(
     tmp_path: Path, alpaca_file: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """A layer's B is written twice as large as it is."""
+    """A layer's B is written a hundredth larger than it is."""
     run = train(tmp_path, "tied_head", alpaca_file)
     real = {"peft": formats.write_peft, "merged": formats.write_merged}[kind]
 
     def write(*arguments):
         *rest, layers = arguments
         name, low = next(iter(layers.items()))
-        real(*rest, layers | {name: low._replace(B_OR=2 * low.B_OR)})
+        real(*rest, layers | {name: low._replace(B_OR=1.01 * low.B_OR)})
 
     monkeypatch.setattr(formats, f"write_{kind}", write)
-    with pytest.raises(LopeError, match=f"--format {kind}: read back from disk, the export"):
+    with pytest.raises(LopeError, match=r"q_proj.*has other values when it is read back"):
         export_run(run, ExportRequest(kind, tmp_path / "out", calibration_rows=4))
     assert not list(tmp_path.glob("*out*"))
 
