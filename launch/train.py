@@ -25,6 +25,11 @@ def main() -> None:
         action="store_true",
         help="go on from the last whole checkpoint; --resume auto: or start anew if there is none",
     )
+    parser.add_argument(
+        "--accept-data-change",
+        action="store_true",
+        help="with --resume: go on although rows were changed, as when a bad one was mended",
+    )
     parser.add_argument("--local_rank", type=int, help="set by some launchers; not used")
     parser.add_argument(
         "words",
@@ -43,7 +48,7 @@ def main() -> None:
         config = load_config(recipe, overrides)
         from lope_dist.train.session import train
 
-        train(config, resume=resume)
+        train(config, resume=resume, accepts_other_data=arguments.accept_data_change)
     except (LopeError, Preempted) as error:
         end(error)
 

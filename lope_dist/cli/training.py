@@ -23,6 +23,13 @@ def train(
             help="Go on from the last whole checkpoint; --resume auto: or start anew without one.",
         ),
     ] = False,
+    accept_data_change: Annotated[
+        bool,
+        typer.Option(
+            "--accept-data-change",
+            help="With --resume: go on although rows were changed, as when a bad one was mended.",
+        ),
+    ] = False,
 ) -> None:
     """Train all stages in this process; launch/train.py does it on many."""
     from lope_dist.config.load import load_config, split_resume
@@ -31,7 +38,7 @@ def train(
     resolved = load_config(config, rest)
     from lope_dist.train.session import train as run
 
-    folder = run(resolved, resume=mode)
+    folder = run(resolved, resume=mode, accepts_other_data=accept_data_change)
     typer.echo(f"Done: {folder}")
 
 

@@ -20,7 +20,7 @@ class Account:
     not_learnt: int = 0
     """Rows that say of all their answers that they are not to be learnt."""
     split: int = 0
-    """Conversations that became several examples, for the template shows earlier turns otherwise
+    """Conversations that became several examples, for earlier turns have other text or other tokens
     once more follow."""
     cut: int = 0
     """Examples longer than `data.max_length`."""
@@ -74,7 +74,7 @@ def table(account: Account, bad_rows: BadRows, steps: Mapping[str, int]) -> list
         ("rows", bad_rows.num_rows, ""),
         ("bad, left out", bad_rows.total, kinds),
         ("marked as not to be learnt", account.not_learnt, "left out"),
-        ("split by the template", account.split, "each answer behind its own history"),
+        ("split", account.split, "each answer behind its own history"),
         ("examples", account.examples, ""),
         ("cut at data.max_length", account.cut, ""),
         ("without a target", account.without_target, f"behind the cut: {behind}"),

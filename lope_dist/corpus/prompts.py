@@ -124,12 +124,14 @@ def render(example: Example, form: Form) -> list[Piece]:
     return rows[0][1]
 
 
-def render_rows(example: Example, form: Form) -> list[tuple[Example, list[Piece]]]:
+def render_rows(
+    example: Example, form: Form, *, apart: bool = False
+) -> list[tuple[Example, list[Piece]]]:
     """Return the rows that an example becomes: each learnt answer in one, behind its own history.
 
     It is one row, unless the chat template shows earlier turns differently once more follow: then
     a row has all answers that stand behind what inference would show, and the next row begins
-    with the history as it is shown from there on.
+    with the history as it is shown from there on. ``apart``: every answer has a row of its own.
 
     Raises:
         RowError: the template refuses the conversation, or has no place for what it says.
@@ -146,7 +148,7 @@ def render_rows(example: Example, form: Form) -> list[tuple[Example, list[Piece]
     rows: list[tuple[list[int], list[Piece]]] = []
     done = None
     for answer in form.chat.answers(safe):
-        if done is None or not answer.prompt.startswith(done):
+        if done is None or apart or not answer.prompt.startswith(done):
             rows.append(([], []))
             done = ""
         turns, pieces = rows[-1]

@@ -18,7 +18,8 @@ from typing import Any
 from lope_dist.core.errors import LopeError
 from lope_dist.core.workers import forked_pool
 from lope_dist.corpus.bad_rows import RowError
-from lope_dist.corpus.prompts import Form, render_rows
+from lope_dist.corpus.piece_tokens import piece_tokens
+from lope_dist.corpus.prompts import Form, Piece, render_rows
 from lope_dist.corpus.readers.base import ROW_LIMIT
 from lope_dist.corpus.readers.lines import too_long
 from lope_dist.corpus.tokens import IGNORED, Tokenized, tokenize
@@ -125,14 +126,51 @@ def outcomes(rows: Sequence[Example | RowError], form: Form | None) -> list[Outc
     if form is None:
         return found
     tokenized = tokenize(examples, pieces, form)
-    for number, example, own, tokens in zip(owners, examples, pieces, tokenized, strict=True):
+    drifted = _drifted(pieces, tokenized, form)
+    for at, (number, example, own, tokens) in enumerate(
+        zip(owners, examples, pieces, tokenized, strict=True)
+    ):
         made = found[number]
         if isinstance(made, list):
+            rows = [(example, own, tokens)]
+            if at in drifted:
+                apart = render_rows(example, form, apart=True)
+                rows = [(e, p, *tokenize([e], [p], form)) for e, p in apart]
             try:
-                made.append(_made(example, tokens, form, any(p.is_literal for p in own)))
+                for one, its, ids in rows:
+                    made.append(_made(one, ids, form, any(p.is_literal for p in its)))
             except RowError as error:
                 found[number] = error
     return found
+
+
+def _drifted(
+    pieces: Sequence[Sequence[Piece]], tokenized: Sequence[Tokenized], form: Form
+) -> set[int]:
+    """Return the rows of several answers whose prompts inference would tokenize otherwise.
+
+    It tokenizes the text of a conversation anew in each turn, and what was the start of an answer
+    may become one token with what stands before it.
+    """
+    if form.template != "chat" or form.is_encoder_decoder:
+        return set()
+    several = [
+        number
+        for number, own in enumerate(pieces)
+        if sum(piece.is_target for piece in own) > 1 and not any(p.is_literal for p in own)
+    ]
+    prompts = []
+    for number in several:
+        own = pieces[number]
+        end = max(i for i, piece in enumerate(own) if not piece.is_target) + 1
+        prompts.append([Piece("".join(piece.text for piece in own[:end]), False)])
+    drifted = set()
+    whole = piece_tokens(prompts, form.tokenizer, None)
+    for number, (sent, _) in zip(several, whole, strict=True):
+        ids = tokenized[number].input_ids
+        if ids[: len(sent)] != sent[: len(ids)]:
+            drifted.add(number)
+    return drifted
 
 
 def line_of(example: Example) -> bytes:

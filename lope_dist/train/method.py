@@ -9,6 +9,7 @@ _DECIDES_THE_RESULT = ("seed", "model", "adapter", "noise", "data", "train")
 # split or recomputed, and how many bad steps are put up with.
 _FREE_TO_CHANGE = (
     "data.corpus",
+    "data.max_bad_rows",  # which rows are left out shows in the data's own fingerprint
     "data.workers",
     "model.gradient_checkpointing",
     "train.checkpoint.every_steps",

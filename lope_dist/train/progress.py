@@ -65,6 +65,6 @@ class RunProgress:
         """Return where a run goes on from a checkpoint's `state.json`."""
         cost = {name: StageCost(**cost) for name, cost in state.get("cost", {}).items()}
         of_done = state["router"], state.get("poison_weight", {}), cost
-        if state["next_step"] == state["steps"]:
+        if state["next_step"] >= state["steps"]:
             return cls(state["stage_index"] + 1, StageProgress(), *of_done)
         return cls(state["stage_index"], StageProgress(**state["progress"]), *of_done)

@@ -28,8 +28,10 @@ from lope_dist.train.stage import StageRun, write_run_files
 from lope_dist.train.stop import StopRequest
 
 
-def train(config: RunConfig, *, resume: Resume = False) -> Path:
+def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool = False) -> Path:
     """Train all stages and return the run's folder.
+
+    ``accepts_other_data``: a resume may go on with rows that were changed; the manifest says so.
 
     Collective: yes; every rank of the launcher calls this.
 
@@ -51,8 +53,9 @@ def train(config: RunConfig, *, resume: Resume = False) -> Path:
             inputs.fingerprints = known or {}
             for stage in config.train.stages.values():
                 stage_loader(inputs, stage)  # data that do not fit it show before any is trained
-            checkpoint = open_run(inputs, resume)
+            checkpoint, accepted = open_run(inputs, resume, accepts_other_data=accepts_other_data)
             with recorded(config, world, {**inputs.fingerprints, "data": source.fingerprint}) as it:
+                it |= accepted
                 stopped_at = _train_stages(load_session(inputs), checkpoint)
                 if stopped_at is not None:
                     it |= {"status": "stopped", "reason": stopped_at}

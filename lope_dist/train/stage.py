@@ -108,7 +108,7 @@ class StageRun:
             after_step=self._save_if_due,
         )
         log.close()
-        if stage.next_step == self._loader.num_steps:
+        if stage.next_step >= self._loader.num_steps:  # more, where rows were taken away
             self._end()
         else:
             self._save_middle()
@@ -221,7 +221,7 @@ def write_run_files(session: Session, state: dict[str, Any]) -> None:
     told = {key: value for key, value in state.items() if key not in of_files}
     cost = {name: StageCost(**taken).as_json() for name, taken in state.get("cost", {}).items()}
     is_last = state["stage_index"] == len(session.config.train.stages)
-    if is_last and state["next_step"] == state["steps"]:
+    if is_last and state["next_step"] >= state["steps"]:
         told["status"] = "finished"
     with telling_disk_errors(session.run_dir):
         write_json(session.run_dir / STATE, told)
