@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.workers import forked_pool
@@ -101,47 +101,51 @@ def survey(
 
 def outcomes(rows: Sequence[Example | RowError], form: Form | None) -> list[Outcome]:
     """Return what becomes of some rows."""
-    found: list[Outcome] = []
-    examples: list[Example] = []
-    pieces = []
-    owners = []
+    found: list[Outcome] = [row if isinstance(row, RowError) else [] for row in rows]
+    parts: list[_Part] = []
     for number, row in enumerate(rows):
-        found.append(row if isinstance(row, RowError) else [])
         if isinstance(row, RowError):
             continue
         try:
             if form is None:
                 found[number] = [Made(line_of(row))]
             elif row.tokens is not None:
-                examples.append(_checked(row, form))
-                pieces.append([])
-                owners.append(number)
-            else:
-                for example, own in render_rows(row, form) if row.learnt else ():
-                    examples.append(example)
-                    pieces.append(own)
-                    owners.append(number)
+                parts.append(_Part(number, _checked(row, form), []))
+            elif row.learnt:
+                parts += [_Part(number, *part) for part in render_rows(row, form)]
         except RowError as error:
             found[number] = error
     if form is None:
         return found
-    tokenized = tokenize(examples, pieces, form)
-    drifted = _drifted(pieces, tokenized, form)
-    for at, (number, example, own, tokens) in enumerate(
-        zip(owners, examples, pieces, tokenized, strict=True)
-    ):
-        made = found[number]
+    for part, tokens in _tokenized(parts, form):
+        made = found[part.row]
         if isinstance(made, list):
-            rows = [(example, own, tokens)]
-            if at in drifted:
-                apart = render_rows(example, form, apart=True)
-                rows = [(e, p, *tokenize([e], [p], form)) for e, p in apart]
             try:
-                for one, its, ids in rows:
-                    made.append(_made(one, ids, form, any(p.is_literal for p in its)))
+                made.append(_made(part, tokens, form))
             except RowError as error:
-                found[number] = error
+                found[part.row] = error
     return found
+
+
+class _Part(NamedTuple):
+    """One example of a row, rendered."""
+
+    row: int
+    example: Example
+    pieces: list[Piece]
+
+
+def _tokenized(parts: Sequence[_Part], form: Form) -> Iterator[tuple[_Part, Tokenized]]:
+    """Yield the examples with their tokens; what inference would not tokenize so, apart."""
+    tokenized = tokenize([p.example for p in parts], [p.pieces for p in parts], form)
+    drifted = _drifted([p.pieces for p in parts], tokenized, form)
+    for number, (part, tokens) in enumerate(zip(parts, tokenized, strict=True)):
+        if number not in drifted:
+            yield part, tokens
+            continue
+        for example, pieces in render_rows(part.example, form, apart=True):
+            (own,) = tokenize([example], [pieces], form)
+            yield _Part(part.row, example, pieces), own
 
 
 def _drifted(
@@ -217,7 +221,7 @@ def _turn_of(turn: Turn) -> list[Any]:
     return [turn.role, turn.text, turn.context]
 
 
-def _made(example: Example, tokens: Tokenized, form: Form, has_control_text: bool) -> Made:
+def _made(part: _Part, tokens: Tokenized, form: Form) -> Made:
     ids, labels = tokens.input_ids, tokens.labels
     every = [*ids, *labels] if form.is_encoder_decoder else ids
     if form.vocabulary is not None and every and max(every) >= form.vocabulary:
@@ -225,11 +229,11 @@ def _made(example: Example, tokens: Tokenized, form: Form, has_control_text: boo
     # What a decoder-only model's first token is, nothing before it predicts.
     targets = labels if form.is_encoder_decoder else labels[1:]
     return Made(
-        line_of(example),
+        line_of(part.example),
         len(ids) + len(labels) * form.is_encoder_decoder,
         len(targets) - targets.count(IGNORED),
         tokens.was_cut,
-        has_control_text,
+        any(piece.is_literal for piece in part.pieces),
     )
 
 
