@@ -18,7 +18,7 @@ from lope_dist.core.roles import ADAPTER_ROLES, Role
 def count_parameters(
     model: nn.Module, config: AdapterConfig | BaselineConfig, stages: Mapping[str, StageConfig]
 ) -> dict[str, Any]:
-    """Count a model that has its adapters, on the meta device and not quantized.
+    """Count a model that has its adapters, on the meta device, where NF4 weights have their shape.
 
     The paper's figure, `percent_inference`, is A and the normal experts over the base
     model's parameters: the experts used at inference, without the router. Of a baseline it is

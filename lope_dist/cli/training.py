@@ -76,12 +76,17 @@ def plan(
     config: ConfigArg,
     world_size: Annotated[int, typer.Option(help="Ranks, over all nodes.")],
     overrides: OverridesArg = None,
-    gpu_memory: Annotated[str, typer.Option(help="Memory of each device.")] = "80GiB",
+    gpu_memory: Annotated[
+        str, typer.Option(help="Memory of each device: 80GiB, 24GB, or a number of GiB.")
+    ] = "80GiB",
     node_memory: Annotated[str | None, typer.Option(help="Host memory of each node.")] = None,
     ranks_per_node: Annotated[int, typer.Option(help="Ranks of a full node.")] = 8,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a run will take of memory and network, and how to shard it; reads no weights."""
+    """Say what a run will take of memory and network, and how to shard it; reads no weights.
+
+    Ends with status 1 if it fits in neither ZeRO stage.
+    """
     from lope_dist.config.load import load_config
     from lope_dist.core.memory import parse_bytes
 
@@ -103,3 +108,5 @@ def plan(
         from lope_dist.report.plan import print_plan
 
         print_plan(figures)
+    if figures["recommendation"]["zero_stage"] is None:
+        raise typer.Exit(1)

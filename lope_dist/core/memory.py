@@ -9,14 +9,14 @@ from pathlib import Path
 
 from lope_dist.core.errors import LopeError
 
-_UNITS = {"": 1, "B": 1}
+_UNITS = {"": 1024**3, "B": 1}
 for _power, _letter in enumerate("KMGTP", start=1):
     _UNITS |= {f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
 
 
 def parse_bytes(text: str, what: str) -> int:
-    """Return the bytes that ``text`` names: GB is 10^9, GiB is 2^30, a bare number is bytes.
+    """Return the bytes that ``text`` names: GB is 10^9, GiB is 2^30; a bare number is GiB.
 
     Args:
         text: For example `80GiB`, `24GB`, `1.5 TiB`.

@@ -9,12 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lope_dist.engine.activations import (
-    FLOAT32,
-    activation_bytes,
-    logits_bytes,
-    working_bytes,
-)
+from lope_dist.engine.activations import FLOAT32, logits_bytes, working_bytes
 from lope_dist.engine.sizes import (
     Settings,
     Sizes,
@@ -76,15 +71,9 @@ def plan_rank(sizes: Sizes, run: Settings, zero_stage: int, rows: int) -> RankPl
     trained = FLOAT32 * sizes.trainable
     adapters = FLOAT32 * sizes.adapter
     own_copy = _share(adapters, world) if sharded else 0
-    shared = {
-        "attention": sizes.attention,
-        "itemsize": sizes.itemsize,
-        "rows": rows,
-        "length": run.max_length,
-    }
+    acts, tokens = sizes.activations, rows * run.max_length
     lean, whole = (
-        activation_bytes(sizes.blocks, sizes.adapters, checkpointing=on, **shared)
-        for on in (True, False)
+        acts.kept(rows=rows, length=run.max_length, checkpointing=on) for on in (True, False)
     )
     largest = max(sizes.quantized, default=0)
     held = {
@@ -96,9 +85,7 @@ def plan_rank(sizes: Sizes, run: Settings, zero_stage: int, rows: int) -> RankPl
         "gathered": gathered_bytes(sizes, run.prefetch_numel) if sharded and world > 1 else 0,
         "activations": lean if run.checkpointing else whole,
         "logits": logits_bytes(rows, run.max_length, sizes.vocabulary, sizes.itemsize),
-        "working": working_bytes(
-            sizes.blocks, largest, itemsize=sizes.itemsize, rows=rows, length=run.max_length
-        ),
+        "working": working_bytes(acts.widest, largest, itemsize=sizes.itemsize, tokens=tokens),
     }
     total = sum(held.values())
     load_peak = held["base_weights"] + held["statistics"] + run.load_buffer

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lope_dist.engine.activations import FLOAT32, Adapters, Block
+from lope_dist.engine.activations import FLOAT32, Activations
 
 BLOCK, NESTED_BLOCK = 64, 256
 """Weights to a scale, and scales to a scale of scales (QLoRA, section 3)."""
@@ -18,7 +18,7 @@ class Sizes:
     """A model with its adapters, in numbers."""
 
     quantized: tuple[int, ...]
-    """Weights of each NF4 layer."""
+    """Weights of each NF4 parameter: a linear layer's, or a bank of experts."""
     plain: tuple[int, ...]
     """Elements of each other parameter of the base: embeddings, norms, head, biases."""
     itemsize: int
@@ -36,9 +36,8 @@ class Sizes:
     largest_adapter: int
     """Elements of the largest trainable parameter: smaller ones of the base stay resident."""
     vocabulary: int
-    blocks: tuple[Block, ...]
-    adapters: Adapters
-    attention: str
+    activations: Activations
+    """What a forward pass keeps."""
 
 
 @dataclass(frozen=True)

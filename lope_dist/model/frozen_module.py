@@ -115,6 +115,11 @@ def freeze(module: nn.Module, packed: dict[str, PackedWeight]) -> None:
     module.__class__ = _frozen(own)
 
 
+def thaw(module: FrozenModule) -> None:
+    """Give a module its own class back, to look at what it keeps."""
+    module.__class__ = next(base for base in type(module).__bases__ if base is not FrozenModule)
+
+
 @cache
 def _frozen(own: type[nn.Module]) -> type[nn.Module]:
     return type(own.__name__, (FrozenModule, own), {"__module__": own.__module__})

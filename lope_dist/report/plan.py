@@ -55,11 +55,16 @@ def print_plan(plan: dict[str, Any]) -> None:
     console = Console(highlight=False)
     weights = plan["quantized_weights"] + plan["unquantized_weights"]
     console.print(
-        f"Model: {weights:,} weights, {plan['quantized_weights']:,} of them in NF4; "
-        f"adapters: {plan['adapter_parameters']:,} parameters",
+        f"Model: {weights:,} parameters; adapters: {plan['adapter_parameters']:,}",
+        plan["quantization"],
         plan_table(plan),
         sep="\n",
+        soft_wrap=True,
     )
+    if plan["activations_bound"]:
+        console.print(
+            f"Activations are an upper bound: {plan['activations_bound']}.", soft_wrap=True
+        )
     advice = plan["recommendation"]
     if advice["zero_stage"] is None:
         console.print("[bold]Does not fit.[/bold]", advice["why"], soft_wrap=True)

@@ -110,6 +110,7 @@ def print_counts(counts: dict[str, Any]) -> None:
         _add_count(stages, stage, number["total"], base)
     console = Console()
     console.print(f"Model: {base:,} parameters, {counts['adapted_layers']} layers adapted")
+    console.print(counts["quantization"], soft_wrap=True, highlight=False)
     console.print(roles, stages)
 
 

@@ -14,7 +14,8 @@ from lope_dist.core.memory import format_bytes, parse_bytes
         ("24 gb", 24 * 10**9),
         ("1.5TiB", 3 * 2**39),
         ("1TB", 10**12),
-        ("512", 512),
+        ("24", 24 * 2**30),
+        ("512 B", 512),
         ("3KiB", 3072),
     ],
 )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lope_dist.engine.activations import Adapters, Block
+from lope_dist.engine.activations import Activations, Curve
 from lope_dist.engine.advice import USABLE, advise
 from lope_dist.engine.plan import accumulation, gathered_bytes, plan_rank
 from lope_dist.engine.sizes import (
@@ -19,6 +19,25 @@ from lope_dist.engine.sizes import (
 )
 
 GiB = 1 << 30
+
+
+def llama_activations(hidden: int, inner: int, layers: int, heads: int) -> Activations:
+    """What a Llama's layer keeps of a token in bfloat16, with `sdpa`, by hand.
+
+    Two norms keep their input and a scale in float32; attention keeps queries, keys, values and
+    its output, all as wide as the queries, a float32 log-sum a head and its mask's row; the MLP
+    gate, activated gate and up; two adapters one input, `h = A x` twice in float32, the router's
+    weights and `z`.
+    """
+    norm = 4 * hidden + 4
+    own = 2 * hidden + 2 * (2 * 16 + 4 * (2 * 4 + 4))
+    layer = Curve(linear=2 * norm + 8 * hidden + 4 * heads + 6 * inner + own, quadratic=2)
+    return Activations(
+        outside=Curve(linear=norm),
+        inputs=Curve(linear=2 * hidden * layers),
+        layers=(layer,) * layers,
+        widest=inner,
+    )
 
 
 def llama(hidden: int, inner: int, layers: int, heads: int, kv_width: int) -> Sizes:
@@ -37,25 +56,7 @@ def llama(hidden: int, inner: int, layers: int, heads: int, kv_width: int) -> Si
         trainable=layers * (own - 4 * (hidden + kv_width)),
         largest_adapter=4 * hidden,
         vocabulary=32000,
-        blocks=(
-            Block(
-                count=layers,
-                hidden=hidden,
-                norms=2 * hidden,
-                norm_keeps_input=False,
-                attentions=1,
-                heads=heads,
-                query=hidden,
-                key=kv_width,
-                mlp_inner=inner,
-                mlp_kept=3,
-                bias_heads=1,
-                adapters=2,
-                adapter_inputs=hidden,
-            ),
-        ),
-        adapters=Adapters(rank=4, num_experts=4, has_router=True, router_reads_rank=True),
-        attention="sdpa",
+        activations=llama_activations(hidden, inner, layers, heads),
     )
 
 
