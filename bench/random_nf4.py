@@ -10,7 +10,13 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from lope_dist.config.model import ModelConfig
 from lope_dist.model.build import build_meta_model
-from lope_dist.model.nf4 import NESTED_BLOCK, NestedScales, NF4Linear, quantize_scales
+from lope_dist.model.nf4 import (
+    NESTED_BLOCK,
+    NestedScales,
+    PackedWeight,
+    packed_weights,
+    quantize_scales,
+)
 from lope_dist.model.nf4_layout import BLOCK
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -69,8 +75,8 @@ def random_model(shape: str, device: torch.device, checkpointing: bool) -> PreTr
     model = build_meta_model(config, architecture(shape))
     for part in model.modules():
         for name, old in list(part.named_parameters(recurse=False)):
-            if isinstance(part, NF4Linear):
-                value = _packed(part, device)
+            if name in packed_weights(part):
+                value = _packed(packed_weights(part)[name], device)
             elif old.dim() == 1:
                 value = torch.ones(old.shape, dtype=old.dtype, device=device)
             else:
@@ -83,16 +89,15 @@ def random_model(shape: str, device: torch.device, checkpointing: bool) -> PreTr
     return model
 
 
-def _packed(layer: NF4Linear, device: torch.device) -> torch.Tensor:
-    layout = layer.layout
-    data = torch.empty(layout.num_elements, dtype=layer.compute_dtype, device=device)
+def _packed(weight: PackedWeight, device: torch.device) -> torch.Tensor:
+    layout = weight.layout
+    data = torch.empty(layout.num_elements, dtype=layout.storage, device=device)
     data.view(torch.uint8).random_(0, 256)
-    blocks = layer.in_features * layer.out_features // BLOCK
     _, like = quantize_scales(torch.rand(BLOCK, device=device))
-    size = -(-blocks // NESTED_BLOCK)
+    size = -(-layout.num_blocks // NESTED_BLOCK)
     absmax = torch.full((size,), 0.01, device=device)
     offset = torch.full((), 0.03, device=device)
-    layer.nested_scales = NestedScales(absmax, like.code, offset)
+    weight.nested_scales = NestedScales(absmax, like.code, offset)
     return data
 
 

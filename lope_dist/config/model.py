@@ -23,11 +23,15 @@ class ModelConfig(Section):
     """Precision of the computation and of the weights that are not quantized. Not float16:
     its gradients need a loss scaler."""
     quantization: Literal["nf4", "none"] = "nf4"
-    """`nf4`: linear layers in 4 bits (QLoRA). `none`: all weights in `dtype`."""
+    """`nf4`: linear layers and expert banks in 4 bits (QLoRA); embeddings, routers, convolutions
+    and the like never are, and what else would stay in 16 bits must be in `skip_modules`.
+    `none`: all weights in `dtype`."""
     double_quantization: bool = True
     """Quantize the NF4 scales too (QLoRA, section 3)."""
     skip_modules: tuple[str, ...] = ("lm_head",)
-    """Names of linear layers that stay in `dtype`."""
+    """What stays in `dtype`, by the last part or a dotted suffix of the name of a module or
+    weight: `down_proj`, `layers.0.mlp`, `vision_tower`; all weights inside it are meant. `lm_head`
+    is the model's head, whatever its name. An entry that names nothing is an error."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention implementation of transformers."""
     load_buffer_mib: int = Field(default=256, ge=1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from transformers import PreTrainedModel
@@ -158,18 +159,18 @@ def _stacks_of_matrices(model: nn.Module) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if name and not isinstance(module, _ConvNd) and _leading_dims(module)
+        if name and not isinstance(module, _ConvNd) and _stacks(module)
     }
 
 
-def _leading_dims(module: nn.Module) -> set[int]:
-    """Return the first dimensions of a module's own three-dimensional weights."""
+def _stacks(module: nn.Module) -> list[torch.Size]:
+    """Return the shapes of a module's own three-dimensional weights."""
     packed = packed_weights(module)
-    shapes = (
+    shapes = [
         packed[name].shape if name in packed else parameter.shape
         for name, parameter in module.named_parameters(recurse=False)
-    )
-    return {shape[0] for shape in shapes if len(shape) == _BANK_DIMS and min(shape) > 1}
+    ]
+    return [shape for shape in shapes if len(shape) == _BANK_DIMS and min(shape) > 1]
 
 
 def _is_decorated(module: nn.Module) -> bool:
@@ -180,20 +181,32 @@ def _is_decorated(module: nn.Module) -> bool:
 def _routers_of(model: nn.Module, name: str, bank: nn.Module) -> list[nn.Parameter]:
     """Return the weights beside a bank with a row for each expert.
 
-    They are a sibling's own, or else a sibling's child's.
+    A router is a sibling of the bank, or all that a sibling has: other layers may happen to have
+    as many rows. Where nothing but the router tells that this is a bank, both read the same input.
     """
-    rows = _leading_dims(bank)
+    shapes = _stacks(bank)
+    rows = {shape[0] for shape in shapes}
+    columns = None if _is_decorated(bank) else {size for shape in shapes for size in shape[1:]}
     siblings = [m for m in model.get_submodule(name.rpartition(".")[0]).children() if m is not bank]
-    for level in (siblings, [child for sibling in siblings for child in sibling.children()]):
+    lonely = [
+        layers[0]
+        for sibling in siblings
+        if len(layers := [m for m in sibling.modules() if _matrices(m)]) == 1
+    ]
+    for level in (siblings, lonely):
         found = [
             parameter
             for module in level
-            for parameter in module.parameters(recurse=False)
-            if parameter.ndim == 2 and parameter.shape[0] in rows
+            for parameter in _matrices(module)
+            if parameter.shape[0] in rows and (columns is None or parameter.shape[1] in columns)
         ]
         if found:
             return found
     return []
+
+
+def _matrices(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters(recurse=False) if parameter.ndim == 2]
 
 
 def _beside_convolutions(model: nn.Module) -> set[int]:

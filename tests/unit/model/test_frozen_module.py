@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.banks import MODELS
 from support.filling import fill, pack
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -18,27 +19,6 @@ from lope_dist.model.nf4 import PackedWeight, packed_weights
 from lope_dist.model.nf4_layout import PackedLayout
 from lope_dist.model.quantization import quantization_of
 
-SIZES = {
-    "vocab_size": 258,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "num_experts_per_tok": 2,
-    "initializer_range": 0.2,
-}
-MODELS: dict[str, dict[str, Any]] = {
-    "mixtral": SIZES | {"num_local_experts": 4},
-    "qwen3_moe": SIZES | {"num_experts": 4, "moe_intermediate_size": 64},
-    "gpt_oss": SIZES | {"num_local_experts": 4},
-    "llama4_text": SIZES
-    | {"num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 128},
-    "gpt2": {"vocab_size": 258, "n_embd": 64, "n_layer": 2, "n_head": 4, "initializer_range": 0.2},
-    "falcon": {"vocab_size": 258, "hidden_size": 64, "num_hidden_layers": 2}
-    | {"num_attention_heads": 4, "initializer_range": 0.2},
-}
 IDS = torch.arange(3, 43).view(2, 20)
 
 
