@@ -16,7 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lope_dist.adapters.base import adapter_modules
+from lope_dist.adapters.base import AdapterModule, adapter_modules
 from lope_dist.model.nf4 import packed_weights
 from lope_dist.model.nf4_layout import BLOCK
 from lope_dist.model.weight_reads import weights_read_outside
@@ -187,7 +187,9 @@ def _routers_of(model: nn.Module, name: str, bank: nn.Module) -> list[nn.Paramet
     shapes = _stacks(bank)
     rows = {shape[0] for shape in shapes}
     columns = None if _is_decorated(bank) else {size for shape in shapes for size in shape[1:]}
-    siblings = [m for m in model.get_submodule(name.rpartition(".")[0]).children() if m is not bank]
+    around = model.get_submodule(name.rpartition(".")[0]).children()
+    siblings = [m.get_submodule("base") if isinstance(m, AdapterModule) else m for m in around]
+    siblings = [m for m in siblings if m is not bank]
     lonely = [
         layers[0]
         for sibling in siblings
