@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,14 @@ from lope_dist.corpus.batches import MicroBatch
 from lope_dist.evaluate.load import LoadedRun
 from lope_dist.export.calibration import calibration_batches
 from lope_dist.export.compare import ROUNDING, compare
+from lope_dist.export.folder import new_folder, refuse_existing
 from lope_dist.export.lora import peft_config, write_peft
 from lope_dist.export.merged import write_merged
 from lope_dist.export.plain import auto_class, merged_layer, plain_model
 from lope_dist.export.purified import purified_distance, write_purified
 from lope_dist.export.read_back import read_merged, read_peft
 from lope_dist.export.static import StaticLinear, static_lora
+from lope_dist.model.source import is_package, model_folder
 from lope_dist.train.checkpoint import Checkpoint
 
 
@@ -64,19 +67,29 @@ def prepare_peft(
 ) -> Writer:
     """Return what writes the static LoRA in PEFT's format, for a folder of this name.
 
+    A base that no reader finds by its name is written beside it, as OUT-base.
+
     Raises:
-        LopeError: examples that cannot be used, or a model that peft does not adapt so.
+        LopeError: examples that cannot be used, a model that peft does not adapt so, or a taken
+            folder.
     """
     averaged, compared = calibration_batches(run, calibration, calibration_rows)
     routed = lope_layers(run.model)
-    config = peft_config(run, plain_model(run), list(routed))
+    beside = out.with_name(f"{out.name}-base")
+    config = peft_config(run, plain_model(run), list(routed), beside)
+    writes_base = is_package(run.config.model.name_or_path)
+    if writes_base:
+        refuse_existing(beside)
 
     def write(folder: Path) -> Written:
         layers = static_lora(run, averaged)
-        write_peft(folder, out, run, config, layers)
+        write_peft(folder, config, layers)
         own = {name: StaticLinear(routed[name].base, low) for name, low in layers.items()}
         with read_peft(folder, run, plain_model(run), layers) as stock:
             found = _compared("peft", run, stock, own, compared)
+        if writes_base:
+            with new_folder(beside) as base:
+                shutil.copytree(model_folder(run.config.model), base, dirs_exist_ok=True)
         return Written(*found, config.base_model_name_or_path, config.revision, auto_class(run))
 
     return write

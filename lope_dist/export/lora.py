@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -20,15 +19,17 @@ from lope_dist.export.static import LowRank
 from lope_dist.model.source import is_package, local_folder, model_folder
 
 _PREFIX = "base_model.model."
-_BASE = "base"
 
 
-def peft_config(run: LoadedRun, plain: PlainModel, layers: Collection[str]) -> LoraConfig:
-    """Return peft's configuration of the static LoRA, still without its base's address.
+def peft_config(
+    run: LoadedRun, plain: PlainModel, layers: Collection[str], beside: Path
+) -> LoraConfig:
+    """Return peft's configuration of the static LoRA; ``beside`` as for `base_address`.
 
     Raises:
         LopeError: peft refuses the model, or adapts other layers than the run.
     """
+    base, revision = base_address(run.config.model, beside)
     adapter, arch = run.config.lope_adapter("lope export"), run.model.config
     alpha = int(adapter.lora_alpha)
     config = LoraConfig(
@@ -39,6 +40,8 @@ def peft_config(run: LoadedRun, plain: PlainModel, layers: Collection[str]) -> L
         target_modules=_targets(plain, layers),
         fan_in_fan_out=any(isinstance(plain.skeleton.get_submodule(n), Conv1D) for n in layers),
         task_type=TaskType.SEQ_2_SEQ_LM if arch.is_encoder_decoder else TaskType.CAUSAL_LM,
+        base_model_name_or_path=base,
+        revision=revision,
         inference_mode=True,
     )
     try:
@@ -59,20 +62,8 @@ def peft_config(run: LoadedRun, plain: PlainModel, layers: Collection[str]) -> L
     return config
 
 
-def write_peft(
-    folder: Path, out: Path, run: LoadedRun, config: LoraConfig, layers: Mapping[str, LowRank]
-) -> None:
-    """Write `adapter_config.json` and `adapter_model.safetensors`, float32.
-
-    Args:
-        folder: Gets the files.
-        out: What the folder will be called.
-        run: The run.
-        config: What `peft_config` returned.
-        layers: The static LoRA of each layer.
-    """
-    address, config.revision = _address(run.config.model, folder, out)
-    config.base_model_name_or_path = address
+def write_peft(folder: Path, config: LoraConfig, layers: Mapping[str, LowRank]) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors`, float32."""
     config.save_pretrained(str(folder))
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
@@ -89,16 +80,15 @@ def _targets(plain: PlainModel, layers: Collection[str]) -> list[str]:
     return leaves if named == set(layers) else sorted(layers)
 
 
-def _address(settings: ModelConfig, folder: Path, out: Path) -> tuple[str, str | None]:
+def base_address(settings: ModelConfig, beside: Path) -> tuple[str, str | None]:
     """Return what `from_pretrained` takes for the base, and its revision.
 
     A model of the hub by its name, with the commit that was read; a folder by its absolute path.
-    A package is none of both, so its model is copied into the export.
+    A package is none of both: its model is to be written ``beside`` the export.
     """
     source = model_folder(settings)
     if is_package(settings.name_or_path):
-        shutil.copytree(source, folder / _BASE)
-        return str(out.resolve() / _BASE), None
+        return str(beside.resolve()), None
     if local_folder(settings) is not None:
         return str(source.resolve()), None
     is_snapshot = source.parent.name == "snapshots"  # .../snapshots/COMMIT in the hub's cache

@@ -14,16 +14,19 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from lope_dist.adapters.lope import lope_layers
 from lope_dist.config.load import validate_config
+from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json
 from lope_dist.evaluate.load import LoadedRun, load_run
-from lope_dist.export import formats
+from lope_dist.export import formats, lora
 from lope_dist.export.run import ExportRequest, export_run
+from lope_dist.model import source
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
 from lope_dist.model.placement import Replicated
 from lope_dist.train import session
 from lope_dist.train.checkpoint import Checkpoint
+from lope_dist.train.integrity import defect
 from lope_dist.train.preflight import adapt
 
 DECODER = {
@@ -108,17 +111,23 @@ def test_a_lora_is_exported_exactly(tmp_path: Path, alpaca_file: Path, name: str
     }
 
 
-def test_the_base_is_found_by_its_address(tmp_path: Path, alpaca_file: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("address", ["model", "package:tiny"])
+def test_the_base_is_found_by_its_address(
+    tmp_path: Path, alpaca_file: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
     """From another folder than the one that the run was started in."""
     monkeypatch.chdir(tmp_path)
-    save_model(Path("model"), *MODELS["tied_head"][:2])
-    tree = tiny_tree(Path("model"), alpaca_file, Path("run"))
-    tree["model"]["quantization"] = "none"
+    save_model(tmp_path / "model", *MODELS["tied_head"][:2])
+    monkeypatch.setattr(source, "_from_package", lambda package: tmp_path / "model")
+    tree = tiny_tree(tmp_path / "model", alpaca_file, Path("run"))
+    tree["model"] |= {"name_or_path": address, "quantization": "none"}
     tree["adapter"] |= {"num_normal": 1, "num_poison": 0, "dropout": 0.0}
     roles = ["shared_a", "normal_b"]
     tree["train"]["stages"] = {"only": {"trainable": roles, "lr": 0.03, "max_steps": 2}}
     run = session.train(validate_config(tree, "test"))
     export_run(run, ExportRequest("peft", Path("peft"), calibration_rows=4))
+    assert (tmp_path / "peft-base").exists() == (address != "model")
+    assert defect(tmp_path / "peft") is None
     ids = torch.arange(2, 40).view(2, 19)
     loaded = load_run(run)
     with torch.no_grad():
@@ -127,6 +136,13 @@ def test_the_base_is_found_by_its_address(tmp_path: Path, alpaca_file: Path, mon
         monkeypatch.chdir(tmp_path / "elsewhere")
         found = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "peft").eval()(ids).logits
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
+def test_a_base_of_the_hub_is_named_with_its_commit(tmp_path: Path, monkeypatch) -> None:
+    commit = tmp_path / "models--org--name" / "snapshots" / "0123abc"
+    monkeypatch.setattr(lora, "model_folder", lambda config: commit)
+    address = lora.base_address(ModelConfig(name_or_path="org/name"), tmp_path)
+    assert address == ("org/name", "0123abc")
 
 
 @pytest.mark.parametrize("kind", ["peft", "merged"])
