@@ -27,7 +27,7 @@ _HEAD = """\
 
 A recipe is YAML: its `include` layers (paths relative to the including file) in order, then the
 file itself, then overrides of the command line, `key=value` with the dotted keys below. The
-later one wins. Unknown keys and impossible values are errors. `lope check RECIPE` prints a
+later one wins. Unknown keys and impossible values are errors. `lope check RECIPE --full` prints a
 recipe resolved, and each run keeps that as `run.yaml`.
 
 `<name>` stands for a stage's name of your choice and `<role>` for a role of its `trainable`. Roles

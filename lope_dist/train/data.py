@@ -24,6 +24,7 @@ from lope_dist.engine.world import World
 from lope_dist.model.build import architecture, load_tokenizer
 from lope_dist.noise.mix import check_operations
 from lope_dist.train.checkpoint import CONFIG
+from lope_dist.train.data_changes import data_changes
 
 
 def dated(
@@ -78,8 +79,9 @@ def figures_of(config: RunConfig, source: ExampleSource) -> dict[str, Any]:
 
 
 def lines_of(config: RunConfig, source: ExampleSource) -> list[str]:
-    """Return the table of a run's rows as text."""
-    return table(source.account, source.bad_rows, steps_of(config, source))
+    """Return what is done to a run's rows, and the table of them, as text."""
+    lines = table(source.account, source.bad_rows, steps_of(config, source))
+    return [*data_changes(config), *lines]
 
 
 def tell_rows(
