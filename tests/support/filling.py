@@ -50,7 +50,7 @@ def pack(packed: PackedWeight, value: Tensor) -> Tensor:
     from lope_dist.model.nf4 import quantize, quantize_scales
 
     layout = packed.layout
-    data = torch.zeros(layout.num_elements, dtype=layout.storage)
+    data = torch.zeros(layout.num_elements, dtype=layout.storage, device=value.device)
     codes, scales = quantize(value.to(layout.storage).reshape(-1))
     if layout.nested:
         scales, packed.nested_scales = quantize_scales(scales)

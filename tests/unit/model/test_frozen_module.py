@@ -22,7 +22,7 @@ from lope_dist.model.quantization import quantization_of
 IDS = torch.arange(3, 43).view(2, 20)
 
 
-def _pair(model_type: str, **settings: Any) -> tuple[Any, nn.Module]:
+def _pair(model_type: str, device: str = "cpu", **settings: Any) -> tuple[Any, nn.Module]:
     """Return our model, and the stock one with the same weights, rounded by bitsandbytes."""
     settings = {"attention": "eager", "dtype": "float32"} | settings
     experts = settings.pop("experts", None)
@@ -36,13 +36,13 @@ def _pair(model_type: str, **settings: Any) -> tuple[Any, nn.Module]:
     with torch.no_grad():
         for parameter in stock.parameters():  # norms and biases are not one and zero
             parameter.add_(0.05 * torch.randn_like(parameter)).requires_grad_(False)
-    rounded = fill(ours, stock)
+    rounded = fill(ours, stock.to(device))
     if config.quantization == "nf4":
         assert quantization_of(ours, config).quantized == sum(x.numel() for x in rounded.values())
     if experts:
         for model in (ours, stock):
             model.set_experts_implementation(experts)  # pyright: ignore
-    return ours.eval(), stock.eval()
+    return nn.Module.to(ours, device).eval(), stock.eval()
 
 
 def _logits(model: Any) -> tuple[Tensor, Tensor]:
@@ -54,7 +54,7 @@ def _logits(model: Any) -> tuple[Tensor, Tensor]:
         return inputs[0]
 
     with model.get_input_embeddings().register_forward_hook(as_leaf):
-        return model(input_ids=IDS).logits, inputs[0]
+        return model(input_ids=IDS.to(model.device)).logits, inputs[0]
 
 
 def _gradient(logits: Tensor, inputs: Tensor) -> Tensor:
@@ -171,3 +171,20 @@ def test_a_part_is_dequantized_to_the_same_bits(nested: bool, dtype: torch.dtype
         part, first = packed.dequantize_part(data, start, stop)
         assert torch.equal(part[start - first : stop - first], whole[start:stop])
         assert part.numel() <= max(stop - start + 2 * 64 * 256, 64)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("model_type", ["mixtral", "gpt_oss"])
+def test_on_a_gpu_the_grouped_product_saves_no_more_than_the_stock_models(model_type: str) -> None:
+    ours, stock = _pair(model_type, "cuda", dtype="bfloat16", experts="grouped_mm")
+    kept, results = [], []
+    for model in (ours, stock):
+        _logits(model)  # what is made once, by libraries
+        before = torch.cuda.memory_allocated()
+        results.append(_logits(model))
+        kept.append(torch.cuda.memory_allocated() - before)
+    assert kept[0] <= kept[1]
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=0.05, atol=0.05)
+    gradients = [_gradient(*result) for result in results]
+    torch.testing.assert_close(*gradients, rtol=0.05, atol=1e-4)

@@ -1,10 +1,11 @@
 """Layers that share a weight, or stand in two places, stay one."""
 
+from typing import Any
+
 import torch
 from accelerate import init_empty_weights
 from support.filling import fill
 from support.tiny import small_llama
-from torch import nn
 from transformers import LlamaForCausalLM
 
 from lope_dist.config.model import ModelConfig
@@ -13,9 +14,9 @@ from lope_dist.model.own_layers import use_own_layers
 from lope_dist.model.quantization import quantization_of
 
 
-def _tie(model: nn.Module) -> None:
+def _tie(model: Any) -> None:
     """Give two layers one weight, and two blocks one layer."""
-    first, second = model.model.layers  # pyright: ignore
+    first, second = model.model.layers
     second.self_attn.q_proj.weight = first.self_attn.q_proj.weight
     second.mlp = first.mlp
 
@@ -24,7 +25,7 @@ def test_shared_weights_and_shared_layers_are_packed_once() -> None:
     stock = small_llama().requires_grad_(False)
     config = ModelConfig(name_or_path="x", dtype="float32")
     with init_empty_weights():
-        ours = LlamaForCausalLM(stock.config).requires_grad_(False)
+        ours: Any = LlamaForCausalLM(stock.config).requires_grad_(False)
     for model in (stock, ours):
         _tie(model)
     use_own_layers(ours, config, None, torch.float32)
