@@ -26,7 +26,7 @@ from lope_dist.config.model import ModelConfig
 from lope_dist.evaluate.lm import LopeLM
 from lope_dist.evaluate.load import LoadedRun
 from lope_dist.model.build import load_model, load_tokenizer
-from lope_dist.model.families import FAMILIES
+from lope_dist.model.families import family_of
 from lope_dist.model.placement import Replicated
 from lope_dist.model.source import model_folder
 from lope_dist.train.checkpoint import Checkpoint
@@ -37,7 +37,7 @@ def load_ours(model_name: str) -> LoadedRun:
     """Return the model with experts as if trained: random ones."""
     config = build_config(model_name, Path("unused.jsonl"))
     model = load_model(config.model, Replicated(torch.device("cpu")), progress=False)
-    context = adapt(model, config, FAMILIES["llama"])
+    context = adapt(model, config, family_of(model))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -28,7 +28,7 @@ from lope_dist.engine.world import World, start_world
 from lope_dist.engine.zero import ZeroEngine
 from lope_dist.engine.zero_placement import ZeroPlacement
 from lope_dist.model.build import load_model
-from lope_dist.model.families import FAMILIES
+from lope_dist.model.families import family_of
 from lope_dist.train.preflight import adapt
 
 ROLES = (Role.SHARED_A, Role.NORMAL_B, Role.POISON_B, Role.ROUTER)
@@ -51,7 +51,7 @@ class Ours:
         tree = CONFIG | {"model": {"name_or_path": model_dir}}
         config = validate_config(tree, "bench")
         model = load_model(config.model, ZeroPlacement(world, config.engine), progress=False)
-        adapt(model, config, FAMILIES["llama"])
+        adapt(model, config, family_of(model))
         stage = config.train.stages["finetune"].model_copy(update={"trainable": ROLES})
         set_trainable(model, ROLES)
         groups = build_groups(model, model_roles(model), stage)

@@ -23,7 +23,8 @@ from lope_dist.adapters.base import AdapterModule, adapter_modules
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.counter_noise import keep_bits, keep_scale, salt_of
 from lope_dist.adapters.experts import empty_parameter
-from lope_dist.adapters.inject import find_targets, initialize_module
+from lope_dist.adapters.inject import initialize_module
+from lope_dist.adapters.targets import find_targets
 from lope_dist.config.baselines import AdaLoraConfig
 from lope_dist.core.roles import Role
 from lope_dist.core.seeds import example_rng
@@ -88,19 +89,26 @@ class AdaLoraLinear(nn.Module, AdapterModule):
         """The base layer's weight; some models look at its dtype."""
         return self.base.weight
 
+    @property
+    def bias(self) -> Tensor | None:
+        """The base layer's bias; some models look at it."""
+        return self.base.bias
+
     def forward(self, x_NTD: Tensor) -> Tensor:
         """Compute the base layer plus the triplets."""
         y_NTO = self.base(x_NTD)
         if self.context.experts == "none":
             return y_NTO
-        x_NTD = x_NTD.float()
+        shape, x_NTD = y_NTO.shape, self.context.as_rows(self.stream, x_NTD.float())
+        y_NTO = self.context.as_rows(self.stream, y_NTO)
         if self.training and self.dropout > 0:
             keys_NT = self.context.dropout_keys(self.stream, x_NTD.shape[:-1])
             keep_NTD = keep_bits(keys_NT, self.salt, x_NTD.shape[-1], self.dropout) != 0
             x_NTD = x_NTD * keep_NTD * keep_scale(self.dropout)
         auxiliary = self.context.auxiliary if self.training else None
         h_NTR = self.lora_E(self.lora_A(x_NTD, auxiliary))
-        return y_NTO + (self.lora_B(h_NTR, auxiliary) * self.scaling).to(y_NTO.dtype)
+        y_NTO = y_NTO + (self.lora_B(h_NTR, auxiliary) * self.scaling).to(y_NTO.dtype)
+        return y_NTO.view(shape)
 
     def roles(self) -> dict[str, Role]:
         """Return the role of each adapter parameter."""

@@ -114,6 +114,16 @@ class AdapterContext:
             )
         self._experts = experts
 
+    def as_rows(self, stream: str, x: Tensor) -> Tensor:
+        """Return what a layer is called with as rows of tokens, (N, T, ...).
+
+        Some models hand a layer all tokens of a batch in one row, as before shared experts.
+        """
+        keys_NT = self.token_keys.get(stream)
+        if x.dim() == 2 and keys_NT is not None and keys_NT.numel() == x.shape[0]:
+            return x.reshape(*keys_NT.shape, x.shape[1])
+        return x
+
     def dropout_keys(self, stream: str, shape: Sequence[int]) -> Tensor:
         """Return the keys of a stream's tokens, from which a layer that reads it draws dropout.
 

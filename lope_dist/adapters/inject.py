@@ -11,8 +11,8 @@ from lope_dist.adapters import embedding_noise
 from lope_dist.adapters.base import AdapterModule, adapter_modules
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.lope import LopeLinear, model_roles
+from lope_dist.adapters.targets import find_targets
 from lope_dist.config.adapter import AdapterConfig
-from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.roles import Role
 
 
@@ -33,7 +33,7 @@ def inject(
     Args:
         model: A transformers model; nn.Linear and its subclasses (NF4 too) can be wrapped.
         config: The layers' shape.
-        targets: Last parts of layers' names (`q_proj`) or dotted suffixes of them.
+        targets: As `targets.find_targets` takes them.
         stream_of: Layer name -> `decoder` or `encoder`, the tokens that it reads.
         seed: Of initial values, dropout and embedding noise.
 
@@ -73,30 +73,6 @@ def inject(
     return context
 
 
-def find_targets(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linear]:
-    """Return the linear layers that the targets name; every target must name one.
-
-    Raises:
-        LopeError: no target, or one that matches no linear layer.
-    """
-    linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    leaves = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
-    kinds = f"Linear layers are: {', '.join(leaves)}."
-    if not targets:
-        raise LopeError(f"adapter.targets names no layer of {type(model).__name__}. {kinds}")
-    for target in targets:
-        if not any(_matches(name, target) for name in linear):
-            raise LopeError(
-                f"adapter.targets: '{target}' matches no linear layer of {type(model).__name__}. "
-                f"{kinds}{suggest(target, leaves)}"
-            )
-    return {
-        name: layer
-        for name, layer in linear.items()
-        if any(_matches(name, target) for target in targets)
-    }
-
-
 def initialize(model: nn.Module) -> None:
     """Give every adapter parameter its initial value, in place, where it is."""
     for module in adapter_modules(model).values():
@@ -116,7 +92,3 @@ def initialize_module(module: AdapterModule) -> None:
     with torch.no_grad():
         for name, value in module.initial_values().items():
             module.get_parameter(name).copy_(value)
-
-
-def _matches(name: str, target: str) -> bool:
-    return name == target or name.endswith("." + target)

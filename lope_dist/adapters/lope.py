@@ -174,12 +174,19 @@ class LopeLinear(nn.Module, AdapterModule):
         """The base layer's weight; some models look at its dtype."""
         return self.base.weight
 
+    @property
+    def bias(self) -> Tensor | None:
+        """The base layer's bias; some models look at it."""
+        return self.base.bias
+
     def forward(self, x_NTD: Tensor) -> Tensor:
         """Compute the base layer plus the experts that the context selects."""
         y_NTO = self.base(x_NTD)
         if self.lope.context.experts == "none":
             return y_NTO
-        return self.lope(x_NTD, y_NTO)
+        context, stream = self.lope.context, self.lope.stream
+        rows = context.as_rows(stream, x_NTD), context.as_rows(stream, y_NTO)
+        return self.lope(*rows).view_as(y_NTO)
 
     def roles(self) -> dict[str, Role]:
         """Return the role of each adapter parameter, named relative to this layer."""

@@ -55,8 +55,10 @@ class AdapterConfig(Section):
     router: Literal["rank", "input"] = "rank"
     """What the router reads: `rank`, the projection A x (LoPE); `input`, x itself (HydraLoRA)."""
     targets: tuple[str, ...] = ()
-    """Linear layers to adapt: last parts of their names (`q_proj`) or dotted suffixes.
-    Default: the family's query and value projections."""
+    """Linear layers to adapt: last parts of their names (`q_proj`), dotted suffixes of them,
+    patterns for whole names with `*`, `?` and `[...]` (`model.layers.[0-7].*_proj`), or
+    `all-linear`, all but the head and the routers of experts. Default: the model's query and
+    value projections, or the fused ones."""
     compensation: CompensationConfig = CompensationConfig()
     """What masking does to the other experts' weights."""
 

@@ -133,8 +133,10 @@ class DataConfig(_Place):
     corpus was begun, kept with it."""
     max_length: int = Field(default=1024, ge=8)
     """Tokens of a row; longer examples are cut at the end, and the cut ones are counted."""
-    packing: bool = True
-    """Several examples in a row, with no attention across their borders. Off: one, padded."""
+    packing: bool | Literal["auto"] = "auto"
+    """Several examples in a row, none of which may see another. `false`: one, padded. `auto`:
+    packed if the loaded model keeps them apart, which is measured before the first step; `true`
+    on one that does not is an error. `run.yaml` tells what it was."""
     shuffle: bool = True
     """Visit the examples in an order drawn from (seed, epoch)."""
     corpus: str | None = None

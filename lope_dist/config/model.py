@@ -32,8 +32,10 @@ class ModelConfig(Section):
     """What stays in `dtype`, by the last part or a dotted suffix of the name of a module or
     weight: `down_proj`, `layers.0.mlp`, `vision_tower`; all weights inside it are meant. `lm_head`
     is the model's head, whatever its name. An entry that names nothing is an error."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention implementation of transformers."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """Attention implementation of transformers. `auto`: the fastest that the model has, which is
+    `flash_attention_2` where it is installed, on a GPU and the rows allow it, else `sdpa`, else
+    `eager`. `run.yaml` tells which it was."""
     load_buffer_mib: int = Field(default=256, ge=1)
     """Working memory of a rank while it loads, in MiB, beside what it keeps: bytes read and
     the quantizer's temporaries."""

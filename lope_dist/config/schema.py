@@ -73,7 +73,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _flash_attention_packs_one_row(self) -> RunConfig:
         rows = self.train.micro_batch
-        if self.model.attention == "flash_attention_2" and self.data.packing and rows > 1:
+        if self.model.attention == "flash_attention_2" and self.data.packing is True and rows > 1:
             raise ValueError(
                 f"train.micro_batch = {rows} with data.packing and model.attention = "
                 "'flash_attention_2', which keeps packed examples apart only in a batch of one "
@@ -87,7 +87,7 @@ class RunConfig(Section):
         adapter = self.adapter
         if not isinstance(adapter, PromptConfig):
             return self
-        if self.data.packing:
+        if self.data.packing is True:
             raise ValueError(
                 f"data.packing = true with adapter.kind = '{adapter.kind}': its virtual tokens "
                 "stand before a row, not before each example packed into it; set "

@@ -90,6 +90,8 @@ class StageLoader:
         self._pad_id = _pad_id(tokenizer)
         self._decoder_start_token_id = decoder_start_token_id
         self._is_encoder_decoder = is_encoder_decoder
+        # A run has settled `auto` before it asks for a batch.
+        self._packs = data.packing is not False and not is_encoder_decoder
 
     @property
     def num_cut(self) -> int:
@@ -138,7 +140,7 @@ class StageLoader:
         own = self.example_ids(step)[self._rank :: self._world_size]
         tokenized = self._provider.tokens(own, epoch)
         rows, size = [[index] for index in range(len(tokenized))], self._micro_batch
-        if self._data.packing:
+        if self._packs:
             rows = first_fit([len(t.input_ids) for t in tokenized], self._data.max_length)
         return [
             self._build([[tokenized[i] for i in row] for row in rows[at : at + size]], epoch)
@@ -165,7 +167,7 @@ class StageLoader:
         if not self._is_encoder_decoder:
             return build_rows(
                 rows,
-                is_packed=self._data.packing,
+                is_packed=self._packs,
                 pad_id=self._pad_id,
                 seed=self._seed,
                 epoch=epoch,
@@ -219,7 +221,7 @@ def check_packing(data: DataConfig, is_encoder_decoder: bool) -> None:
     Raises:
         LopeError: packing with an encoder-decoder model.
     """
-    if is_encoder_decoder and data.packing:
+    if is_encoder_decoder and data.packing is True:
         raise LopeError(
             "data.packing = true with an encoder-decoder model: its encoder cannot keep "
             "packed examples apart; set data.packing=false."

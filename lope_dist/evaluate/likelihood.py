@@ -21,6 +21,7 @@ from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.tokens import Tokenized, encode
 from lope_dist.corpus.turns import Example
 from lope_dist.evaluate.load import LoadedRun
+from lope_dist.model.families import decoder_start_of
 from lope_dist.model.loss_head import loss_head
 from lope_dist.train.objective import targets_of, token_losses
 
@@ -136,10 +137,12 @@ def _build(run: LoadedRun, rows: Sequence[Tokenized]) -> MicroBatch:
         return build_rows(
             [[row] for row in rows], is_packed=False, pad_id=pad_id, seed=seed, epoch=0
         )
+    start = decoder_start_of(run.model.config)
+    assert start is not None
     return build_pairs(
         rows,
         pad_id=pad_id,
-        decoder_start_token_id=run.model.config.decoder_start_token_id,
+        decoder_start_token_id=start,
         seed=seed,
         epoch=0,
     )

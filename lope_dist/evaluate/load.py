@@ -58,9 +58,7 @@ def load_run(
     checkpoint = checkpoint or run_checkpoint(run_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(config.model, Replicated(device), progress=progress)
-    arch = model.config
-    family = family_of(arch.model_type, config.adapter.targets, arch.is_encoder_decoder)
-    context = adapt(model, config, family)
+    context = adapt(model, config, family_of(model))
     context.compensation = config.adapter.compensation
     if checkpoint.stage == PURIFIED:
         purify(model, context)

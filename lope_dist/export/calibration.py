@@ -11,6 +11,7 @@ from lope_dist.corpus.loader import StageLoader
 from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.records import open_source
 from lope_dist.evaluate.load import LoadedRun
+from lope_dist.model.families import decoder_start_of
 
 
 def calibration_batches(
@@ -51,7 +52,7 @@ def calibration_batches(
         rank=0,
         world_size=1,
         is_encoder_decoder=arch.is_encoder_decoder,
-        decoder_start_token_id=getattr(arch, "decoder_start_token_id", None),
+        decoder_start_token_id=decoder_start_of(arch),
     )
     first = loader.micro_batches(0)
     return first, loader.micro_batches(1) if loader.num_steps > 1 else first

@@ -11,8 +11,6 @@ from accelerate import init_empty_weights
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -24,8 +22,12 @@ from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.limits import bounded
 from lope_dist.core.runlog import read_json
+from lope_dist.model.attention import choose_attention
+from lope_dist.model.auto_class import auto_class, model_class
 from lope_dist.model.checkpoint_files import TensorFiles
-from lope_dist.model.families import FAMILIES, family_of
+from lope_dist.model.dropout import switch_off_dropout, without_dropout
+from lope_dist.model.head_answer import returns_logits
+from lope_dist.model.loss_head import LossHead
 from lope_dist.model.own_layers import use_own_layers
 from lope_dist.model.placement import Placement
 from lope_dist.model.plausible import refuse_endless
@@ -33,7 +35,6 @@ from lope_dist.model.quantization import quantization_of, refuse_what_is_left
 from lope_dist.model.source import description_folder, local_folder, model_folder
 from lope_dist.model.stream import load_weights
 
-_DROPOUTS = ("dropout", "dropout_rate", "attention_dropout", "hidden_dropout", "resid_pdrop")
 _MOST_SECONDS = 300.0
 """Of building the modules, without weights; the largest models take a few."""
 
@@ -63,19 +64,28 @@ def architecture(config: ModelConfig) -> PretrainedConfig:
     return _architecture_of(description_folder(config), config)
 
 
+def attention_of(config: ModelConfig, arch: PretrainedConfig, *, allows_flash: bool = True) -> str:
+    """Return the attention that the model is built with; see `choose_attention`."""
+    if config.runs_remote_code:
+        return config.attention  # its class is not known yet, and transformers tells
+    auto = auto_class(arch, remote=False)
+    return choose_attention(
+        config.attention, model_class(auto, arch), config.dtype, allows_flash=allows_flash
+    )
+
+
 def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedModel:
     """Return the model on the meta device (buffers are real), with our linear layers in it.
 
     Raises:
-        LopeError: an architecture that cannot be, or an attention that is not installed.
+        LopeError: an architecture that cannot be, or an attention that it does not have.
     """
     # How the files are packed; the loader sees that in the files themselves.
     vars(arch).pop("quantization_config", None)
-    for name in _DROPOUTS:  # the base is frozen, and its dropout would depend on the ranks
-        if hasattr(arch, name):
-            setattr(arch, name, 0.0)
+    without_dropout(arch)
     dtype = getattr(torch, config.dtype)
-    auto = AutoModelForSeq2SeqLM if arch.is_encoder_decoder else AutoModelForCausalLM
+    auto = auto_class(arch, remote=config.runs_remote_code)
+    attention = attention_of(config, arch)
     try:
         with (
             bounded(f"The {arch.model_type} architecture", seconds=_MOST_SECONDS),
@@ -83,7 +93,7 @@ def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedM
         ):
             model = auto.from_config(
                 arch,
-                attn_implementation=config.attention,
+                attn_implementation=None if attention == "auto" else attention,
                 dtype=dtype,
                 trust_remote_code=config.runs_remote_code,
             )
@@ -95,11 +105,10 @@ def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedM
         ) from None
     model.tie_weights()  # creating each parameter on meta by itself has untied them
     model.requires_grad_(False)
-    family_of(arch.model_type, ("*",), arch.is_encoder_decoder)
-    # Models of other families may scale or cap what the head returns before it is their logits.
-    head = model.get_output_embeddings() if arch.model_type in FAMILIES else None
-    use_own_layers(model, config, head, dtype)
+    switch_off_dropout(model)
+    use_own_layers(model, config, model.get_output_embeddings(), dtype)
     refuse_what_is_left(quantization_of(model, config), arch.model_type)
+    decide_head(model)
     return model
 
 
@@ -122,6 +131,7 @@ def load_model(config: ModelConfig, placement: Placement, progress: bool) -> Pre
         load_weights(model, files, placement, dtype, config.load_buffer_mib << 20, progress)
     finally:
         files.close()
+    decide_head(model)  # again: values in the files may be added to its answer
     if config.gradient_checkpointing:
         # The other kind compares shapes of what is saved twice, and fails in a second stage under
         # ZeRO-3, where parameters are released in between.
@@ -129,6 +139,13 @@ def load_model(config: ModelConfig, placement: Placement, progress: bool) -> Pre
         model.enable_input_require_grads()
     model.eval()
     return model
+
+
+def decide_head(model: PreTrainedModel) -> None:
+    """Let the head compute the loss if what it returns is the model's logits, unchanged."""
+    head = model.get_output_embeddings()
+    if isinstance(head, LossHead):
+        head.is_final = returns_logits(model, head)
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:

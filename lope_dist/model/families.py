@@ -1,57 +1,96 @@
-"""What differs between model families: default targets, streams, layers kept unquantized."""
+"""What differs between models and is read off their structure: targets, streams, parts."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lope_dist.core.errors import LopeError
-from lope_dist.core.registry import Registry
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
 
-FAMILIES: Registry[Family] = Registry("model family")
+from lope_dist.adapters.targets import default_targets, linear_layers
+from lope_dist.core.errors import LopeError
+
+_CROSS = re.compile(r"EncDecAttention|encoder_attn|cross_?attn|cross_?attention", re.IGNORECASE)
+_KEYS_AND_VALUES = re.compile(r"w?(k|v|kv|key|value)(_proj|_lin)?")
 
 
 @dataclass(frozen=True)
 class Family:
-    """One `model_type` of transformers, or several that are alike."""
+    """A model's structure, as far as adapters and data must know it."""
 
     targets: tuple[str, ...]
-    """The paper's targets: query and value projections."""
+    """The paper's targets: query and value projections, or the fused ones; () if there are none."""
     is_encoder_decoder: bool = False
-    keep: tuple[str, ...] = ()
-    """Linear layers that are never quantized in this family."""
     stream_of: Callable[[str], str] = lambda name: "decoder"
     """Module name -> the token stream that the layer reads, `encoder` or `decoder`."""
+    untrained: tuple[str, ...] = ()
+    """Parts that read no text (of images, of sound): they stay as they are."""
 
 
-def _t5_stream(name: str) -> str:
-    """Cross-attention's keys and values read the encoder's output, its queries the decoder."""
-    if ".EncDecAttention.k" in name or ".EncDecAttention.v" in name:
-        return "encoder"
-    return "encoder" if name.startswith("encoder.") else "decoder"
-
-
-_llama = Family(targets=("q_proj", "v_proj"))
-for _name in ("llama", "mistral", "qwen2", "qwen3"):
-    FAMILIES.register(_name)(_llama)
-FAMILIES.register("t5")(
-    Family(targets=("q", "v"), is_encoder_decoder=True, keep=("wo",), stream_of=_t5_stream)
-)
-
-
-def family_of(model_type: str, targets: tuple[str, ...], is_encoder_decoder: bool) -> Family:
-    """Return the family of a `model_type`.
-
-    A decoder-only model of an unknown type works once the targets are named.
+def family_of(model: PreTrainedModel) -> Family:
+    """Return a model's structure; with weights or on meta, before it has adapters.
 
     Raises:
-        LopeError: unknown type and no `adapter.targets`, or an unknown encoder-decoder.
+        LopeError: an encoder-decoder whose cross-attention is not recognised.
     """
-    if model_type in FAMILIES:
-        return FAMILIES[model_type]
-    if is_encoder_decoder or not targets:
+    is_encoder_decoder = bool(model.config.is_encoder_decoder)
+    return Family(
+        targets=default_targets(model),
+        is_encoder_decoder=is_encoder_decoder,
+        stream_of=_streams(model) if is_encoder_decoder else lambda name: "decoder",
+        untrained=_untrained(model),
+    )
+
+
+def decoder_start_of(arch: PretrainedConfig) -> int | None:
+    """Return the token that an encoder-decoder's decoder begins with; None of other models."""
+    if not arch.is_encoder_decoder:
+        return None
+    start = getattr(arch, "decoder_start_token_id", None)
+    decoder = getattr(arch, "decoder", None)  # T5Gemma's, which begins with its own first token
+    return getattr(decoder, "bos_token_id", None) if start is None else start
+
+
+def _streams(model: PreTrainedModel) -> Callable[[str], str]:
+    """Return the streams of an encoder-decoder.
+
+    Cross-attention's keys and values read the encoder's output, its queries the decoder.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    encoder, decoder = names[id(model.get_encoder())], names[id(model.get_decoder())]
+    crossing = {
+        name
+        for name in linear_layers(model)
+        if name.startswith(f"{decoder}.")
+        and _CROSS.search(name)
+        and _KEYS_AND_VALUES.fullmatch(name.rpartition(".")[2])
+    }
+    if not (encoder and decoder and crossing):
         raise LopeError(
-            f"Model type '{model_type}' is none of the known families ({', '.join(FAMILIES)}); "
-            "decoder-only models of other types work once adapter.targets names their layers."
+            f"{type(model).__name__} is an encoder-decoder whose cross-attention is not "
+            "recognised; those of T5, mT5, BART and T5Gemma are, and all decoder-only models."
         )
-    return Family(targets=targets)
+
+    def stream_of(name: str) -> str:
+        return "encoder" if name in crossing or name.startswith(f"{encoder}.") else "decoder"
+
+    return stream_of
+
+
+def _untrained(model: PreTrainedModel) -> tuple[str, ...]:
+    """Return the outermost modules that hold linear layers and none that reads text."""
+    text = set(linear_layers(model))
+    found: list[str] = []
+    for name, module in model.named_modules():
+        if any(name.startswith(f"{outer}.") for outer in found) or not name:
+            continue
+        inside = {
+            f"{name}.{path}" if path else name
+            for path, m in module.named_modules()
+            if isinstance(m, nn.Linear)
+        }
+        if inside and not inside & text:
+            found.append(name)
+    return tuple(found)

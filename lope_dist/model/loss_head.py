@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
 
 from lope_dist.core.logits import chunk_rows
 from lope_dist.model.frozen import FrozenLinear
@@ -38,6 +39,8 @@ class Targets(NamedTuple):
 class LossHead(FrozenLinear):
     """`x W^T + b`, or the loss of it while `answering` is active."""
 
+    is_final: bool = True
+    """Whether what it returns is the model's logits, unchanged; without that it cannot answer."""
     targets: Targets | None = None
     is_per_token: bool = False
 
@@ -96,9 +99,14 @@ class LossHead(FrozenLinear):
         ).float()
 
 
-def loss_head(model: nn.Module) -> LossHead | None:
-    """Return the model's output projection, if it can compute the loss."""
-    return next((m for m in model.modules() if isinstance(m, LossHead)), None)
+def loss_head(model: PreTrainedModel) -> LossHead | None:
+    """Return the model's output projection, if it can compute the loss.
+
+    It cannot where the model scales or caps what it returns, where it is quantized, and where it
+    has an adapter.
+    """
+    head = model.get_output_embeddings()
+    return head if isinstance(head, LossHead) and head.is_final else None
 
 
 @cache

@@ -2,7 +2,8 @@
 
     fingerprints, seed, config_sha256     what was trained on what
     stages                                steps, tokens, last loss of each
-    starts: [ {started, ended, status, reason, command, code, packages, ranks, environment} ]
+    starts: [ {started, ended, status, reason, command, code, packages, ranks, environment,
+               premises} ]
 
 A start that was killed has no end; the next one marks it `interrupted`. Of the environment only
 named variables are kept, and user:password@ leaves every URL.
@@ -112,6 +113,18 @@ def recorded(
         start |= {"ended": _now(), "seconds": round(time.monotonic() - begin, 1)}
         manifest["stages"] = _stages(path.parent)
         _write(path, manifest)
+
+
+def note(run_dir: Path, start: dict[str, Any], **values: Any) -> None:
+    """Add values to this start's record and write them down. Rank 0 calls this within `recorded`.
+
+    Raises:
+        LopeError: the disk is full.
+    """
+    start |= values
+    manifest = read_json(run_dir / MANIFEST)
+    manifest["starts"][-1] = start
+    _write(run_dir / MANIFEST, manifest)
 
 
 def redact(text: str) -> str:

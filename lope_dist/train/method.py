@@ -20,6 +20,8 @@ _FREE_TO_CHANGE = (
     "train.tensorboard",
 )
 
+_SETTLED_BY_THE_RUN = ("data.packing", "model.attention")
+
 
 def method_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return `key: old -> new` for each value of two whole configurations that differs."""
@@ -30,6 +32,9 @@ def method_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]
 def describe_difference(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return `key: old -> new` for each value that differs and decides the result."""
     old, new = _flat(before), _flat(now)
+    for key in _SETTLED_BY_THE_RUN:
+        if "auto" in (old.get(key), new.get(key)):
+            old[key] = new[key] = None  # the run goes on with what it has settled
     return [
         f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
         for key in sorted({*old, *new})

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from lope_dist.adapters.attach import attach
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.inject import inject
 from lope_dist.config.adapter import AdapterConfig
+from lope_dist.config.baselines import PromptConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.loader import check_packing
-from lope_dist.model.build import architecture, build_meta_model
+from lope_dist.model.build import architecture, attention_of, build_meta_model
 from lope_dist.model.families import Family, family_of
 from lope_dist.noise.mix import check_operations
 
@@ -24,23 +25,48 @@ class Plan:
 
     model: PreTrainedModel
     family: Family
+    config: RunConfig
+    """The run's, with what its structure and this host decide in the place of `auto`."""
 
 
 def preflight(config: RunConfig) -> Plan:
     """Build the model without weights and inject the adapters.
 
     Raises:
-        LopeError: an unknown noise operation, model family or architecture, a target that
-            matches no layer, packing or routed gradients with an encoder-decoder.
+        LopeError: an unknown noise operation or architecture, an attention that the model does
+            not have, a target that matches no layer, packing or routed gradients with an
+            encoder-decoder.
     """
     check_operations(config.noise)
     arch = architecture(config.model)
-    family = family_of(arch.model_type, config.adapter.targets, arch.is_encoder_decoder)
     check_packing(config.data, arch.is_encoder_decoder)
     _check_routing(config, arch.is_encoder_decoder)
+    config = _settled(config, arch)
     model = build_meta_model(config.model, arch)
+    family = family_of(model)
     adapt(model, config, family)
-    return Plan(model, family)
+    return Plan(model, family, config)
+
+
+def _settled(config: RunConfig, arch: PretrainedConfig) -> RunConfig:
+    """Return the configuration with attention chosen, and packing off where it cannot be."""
+    packing = config.data.packing
+    if packing == "auto" and (arch.is_encoder_decoder or isinstance(config.adapter, PromptConfig)):
+        packing = False
+    # FlashAttention keeps packed examples apart only in a batch of one row.
+    allows_flash = packing is False or config.train.micro_batch == 1
+    attention = attention_of(config.model, arch, allows_flash=allows_flash)
+    return with_settled(config, attention=attention, packing=packing)
+
+
+def with_settled(config: RunConfig, *, attention: str, packing: bool | str) -> RunConfig:
+    """Return the configuration with these values of `model.attention` and `data.packing`."""
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update={"attention": attention}),
+            "data": config.data.model_copy(update={"packing": packing}),
+        }
+    )
 
 
 def _check_routing(config: RunConfig, is_encoder_decoder: bool) -> None:

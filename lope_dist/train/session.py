@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -13,16 +16,19 @@ from lope_dist.core.files import telling_disk_errors
 from lope_dist.engine.world import start_world
 from lope_dist.model.build import load_tokenizer
 from lope_dist.model.fingerprint import fingerprints
+from lope_dist.model.tokenizer_fit import check_tokenizer
 from lope_dist.train.checkpoint import Checkpoint, install_checkpoint, read_state
 from lope_dist.train.data import dated, open_rows, tell_rows
 from lope_dist.train.drift import values_at_stage_start
-from lope_dist.train.manifest import recorded
+from lope_dist.train.manifest import note, recorded
 from lope_dist.train.metrics import trim_metrics
 from lope_dist.train.preflight import preflight
+from lope_dist.train.premises import check_premises, head_sentence
 from lope_dist.train.progress import RunProgress
 from lope_dist.train.resume import open_run
 from lope_dist.train.run_folder import Resume
 from lope_dist.train.run_lock import run_lock
+from lope_dist.train.settle import prove, take_recorded
 from lope_dist.train.setup import Inputs, Session, load_session, stage_loader
 from lope_dist.train.stage import StageRun, write_run_files
 from lope_dist.train.stop import StopRequest
@@ -41,6 +47,7 @@ def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool
     """
     plan = preflight(config)
     tokenizer = load_tokenizer(config.model)
+    check_tokenizer(tokenizer, plan.model, config.model.name_or_path)
     config = dated(config, tokenizer)
     source = open_rows(config, tokenizer, plan.model.config)
     with StopRequest() as stop:
@@ -54,9 +61,14 @@ def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool
             for stage in config.train.stages.values():
                 stage_loader(inputs, stage)  # data that do not fit it show before any is trained
             checkpoint, accepted = open_run(inputs, resume, accepts_other_data=accepts_other_data)
-            with recorded(config, world, {**inputs.fingerprints, "data": source.fingerprint}) as it:
+            take_recorded(inputs)
+            known = {**inputs.fingerprints, "data": source.fingerprint}
+            with recorded(inputs.config, world, known) as it:
                 it |= accepted
-                stopped_at = _train_stages(load_session(inputs), checkpoint)
+                session = load_session(inputs)
+                found = prove(session, is_resumed=checkpoint is not None)
+                world.on_main(lambda: _tell_premises(session, found, it))
+                stopped_at = _train_stages(session, checkpoint)
                 if stopped_at is not None:
                     it |= {"status": "stopped", "reason": stopped_at}
             world.close()
@@ -66,6 +78,16 @@ def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool
             f"(output_dir {inputs.run_dir})."
         )
     return inputs.run_dir
+
+
+def _tell_premises(session: Session, packing: str, start: dict[str, Any]) -> None:
+    """Print what the run stands on and write it down. One rank calls this."""
+    premises = check_premises(replace(session.plan, config=session.config), session.config)
+    premises.packing, premises.head = packing, head_sentence(session.model)
+    premises.dropout += "; two training forwards of one input are equal"
+    for line in premises.lines():
+        print(line, file=sys.stderr)
+    note(session.run_dir, start, premises=premises.as_json())
 
 
 def _train_stages(session: Session, checkpoint: Checkpoint | None) -> str | None:

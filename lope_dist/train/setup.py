@@ -29,6 +29,7 @@ from lope_dist.engine.groups import build_groups, check_groups, describe_groups
 from lope_dist.engine.local import LocalEngine
 from lope_dist.engine.world import World
 from lope_dist.model.build import load_model
+from lope_dist.model.families import decoder_start_of
 from lope_dist.model.placement import Placement, Replicated
 from lope_dist.train.preflight import Plan, adapt
 from lope_dist.train.stop import StopRequest
@@ -90,7 +91,7 @@ def stage_loader(inputs: Inputs, stage: StageConfig) -> StageLoader:
         rank=inputs.world.rank,
         world_size=inputs.world.size,
         is_encoder_decoder=arch.is_encoder_decoder,
-        decoder_start_token_id=getattr(arch, "decoder_start_token_id", None),
+        decoder_start_token_id=decoder_start_of(arch),
         mark_corrupted=config.adapter.num_poison > 0,  # for the router's usage
     )
 

@@ -42,7 +42,8 @@ def plan_run(
             f"engine.offload = '{config.engine.offload}' is not planned for; plan with "
             "engine.offload=none, whose figures for the devices are an upper bound."
         )
-    model = preflight(config).model
+    checked = preflight(config)
+    model, config = checked.model, checked.config
     facts = quantization_of(model, config.model)
     sizes = measure(model, config)
     run = Settings(
@@ -56,7 +57,7 @@ def plan_run(
         bucket_numel=config.engine.reduce_bucket_numel,
         load_buffer=config.model.load_buffer_mib << 20,
     )
-    one_row = config.model.attention == "flash_attention_2" and config.data.packing
+    one_row = config.model.attention == "flash_attention_2" and config.data.packing is not False
     advice = advise(sizes, run, device=gpu_memory, node=node_memory, one_row=one_row)
     plan = {
         "model": config.model.name_or_path,

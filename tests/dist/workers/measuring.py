@@ -43,7 +43,7 @@ from lope_dist.engine.groups import build_groups  # noqa: E402
 from lope_dist.engine.world import start_world  # noqa: E402
 from lope_dist.engine.zero import ZeroEngine  # noqa: E402
 from lope_dist.model.build import load_model  # noqa: E402
-from lope_dist.model.families import FAMILIES  # noqa: E402
+from lope_dist.model.families import family_of  # noqa: E402
 from lope_dist.train.preflight import adapt  # noqa: E402
 from lope_dist.train.setup import placement_of  # noqa: E402
 
@@ -52,7 +52,7 @@ config = load_config(recipe, overrides)
 world = start_world(config.engine)
 assert world.size == 2, "the factors above are those of two ranks"
 model = load_model(config.model, placement_of(config, world), progress=False)
-context = adapt(model, config, FAMILIES["llama"])
+context = adapt(model, config, family_of(model))
 stage = config.train.stages["finetune"]
 set_trainable(model, stage.trainable)
 model.train()

@@ -22,7 +22,7 @@ from lope_dist.engine.world import start_world
 from lope_dist.engine.zero import ZeroEngine
 from lope_dist.engine.zero_placement import ZeroPlacement
 from lope_dist.model.build import load_model
-from lope_dist.model.families import FAMILIES
+from lope_dist.model.families import family_of
 from lope_dist.model.nf4 import NF4Linear
 from lope_dist.model.placement import Replicated
 from lope_dist.train.preflight import adapt
@@ -107,7 +107,7 @@ layers = [m for m in sharded.modules() if isinstance(m, NF4Linear)]
 
 ids = torch.arange(40).view(2, 20)
 for model in (whole, sharded):
-    adapt(model, config, FAMILIES["llama"])
+    adapt(model, config, family_of(model))
 roles = (Role.SHARED_A, Role.NORMAL_B, Role.POISON_B, Role.ROUTER)
 stage = config.train.stages["finetune"].model_copy(update={"trainable": roles})
 set_trainable(sharded, roles)

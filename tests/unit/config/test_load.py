@@ -69,7 +69,6 @@ def test_layers_that_include_each_other_are_refused(tmp_path: Path) -> None:
             ["adapter: initial_rank = 3 leaves nothing to prune to target_rank = 4"],
         ),
         ("adapter={kind: p_tuning, encoder: rnn}", ["adapter.encoder = 'rnn'", "'lstm' or 'mlp'"]),
-        ("adapter={kind: p_tuning}", ["data.packing = true", "set data.packing=false"]),
         ("adapter.rank=0", ["adapter.rank = 0", "greater than or equal to 1"]),
         ("adapter.rank=many", ["adapter.rank = 'many'", "integer"]),
         ("adapter.num_normal=0", ["adapter.num_normal = 0", "nothing is left"]),

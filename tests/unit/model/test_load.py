@@ -16,9 +16,8 @@ from transformers import (
 
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.model.build import build_meta_model, load_model
+from lope_dist.model.build import load_model
 from lope_dist.model.checkpoint_files import TensorFiles
-from lope_dist.model.families import FAMILIES, family_of
 from lope_dist.model.frozen import FrozenLinear
 from lope_dist.model.nf4 import NF4Linear
 from lope_dist.model.placement import Replicated
@@ -96,24 +95,6 @@ def test_encoder_decoder(tmp_path: Path) -> None:
     quantized = _load(tmp_path)
     assert isinstance(quantized.encoder.block[0].layer[1].DenseReluDense.wo, FrozenLinear)
     assert not torch.equal(_logits(quantized, **inputs), _logits(stock, **inputs))
-
-
-@pytest.mark.parametrize("name", list(FAMILIES))
-def test_every_family_names_layers_that_its_models_have(name: str) -> None:
-    from transformers import AutoConfig
-
-    arch = AutoConfig.for_model(name)
-    arch.num_hidden_layers = 1
-    model = build_meta_model(ModelConfig(name_or_path="x"), arch)
-    layers = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, NF4Linear)}
-    assert set(FAMILIES[name].targets) <= layers
-    assert FAMILIES[name].is_encoder_decoder == arch.is_encoder_decoder
-
-
-def test_unknown_family_needs_targets() -> None:
-    with pytest.raises(LopeError, match=r"adapter\.targets"):
-        family_of("brand_new", (), False)
-    assert family_of("brand_new", ("w1",), False).targets == ("w1",)
 
 
 def _edited(source: Path, target: Path, edit) -> Path:

@@ -12,7 +12,6 @@ from lope_dist.config.model import ModelConfig
 from lope_dist.corpus.tokens import IGNORED
 from lope_dist.model import loss_head as module
 from lope_dist.model.build import build_meta_model
-from lope_dist.model.families import FAMILIES
 from lope_dist.model.loss_head import LossHead, loss_head
 from lope_dist.train.objective import summed_cross_entropy, summed_loss, targets_of
 
@@ -199,10 +198,6 @@ CONFIGS = {
 }
 
 
-def test_every_known_family_is_tried() -> None:
-    assert set(FAMILIES) == {name.split()[0] for name in CONFIGS}
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_models_logits_are_its_heads_answer(name: str) -> None:
     arch = CONFIGS[name]
@@ -245,7 +240,7 @@ def test_a_models_logits_are_its_heads_answer(name: str) -> None:
     torch.testing.assert_close(grads[1], grads[0], rtol=1e-4, atol=1e-5)
 
 
-def test_a_quantized_head_or_another_family_gives_whole_logits() -> None:
+def test_a_quantized_head_or_a_capped_one_gives_whole_logits() -> None:
     """Gemma 2 caps its logits behind the head."""
     from transformers import Gemma2Config
 

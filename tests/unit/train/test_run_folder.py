@@ -58,9 +58,9 @@ def test_a_folder_with_other_files_can_be_claimed(tiny_config) -> None:
 def test_a_resume_that_would_change_the_result_is_refused(
     tiny_config, key: str, value: object, told: str
 ) -> None:
-    open_run_folder(tiny_config(), resume=False)
+    open_run_folder(tiny_config(data__packing=True), resume=False)
     with pytest.raises(LopeError) as caught:
-        open_run_folder(tiny_config(**{key: value}), resume=True)
+        open_run_folder(tiny_config(**{"data__packing": True, key: value}), resume=True)
     assert f"({told})" in str(caught.value)
 
 

@@ -12,7 +12,7 @@ from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.model.build import load_model
 from lope_dist.model.placement import Replicated
 from lope_dist.train.history import last_checkpoint
-from lope_dist.train.preflight import adapt, preflight
+from lope_dist.train.preflight import adapt, preflight, with_settled
 from lope_dist.train.schedule import lr_factor
 
 NUM_STEPS = 11  # 83 examples in batches of 8
@@ -136,7 +136,8 @@ def test_training_lowers_the_loss(trained, losses) -> None:
 
 
 def test_the_folder_tells_what_was_done(trained) -> None:
-    assert load_config(trained.folder / "run.yaml") == trained.config
+    settled = with_settled(trained.config, attention="sdpa", packing=True)
+    assert load_config(trained.folder / "run.yaml") == settled
     assert read_json(trained.folder / "state.json")["status"] == "finished"
     last = last_checkpoint(trained.folder)
     assert last is not None

@@ -1,0 +1,47 @@
+"""`model.attention` -> the implementation that a model is built with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.utils import is_flash_attn_2_available
+
+from lope_dist.core.errors import LopeError
+
+FLASH = "flash_attention_2"
+
+
+def choose_attention(
+    wanted: str, model_class: type[Any], dtype: str, *, allows_flash: bool = True
+) -> str:
+    """Return the implementation to build with: the wanted one, or the fastest for `auto`.
+
+    Args:
+        wanted: `model.attention`.
+        model_class: The class of transformers that is built.
+        dtype: `model.dtype`; FlashAttention computes in 16 bits alone.
+        allows_flash: Whether the run's rows are of a form that FlashAttention keeps apart.
+
+    Raises:
+        LopeError: an explicit one that this model does not have, or that is not installed.
+    """
+    has_sdpa = bool(getattr(model_class, "_supports_sdpa", False))
+    has_flash = bool(getattr(model_class, "_supports_flash_attn", False))
+    flash_runs = torch.cuda.is_available() and is_flash_attn_2_available() and dtype == "bfloat16"
+    if wanted == "auto":
+        if has_flash and flash_runs and allows_flash:
+            return FLASH
+        return "sdpa" if has_sdpa else "eager"
+    if wanted == "eager" or (wanted == "sdpa" and has_sdpa):
+        return wanted
+    if wanted == FLASH and has_flash and flash_runs:
+        return wanted
+    allowed = ["auto", "eager", *["sdpa"] * has_sdpa, *[FLASH] * (has_flash and flash_runs)]
+    reason = "which this model does not have"
+    if wanted == FLASH and has_flash:
+        reason = "which needs a CUDA device, the package flash-attn and model.dtype=bfloat16"
+    raise LopeError(
+        f"model.attention = '{wanted}' with {model_class.__name__}, {reason}; allowed here: "
+        f"{', '.join(allowed)}."
+    )
