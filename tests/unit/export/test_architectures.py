@@ -191,7 +191,7 @@ def test_an_adapted_head_is_untied(tmp_path: Path, alpaca_file: Path, name: str)
     tree["data"]["packing"] = False
     config = validate_config(tree, "test")
     model = load_model(config.model, Replicated(torch.device("cpu")), progress=False)
-    context = adapt(model, config, family_of(model_type, (), model.config.is_encoder_decoder))
+    context = adapt(model, config, family_of(model))
     with torch.no_grad():
         for layer in lope_layers(model).values():
             layer.lope.B.normal_0.normal_(std=0.1)
