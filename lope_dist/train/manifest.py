@@ -122,9 +122,10 @@ def note(run_dir: Path, start: dict[str, Any], **values: Any) -> None:
         LopeError: the disk is full.
     """
     start |= values
-    manifest = read_json(run_dir / MANIFEST)
+    path = run_dir / MANIFEST
+    manifest = json.loads(path.read_text())
     manifest["starts"][-1] = start
-    _write(run_dir / MANIFEST, manifest)
+    _write(path, manifest)
 
 
 def redact(text: str) -> str:

@@ -61,7 +61,8 @@ def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool
             for stage in config.train.stages.values():
                 stage_loader(inputs, stage)  # data that do not fit it show before any is trained
             checkpoint, accepted = open_run(inputs, resume, accepts_other_data=accepts_other_data)
-            take_recorded(inputs)
+            take_recorded(inputs, checkpoint)
+            known = {**inputs.fingerprints, "data": source.fingerprint}
             known = {**inputs.fingerprints, "data": source.fingerprint}
             with recorded(inputs.config, world, known) as it:
                 it |= accepted

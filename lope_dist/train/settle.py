@@ -10,27 +10,29 @@ import yaml
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import telling_disk_errors, write_atomic
 from lope_dist.engine.exchange import exchange
-from lope_dist.train.checkpoint import CONFIG
+from lope_dist.train.checkpoint import CONFIG, Checkpoint
+from lope_dist.train.descriptions import read_recorded
 from lope_dist.train.preflight import with_settled
 from lope_dist.train.proofs import prove_packing, prove_repeatable
-from lope_dist.train.run_folder import read_recorded
 from lope_dist.train.setup import Inputs, Session
 
+_SETTLED = ("model", "attention"), ("data", "packing")
 
-def take_recorded(inputs: Inputs) -> None:
-    """Put what the run's folder has settled, or else this host's choice, in the place of `auto`.
+
+def take_recorded(inputs: Inputs, checkpoint: Checkpoint | None) -> None:
+    """Put what the run has settled before, or else this host's choice, in the place of `auto`.
+
+    The main rank looks: into the checkpoint to go on from, or else into the run's folder.
 
     Collective: yes.
     """
     asked, here = inputs.config, inputs.plan.config
     recorded = {"attention": here.model.attention, "packing": here.data.packing}
     if inputs.world.is_main:
-        tree = read_recorded((inputs.run_dir / CONFIG).read_bytes())
-        for key, value in (
-            ("attention", tree["model"].get("attention")),
-            ("packing", tree["data"].get("packing")),
-        ):
-            if value not in (None, "auto"):
+        folder = inputs.run_dir if checkpoint is None else checkpoint.folder
+        tree = read_recorded((folder / CONFIG).read_bytes()) or {}
+        for section, key in _SETTLED:
+            if (value := tree.get(section, {}).get(key)) not in (None, "auto"):
                 recorded[key] = value
     (recorded, *_) = map(json.loads, exchange(json.dumps(recorded), inputs.world))
     inputs.config = with_settled(asked, **recorded)
@@ -69,14 +71,12 @@ def prove(session: Session, *, is_resumed: bool) -> str:
 def _record(session: Session) -> None:
     """Write what was settled into the run's folder, in the place of `auto`."""
     path = session.run_dir / CONFIG
-    tree, settled = read_recorded(path.read_bytes()), session.config
-    before = yaml.safe_dump(tree)
-    for section, key, value in (
-        ("model", "attention", settled.model.attention),
-        ("data", "packing", settled.data.packing),
-    ):
+    tree, settled = read_recorded(path.read_bytes()), session.config.model_dump(mode="json")
+    assert tree is not None, "it was written or read as the run's folder was opened"
+    is_new = False
+    for section, key in _SETTLED:
         if tree[section].get(key) == "auto":
-            tree[section][key] = value
-    if yaml.safe_dump(tree) != before:
+            tree[section][key], is_new = settled[section][key], True
+    if is_new:
         with telling_disk_errors(path):
             write_atomic(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
