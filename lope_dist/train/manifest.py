@@ -122,7 +122,7 @@ def note(run_dir: Path, start: dict[str, Any], **values: Any) -> None:
         LopeError: the disk is full.
     """
     start |= values
-    path = run_dir / MANIFEST
+    path = run_dir / MANIFEST.name
     manifest = json.loads(path.read_text())
     manifest["starts"][-1] = start
     _write(path, manifest)

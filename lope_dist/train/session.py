@@ -63,7 +63,6 @@ def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool
             checkpoint, accepted = open_run(inputs, resume, accepts_other_data=accepts_other_data)
             take_recorded(inputs, checkpoint)
             known = {**inputs.fingerprints, "data": source.fingerprint}
-            known = {**inputs.fingerprints, "data": source.fingerprint}
             with recorded(inputs.config, world, known) as it:
                 it |= accepted
                 session = load_session(inputs)
