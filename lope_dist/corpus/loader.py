@@ -110,7 +110,9 @@ class StageLoader:
             "source": self._source.fingerprint,
             "data_noise": self._noise.data.model_dump(mode="json"),
             "text_noise": self._noise.text.model_dump(mode="json") if self._injects_text else None,
-            "template": self._template,
+            "template": ["chat", self._template]
+            if self._data.template == "chat"
+            else ["alpaca", None],
             "max_length": self._data.max_length,
             "shuffle": self._data.shuffle,
             "seed": self._seed,

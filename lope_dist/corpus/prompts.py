@@ -97,11 +97,19 @@ class Form:
         text = json.dumps(self.source.identity)
         return f"chat {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
+    @cached_property
     def identity(self) -> list[Any]:
-        """Return all that decides which tokens an example becomes."""
+        """All that decides which tokens an example becomes."""
         kind = "encoder-decoder" if self.is_encoder_decoder else "decoder"
-        tokenizer = tokenizer_hash(self.tokenizer)
-        return [tokenizer, self.template_identity, self.max_length, kind, self.vocabulary]
+        tokenizer = self.tokenizer
+        backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            name = tokenizer_hash(tokenizer)
+        else:  # its text says all, and to sort it would take as long as a thousand rows
+            special = sorted((k, str(v)) for k, v in tokenizer.special_tokens_map.items())
+            text = backend.to_str() + json.dumps(special)
+            name = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return [name, self.template_identity, self.max_length, kind, self.vocabulary]
 
 
 def render(example: Example, form: Form) -> list[Piece]:

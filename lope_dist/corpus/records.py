@@ -139,7 +139,7 @@ def open_source(config: DataConfig, form: Form | None = None) -> ExampleSource:
 def _key(config: DataConfig, inputs: list[list[Rows]], form: Form | None) -> str:
     """Return the name of the store of these rows, read as the configuration says."""
     parts: list[Any] = [_FORM, config.max_bad_rows, config.allow_empty_response]
-    parts.append(None if form is None else form.identity())
+    parts.append(None if form is None else form.identity)
     for place, rows in zip(config.places, inputs, strict=True):
         settings = [place.format, place.max_examples]
         settings += [sorted(m.items()) for m in (place.columns, place.roles, place.message_keys)]
