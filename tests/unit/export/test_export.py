@@ -17,6 +17,7 @@ from lope_dist.adapters.lope import lope_layers
 from lope_dist.cli import main
 from lope_dist.core.errors import LopeError
 from lope_dist.evaluate.load import load_run
+from lope_dist.export import purified
 from lope_dist.export.calibration import calibration_batches
 from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.export.static import StaticLinear, static_lora, swapped
@@ -66,6 +67,23 @@ def test_purified_holds_nothing_of_the_poisoning_expert(trained, loaded, exports
     assert (rows, columns) == (K + M * M + K * M, trained.config.adapter.rank**2)
     names = [n for n, _ in load_run(exports["purified"]).model.named_parameters()]
     assert not [name for name in names if "poison" in name]
+
+
+def test_a_purified_export_with_other_grams_is_not_kept(
+    trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = purified.purified_tensors
+
+    def spoiled(*arguments):
+        tensors = real(*arguments)
+        name = next(n for n in tensors if n.endswith("grams"))
+        tensors[name][0] *= 0.9  # of one expert: a cosine does not see a factor on all of them
+        return tensors
+
+    monkeypatch.setattr(purified, "purified_tensors", spoiled)
+    with pytest.raises(LopeError, match="--format purified: read back from disk"):
+        export_run(trained.folder, ExportRequest("purified", tmp_path / "out"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_purified_answers_masked_or_not_at_all(exports) -> None:
