@@ -47,6 +47,11 @@ MODELS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "tied_head": ("llama", DECODER | {"tie_word_embeddings": True}, QV),
     "experts": ("mixtral", DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2}, QV),
     "buffers": ("gemma3_text", DECODER | {"head_dim": 16, "sliding_window": 16}, QV),
+    "conv1d": (
+        "gpt2",
+        {"vocab_size": 258, "n_embd": 64, "n_layer": 2, "n_head": 4, "initializer_range": 0.2},
+        ["c_attn", "c_fc"],
+    ),
     "fused_in_the_file": ("gpt_neox", DECODER, ["query_key_value"]),
     "shared_embedding": (
         "t5",
