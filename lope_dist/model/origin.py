@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.name_mapping import Recipe
-from lope_dist.model.segments import CopyRecorder, Segment
+from lope_dist.model.segments import CopyRecorder, Rearranged, Segment
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,14 @@ class Origin:
         target: The parameter's name in the model.
         recipe: The file tensors and what transformers does with them.
         shape: What comes out.
-        segments: The runs of file tensors that it consists of; None where it has to be computed
+        layout: The runs of file tensors that it consists of; None where it has to be computed
             whole.
     """
 
     target: str
     recipe: Recipe
     shape: tuple[int, ...]
-    segments: list[Segment] | None
+    layout: list[Segment] | Rearranged | None
 
     @property
     def names(self) -> list[str]:
@@ -44,7 +44,7 @@ class Origin:
 
     def whole_bytes(self, files: TensorFiles) -> int:
         """Return what computing the parameter whole takes: what is read, and as much again."""
-        if self.segments is not None:
+        if self.layout is not None:
             return 0
         return 2 * self.recipe.dtype.itemsize * sum(math.prod(files.shape(n)) for n in self.names)
 
@@ -72,40 +72,64 @@ def origins(recipe: Recipe, model: PreTrainedModel, files: TensorFiles) -> list[
             model, lambda name: recorder.stand_in(name, files.shape(name), recipe.dtype)
         )
     return [
-        Origin(target, recipe, tuple(result.shape), recorder.segments(result))
+        Origin(
+            target,
+            recipe,
+            tuple(result.shape),
+            recorder.segments(result) or recorder.rearranged(result),
+        )
         for target, result in made.items()
     ]
 
 
 class OriginReader:
-    """Reads parts of one parameter; keeps it while it lives if it had to be computed whole."""
+    """Reads parts of one parameter.
+
+    While it lives it keeps what it had to compute: the whole parameter, or the last slice of a
+    rearranged one.
+    """
 
     def __init__(self, origin: Origin, files: TensorFiles, model: PreTrainedModel) -> None:
-        self._files, self._dtype = files, origin.recipe.dtype
-        self._whole: Tensor | None = None
-        self._segments = origin.segments or []
-        self._starts = [segment.at for segment in self._segments]
-        if origin.segments is None:
+        self._files, self._origin, self._dtype = files, origin, origin.recipe.dtype
+        self._kept: tuple[int, Tensor] | None = None
+        self._starts: list[int] = []
+        if isinstance(origin.layout, list):
+            self._starts = [segment.at for segment in origin.layout]
+        elif origin.layout is None:
             made = origin.recipe.apply(model, self._read_whole)
-            self._whole = made[origin.target].reshape(-1)
+            self._kept = (0, made[origin.target].reshape(-1))
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return elements ``start`` to ``stop`` of the flattened parameter.
 
-        In the file's dtype if they lie in one tensor, else in that of the parameter.
+        In the file's dtype if they lie in one run, else in that of the parameter.
         """
-        if self._whole is not None:
-            return self._whole[start:stop]
-        parts, index, done = [], bisect_right(self._starts, start) - 1, start
+        parts, done = [], start
         while done < stop:
-            segment = self._segments[index]
-            first = segment.first + done - segment.at
-            taken = min(segment.at + segment.numel, stop) - done
-            parts.append(self._files.read(segment.name, first, first + taken))
-            done, index = done + taken, index + 1
+            parts.append(self._run(done, stop))
+            done += parts[-1].numel()
         if len(parts) == 1:
             return parts[0]
-        return torch.cat([part.to(self._dtype) for part in parts])
+        empty = torch.empty(0, dtype=self._dtype)
+        return torch.cat([empty, *(part.to(self._dtype) for part in parts)])
+
+    def _run(self, start: int, stop: int) -> Tensor:
+        """Return elements from ``start`` to ``stop`` or to the end of their run."""
+        layout = self._origin.layout
+        if isinstance(layout, list):
+            segment = layout[bisect_right(self._starts, start) - 1]
+            first = segment.first + start - segment.at
+            count = min(segment.at + segment.numel, stop) - start
+            return self._files.read(segment.name, first, first + count)
+        size = self._origin.numel if layout is None else math.prod(layout.shape[1:])
+        index = start // size
+        if layout is not None and (self._kept is None or self._kept[0] != index):
+            first = layout.first + index * layout.strides[0]
+            run = self._files.read(layout.name, first, first + size)
+            ordered = run.as_strided(layout.shape[1:], layout.strides[1:])
+            self._kept = (index, ordered.reshape(-1))
+        assert self._kept is not None
+        return self._kept[1][start - index * size : stop - index * size]
 
     def _read_whole(self, name: str) -> Tensor:
         shape = self._files.shape(name)

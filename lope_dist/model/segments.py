@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_MAX_SEGMENTS = 1 << 18
-"""Runs of one parameter; more are cheaper to read whole."""
+_MAX_SEGMENTS, _MAX_SHORT = 1 << 18, 1 << 10
+"""Runs of one parameter, and runs shorter than 64 elements; more are slower than the whole."""
 _COPIES = (torch.ops.aten.clone.default, torch.ops.aten._to_copy.default)
 
 
@@ -46,6 +46,25 @@ class Segment:
     first: int
     at: int
     numel: int
+
+
+@dataclass(frozen=True)
+class Rearranged:
+    """A parameter each of whose slices along the first dimension is a run of one file tensor.
+
+    Within a run the elements lie in another order, as after a transpose of every expert.
+
+    Attributes:
+        name: The file's tensor.
+        first: Where the first run begins in that tensor, flattened.
+        shape: The parameter's.
+        strides: What a step along each dimension is in the file tensor.
+    """
+
+    name: str
+    first: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
 
 
 class CopyRecorder(TorchDispatchMode):
@@ -70,6 +89,25 @@ class CopyRecorder(TorchDispatchMode):
         flat = torch.empty(tensor.shape, device="meta")
         found = self._follow([(flat, tensor)])
         return found if _covers(found, tensor.numel()) else None
+
+    def rearranged(self, tensor: Tensor) -> Rearranged | None:
+        """Return how a result that is one copy of a file tensor lies there, if in runs."""
+        copies = self._copies.get(_storage(tensor), [])
+        if len(copies) != 1 or _storage(tensor) in self._unknown:
+            return None
+        [(target, source)] = copies
+        is_whole = tensor.shape == target.shape and tensor.stride() == target.stride()
+        if not (is_whole and tensor.is_contiguous() and tensor.dim() > 1):
+            return None
+        storage = _storage(source)
+        inner = list(zip(source.shape[1:], source.stride()[1:], strict=True))
+        extent = 1 + sum((size - 1) * stride for size, stride in inner)
+        is_run = extent == source[0].numel() and source.stride()[0] >= extent
+        if storage not in self._files or storage in self._unknown or not is_run:
+            return None
+        name, _ = self._files[storage]
+        first = int(source.storage_offset())
+        return Rearranged(name, first, tuple(source.shape), source.stride())
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -118,7 +156,8 @@ class CopyRecorder(TorchDispatchMode):
         for target, source in copies:
             inside = self._of_storage(source)
             run, dims = _common_run(target, source)
-            if inside is None or len(found) + source.numel() // run > _MAX_SEGMENTS:
+            limit = _MAX_SEGMENTS if run >= 64 else _MAX_SHORT
+            if inside is None or len(found) + source.numel() // run > limit:
                 return None
             starts = [segment.at for segment in inside]
             for index in product(*(range(size) for size, _, _ in dims)):
