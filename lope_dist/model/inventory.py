@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from lope_dist.core.errors import LopeError
 from lope_dist.model import prequantized
@@ -95,7 +96,12 @@ def take_inventory(model: PreTrainedModel, files: TensorFiles, dtype: torch.dtyp
         slots.append(Slot(origin, owners, packed, is_prequantized, is_buffer, present))
         for rival in present.values():
             problems += _misfits(rival, tensor, files, is_nf4=False)
-        if is_prequantized and packed is not None:
+        if is_prequantized and isinstance(module, Conv1D):
+            problems.append(
+                f"{origin} is packed transposed, as bitsandbytes packs layers of class Conv1D; "
+                "load the unquantized model, which is quantized while it is read"
+            )
+        elif is_prequantized and packed is not None:
             problems += prequantized.misfits(origin, packed, files)
         else:
             problems += _misfits(origin, tensor, files, is_nf4=packed is not None)

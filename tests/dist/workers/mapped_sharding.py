@@ -50,6 +50,9 @@ for quantization in ("nf4", "none"):
         read.update(bytes=0, largest=0)
         loads[kind] = load_model(settings, where, progress=False)
         facts[f"{quantization} {kind}"] = dict(read)
+    sharded = loads["sharded"]
+    tied = sharded.get_output_embeddings().weight is sharded.get_input_embeddings().weight
+    facts[f"{quantization} tied"] = tied
     unequal, banks, packed_banks = [], 0, 0
     expected = dict(loads["whole"].named_parameters())
     for name, parameter in loads["sharded"].named_parameters():

@@ -4,10 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import bitsandbytes.functional as bnb
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
@@ -154,3 +155,48 @@ def test_a_small_buffer_bounds_each_read_and_changes_no_bit(
         assert 0 < largest_read[0] <= 64 * 10 * 4
         _assert_same_weights(model.eval(), expected)
         assert any(isinstance(m, NF4Linear) for m in model.modules())
+
+
+def _tiny(folder: Path, model_type: str) -> Path:
+    sizes = {
+        "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 2,
+        "n_embd": 64, "n_layer": 1, "n_head": 4, "n_positions": 64, "initializer_range": 0.2,
+    }  # fmt: skip
+    config = AutoConfig.for_model(model_type, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_mixture_that_transformers_packed_loads_as_the_unquantized_one(tmp_path: Path) -> None:
+    """Its attention is packed in the file; its experts are not, and are fused and packed here."""
+    source = _tiny(tmp_path / "source", "mixtral")
+    folder = _pack(source, tmp_path / "packed", nested=True, storage=torch.uint8)
+    names = load_file(folder / "model.safetensors")
+    assert "model.layers.0.self_attn.q_proj.weight.absmax" in names
+    assert "model.layers.0.block_sparse_moe.experts.1.w1.weight" in names
+    _assert_same_weights(_load(folder), _load(source))
+
+
+def test_experts_that_are_packed_one_by_one_are_refused(tmp_path: Path) -> None:
+    source = _tiny(tmp_path / "source", "mixtral")
+
+    def edit(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if ".experts." in name]:
+            packed, state = bnb.quantize_4bit(
+                tensors.pop(name), quant_type="nf4", compress_statistics=True
+            )
+            tensors |= {f"{name}.{key}": value for key, value in state.as_dict(packed=True).items()}
+            tensors[name] = packed
+
+    with pytest.raises(
+        LopeError, match=r"gate_up_proj \(from .*w1.*\) is packed in the files.* load"
+    ):
+        _load(_edited(source, tmp_path / "packed", edit))
+
+
+def test_a_packed_conv1d_is_refused(tmp_path: Path) -> None:
+    source = _tiny(tmp_path / "source", "gpt2")
+    folder = _pack(source, tmp_path / "packed", nested=True, storage=torch.uint8)
+    with pytest.raises(LopeError, match=r"c_attn\.weight is packed transposed.*; load the unquant"):
+        _load(folder)
