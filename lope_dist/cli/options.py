@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 ConfigArg = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML recipe.")]
+TargetArg = Annotated[
+    str,
+    typer.Argument(metavar="CONFIG|MODEL", help="YAML recipe, or a model's name or folder."),
+]
 OverridesArg = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, e.g. adapter.rank=8."),

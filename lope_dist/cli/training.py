@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lope_dist.cli.options import ConfigArg, JsonOption, OverridesArg
+from lope_dist.cli.options import ConfigArg, JsonOption, OverridesArg, TargetArg
 
 app = typer.Typer()
 
@@ -43,23 +43,39 @@ def train(
 
 
 @app.command()
-def check(config: ConfigArg, overrides: OverridesArg = None) -> None:
-    """Check a recipe without reading weights: keys, model, targets, noise; print it resolved."""
-    from lope_dist.config.load import dump_config, load_config
+def check(
+    config: TargetArg,
+    overrides: OverridesArg = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Print the configuration resolved, as YAML.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a recipe or a model without reading weights, and say what a run would stand on."""
+    from lope_dist.config.load import dump_config
+    from lope_dist.config.named import has_data, load_recipe_or_model
 
-    resolved = load_config(config, overrides or ())
-    from lope_dist.train.preflight import preflight
+    resolved = load_recipe_or_model(config, overrides or ())
+    from lope_dist.train.check import check_run
 
-    preflight(resolved)
-    typer.echo(dump_config(resolved), nl=False)
+    found = check_run(resolved, has_data=has_data(resolved))
+    if as_json:
+        whole = {"config": resolved.model_dump(mode="json")} if full else {}
+        typer.echo(json.dumps(found.as_json() | whole, indent=2))
+        return
+    mark = "# " if full else ""  # so that what is printed is a recipe
+    if full:
+        typer.echo(dump_config(resolved), nl=False)
+    for line in [*found.lines(), f"ok: {config}"]:
+        typer.echo(f"{mark}{line}")
 
 
 @app.command()
-def params(config: ConfigArg, overrides: OverridesArg = None, as_json: JsonOption = False) -> None:
+def params(config: TargetArg, overrides: OverridesArg = None, as_json: JsonOption = False) -> None:
     """Count parameters by role and stage, the paper's way and whole."""
-    from lope_dist.config.load import load_config
+    from lope_dist.config.named import load_recipe_or_model
 
-    resolved = load_config(config, overrides or ())
+    resolved = load_recipe_or_model(config, overrides or ())
     from lope_dist.train.params import count_run
 
     counts = count_run(resolved)
@@ -73,7 +89,7 @@ def params(config: ConfigArg, overrides: OverridesArg = None, as_json: JsonOptio
 
 @app.command()
 def plan(
-    config: ConfigArg,
+    config: TargetArg,
     world_size: Annotated[int, typer.Option(help="Ranks, over all nodes.")],
     overrides: OverridesArg = None,
     gpu_memory: Annotated[
@@ -87,12 +103,12 @@ def plan(
 
     Ends with status 1 if it fits in neither ZeRO stage.
     """
-    from lope_dist.config.load import load_config
+    from lope_dist.config.named import load_recipe_or_model
     from lope_dist.core.memory import parse_bytes
 
     gpu = parse_bytes(gpu_memory, "--gpu-memory")
     node = None if node_memory is None else parse_bytes(node_memory, "--node-memory")
-    resolved = load_config(config, overrides or ())
+    resolved = load_recipe_or_model(config, overrides or ())
     from lope_dist.train.sizing import plan_run
 
     figures = plan_run(

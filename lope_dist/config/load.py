@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from lope_dist.config.base import Section
 from lope_dist.config.explain import explain
-from lope_dist.config.layers import check_description, merge, read_layers
+from lope_dist.config.layers import Layer, check_description, merge, read_layers
 from lope_dist.config.reading import reading, told
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
@@ -29,22 +29,30 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             impossible value.
     """
     with reading(path):
-        layers = read_layers(Path(path))
-        merged = merge(layers)
-        of_stages = [o for o in overrides if o.strip().startswith("train.stages.")]
-        for override in overrides:
-            if override not in of_stages:
-                _apply(merged, override)
-        if of_stages and OmegaConf.select(merged, "train.stages") is None:
-            # Written out, so that one key of a default stage can be overridden.
-            default = validate_config(_resolved(merged, path), str(path))
-            stages = default.train.model_dump(mode="json")["stages"]
-            OmegaConf.update(merged, "train.stages", stages, force_add=True)
-        for override in of_stages:
+        return configured(read_layers(Path(path)), overrides, str(path))
+
+
+def configured(layers: Sequence[Layer], overrides: Sequence[str], source: str) -> RunConfig:
+    """Return what layers and overrides say together; errors name ``source``.
+
+    Raises:
+        LopeError: as `load_config`.
+    """
+    merged = merge(layers)
+    of_stages = [o for o in overrides if o.strip().startswith("train.stages.")]
+    for override in overrides:
+        if override not in of_stages:
             _apply(merged, override)
-        config = validate_config(_resolved(merged, path), str(path))
-        check_description(layers, overrides, config.model.name_or_path)
-        return config
+    if of_stages and OmegaConf.select(merged, "train.stages") is None:
+        # Written out, so that one key of a default stage can be overridden.
+        default = validate_config(_resolved(merged, source), source)
+        stages = default.train.model_dump(mode="json")["stages"]
+        OmegaConf.update(merged, "train.stages", stages, force_add=True)
+    for override in of_stages:
+        _apply(merged, override)
+    config = validate_config(_resolved(merged, source), source)
+    check_description(layers, overrides, config.model.name_or_path)
+    return config
 
 
 def split_resume(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,16 +72,55 @@ def refused(lope):
     return run
 
 
-def test_check_prints_a_configuration_that_loads_again(lope, recipe: str, tmp_path: Path) -> None:
-    status, out, _ = lope("check", recipe, "adapter.rank=8", "train.stages.finetune.lr=1e-3")
+def test_check_says_what_a_run_stands_on_and_ends_with_ok(lope, recipe: str) -> None:
+    status, out, _ = lope("check", recipe, "noise.data.rate=0.1", "data.max_examples=7")
     assert status == 0
+    *told, last = out.splitlines()
+    assert last == f"ok: {recipe}"
+    text = "\n".join(told)
+    assert "100.0% of the weights are in NF4" in text
+    assert "lope on 4 layers (q_proj, v_proj)" in text
+    assert "Tokenizer: not looked at" in text
+    assert "noise.data changes 10.0% of the words" in text
+    assert "the first 7 rows are used" in text
+
+
+def test_check_prints_a_configuration_that_loads_again(lope, recipe: str, tmp_path: Path) -> None:
+    overrides = "adapter.rank=8", "train.stages.finetune.lr=1e-3"
+    status, out, _ = lope("check", recipe, *overrides, "--full")
+    assert status == 0
+    assert out.splitlines()[-1] == f"# ok: {recipe}"
     resolved = tmp_path / "resolved.yaml"
     resolved.write_text(out)
     config = load_config(resolved)
-    assert dump_config(config) == out
+    assert out.startswith(dump_config(config))
     assert config.adapter.rank == 8
     assert config.train.stages["finetune"].lr == 1e-3
     assert not (tmp_path / "run").exists()
+    status, out, _ = lope("check", recipe, *overrides, "--json", "--full")
+    found = json.loads(out)
+    assert found["ok"] is True
+    assert found["premises"]["facts"]["nf4_share"] == 1
+    assert found["config"] == config.model_dump(mode="json")
+
+
+def test_a_model_is_checked_counted_and_planned_by_its_folder(
+    lope, refused, tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "described"  # no weights are read, for there are none
+    shutil.copytree(tiny_llama, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    status, out, _ = lope("check", str(folder), "model.dtype=float32")
+    assert (status, out.splitlines()[-1]) == (0, f"ok: {folder}")
+    assert "Tokenizer: 258 tokens" in out
+    status, out, _ = lope("params", str(folder), "--json")
+    assert (status, json.loads(out)["nf4_share"]) == (0, 1)
+    status, out, _ = lope("plan", str(folder), "--world-size", "2", "--gpu-memory", "24", "--json")
+    assert status == 0
+    assert json.loads(out)["gpu_memory"] == 24 << 30
+    assert lope("plan", str(folder), "--world-size", "1", "--gpu-memory", "1MiB")[0] == 1
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 257, "pad_token_id": None}))
+    assert "can make ids that its model has no embedding for" in refused("check", str(folder))
 
 
 def test_params_counts_by_role(lope, recipe: str) -> None:

@@ -103,10 +103,11 @@ def test_current_models_have_their_published_sizes(recipe: str, parameters: int)
         model = auto.from_config(arch)
     model.tie_weights()
     assert sum(p.numel() for p in model.parameters()) == parameters
-    if is_text:
-        layers = arch.num_hidden_layers * len(config.adapter.targets)
-        assert count_run(config)["model_parameters"] == parameters
-        assert count_run(config)["adapted_layers"] == layers
+    counts = count_run(config)
+    assert counts["model_parameters"] == parameters
+    text = arch.get_text_config()
+    assert counts["adapted_layers"] == text.num_hidden_layers * len(config.adapter.targets)
+    assert counts["nf4_share"] > 0.99
 
 
 @pytest.mark.parametrize(
