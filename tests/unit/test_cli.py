@@ -119,7 +119,9 @@ def test_a_model_is_checked_counted_and_planned_by_its_folder(
     assert json.loads(out)["gpu_memory"] == 24 << 30
     assert lope("plan", str(folder), "--world-size", "1", "--gpu-memory", "1MiB")[0] == 1
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 257, "pad_token_id": None}))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"vocab_size": 257, "pad_token_id": None})
+    )
     assert "can make ids that its model has no embedding for" in refused("check", str(folder))
 
 
@@ -169,23 +171,34 @@ def test_a_recipe_that_is_absent_is_told(refused, verb: str) -> None:
     assert "'no.yaml' is not a file" in refused(verb, "no.yaml")
 
 
-def test_data_and_model_that_are_absent_are_told(refused, recipe: str, tmp_path: Path) -> None:
-    assert "data.jsonl" in refused("train", recipe)
-    (tmp_path / "data.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+def test_data_and_model_that_are_absent_are_told(
+    refused, recipe: str, tiny_llama: Path, tmp_path: Path
+) -> None:
     assert "/no/such/model" in refused("train", recipe, "engine.kind=local")
+    there = f"model.name_or_path={tiny_llama}", "model.architecture=null"
+    assert "data.jsonl" in refused("train", recipe, *there)
 
 
 def test_train_takes_a_recipe_to_the_end_and_refuses_to_do_it_twice(
-    lope, refused, tiny_config, tmp_path: Path
+    lope, tiny_config, tmp_path: Path
 ) -> None:
     path = tmp_path / "tiny.yaml"
     config = tiny_config(train__stages__poison__max_steps=1, train__stages__finetune__max_steps=1)
     path.write_text(dump_config(config))
     status, out, _ = lope("train", str(path), "train.micro_batch=4")
     assert (status, out) == (0, f"Done: {config.output_dir}\n")
-    assert "holds a run already; add --resume" in refused("train", str(path))
-    message = refused("train", str(path), "--resume", "seed=2")
-    assert "seed: 614 -> 2" in message
+    for words, told in (
+        ([], "holds a run already; add --resume"),
+        (
+            ["--resume", "seed=2"],
+            "seed: 614 -> 2",
+        ),
+    ):
+        status, _, error = lope("train", str(path), *words)
+        *_, last = error.splitlines()  # behind the table of the rows
+        assert status == 2
+        assert last.startswith("error: ")
+        assert told in last
 
 
 def test_eval_refuses_what_it_cannot_score(
