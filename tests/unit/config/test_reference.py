@@ -31,7 +31,9 @@ def test_every_key_of_a_full_run_has_a_row() -> None:
     tree["train"]["stages"]["<name>"]["groups"] = {"<role>": {"lr": 1, "weight_decay": 0}}
     keys = set(re.findall(r"^\| `([^`]+)`", reference(), re.MULTILINE))
     mappings = {"train.stages", "train.stages.<name>.groups", "data.columns", "data.sources"}
-    mappings |= {"data.sources[].columns"}
+    mappings |= {"data.sources[].columns", "data.template_arguments"}
+    for key in ("roles", "message_keys"):
+        mappings |= {f"data.{key}", f"data.sources[].{key}"}
     for kind in ("adalora", "p_tuning", "prefix_tuning"):
         adapter: TypeAdapter = TypeAdapter(AnyAdapterConfig)
         tree["adapter"] |= adapter.validate_python({"kind": kind}).model_dump(mode="json")
