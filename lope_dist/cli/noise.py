@@ -29,6 +29,14 @@ def fit(
     reference: Annotated[
         Path | None, typer.Option(help="Without pairs: other clean rows of the same kind.")
     ] = None,
+    format: Annotated[str, typer.Option(help="As data.format, of both files.")] = "auto",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=COLUMN", help="As data.columns; may be given repeatedly."),
+    ] = None,
+    max_bad_rows: Annotated[
+        float, typer.Option(help="As data.max_bad_rows; a bad row's partner is left out too.")
+    ] = 0.0,
     out: Annotated[Path | None, typer.Option(help="Write a config layer (YAML) here.")] = None,
     section: Annotated[
         str, typer.Option(help="Write it as noise.text (injected) or noise.data.")
@@ -48,14 +56,22 @@ def fit(
         raise LopeError(f"--section = {section!r} is not allowed; allowed: text, data.")
     if out is not None and out.exists():
         raise LopeError(f"{out} exists already; remove it or give another name.")
+    from lope_dist.config.data import DataConfig
+    from lope_dist.config.load import validate_section
     from lope_dist.core.files import write_atomic
-    from lope_dist.corpus.fit_noise import fit_paired, fit_unpaired
+    from lope_dist.corpus.fit_noise import RowSettings, fit_paired, fit_unpaired
 
+    if pairs := [pair for pair in column or () if "=" not in pair.strip("=")]:
+        raise LopeError(f"--column {pairs[0]!r} is not FIELD=COLUMN, as in instruction=question.")
+    columns = dict(pair.split("=", 1) for pair in column or ())
+    keys = {"format": format, "columns": columns, "max_bad_rows": max_bad_rows}
+    validate_section(DataConfig, {"path": str(noisy), **keys}, "lope noise fit")
+    settings = RowSettings(format, columns, max_bad_rows)
     if clean is not None:
-        result = fit_paired(noisy, clean, seed)
+        result = fit_paired(noisy, clean, seed, settings)
     else:
         assert reference is not None
-        result = fit_unpaired(noisy, reference, seed)
+        result = fit_unpaired(noisy, reference, seed, settings)
     layer = result.as_yaml(section)
     if out is not None:
         write_atomic(out, layer)

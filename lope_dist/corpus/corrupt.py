@@ -56,7 +56,7 @@ def corrupt_file(
             already or is not a data set, or an operation is unknown.
     """
     check_operations(NoiseConfig(data=config))
-    if target.suffix not in (".jsonl", ".parquet"):
+    if target.suffix.lower() not in (".jsonl", ".parquet"):
         raise LopeError(f"{target} has the suffix '{target.suffix}'; write .jsonl or .parquet.")
     if target.exists():
         raise LopeError(f"{target} exists already; remove it or give another name.")
@@ -79,7 +79,7 @@ def corrupt_file(
                 for entry in done:
                     counts[entry["operation"]] += entry["count"]
             bar.update(len(batch))
-    _write(target, rows, pq.read_schema(source) if source.suffix == ".parquet" else None)
+    _write(target, rows, pq.read_schema(source) if source.suffix.lower() == ".parquet" else None)
     return CorruptSummary(len(rows), rows_hit, dict(sorted(counts.items())))
 
 
@@ -102,7 +102,7 @@ def _corrupted(
 
 
 def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None) -> None:
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         write_atomic(path, "".join(lines))
         return

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lope_dist.config.data import DataConfig
+from lope_dist.config.data import SourceConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.records import open_source
-from lope_dist.corpus.turns import Example
+from lope_dist.corpus.bad_rows import BadRows, RowError
+from lope_dist.corpus.layouts import Layout
+from lope_dist.corpus.readers import find_rows
+from lope_dist.corpus.turns import Turn
 from lope_dist.noise.fit_pairs import answer_class, count_changes
-from lope_dist.noise.fit_solve import Estimate, Row, fit_rates
+from lope_dist.noise.fit_solve import Estimate, Fit, Row, fit_rates, simulated
 from lope_dist.noise.fit_unpaired import Reference
+from lope_dist.noise.spaceless import split_words
 
 MIN_ROWS = 20
+MIN_WORDS = 500
+"""With fewer, 5 % of them are too few to be told apart by operation."""
+_ANSWER_SIMULATIONS = 4
+
+Turns = tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """How the rows of both files are read: as the keys of `data` say."""
+
+    format: str = "auto"
+    columns: dict[str, str] = field(default_factory=dict)
+    max_bad_rows: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +50,8 @@ class NoiseFit:
     """Operation -> share of the words that it hits."""
     responses: dict[str, Estimate]
     """Operation on whole answers -> share of the examples; only from pairs."""
+    not_judged: tuple[str, ...] = ()
+    """Operations that hardly a word of these texts can take."""
 
     def as_config(self) -> dict[str, Any]:
         """Return the `noise.text` section."""
@@ -52,7 +71,7 @@ class NoiseFit:
     def as_yaml(self, section: str) -> str:
         """Return a config layer with the section, and how good the estimates are as comments."""
         how = (
-            "aligned with a clean copy; rates are known to some 10 % of themselves."
+            "aligned with a clean copy."
             if self.is_paired
             else "compared with other clean text, without pairs: a rough estimate. Words\n"
             "# that were moved, replaced by known ones or dropped hardly show; see docs/noise.md."
@@ -66,6 +85,8 @@ class NoiseFit:
                 lines.append(
                     f"#   {name}: {e.rate:.4f} of the {unit} ({e.low:.4f} to {e.high:.4f})"
                 )
+        if self.not_judged:
+            lines.append(f"# Hardly a word can take, so not judged: {', '.join(self.not_judged)}.")
         tree = {"noise": {section: self.as_config()}}
         return "\n".join(lines) + "\n" + yaml.safe_dump(tree, sort_keys=False)
 
@@ -74,72 +95,124 @@ class NoiseFit:
         return asdict(self)
 
 
-def fit_paired(noisy_path: Path, clean_path: Path, seed: int) -> NoiseFit:
+def fit_paired(
+    noisy_path: Path, clean_path: Path, seed: int, settings: RowSettings | None = None
+) -> NoiseFit:
     """Fit from two files of the same rows in the same order.
 
+    A row that is bad in either file is left out of both.
+
     Raises:
-        LopeError: files of different length or layout, or too few rows.
+        LopeError: files of different length or layout, too few rows, or too many bad ones.
     """
-    noisy, clean = _examples(noisy_path), _examples(clean_path)
-    if len(noisy) != len(clean):
+    settings = settings or RowSettings()
+    both = [list(_read(path, settings)) for path in (noisy_path, clean_path)]
+    if len(both[0]) != len(both[1]):
         raise LopeError(
-            f"{noisy_path} has {len(noisy)} rows and {clean_path} {len(clean)}; pairs are taken "
-            "row by row, so remove what has no partner, or give the clean file as --reference."
+            f"{noisy_path} has {len(both[0])} rows and {clean_path} {len(both[1])}; pairs are "
+            "taken row by row, so remove what has no partner, or give the clean file as "
+            "--reference."
         )
-    for a, b in zip(noisy, clean, strict=True):
-        if [turn.role for turn in a.turns] != [turn.role for turn in b.turns]:
+    _check_bad_rows(both, settings)
+    noisy, clean = [], []
+    for number, (a, b) in enumerate(zip(*both, strict=True), start=1):
+        if isinstance(a[1], RowError) or isinstance(b[1], RowError):
+            continue
+        if [turn.role for turn in a[1]] != [turn.role for turn in b[1]]:
             raise LopeError(
-                f"Row {a.id + 1} of {noisy_path} and {clean_path} have other turns; pairs are "
-                "taken row by row."
+                f"Row {number} of {noisy_path} and {clean_path} have other turns; pairs are taken "
+                "row by row."
             )
-    wrong = _wrong_answers(noisy, clean)
-    rows = [_row(example, skip=i in wrong) for i, example in enumerate(clean)]
+        noisy.append(a[1])
+        clean.append(b[1])
+    _check_size(clean_path, clean)
+    wrong = _wrong_answers(_answers(noisy), _answers(clean))
+    rows = [_row(turns, skip=i in wrong) for i, turns in enumerate(clean)]
     noisy_rows = [
         _texts_beside(a, b, skip=i in wrong)
         for i, (a, b) in enumerate(zip(noisy, clean, strict=True))
     ]
-    operations = fit_rates(
+    fit = fit_rates(
         noisy_rows, rows, lambda number, row: count_changes(rows[number], row), seed=seed
     )
-    counts = Counter(wrong.values())
-    responses = {name: _share(counts[name], len(clean)) for name in sorted(counts)}
-    return NoiseFit(len(rows), _num_words(rows), True, operations, responses)
+    responses = _responses(Counter(wrong.values()), clean, fit, seed)
+    return NoiseFit(len(rows), _num_words(rows), True, fit.rates, responses, fit.not_judged)
 
 
-def fit_unpaired(noisy_path: Path, reference_path: Path, seed: int) -> NoiseFit:
+def fit_unpaired(
+    noisy_path: Path, reference_path: Path, seed: int, settings: RowSettings | None = None
+) -> NoiseFit:
     """Fit from noisy rows and other, clean ones of the same kind of text.
 
     Half of the reference makes the vocabulary; the other says what clean text looks like to it.
 
     Raises:
-        LopeError: too few rows.
+        LopeError: too few rows, or too many bad ones.
     """
-    noisy = [_row(example) for example in _examples(noisy_path)]
-    reference = [_row(example) for example in _examples(reference_path)]
+    settings = settings or RowSettings()
+    both = [list(_read(path, settings)) for path in (noisy_path, reference_path)]
+    _check_bad_rows(both, settings)
+    good = [[turns for _, turns in rows if not isinstance(turns, RowError)] for rows in both]
+    for path, turns in zip((noisy_path, reference_path), good, strict=True):
+        _check_size(path, turns)
+    noisy, reference = ([_row(turns) for turns in rows] for rows in good)
     known = Reference(text for row in reference[0::2] for text in row)
-    operations = fit_rates(noisy, reference[1::2], lambda _, row: known.count(row), seed=seed)
-    return NoiseFit(len(noisy), _num_words(noisy), False, operations, {})
+    fit = fit_rates(noisy, reference[1::2], lambda _, row: known.count(row), seed=seed)
+    return NoiseFit(len(noisy), _num_words(noisy), False, fit.rates, {}, fit.not_judged)
 
 
-def _examples(path: Path) -> list[Example]:
-    source = open_source(DataConfig(path=str(path), allow_empty_response=True))
-    if len(source) < MIN_ROWS:
-        raise LopeError(f"{path} has {len(source)} rows; a fit needs {MIN_ROWS}, better 2,000.")
-    return [source[index] for index in range(len(source))]
+def _read(path: Path, settings: RowSettings) -> Iterator[tuple[str, Turns | RowError]]:
+    """Yield place and turns of each row, or why it is none."""
+    place = SourceConfig.model_validate(
+        {"path": str(path), "format": settings.format, "columns": settings.columns}
+    )
+    layout = Layout(place, allow_empty_response=True)
+    for rows in find_rows(place):
+        for number, row in rows.read(layout.select):
+            try:
+                if isinstance(row, RowError):
+                    raise row
+                turns: Turns | RowError = layout.parse(row).turns
+                if not turns:
+                    raise RowError("tokens", "the row is tokens; noise is fitted to text")
+            except RowError as error:
+                turns = error
+            yield rows.place(number), turns
 
 
-def _row(example: Example, skip: bool = False) -> Row:
+def _check_bad_rows(files: list[list[tuple[str, Turns | RowError]]], settings: RowSettings) -> None:
+    for rows in files:
+        bad_rows = BadRows(allowed=settings.max_bad_rows, num_rows=len(rows))
+        for place, turns in rows:
+            if isinstance(turns, RowError):
+                bad_rows.add(place, turns)
+        bad_rows.check()
+        bad_rows.tell()
+
+
+def _check_size(path: Path, rows: Sequence[Turns]) -> None:
+    if len(rows) < MIN_ROWS:
+        raise LopeError(f"{path} has {len(rows)} rows; a fit needs {MIN_ROWS}, better 2,000.")
+    num_words = _num_words([_row(turns) for turns in rows])
+    if num_words < MIN_WORDS:
+        raise LopeError(
+            f"{path} has {num_words} words in {len(rows)} rows; a fit needs {MIN_WORDS}, better "
+            "2,000 rows."
+        )
+
+
+def _row(turns: Turns, skip: bool = False) -> Row:
     """Return the texts that noise may hit, ``skip``: without the last answer."""
-    turns = [turn for turn in example.turns if turn.role != "system"]
+    turns = tuple(turn for turn in turns if turn.role != "system")
     texts = [text for turn in turns for text in (turn.text, turn.context) if text.strip()]
     return tuple(texts[:-1] if skip else texts)
 
 
-def _texts_beside(noisy: Example, clean: Example, skip: bool) -> Row:
+def _texts_beside(noisy: Turns, clean: Turns, skip: bool) -> Row:
     """Return the noisy texts where the clean ones are not empty."""
     texts = [
         other
-        for turn, beside in zip(clean.turns, noisy.turns, strict=True)
+        for turn, beside in zip(clean, noisy, strict=True)
         if turn.role != "system"
         for text, other in ((turn.text, beside.text), (turn.context, beside.context))
         if text.strip()
@@ -147,19 +220,42 @@ def _texts_beside(noisy: Example, clean: Example, skip: bool) -> Row:
     return tuple(texts[:-1] if skip else texts)
 
 
-def _wrong_answers(noisy: Sequence[Example], clean: Sequence[Example]) -> dict[int, str]:
-    answers = [example.turns[-1].text for example in clean]
-    all_answers = frozenset(answers)
-    vocabulary = frozenset(word for answer in answers for word in answer.split())
+def _answers(rows: Sequence[Turns]) -> list[str]:
+    return [turns[-1].text for turns in rows]
+
+
+def _wrong_answers(noisy: Sequence[str], clean: Sequence[str]) -> dict[int, str]:
+    all_answers = frozenset(clean)
+    vocabulary = frozenset(word for answer in clean for word in split_words(answer))
     found = {}
-    for number, (a, answer) in enumerate(zip(noisy, answers, strict=True)):
-        name = answer_class(answer, a.turns[-1].text, all_answers, vocabulary)
+    for number, (new, old) in enumerate(zip(noisy, clean, strict=True)):
+        name = answer_class(old, new, all_answers, vocabulary)
         if name is not None:
             found[number] = name
     return found
 
 
-def _share(count: int, total: int) -> Estimate:
+def _responses(
+    counts: Counter[str], clean: Sequence[Turns], fit: Fit, seed: int
+) -> dict[str, Estimate]:
+    """Return the shares of wrong answers beyond those that noise on words looks like."""
+    answered = [turns for turns in clean if turns[-1].text.strip()]
+    rows, answers = [_row(turns) for turns in answered], _answers(answered)
+    seeming: Counter[str] = Counter()
+    rates = {name: estimate.rate for name, estimate in fit.rates.items()}
+    for number in range(_ANSWER_SIMULATIONS if counts else 0):
+        noisy = [row[-1] for row in simulated(rows, rates, seed + number)[0]]
+        seeming.update(_wrong_answers(noisy, answers).values())
+    shares = {}
+    for name in sorted(counts):
+        expected = seeming[name] / _ANSWER_SIMULATIONS
+        excess = counts[name] - expected
+        if excess > 3 * math.sqrt(expected + 1 / _ANSWER_SIMULATIONS):
+            shares[name] = _share(excess, len(clean))
+    return shares
+
+
+def _share(count: float, total: int) -> Estimate:
     """Return a share with Wilson's interval."""
     z, p = 1.96, count / total
     middle = (p + z * z / (2 * total)) / (1 + z * z / total)
@@ -168,4 +264,4 @@ def _share(count: int, total: int) -> Estimate:
 
 
 def _num_words(rows: Sequence[Row]) -> int:
-    return sum(len(text.split()) for row in rows for text in row)
+    return sum(len(split_words(text)) for row in rows for text in row)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from lope_dist.noise.fit_classes import distance
 
-_GAP = 0.9
-_SWAP = 0.8
+GAP = 0.9
+"""Cost of a word lost or added."""
+SWAP = 0.8
+"""Cost of two words in the other order."""
 _RUN = 3
 _SEARCH = 8
 _BAND = 12
@@ -61,15 +63,15 @@ def _steps(a: Sequence[str], b: Sequence[str]) -> list[Step]:
                 continue
             options = []
             if i and j and (i - 1, j - 1) in costs:
-                options.append((costs[i - 1, j - 1] + _change(a[i - 1], b[j - 1]), (1, 1)))
+                options.append((costs[i - 1, j - 1] + change_cost(a[i - 1], b[j - 1]), (1, 1)))
             if i and (i - 1, j) in costs:
-                options.append((costs[i - 1, j] + _GAP, (1, 0)))
+                options.append((costs[i - 1, j] + GAP, (1, 0)))
             if j and (i, j - 1) in costs:
-                options.append((costs[i, j - 1] + _GAP, (0, 1)))
+                options.append((costs[i, j - 1] + GAP, (0, 1)))
             if i > 1 and j > 1 and a[i - 2] == b[j - 1] and a[i - 1] == b[j - 2] != a[i - 2]:
                 before = costs.get((i - 2, j - 2))
                 if before is not None:
-                    options.append((before + _SWAP, (2, 2)))
+                    options.append((before + SWAP, (2, 2)))
             if options:
                 costs[i, j], moves[i, j] = min(options)
     return _walk_back(a, b, moves)
@@ -88,8 +90,12 @@ def _walk_back(
     return steps[::-1]
 
 
-def _change(clean: str, noisy: str) -> float:
+def change_cost(clean: str, noisy: str) -> float:
+    """Return what it costs that a word became another: the less, the more they share."""
     if clean == noisy:
         return 0.0
-    share = distance(clean.lower(), noisy.lower())
+    a, b = clean.lower(), noisy.lower()
+    if a[0] != b[0] and a[-1] != b[-1]:
+        return 1.0
+    share = distance(a, b)
     return 0.3 + 0.7 * share if share <= 0.5 else 1.0

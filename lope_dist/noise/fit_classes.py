@@ -6,27 +6,34 @@ is found by simulation (`fit_solve`), so an operation added later is fitted with
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from os.path import commonprefix
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from lope_dist.noise.homophone import HEARD
 from lope_dist.noise.keyboard import NEIGHBOURS
 from lope_dist.noise.ocr import CONFUSIONS
-from lope_dist.noise.words import edge_marks
+from lope_dist.noise.words import edge_marks, graphemes
 
 
-def residue(clean: str, noisy: str) -> tuple[str, str, str]:
-    """Return what is left of both words without their common start and end, and the start."""
-    start = commonprefix([clean, noisy])  # noqa: RUF071 - characters are meant
-    a, b = clean[len(start) :], noisy[len(start) :]
-    end = len(commonprefix([a[::-1], b[::-1]]))  # noqa: RUF071
-    return a[: len(a) - end], b[: len(b) - end], start
+def residue(clean: str, noisy: str) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Return the graphemes of both words without their common start and end, and these two."""
+    a, b = graphemes(clean), graphemes(noisy)
+    start = _num_common(a, b)
+    end = _num_common(a[start:][::-1], b[start:][::-1])
+    return a[start : len(a) - end], b[start : len(b) - end], a[:start], a[len(a) - end :]
 
 
 def distance(clean: str, noisy: str) -> float:
-    """Return how much of two words is not common start or end, 0 to 1."""
-    a, b, _ = residue(clean, noisy)
-    return max(len(a), len(b)) / max(len(clean), len(noisy), 1)
+    """Return how many characters of two words are not common start or end, 0 to 1."""
+    start = _num_common(clean, noisy)
+    end = _num_common(clean[start:][::-1], noisy[start:][::-1])
+    longest = max(len(clean), len(noisy))
+    return (longest - start - end) / max(longest, 1)
+
+
+def _num_common(a: Sequence[str], b: Sequence[str]) -> int:
+    """Return how many items both begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
 def classify(clean: str, noisy: str, is_known: Callable[[str], bool]) -> str:
@@ -41,16 +48,16 @@ def classify(clean: str, noisy: str, is_known: Callable[[str], bool]) -> str:
         return "lower case"
     if noisy == "".join(c for c in clean if c.isalnum()):
         return "marks lost"
-    a, b, start = residue(clean, noisy)
+    a, b, start, end = residue(clean, noisy)
     core, heard = edge_marks(clean)[1].lower(), edge_marks(noisy)[1].lower()
     prefix = "heard, " if heard in HEARD.get(core, ()) else ""
     if len(a) == 1 and not b:
         return f"{prefix}character lost"
     if not a and len(b) == 1:
-        return prefix + _inserted(b, start, clean)
+        return prefix + _inserted(b[0], [*start[-1:], *end[:1]])
     if len(a) == len(b) == 1:
-        near = b.lower() in NEIGHBOURS.get(a.lower(), "")
-        alike = b in CONFUSIONS.get(a, ())
+        near = b[0].lower() in NEIGHBOURS.get(a[0].lower(), "")
+        alike = b[0] in CONFUSIONS.get(a[0], ())
         return f"{prefix}changed{', near key' * near}{', looks alike' * alike}"
     if len(a) == 2 and b == a[::-1]:
         return "swapped"
@@ -63,7 +70,7 @@ def classify(clean: str, noisy: str, is_known: Callable[[str], bool]) -> str:
     return "much changed" if distance(clean, noisy) <= 0.5 else "unknown word"
 
 
-def _inserted(char: str, start: str, clean: str) -> str:
-    if char.isalnum() and char in (start[-1:], clean[len(start) : len(start) + 1]):
+def _inserted(char: str, beside: Sequence[str]) -> str:
+    if char.isalnum() and char in beside:
         return "doubled"
     return "letter added" if char.isalnum() else "mark added"

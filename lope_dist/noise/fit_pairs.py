@@ -5,10 +5,16 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
-from lope_dist.noise.fit_align import align
+from lope_dist.noise.fit_align import Step, align
 from lope_dist.noise.fit_classes import classify
+from lope_dist.noise.fit_cut import cut
+from lope_dist.noise.garbage import is_garbage
+from lope_dist.noise.spaceless import is_spaceless, split_words
 
+_words_of = lru_cache(1 << 14)(split_words)
+"""The clean texts are looked at once for each operation."""
 MAX_WORDS = 400
 """Longer texts are compared up to here: alignment takes time."""
 
@@ -18,16 +24,28 @@ def count_changes(clean: Sequence[str], noisy: Sequence[str]) -> tuple[Counter[s
     counts: Counter[str] = Counter()
     num_words = 0
     for clean_text, noisy_text in zip(clean, noisy, strict=True):
-        old = clean_text.split()[:MAX_WORDS]
-        num_words += len(old)
+        old = _words_of(clean_text)
+        num_words += min(len(old), MAX_WORDS)
         if clean_text == noisy_text:
             continue
-        new = noisy_text.split()
-        new = new[: MAX_WORDS if len(clean_text.split()) > MAX_WORDS else None]
+        new, steps = _aligned(old, clean_text, noisy_text)
         known = frozenset(old)
-        for left, right in align(old, new):
+        for left, right in steps:
             counts[_class_of(old, new, left, right, known)] += max(len(left), 1)
     return counts, num_words
+
+
+def _aligned(
+    old: Sequence[str], clean_text: str, noisy_text: str
+) -> tuple[Sequence[str], list[Step]]:
+    """Return the noisy words, and where they differ from the clean ones."""
+    is_long = len(old) > MAX_WORDS
+    old = old[:MAX_WORDS]
+    if is_spaceless(clean_text):
+        noisy = "".join(noisy_text.split())
+        return cut(old, noisy[: sum(map(len, old))] if is_long else noisy)
+    new = noisy_text.split()[: MAX_WORDS if is_long else None]
+    return new, align(old, new)
 
 
 def _class_of(
@@ -56,7 +74,7 @@ def answer_class(
     An answer that lost its second half or so is truncated; one that shares little with the
     clean one is another row's, or of unknown words, or of other letters.
     """
-    old, new = clean.split(), noisy.split()
+    old, new = split_words(clean), split_words(noisy)
     if clean == noisy or not old:
         return None
     shared = sum((Counter(map(str.lower, old)) & Counter(map(str.lower, new))).values())
@@ -67,7 +85,7 @@ def answer_class(
     if shared > 0.3 * min(len(old), len(new)) or max(len(old), len(new)) < 3:
         return None
     if _script(clean) != _script(noisy):
-        return "wrong_language"
+        return "garbage" if is_garbage(noisy) else "wrong_language"
     num_known = sum(word in vocabulary for word in new)
     return "wrong_label" if num_known > 0.5 * len(new) else "garbage"
 

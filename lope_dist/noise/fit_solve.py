@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from lope_dist.config.noise import TextNoiseConfig
+from lope_dist.core.errors import LopeError
 from lope_dist.noise.base import NOISE, ResponseOperation
 from lope_dist.noise.mix import corrupt, example_keys
 
@@ -27,6 +29,8 @@ CountRow = Callable[[int, Row], tuple[Counter[str], int]]
 _PROBE_RATE = 0.05
 _PROBE_ROWS = 2000
 """Rows that the operations are simulated on."""
+_PROBE_HITS = 20
+"""Words that a simulated operation must hit for its traces to be known."""
 _RESAMPLES = 200
 _CORRECTIONS = 6
 """Simulations of the found mix that correct it."""
@@ -39,6 +43,15 @@ class Estimate:
     rate: float
     low: float
     high: float
+
+
+class Fit(NamedTuple):
+    """What the data show."""
+
+    rates: dict[str, Estimate]
+    """Operation -> share of the words that it hits; of those that are there."""
+    not_judged: tuple[str, ...]
+    """Operations that hardly a word can take."""
 
 
 class Counts:
@@ -78,7 +91,7 @@ def fit_rates(
     seed: int,
     count_clean: CountRow | None = None,
     operations: Sequence[str] | None = None,
-) -> dict[str, Estimate]:
+) -> Fit:
     """Return the rate of each operation that the observed rows show, as a share of the words.
 
     Args:
@@ -88,6 +101,9 @@ def fit_rates(
         seed: For simulation and resampling.
         count_clean: Counts a simulated row; ``count_row`` if its numbers fit ``clean`` too.
         operations: What may be in the mix; all on words if not given.
+
+    Raises:
+        LopeError: hardly a word can be changed by any.
     """
     count_clean = count_clean or count_row
     names = list(operations or _word_operations())
@@ -95,12 +111,19 @@ def fit_rates(
     classes: list[str] = []
     seen = Counts(observed, count_row, classes)
     plain = Counts(clean, count_clean, classes)
-    probes, hit = {}, {}
+    probes, hit, num_hits = {}, {}, {}
     for name in names:
         noisy, num_hit = simulated(clean, {name: _PROBE_RATE}, seed)
-        if num_hit >= 20:
+        if num_hit >= _PROBE_HITS:
             hit[name] = num_hit / plain.words.sum()
+            num_hits[name] = num_hit
             probes[name] = Counts(noisy, count_clean, classes)
+    not_judged = tuple(name for name in names if name not in probes)
+    if not probes:
+        raise LopeError(
+            f"No operation can change {_PROBE_HITS} of the {int(plain.words.sum())} words at "
+            f"{_PROBE_RATE:.0%}: the rows are too few for a fit; give more, better 2,000."
+        )
     names = list(probes)
     base = plain.matrix(classes).sum(0) / plain.words.sum()
     effects = np.stack(
@@ -109,15 +132,20 @@ def fit_rates(
     matrix = seen.matrix(classes)
     names, effects = _only_present(names, effects, matrix, seen.words, base)
     if not names:
-        return {}
+        return Fit({}, not_judged)
     rates = _solve(effects, matrix.sum(0), seen.words.sum(), base)
     factors = _correction(names, rates, effects, base, clean, count_clean, classes, seed)
     draws = _resampled(effects, matrix, seen.words, base, seed) * factors
+    in_mixes = _CORRECTIONS * rates * plain.words.sum()
+    inexact = np.sqrt([1 / num_hits[name] for name in names] + 1 / np.maximum(in_mixes, 1))
+    draws *= np.random.default_rng(seed + 1).normal(1, inexact, draws.shape)  # of simulation
+    draws = np.maximum(draws, 0)
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    return {
+    found = {
         name: Estimate(float(rates[i] * factors[i]), float(low[i]), float(high[i]))
         for i, name in enumerate(names)
     }
+    return Fit(found, not_judged)
 
 
 def _word_operations() -> list[str]:

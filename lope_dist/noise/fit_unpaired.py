@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from lope_dist.noise.fit_classes import classify
+from lope_dist.noise.spaceless import split_words
 from lope_dist.noise.words import edge_marks
 
 _GRAM = 3
@@ -25,7 +26,7 @@ class Reference:
         self._words: Counter[str] = Counter()
         self._pairs: set[tuple[str, str]] = set()
         for text in texts:
-            words = [_core(word) for word in text.split()]
+            words = [_core(word) for word in split_words(text)]
             self._words.update(filter(None, words))
             self._pairs.update(pairwise(words))
         self._grams = {gram for word in self._words for gram in _grams(word)}
@@ -39,7 +40,7 @@ class Reference:
         counts: Counter[str] = Counter()
         num_words = 0
         for text in texts:
-            words = text.split()
+            words = split_words(text)
             num_words += len(words)
             cores = [_core(word) for word in words]
             for word, core in zip(words, cores, strict=True):

@@ -7,7 +7,9 @@ a comparison of the two texts would have to guess (swapped words, an answer of a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+from lope_dist.noise.spaceless import inner_borders, is_spaceless
 
 Marks = bytearray
 """One byte for each code point of a text: 1 in a word that noise changed, else 0. What stands
@@ -38,8 +40,7 @@ def marks_after(text: str, marks: Marks, changes: Iterable[Change], new: str) ->
     for at, is_word_gone in gaps:
         if (place := _beside(new, at, is_word_gone)) is not None:
             moved[place] = 1
-    for word in _WORD.finditer(new) if 1 in moved else ():
-        start, end = word.span()
+    for start, end in _words(new) if 1 in moved else ():
         if moved.find(1, start, end) >= 0:
             moved[start:end] = b"\1" * (end - start)
     return moved
@@ -50,6 +51,16 @@ def marks_of_answer(old: str, marks: Marks, new: str) -> Marks:
     if old.startswith(new):
         return marks_after(old, marks, [(len(new), len(old), "")], new)
     return bytearray(b"\1" * len(new))
+
+
+def _words(text: str) -> Iterator[tuple[int, int]]:
+    """Yield first place and end of each word."""
+    for match in _WORD.finditer(text):
+        start = match.start()
+        for place in inner_borders(match[0]) if is_spaceless(match[0]) else ():
+            yield start, match.start() + place
+            start = match.start() + place
+        yield start, match.end()
 
 
 def _beside(text: str, at: int, is_word_gone: bool) -> int | None:

@@ -11,6 +11,8 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
+from lope_dist.noise.spaceless import inner_borders, spaceless_runs
+
 _PROTECTED = re.compile(r"[<>\[\]]")
 # White space that is part of a grapheme (a space that carries an accent) belongs to a word.
 _BOUND_SPACE = regex.compile(r"\p{GCB=Prepend}\s|\s[\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}]")
@@ -101,7 +103,9 @@ class Words(Sequence[str]):
 
 
 def word_table(texts: Sequence[str], owners: NDArray[np.int64] | None = None) -> WordTable:
-    """Find the words of all texts; no border between a word and white space cuts a grapheme.
+    """Find the words of all texts; no border of a word cuts a grapheme.
+
+    Words stand between white space; where a script writes none, see `spaceless`.
 
     ``owners``: (T,) the example that each text is of; without, each is by itself.
     """
@@ -117,6 +121,8 @@ def word_table(texts: Sequence[str], owners: NDArray[np.int64] | None = None) ->
     if not joined.isascii():
         _unmark_bound_spaces(joined, is_space)
     borders = np.flatnonzero(is_space[1:] != is_space[:-1]) + 1
+    if not joined.isascii():
+        borders = _with_inner_borders(joined, borders)
     starts, ends = borders[0::2], borders[1::2]
     text_starts = np.cumsum(np.array([0, *map(len, texts)]) + 1)
     first_words = np.searchsorted(starts, text_starts)
@@ -134,6 +140,17 @@ def word_table(texts: Sequence[str], owners: NDArray[np.int64] | None = None) ->
         pools,
         protected=frozenset((np.searchsorted(starts, brackets, "right") - 1).tolist()),
     )
+
+
+def _with_inner_borders(joined: str, borders: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return starts and ends of words in turn, with those between which no white space is."""
+    runs = np.fromiter(spaceless_runs(joined), np.int64)
+    inner = [
+        int(borders[i - 1]) + place
+        for i in np.unique(np.searchsorted(borders, runs, "right")).tolist()
+        for place in inner_borders(joined[borders[i - 1] : borders[i]])
+    ]
+    return np.sort(np.concatenate([borders, np.repeat(np.array(inner, np.int64), 2)]))
 
 
 def _unmark_bound_spaces(joined: str, is_space: NDArray[np.bool_]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from lope_dist.noise.base import NOISE, ResponseOperation
 from lope_dist.noise.draws import uniforms
+from lope_dist.noise.spaceless import split_words
 from lope_dist.noise.syllables import made_up
 
 
@@ -42,4 +43,4 @@ def wrong_language(response: str, other: Callable[[], str | None], key: int) -> 
     others = [name for name in _SCRIPTS if name != own]
     draw, second = uniforms(key, 2)
     syllables, gap = _SCRIPTS[others[int(draw * len(others))]]
-    return made_up(len(response.split()), syllables, gap, int(second * 2**53))
+    return made_up(len(split_words(response)), syllables, gap, int(second * 2**53))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
+import sys
 from pathlib import Path
 
 from lope_dist.config.data import SourceConfig
@@ -30,7 +32,11 @@ def find_rows(section: SourceConfig) -> list[Rows]:
     names = (section.path,) if isinstance(section.path, str) else section.path
     found: list[Rows] = []
     for name in names:
-        found += _local_rows(name, section) or [HubRows(name, section)]
+        local = _local_rows(name, section)
+        if not local and os.environ.get("RANK", "0") == "0":
+            told = f"data.path = {name!r} is no file or folder here (looked in {Path.cwd()})"
+            print(f"{told}; the hub is asked.", file=sys.stderr)
+        found += local or [HubRows(name, section)]
     seen: set[Path] = set()
     for rows in found:
         if isinstance(rows, FileRows):

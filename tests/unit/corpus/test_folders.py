@@ -163,8 +163,9 @@ def test_a_missing_folder_is_never_asked_of_the_hub(tmp_path, monkeypatch, name)
         open_path(name)
 
 
-def test_what_may_be_of_the_hub_is_said_not_to_be_here(tmp_path, monkeypatch):
+def test_what_may_be_of_the_hub_is_said_not_to_be_here(tmp_path, monkeypatch, capsys):
     def load_dataset_builder(name, subset):
+        assert "'someone/data' is no file or folder here" in capsys.readouterr().err
         raise ConnectionError("no route")
 
     monkeypatch.chdir(tmp_path)
