@@ -26,6 +26,8 @@ MIN_ROWS = 20
 MIN_WORDS = 500
 """With fewer, 5 % of them are too few to be told apart by operation."""
 _ANSWER_SIMULATIONS = 4
+_HIT = ("user", "assistant")
+"""Whose turns noise may hit."""
 
 Turns = tuple[Turn, ...]
 
@@ -203,7 +205,7 @@ def _check_size(path: Path, rows: Sequence[Turns]) -> None:
 
 def _row(turns: Turns, skip: bool = False) -> Row:
     """Return the texts that noise may hit, ``skip``: without the last answer."""
-    turns = tuple(turn for turn in turns if turn.role != "system")
+    turns = tuple(turn for turn in turns if turn.role in _HIT)
     texts = [text for turn in turns for text in (turn.text, turn.context) if text.strip()]
     return tuple(texts[:-1] if skip else texts)
 
@@ -213,7 +215,7 @@ def _texts_beside(noisy: Turns, clean: Turns, skip: bool) -> Row:
     texts = [
         other
         for turn, beside in zip(clean, noisy, strict=True)
-        if turn.role != "system"
+        if turn.role in _HIT
         for text, other in ((turn.text, beside.text), (turn.context, beside.context))
         if text.strip()
     ]
