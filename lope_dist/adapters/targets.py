@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lope_dist.adapters.product import is_product, refuse_banks
 from lope_dist.core.errors import LopeError, suggest
 
 ALL_LINEAR = "all-linear"
@@ -30,7 +31,7 @@ def find_targets(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linea
     text, as those of a vision tower, are never among them.
 
     Raises:
-        LopeError: no target, or one that matches no linear layer.
+        LopeError: no target, one that matches no linear layer, or one that names an expert bank.
     """
     linear = linear_layers(model)
     leaves = list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
@@ -41,6 +42,7 @@ def find_targets(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linea
             f"adapter.targets names no layer of {type(model).__name__}, which has no query and "
             f"value projections of its own; name some, or set it to {ALL_LINEAR}. {kinds}"
         )
+    refuse_banks(model, targets)
     found: dict[str, nn.Linear] = {}
     for target in targets:
         matching = _matching(model, linear, target)
@@ -86,13 +88,16 @@ def default_targets(model: nn.Module) -> tuple[str, ...]:
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """Return the linear layers of any class in the part of a model that reads text, by name.
 
-    GPT-2's `Conv1D` is one. Of a layer with an adapter it is the base.
+    GPT-2's `Conv1D` is one; a router or a head that does more than multiply is none. Of a layer
+    with an adapter it is the base.
     """
     parts = _text_parts(model)
     return {
         name: module  # pyright: ignore[reportReturnType]
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and (parts is None or id(module) in parts)
+        if isinstance(module, (nn.Linear, Conv1D))
+        and (parts is None or id(module) in parts)
+        and is_product(module)
     }
 
 

@@ -12,7 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lope_dist.adapters.inject import inject
+from lope_dist.adapters.lope import lope_layers
+from lope_dist.adapters.targets import find_targets, linear_layers
+from lope_dist.config.adapter import AdapterConfig
 from lope_dist.config.model import ModelConfig
+from lope_dist.core.errors import LopeError
 from lope_dist.model.build import build_meta_model
 from lope_dist.model.frozen_module import FrozenModule
 from lope_dist.model.nf4 import PackedWeight, packed_weights
@@ -171,6 +176,36 @@ def test_a_part_is_dequantized_to_the_same_bits(nested: bool, dtype: torch.dtype
         part, first = packed.dequantize_part(data, start, stop)
         assert torch.equal(part[start - first : stop - first], whole[start:stop])
         assert part.numel() <= max(stop - start + 2 * 64 * 256, 64)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+@pytest.mark.parametrize(("model_type", "target"), [("gpt2", "c_attn"), ("falcon", "dense")])
+def test_adapters_stand_beside_layers_of_other_classes(
+    model_type: str, target: str, quantization: str
+) -> None:
+    ours, _ = _pair(model_type, quantization=quantization)
+    base = _logits(ours)[0]
+    adapter = AdapterConfig.model_validate({"dropout": 0.0, "rank": 2})
+    inject(ours, adapter, targets=(target,), stream_of=lambda _: "decoder", seed=0)
+    assert len(lope_layers(ours)) == 2
+    assert torch.equal(_logits(ours)[0], base)
+    for layer in lope_layers(ours).values():
+        nn.init.normal_(layer.lope.B.normal_0)
+    ours.train()
+    logits = _logits(ours)[0]
+    assert not logits.allclose(base, atol=1e-2)
+    logits.square().mean().backward()
+    assert all(layer.lope.A.grad.abs().max() > 0 for layer in lope_layers(ours).values())
+
+
+def test_banks_and_routers_are_no_targets() -> None:
+    ours, _ = _pair("mixtral")
+    with pytest.raises(LopeError, match=r"'down_proj' names model\.layers\.0\.mlp\.experts\.down"):
+        find_targets(ours, ["q_proj", "down_proj"])
+    ours, _ = _pair("llama4_text")
+    assert "model.layers.0.feed_forward.router" not in linear_layers(ours)
+    with pytest.raises(LopeError, match="'router' matches no linear layer"):
+        find_targets(ours, ["router"])
 
 
 @pytest.mark.gpu
