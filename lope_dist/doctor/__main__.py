@@ -7,10 +7,12 @@ import sys
 
 
 def main() -> None:
-    """Answer `probe` or `all-reduce`."""
+    """Answer `probe`, `rows` or `all-reduce`."""
     question = json.load(sys.stdin)
     if sys.argv[1] == "probe":
         from lope_dist.doctor.probe import probe as answer
+    elif sys.argv[1] == "rows":
+        from lope_dist.doctor.rows import rows as answer
     else:
         from lope_dist.doctor.all_reduce import time_all_reduce as answer
     try:

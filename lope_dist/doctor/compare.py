@@ -49,6 +49,19 @@ def devices(answers: Answers, hosts: dict[str, int]) -> Iterator[Finding]:
             yield good(check, f"{num} CUDA devices")
 
 
+def rows(answers: Answers) -> Iterator[Finding]:
+    """Every host comes to the same examples."""
+    prints = {host: answer["fingerprint"] for host, answer in answers.items()}
+    if len(set(prints.values())) > 1:
+        yield bad("rows", f"differ between hosts ({prints})", "copy the same files to all of them")
+    for host, told in answers.items():
+        yield good(
+            f"rows on {host}",
+            f"{told['rows']:,} rows, {told['bad_rows']:,} bad; {told['examples']:,} examples, "
+            f"{told['without_target']:,} without a target; {told['tokens']:,} tokens",
+        )
+
+
 def space(answers: Answers, min_free_gib: float) -> Iterator[Finding]:
     """There is room where a run writes, and it may write there."""
     for host, answer in answers.items():

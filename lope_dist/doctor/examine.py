@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import LopeError
 from lope_dist.core.ports import free_port
 from lope_dist.doctor import compare
 from lope_dist.doctor.files import data_files, model_files
@@ -17,7 +18,7 @@ from lope_dist.doctor.finding import Finding, bad, good
 from lope_dist.doctor.hostfile import read_hostfile
 from lope_dist.doctor.remote import finish, reach, start
 
-_PROBE_S, _RING_S = 120.0, 180.0
+_PROBE_S, _RING_S, _ROWS_S = 120.0, 180.0, 3600.0
 _LOCAL = "this host"
 
 
@@ -55,6 +56,7 @@ def examine(
     if config is not None:
         yield from compare.files(answers, config)
         yield from compare.output(answers, config)
+        yield from _rows(config, hosts)
     wanted = config.engine.interface if config is not None else None
     network = list(compare.network(answers, wanted))
     yield from network
@@ -109,6 +111,29 @@ def _probe(config: RunConfig | None, hosts: dict[str, int]) -> dict[str, dict[st
                 "exists on every host",
             )
     return answers
+
+
+def _rows(config: RunConfig, hosts: dict[str, int]) -> Iterator[Finding]:
+    """Have each host read, render and count rows that are in files, all at once."""
+    from lope_dist.train.data import is_local  # slow to import
+
+    try:
+        if not is_local(config.data):
+            return
+    except LopeError as error:
+        yield bad("rows", str(error), "mend data.path")
+        return
+    names = list(hosts) or [_LOCAL]
+    question = json.dumps({"config": config.model_dump(mode="json")})
+    started = {name: start(name if hosts else None, ["rows"]) for name in names}
+    answers = {}
+    for name, process in started.items():
+        answer, reason = finish(process, question, _ROWS_S)
+        if answer is None:
+            yield bad(f"rows on {name}", reason, "mend them; `lope data stats CONFIG` shows more")
+        else:
+            answers[name] = answer
+    yield from compare.rows(answers)
 
 
 class _marker:

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 _SSH = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "PasswordAuthentication=no"]
-_FORWARDED = ("PYTHONPATH", "DS_ACCELERATOR", "HF_HOME", "XDG_CACHE_HOME", "OMP_NUM_THREADS")
+_FORWARDED = (
+    "PYTHONPATH",
+    "DS_ACCELERATOR",
+    "HF_HOME",
+    "XDG_CACHE_HOME",
+    "LOPE_DATA_CACHE",
+    "OMP_NUM_THREADS",
+)
 SSH_FAILED = 255
 
 

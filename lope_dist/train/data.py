@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from lope_dist.config.data import DataConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.account import figures, table
@@ -17,6 +18,8 @@ from lope_dist.corpus.loader import num_steps
 from lope_dist.corpus.manifest import PLAN, Plan, read_section
 from lope_dist.corpus.mixture import Mixture
 from lope_dist.corpus.prompts import Form
+from lope_dist.corpus.readers import find_rows
+from lope_dist.corpus.readers.hub import HubRows
 from lope_dist.corpus.records import ExampleSource, open_source
 from lope_dist.corpus.show import show_rows, told
 from lope_dist.corpus.template_source import uses_date
@@ -113,13 +116,18 @@ def tell_rows(
         print("\n".join([*lines, *told(first, limit=600)]), file=sys.stderr)
 
 
+def is_local(data: DataConfig) -> bool:
+    """Return whether all rows are in files here."""
+    return not any(isinstance(rows, HubRows) for place in data.places for rows in find_rows(place))
+
+
 def survey_rows(config: RunConfig) -> tuple[dict[str, Any], list[str]]:
     """Return the table of a configuration's rows, as JSON and as text; reads no weights.
 
     Raises:
         LopeError: what `open_source` raises.
     """
-    config, source, _ = _opened(config)
+    config, source, _ = opened(config)
     source.tell()
     return figures_of(config, source), lines_of(config, source)
 
@@ -128,13 +136,18 @@ def shown_rows(
     config: RunConfig, *, row: int | None, count: int, stage: str | None
 ) -> list[dict[str, Any]]:
     """Return examples of a configuration as JSON, from a row on; see `corpus.show.show_rows`."""
-    config, source, form = _opened(config)
+    config, source, form = opened(config)
     source.tell()
     first = 0 if row is None else source.first_of_row(row)
     return show_rows(config, source, form, first=first, count=count, stage=stage)
 
 
-def _opened(config: RunConfig) -> tuple[RunConfig, ExampleSource, Form]:
+def opened(config: RunConfig) -> tuple[RunConfig, ExampleSource, Form]:
+    """Return a configuration with its date, its examples and their form; reads no weights.
+
+    Raises:
+        LopeError: what `open_source` raises.
+    """
     check_operations(config.noise)
     tokenizer, arch = load_tokenizer(config.model), architecture(config.model)
     config = dated(config, tokenizer)

@@ -99,3 +99,16 @@ def test_a_named_interface_must_be_there_and_lead_to_the_others(answers) -> None
 def test_a_loopback_name_does_not_matter_once_the_interface_is_named(answers) -> None:
     answers["b"]["own_name"] = ["127.0.1.1"]
     assert all_of(answers, None, "eth0") == []
+
+
+def test_rows_of_all_hosts_are_the_same() -> None:
+    told = {"rows": 9, "bad_rows": 1, "examples": 8, "without_target": 0, "tokens": 70}
+    answers = {"a": {"fingerprint": "x", **told}, "b": {"fingerprint": "x", **told}}
+    assert [(f.ok, f.check) for f in compare.rows(answers)] == [
+        (True, "rows on a"),
+        (True, "rows on b"),
+    ]
+    answers["b"]["fingerprint"] = "y"
+    first, *_ = compare.rows(answers)
+    assert not first.ok
+    assert "differ between hosts" in first.detail
