@@ -117,11 +117,11 @@ class AdapterContext:
     def as_rows(self, stream: str, x: Tensor) -> Tensor:
         """Return what a layer is called with as rows of tokens, (N, T, ...).
 
-        Some models hand a layer all tokens of a batch in one row, as before shared experts.
+        Some models hand a layer all tokens of a batch in one row, or rows as of one head.
         """
         keys_NT = self.token_keys.get(stream)
-        if x.dim() == 2 and keys_NT is not None and keys_NT.numel() == x.shape[0]:
-            return x.reshape(*keys_NT.shape, x.shape[1])
+        if keys_NT is not None and keys_NT.numel() == x.shape[:-1].numel():
+            return x.reshape(*keys_NT.shape, x.shape[-1])
         return x
 
     def dropout_keys(self, stream: str, shape: Sequence[int]) -> Tensor:

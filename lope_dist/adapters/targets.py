@@ -27,7 +27,8 @@ def find_targets(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linea
 
     A target is the last part of layers' names (`q_proj`), a dotted suffix of them, a pattern
     with `*`, `?` or `[...]` for whole names (`model.layers.[0-7].*_proj`; `*` crosses dots), or
-    `all-linear`: every linear layer but the head and the routers of experts. Layers that read no
+    `all-linear`: every linear layer but the head, the routers of experts and those whose weight
+    the model reads past the layer. Layers that read no
     text, as those of a vision tower, are never among them.
 
     Raises:
@@ -107,7 +108,9 @@ def _matching(model: nn.Module, linear: dict[str, nn.Linear], target: str) -> di
         return {
             name: layer
             for name, layer in linear.items()
-            if layer is not head and not _ROUTER.fullmatch(name.rpartition(".")[2])
+            if layer is not head
+            and not _ROUTER.fullmatch(name.rpartition(".")[2])
+            and not getattr(layer, "is_read_outside", False)
         }
     if any(sign in target for sign in "*?["):
         return {name: layer for name, layer in linear.items() if fnmatchcase(name, target)}

@@ -34,6 +34,7 @@ from lope_dist.model.plausible import refuse_endless
 from lope_dist.model.quantization import quantization_of, refuse_what_is_left
 from lope_dist.model.source import description_folder, local_folder, model_folder
 from lope_dist.model.stream import load_weights
+from lope_dist.model.weight_reads import mark_read_outside
 
 _MOST_SECONDS = 300.0
 """Of building the modules, without weights; the largest models take a few."""
@@ -107,6 +108,7 @@ def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedM
     model.requires_grad_(False)
     switch_off_dropout(model)
     use_own_layers(model, config, model.get_output_embeddings(), dtype)
+    mark_read_outside(model)
     refuse_what_is_left(quantization_of(model, config), arch.model_type)
     decide_head(model)
     return model

@@ -3,8 +3,8 @@
 Some models scale their logits behind the head, cap them or add a bias. A head that computes the
 loss in the place of logits is of no use there: the model would change the loss instead. So the
 head is made to answer with known numbers while everything before it is left out, and what the
-model then calls its logits must be these numbers. That reads no weight and costs nothing, also
-on the meta device and where weights are sharded.
+model then calls its logits must be these numbers; so must a single number, as a loss is one. That
+reads no weight and costs nothing, also on the meta device and where weights are sharded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ _SPREAD = 60.0
 """Logits are tried from minus this to this: caps are at 30 and 50."""
 
 
-@torch.no_grad()
 def returns_logits(model: PreTrainedModel, head: nn.Module) -> bool:
     """Return whether the model's logits are what its head returns, unchanged.
 
@@ -30,7 +29,16 @@ def returns_logits(model: PreTrainedModel, head: nn.Module) -> bool:
     """
     width = int(head.out_features)  # pyright: ignore[reportArgumentType]
     device = _buffer_device(model)
-    answer = torch.linspace(-_SPREAD, _SPREAD, 2 * width, device=device).view(1, 2, width)
+    numbers = torch.linspace(-_SPREAD, _SPREAD, 2 * width, device=device).view(1, 2, width)
+    return all(
+        _comes_back(model, head, answer) for answer in (numbers, torch.tensor(3.0, device=device))
+    )
+
+
+@torch.no_grad()
+def _comes_back(model: PreTrainedModel, head: nn.Module, answer: Tensor) -> bool:
+    """Return whether an answer of the head, logits or a loss, is what the model calls its logits."""
+    device = answer.device
     hidden = torch.zeros(1, 2, int(head.in_features), device=device)  # pyright: ignore
     ids = torch.ones(1, 2, dtype=torch.int64, device=device)
     inputs: dict[str, Any] = {"input_ids": ids, "use_cache": False}

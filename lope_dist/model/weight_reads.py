@@ -45,6 +45,14 @@ def weights_read_outside(model: nn.Module) -> set[int]:
     return found
 
 
+def mark_read_outside(model: nn.Module) -> None:
+    """Tell the layers whose weights are read past them: what an adapter adds would be passed by."""
+    read = weights_read_outside(model)
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and id(module.weight) in read:
+            module.is_read_outside = True  # type: ignore[assignment]
+
+
 def _may_hold(guard: Guard, module: nn.Module) -> bool:
     try:
         return bool(eval(guard.test, {}, {"self": module})) is guard.branch

@@ -1,0 +1,168 @@
+"""What is proved on the loaded model before step 0, and what a run makes of it."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from support.architectures import save_tiny
+
+from lope_dist.config.load import validate_config
+from lope_dist.core.errors import LopeError
+from lope_dist.train import settle
+from lope_dist.train.session import train
+
+
+@pytest.fixture
+def make(tmp_path: Path, alpaca_file):
+    def config(model_type: str, name: str = "run", model=None, **changes):
+        folder = tmp_path / model_type
+        if not folder.exists():
+            save_tiny(folder, model_type, **(model or {}))
+        tree = {
+            "output_dir": str(tmp_path / name),
+            "model": {"name_or_path": str(folder), "dtype": "float32", "quantization": "none"},
+            "adapter": {"rank": 2, "dropout": 0.0, "targets": changes.pop("targets", [])},
+            "data": {"path": str(alpaca_file), "max_length": 256, **changes.pop("data", {})},
+            "train": {
+                "global_batch": 8,
+                "micro_batch": 2,
+                "stages": {
+                    "one": {"trainable": ["shared_a", "normal_b"], "lr": 0.01, "max_steps": 2}
+                },
+                **changes,
+            },
+            "engine": {"kind": "local"},
+        }
+        return validate_config(tree, "test")
+
+    return config
+
+
+def losses(folder: Path) -> list[float]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+LEAKING = ("opt", "qwen3_5_text", "mamba2", "qwen2_vl")
+ISOLATED = ("gemma3_text", "mistral", "gpt2", "phi3", "gemma2")
+
+
+@pytest.mark.parametrize("name", [*LEAKING, *ISOLATED])
+def test_packing_is_on_where_it_changes_no_loss_and_off_elsewhere(
+    make, name: str, capsys, monkeypatch
+) -> None:
+    folder = train(make(name))
+    packs = yaml.safe_load((folder / "run.yaml").read_text())["data"]["packing"]
+    told = capsys.readouterr().err
+    apart = losses(train(make(name, "apart", data={"packing": False})))
+    assert packs is (name in ISOLATED)
+    assert losses(folder)[0] == pytest.approx(apart[0], abs=1e-5)
+    (start,) = json.loads((folder / "manifest.json").read_text())["starts"]
+    assert start["premises"]["packing"].startswith("on: " if packs else "off: in this ")
+    assert ("data.packing is off: " in told) is not packs
+    if not packs:
+        with pytest.raises(LopeError, match=r"data\.packing = true, and in this .* model a packed"):
+            train(make(name, "asked", data={"packing": True}))
+        monkeypatch.setattr(settle, "prove_packing", lambda session: None)
+        leaked = losses(train(make(name, "leaked")))
+        assert abs(leaked[0] - apart[0]) > 1e-5, "the models of the test must leak visibly"
+
+
+def test_training_with_the_proofs_is_training_without_them(make, monkeypatch) -> None:
+    proved = train(make("mistral", data={"packing": True}))
+    monkeypatch.setattr(settle, "prove_packing", lambda session: None)
+    monkeypatch.setattr(settle, "prove_repeatable", lambda session: None)
+    plain = train(make("mistral", "plain", data={"packing": True}))
+    assert losses(proved) == losses(plain)
+    for file in ("checkpoints/1-one/adapter.safetensors", "router.json"):
+        assert (proved / file).read_bytes() == (plain / file).read_bytes()
+
+
+def test_a_resume_keeps_what_was_settled(make, monkeypatch) -> None:
+    """Even where it would decide otherwise today."""
+    config = make("mistral", checkpoint={"every_steps": 1})
+    folder = train(config)
+    settled = (folder / "run.yaml").read_text()
+    assert "attention: sdpa" in settled
+    monkeypatch.setattr(settle, "prove_packing", lambda session: "it leaks today")
+    monkeypatch.setattr("lope_dist.model.build.choose_attention", _always_eager)
+    import shutil
+
+    shutil.rmtree(folder / "checkpoints" / "1-one")
+    train(config, resume=True)
+    assert (folder / "run.yaml").read_text() == settled
+    own = yaml.safe_load((folder / "checkpoints" / "1-one" / "run.yaml").read_text())
+    assert (own["data"]["packing"], own["model"]["attention"]) == (True, "sdpa")
+
+
+def _always_eager(wanted, *_, **__):
+    return "eager" if wanted == "auto" else wanted
+
+
+def test_a_dropout_that_nobody_knows_ends_the_run(make, monkeypatch) -> None:
+    from transformers.models.mistral.modeling_mistral import MistralMLP
+
+    forward = MistralMLP.forward
+
+    def noisy(self, x):
+        y = forward(self, x)
+        return y * (1 + 0.1 * torch.randn_like(y)) if self.training else y
+
+    monkeypatch.setattr(MistralMLP, "forward", noisy)
+    state = torch.get_rng_state()
+    with pytest.raises(LopeError, match="Two training forwards of one input differ"):
+        train(make("mistral"))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_layer_that_is_not_called_ends_the_run(make, monkeypatch) -> None:
+    from transformers.models.mistral.modeling_mistral import MistralMLP
+
+    def past(self, x):
+        return torch.nn.functional.linear(self.up_proj(x), self.down_proj.weight)
+
+    monkeypatch.setattr(MistralMLP, "forward", past)
+    with pytest.raises(LopeError, match=r"'model\.layers\.0\.mlp\.down_proj' .*with nothing of"):
+        train(make("mistral", targets=["down_proj"]))
+
+
+def test_the_head_may_have_an_adapter(make) -> None:
+    for tied in (True, False):
+        name = "tied" if tied else "untied"
+        model = {"tie_word_embeddings": tied}
+        config = make("llama", name, model=model, targets=["q_proj", "lm_head"])
+        folder = train(config)
+        assert (folder / "checkpoints" / "1-one").is_dir()
+        import shutil
+
+        shutil.rmtree(config.model.name_or_path)
+
+
+def test_an_encoder_decoder_trains_and_its_streams_are_what_is_read(make, monkeypatch) -> None:
+    folder = train(make("bart"))
+    assert yaml.safe_load((folder / "run.yaml").read_text())["data"]["packing"] is False
+    from lope_dist.train import preflight
+
+    true = preflight.family_of
+
+    def wrong(model):
+        return SimpleNamespace(**vars(true(model)) | {"stream_of": lambda name: "decoder"})
+
+    monkeypatch.setattr(preflight, "family_of", wrong)
+    with pytest.raises(LopeError, match="is called with .* of .* tokens of the decoder's"):
+        train(make("bart", "wrong"))
+
+
+def test_a_token_beyond_the_embedding_ends_the_run(make) -> None:
+    from transformers import AutoTokenizer
+
+    config = make("llama")
+    tokenizer = AutoTokenizer.from_pretrained(config.model.name_or_path)
+    tokenizer.add_tokens(["<call>"])
+    tokenizer.save_pretrained(config.model.name_or_path)
+    with pytest.raises(LopeError, match="can make ids that its model has no embedding for"):
+        train(config)
+    assert not Path(config.output_dir).exists()
