@@ -37,7 +37,7 @@ def returns_logits(model: PreTrainedModel, head: nn.Module) -> bool:
 
 @torch.no_grad()
 def _comes_back(model: PreTrainedModel, head: nn.Module, answer: Tensor) -> bool:
-    """Return whether an answer of the head, logits or a loss, is what the model calls its logits."""
+    """Return whether an answer of the head, logits or a loss, is what the model hands on."""
     device = answer.device
     hidden = torch.zeros(1, 2, int(head.in_features), device=device)  # pyright: ignore
     ids = torch.ones(1, 2, dtype=torch.int64, device=device)

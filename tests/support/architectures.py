@@ -111,11 +111,11 @@ def tiny_arch(model_type: str, **changes: Any) -> Any:
 def save_tiny(folder: Path, model_type: str, **changes: Any) -> Path:
     """Write a random model of a type in float32 safetensors, with the byte tokenizer."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    from lope_dist.model.auto_class import auto_class
 
     arch = tiny_arch(model_type, **changes)
-    auto = AutoModelForSeq2SeqLM if arch.is_encoder_decoder else AutoModelForCausalLM
     torch.manual_seed(0)
-    auto.from_config(arch, dtype=torch.float32).save_pretrained(folder)
+    auto_class(arch, remote=False).from_config(arch, dtype=torch.float32).save_pretrained(folder)
     save_byte_tokenizer(folder)
     return folder

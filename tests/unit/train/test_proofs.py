@@ -25,7 +25,7 @@ def make(tmp_path: Path, alpaca_file):
             "output_dir": str(tmp_path / name),
             "model": {"name_or_path": str(folder), "dtype": "float32", "quantization": "none"},
             "adapter": {"rank": 2, "dropout": 0.0, "targets": changes.pop("targets", [])},
-            "data": {"path": str(alpaca_file), "max_length": 256, **changes.pop("data", {})},
+            "data": {"path": str(alpaca_file), "max_length": 512, **changes.pop("data", {})},
             "train": {
                 "global_batch": 8,
                 "micro_batch": 2,
@@ -152,7 +152,7 @@ def test_an_encoder_decoder_trains_and_its_streams_are_what_is_read(make, monkey
         return SimpleNamespace(**vars(true(model)) | {"stream_of": lambda name: "decoder"})
 
     monkeypatch.setattr(preflight, "family_of", wrong)
-    with pytest.raises(LopeError, match="is called with .* of .* tokens of the decoder's"):
+    with pytest.raises(LopeError, match=r"is called with .* of .* tokens of the decoder's"):
         train(make("bart", "wrong"))
 
 
