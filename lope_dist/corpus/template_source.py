@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import date
 from typing import Any
 
@@ -12,10 +13,13 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from lope_dist.core.errors import LopeError
+from lope_dist.core.limits import bounded
 from lope_dist.corpus.bad_rows import RowError
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Names under which templates know one thing."""
+_MOST_SECONDS, _MOST_MIB = 20.0, 1024
+"""Of one conversation; honest templates take a millisecond."""
 _DATE_CALL = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -61,14 +65,15 @@ class TemplateSource:
 
     def generated(self, messages: list[dict[str, Any]], tools: Any) -> tuple[str, list[Any]]:
         """Return the text, and start and end of each `{% generation %}` in it."""
-        rendered: Any = render_jinja_template(
-            conversations=[messages],
-            tools=tools,
-            chat_template=self._sources[tools is not None],
-            return_assistant_tokens_mask=True,
-            **self._tokenizer.special_tokens_map,
-            **self._arguments,
-        )
+        with _within_bounds():
+            rendered: Any = render_jinja_template(
+                conversations=[messages],
+                tools=tools,
+                chat_template=self._sources[tools is not None],
+                return_assistant_tokens_mask=True,
+                **self._tokenizer.special_tokens_map,
+                **self._arguments,
+            )
         (whole,), (spans,) = rendered
         return whole, spans
 
@@ -77,9 +82,12 @@ class TemplateSource:
 
         Raises:
             RowError: the template refuses them.
+            LopeError: it takes too much time or memory.
         """
         try:
             return self._rendered(messages, tools, is_prompt)
+        except LopeError:
+            raise
         except Exception as error:  # of any kind: a template is a program of its own
             texts = [_arguments_as_text(message) for message in messages]
             if texts != messages:  # some templates take the arguments of calls as JSON alone
@@ -93,16 +101,17 @@ class TemplateSource:
             ) from None
 
     def _rendered(self, messages: list[dict[str, Any]], tools: Any, is_prompt: bool) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(
-                messages,
-                tools=tools,
-                chat_template=self._sources[tools is not None],
-                tokenize=False,
-                add_generation_prompt=is_prompt,
-                **self._arguments,
+        with _within_bounds():
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages,
+                    tools=tools,
+                    chat_template=self._sources[tools is not None],
+                    tokenize=False,
+                    add_generation_prompt=is_prompt,
+                    **self._arguments,
+                )
             )
-        )
 
     def _source(self, has_tools: bool) -> str:
         source = str(self._tokenizer.get_chat_template(tools=[{}] if has_tools else None))
@@ -113,6 +122,11 @@ class TemplateSource:
                 "computed, so it cannot be fixed; write the form into the template."
             )
         return source
+
+
+def _within_bounds() -> AbstractContextManager[None]:
+    """Context for a stranger's program; transformers' sandbox bounds neither time nor memory."""
+    return bounded("The tokenizer's chat template", seconds=_MOST_SECONDS, mib=_MOST_MIB)
 
 
 def uses_date(tokenizer: PreTrainedTokenizerBase) -> bool:

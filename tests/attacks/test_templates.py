@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from lope_dist.core.errors import LopeError
+from lope_dist.corpus import template_source
+from lope_dist.corpus.bad_rows import RowError
+from lope_dist.corpus.template_source import TemplateSource
 from lope_dist.train.session import train
 
 ATTACKS = (
@@ -32,3 +37,32 @@ def test_an_attack_ends_the_run_with_a_sentence(
     with pytest.raises(LopeError, match="chat template"):
         train(config)
     assert not (Path(config.output_dir) / "checkpoints").exists()
+
+
+BOMBS = (
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}x"
+    "{% endfor %}{% endfor %}{% endfor %}",
+    "{{ 'x' * 10 ** 10 }}",
+    "{{ '%10000000000s' % 'x' }}",
+    "{% set n = namespace(s='x') %}{% for i in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+    "{% macro m(n) %}{% for i in range(9) %}{{ m(n) if n else i }}{{ m(n - 1) }}{% endfor %}"
+    "{% endmacro %}{{ m(99) }}",
+)
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_bomb_ends_with_a_sentence(
+    tiny_llama: Path, bomb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template_source, "_MOST_SECONDS", 1.0)
+    monkeypatch.setattr(template_source, "_MOST_MIB", 256)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    messages = [{"role": "user", "content": "a"}]
+    tokenizer.chat_template = bomb
+    begin = time.process_time()
+    with pytest.raises((LopeError, RowError)):
+        TemplateSource(tokenizer, {}, None).apply(messages, None, is_prompt=True)
+    assert time.process_time() - begin < 20
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    honest = TemplateSource(tokenizer, {}, None)
+    assert honest.apply(messages, None, is_prompt=True) == "a", "what was bounded is free again"
