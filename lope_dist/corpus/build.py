@@ -7,6 +7,7 @@ an interrupted build has left to do.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +23,7 @@ from lope_dist.config.noise import NoiseConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import remove_torn
 from lope_dist.core.workers import forked_pool
+from lope_dist.corpus.built import refuse_changed
 from lope_dist.corpus.manifest import (
     MANIFEST,
     PLAN,
@@ -115,12 +117,17 @@ def claim(plan: Plan, folder: Path) -> None:
 
 
 def done(folder: Path, span: Span) -> ShardRecord | None:
-    """Return the record of a shard that is whole, or None."""
+    """Return the record of a shard that is whole, or None; one that is damaged is told."""
     path = shard_path(folder, span.file)
     if not (record_path(path).exists() and path.exists()):
         return None
-    record = read_section(record_path(path), ShardRecord)
-    return record if record.bytes == path.stat().st_size else None
+    try:
+        record = read_section(record_path(path), ShardRecord)
+        refuse_changed(path, record)
+    except LopeError as damage:
+        print(f"Made anew: {damage}", file=sys.stderr)
+        return None
+    return record
 
 
 def finish(plan: Plan, folder: Path) -> Manifest:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from lope_dist.core.errors import LopeError
+from lope_dist.core.fingerprint import sha256_of
 from lope_dist.corpus.manifest import Manifest, ShardRecord, read_manifest, shard_path
 from lope_dist.corpus.shards import Row, Shard
 
@@ -15,6 +16,8 @@ _OPEN_SHARDS = 128  # a memory map holds a file descriptor
 
 class BuiltCorpus:
     """Random access to the rows of every view; only what is asked for is read.
+
+    A shard's content is held against its hash when it is first asked for.
 
     Raises:
         LopeError: no finished corpus, or a shard that is missing or of another size.
@@ -28,6 +31,7 @@ class BuiltCorpus:
         for shard in self.manifest.shards:
             self._shards[shard.view, shard.first // self._size] = shard
             self._check_size(shard)
+        self._verified: set[str] = set()
         self._open = lru_cache(_OPEN_SHARDS)(self._open_shard)
 
     def rows(self, view: str, ids: Sequence[int]) -> list[Row]:
@@ -52,7 +56,12 @@ class BuiltCorpus:
         return [found[index] for index in ids]
 
     def _open_shard(self, view: str, number: int) -> Shard:
-        return Shard(shard_path(self._folder, self._shards[view, number].file))
+        record = self._shards[view, number]
+        path = shard_path(self._folder, record.file)
+        if record.file not in self._verified:
+            refuse_changed(path, record)
+            self._verified.add(record.file)
+        return Shard(path)
 
     def _check_size(self, shard: ShardRecord) -> None:
         path = shard_path(self._folder, shard.file)
@@ -62,3 +71,20 @@ class BuiltCorpus:
             raise LopeError(
                 f"{path} {what}; remove it if it is there, and run the same build again."
             )
+
+
+def refuse_changed(path: Path, record: ShardRecord) -> None:
+    """Refuse a shard that is not what was written, down to the last bit.
+
+    Raises:
+        LopeError: its hash is another, or it cannot be read.
+    """
+    try:
+        is_whole = sha256_of(path) == record.sha256
+    except OSError as error:
+        raise LopeError(f"{path} cannot be read ({error.strerror}).") from None
+    if not is_whole:
+        raise LopeError(
+            f"{path} is not what was built (its sha256 is not that of its record); run the same "
+            "build again, which makes it anew."
+        )

@@ -4,7 +4,11 @@ A store is a folder of three files, written once and never changed:
 
     examples.jsonl   an example a line: [[role, text, context], ...]
     offsets.u64      where each line begins, and where the last one ends
-    index.json       fingerprint, number of examples of each source, rows left out
+    index.json       fingerprint, number of examples of each source, rows left out, and the
+                     hashes of the other two; its own is in index.json.sha256
+
+All three are held against their hashes when a store is opened. One that is not what was written is
+a cache that went bad: it is told, and made anew.
 
 Reading is `pread`: no process maps or holds the data, all share the system's file cache, and an
 open store survives the removal of its files.
@@ -12,10 +16,12 @@ open store survives the removal of its files.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import struct
+import sys
 from array import array
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -25,13 +31,15 @@ from typing import Any
 from filelock import FileLock
 
 from lope_dist.core.errors import LopeError
-from lope_dist.core.files import cache_dir
+from lope_dist.core.files import cache_dir, write_atomic
+from lope_dist.core.fingerprint import sha256_of
 
 _VARIABLE = "LOPE_DATA_CACHE"
 _EXAMPLES, _OFFSETS, _INDEX = "examples.jsonl", "offsets.u64", "index.json"
 _FLUSH = 1 << 16
 _BLOCK = 1 << 12
 _BUFFER = 1 << 20
+_HASHES, _SEAL = "sha256", f"{_INDEX}.sha256"
 
 
 def data_cache() -> Path:
@@ -44,11 +52,14 @@ class Store:
     """The examples of one store.
 
     It can be pickled: a copy opens the files again.
+
+    Raises:
+        Exception: of any kind: it is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        self.index = _verified_index(folder)
         """What was written beside the examples."""
         self._examples = (folder / _EXAMPLES).open("rb", buffering=0)
         self._offsets = (folder / _OFFSETS).open("rb", buffering=0)
@@ -91,10 +102,12 @@ class StoreWriter:
         self._examples = (folder / _EXAMPLES).open("wb", buffering=_BUFFER)
         self._offsets = (folder / _OFFSETS).open("wb")
         self._waiting, self._end = array("Q", [0]), 0
+        self._digest = hashlib.sha256()
 
     def add(self, line: bytes) -> None:
         """Append an example's line, which ends with a line feed."""
         self._examples.write(line)
+        self._digest.update(line)
         self._end += len(line)
         self._waiting.append(self._end)
         if len(self._waiting) >= _FLUSH:
@@ -103,10 +116,16 @@ class StoreWriter:
     def finish(self, index: dict[str, Any]) -> None:
         """Write what is left, to disk."""
         self._write_offsets()
-        (self._folder / _INDEX).write_text(json.dumps(index), encoding="utf-8")
         for file in (self._examples, self._offsets):
             file.flush()
             os.fsync(file.fileno())
+        hashes = {
+            _EXAMPLES: self._digest.hexdigest(),
+            _OFFSETS: sha256_of(self._folder / _OFFSETS),
+        }
+        text = json.dumps(index | {_HASHES: hashes}).encode()
+        write_atomic(self._folder / _INDEX, text)
+        write_atomic(self._folder / _SEAL, hashlib.sha256(text).hexdigest())
 
     def close(self) -> None:
         """Close the files."""
@@ -134,7 +153,7 @@ def open_store(key: str, write: Callable[[StoreWriter], dict[str, Any]]) -> Stor
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            return _open_whole(folder) or _write(folder, write)
+            return _open_whole(folder, tells=True) or _write(folder, write)
     except (OSError, NotImplementedError) as error:  # no locks on some file systems
         reason = getattr(error, "strerror", None) or error
         raise LopeError(
@@ -143,11 +162,34 @@ def open_store(key: str, write: Callable[[StoreWriter], dict[str, Any]]) -> Stor
         ) from None
 
 
-def _open_whole(folder: Path) -> Store | None:
+def _open_whole(folder: Path, *, tells: bool = False) -> Store | None:
+    """Return the store if it is there and what was written."""
+    if not folder.is_dir():
+        return None
     try:
         return Store(folder)
-    except (OSError, ValueError, struct.error):
+    except Exception as error:  # of any kind: nothing in a cache is worth more than its making
+        if tells:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            told = f"The examples cached in {folder} are damaged ({reason}): read anew."
+            print(told, file=sys.stderr)
         return None
+
+
+def _verified_index(folder: Path) -> dict[str, Any]:
+    """Return a store's index once all of its files are what was written.
+
+    Raises:
+        ValueError: one is not.
+    """
+    text = (folder / _INDEX).read_bytes()
+    if hashlib.sha256(text).hexdigest() != (folder / _SEAL).read_text():
+        raise ValueError(f"{_INDEX} is not what was written")
+    index = json.loads(text)
+    for name, digest in index.pop(_HASHES).items():
+        if sha256_of(folder / name) != digest:
+            raise ValueError(f"{name} is not what was written")
+    return index
 
 
 def _write(folder: Path, write: Callable[[StoreWriter], dict[str, Any]]) -> Store:
@@ -161,6 +203,8 @@ def _write(folder: Path, write: Callable[[StoreWriter], dict[str, Any]]) -> Stor
         writer.close()
         beside.rename(folder)
     finally:
-        writer.close()
-        shutil.rmtree(beside, ignore_errors=True)
+        try:
+            writer.close()
+        finally:  # on a full disk even that fails
+            shutil.rmtree(beside, ignore_errors=True)
     return Store(folder)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
+import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -16,6 +18,7 @@ from filelock import FileLock
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import cache_dir
+from lope_dist.core.sealed_cache import cache_damage, seal_cache
 from lope_dist.model.hub import fetch
 
 _PACKAGE_PREFIX = "package:"
@@ -89,9 +92,22 @@ def _from_package(package: str) -> Path:
     source = files[0]
     target = cache_dir() / f"{source.stem}-v{_CONVERTER_VERSION}-{source.stat().st_size}"
     target.parent.mkdir(parents=True, exist_ok=True)
+    return _converted(source, target)
+
+
+@cache
+def _converted(source: Path, target: Path) -> Path:
+    """Return the converted model, its files held against their hashes once a process."""
     with FileLock(f"{target}.lock"):  # the system drops it when a process dies
+        for left_over in target.parent.glob(f"{target.name}.*"):
+            if left_over.is_dir():  # of a conversion that was killed
+                shutil.rmtree(left_over, ignore_errors=True)
+        if target.is_dir() and (damage := cache_damage(target)):
+            print(f"{target} is damaged ({damage}): converted anew.", file=sys.stderr)
+            shutil.rmtree(target)
         if not target.is_dir():
             _convert_gguf(source, target)
+            seal_cache(target)
     return target
 
 
