@@ -13,8 +13,10 @@ Under `deepspeed --no_ssh` and `torchrun` run the same line on every host; the h
     anything else, or a killed  wait 5 s, 10 s, 20 s ... at most 60 s, `--resume auto` and on
        process
 
-SIGTERM, SIGINT and SIGUSR1 are passed on as SIGTERM; what has not ended after `--grace` seconds
-is killed. Whatever way a launch ends, every process it started is ended before the next one.
+SIGTERM, SIGINT, SIGUSR1 and SIGHUP are passed on as SIGTERM; what has not ended after `--grace`
+seconds is killed. Whatever way a launch ends, every process it started is ended before the next
+one. A supervisor that is killed leaves no run behind: a guardian passes its end on as SIGTERM too,
+so that a checkpoint is written, and a supervisor that is started again meanwhile waits for it.
 Variables: LOPE_EXIT_FILE is set for the ranks, which note there why they end (torchrun hides
 their statuses).
 """
@@ -22,8 +24,10 @@ their statuses).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,8 +58,9 @@ def main() -> None:
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="the launch, behind --")
     arguments = parser.parse_args()
     supervisor = Supervisor(arguments.command, arguments.grace)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, supervisor.stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as of nohup
+            signal.signal(number, supervisor.stop)
     sys.exit(supervise(supervisor, arguments.max_restarts, arguments.window, arguments.wait))
 
 
@@ -87,6 +92,7 @@ class Supervisor:
         self._command, self._grace_s = command, grace_s
         self._process: subprocess.Popen[bytes] | None = None
         self._deadline: float | None = None
+        self._guardian = 0
         self.is_stopped = False
         # Orphans of a launcher that was killed become our children, and can be found.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -106,9 +112,13 @@ class Supervisor:
                 return USER_ERROR, f"'{command[0]}' cannot be started ({error.strerror})"
             if self.is_stopped:  # the signal came before there was a process
                 self._pass_on()
+            self._guardian, release = _guard(self._process.pid, self._grace_s, folder)
             status = self._wait()
             num_left = self._end_all()
             self._process = None
+            os.write(release, b"!")
+            os.close(release)
+            os.waitpid(self._guardian, 0)
             return _judge(status, num_left, notes.read_text() if notes.exists() else "")
 
     def stop(self, number: int, _frame: object) -> None:
@@ -145,6 +155,7 @@ class Supervisor:
         """
         for moment in range(30):
             left = [p for p in psutil.Process().children(recursive=True) if _lives(p)]
+            left = [p for p in left if p.pid != self._guardian]
             if not left:
                 return 0
             if moment < 20:
@@ -155,6 +166,48 @@ class Supervisor:
             psutil.wait_procs(left, timeout=10)
             return len(left)
         return 0
+
+
+def _guard(launch: int, grace_s: float, folder: str) -> tuple[int, int]:
+    """Fork a guardian that ends a launch when this process is gone without having ended it.
+
+    Returns:
+        The guardian, and a pipe: a byte in it releases the guardian.
+    """
+    reading, writing = os.pipe()
+    guardian = os.fork()
+    if guardian:
+        os.close(reading)
+        return guardian, writing
+    try:
+        os.setsid()  # Ctrl-C and a hang-up are the supervisor's to handle
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        os.close(writing)
+        if not os.read(reading, 1):  # its other end was closed by the kernel
+            _end_launch(launch, grace_s)
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os._exit(0)
+
+
+def _end_launch(launch: int, grace_s: float) -> None:
+    """Ask a launch to end, and kill what is left of it and of what it started."""
+    try:
+        root = psutil.Process(launch)
+        family = {root, *root.children(recursive=True)}
+        os.killpg(launch, signal.SIGTERM)
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return
+    end = time.monotonic() + grace_s
+    while any(map(_lives, family)) and time.monotonic() < end:
+        time.sleep(0.2)
+        for process in list(family):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                family |= set(process.children())
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def resumed(command: list[str]) -> list[str]:

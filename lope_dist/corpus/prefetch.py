@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 
 from lope_dist.core.errors import LopeError
-from lope_dist.core.workers import forked_pool
+from lope_dist.core.workers import await_result, forked_pool
 from lope_dist.corpus.batches import MicroBatch
 from lope_dist.corpus.loader import StageLoader
 
@@ -17,17 +17,18 @@ _AHEAD = 2  # steps that each worker is ahead
 
 
 def batches_of(
-    loader: StageLoader, *, first_step: int = 0, workers: int = 0
+    loader: StageLoader, *, first_step: int = 0, workers: int = 0, timeout_s: float = 600.0
 ) -> Iterator[tuple[int, list[MicroBatch]]]:
     """Yield each step from ``first_step`` on and this rank's micro-batches of it, in order.
 
     They are the same for any number of workers, and no state is kept but the step.
 
     Raises:
-        LopeError: what making a batch raises, or a worker that died.
+        LopeError: what making a batch raises, or a worker that died or gave nothing for
+            ``timeout_s``.
     """
     steps = range(first_step, loader.num_steps)
-    made = _here(loader, steps) if workers == 0 else _in_workers(loader, steps, workers)
+    made = _here(loader, steps) if workers == 0 else _in_workers(loader, steps, workers, timeout_s)
     for step, batches in made:
         loader.note(step, batches)
         yield step, batches
@@ -39,17 +40,23 @@ def _here(loader: StageLoader, steps: range) -> Iterator[tuple[int, list[MicroBa
 
 
 def _in_workers(
-    loader: StageLoader, steps: range, workers: int
+    loader: StageLoader, steps: range, workers: int, timeout_s: float
 ) -> Iterator[tuple[int, list[MicroBatch]]]:
     pool = forked_pool(workers, _adopt, loader)
     ahead: deque[tuple[int, Future[bytes]]] = deque()
+
+    def following() -> tuple[int, list[MicroBatch]]:
+        step, future = ahead.popleft()
+        made = await_result(pool, future, f"data.workers = {workers}", timeout_s)
+        return step, pickle.loads(made)
+
     try:
         for step in steps:
             ahead.append((step, pool.submit(_make, step)))
             if len(ahead) > workers * _AHEAD:
-                yield _next(ahead)
+                yield following()
         while ahead:
-            yield _next(ahead)
+            yield following()
     except BrokenProcessPool:
         raise LopeError(
             f"A worker of data.workers = {workers} died (killed, perhaps for want of memory) "
@@ -57,11 +64,6 @@ def _in_workers(
         ) from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _next(ahead: deque[tuple[int, Future[bytes]]]) -> tuple[int, list[MicroBatch]]:
-    step, future = ahead.popleft()
-    return step, pickle.loads(future.result())
 
 
 _loader: StageLoader | None = None  # of a worker process

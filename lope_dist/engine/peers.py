@@ -14,6 +14,10 @@ and a thread looks at the others':
 
 A rank whose collective failed asks who it was; one that still waits 5 s after the thread
 noticed is ended by the thread.
+
+Silence counts only between looks that were on time. A process that was stopped for a while, with
+a paused virtual machine or a closed lid, knows nothing of the others' lives meanwhile, and starts
+its counts anew.
 """
 
 from __future__ import annotations
@@ -59,21 +63,20 @@ class Peers:
         self._silence_s = min(_MOST_SILENCE_S, timeout_s / 2)
         self._period_s = min(_MOST_PERIOD_S, timeout_s / 8)
         self._grace_s = min(_MOST_GRACE_S, timeout_s / 4)
-        # A connection of its own: one that the main thread waits on could not be used here.
-        self._store = dist.PrefixStore(
-            f"lope_peers/{attempt}",
-            dist.TCPStore(*address, is_master=False, timeout=timedelta(seconds=15)),
-        )
+        self._late_s = self._silence_s / 2
+        self._address, self._attempt = address, attempt
+        self._store = self._connect()
         self._identities: dict[int, Identity] = {}
         self._beats: dict[int, tuple[str, float]] = {}
         self._places: dict[int, tuple[int, float]] = {}
         self._num_beats = self._place = 0
+        self._last_look = time.monotonic()
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._done = threading.Event()
+        self._looked = time.monotonic()
         self._store.set(f"identity/{rank}", json.dumps(asdict(own_identity())))
         self._call_roll()
-        self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._watch, name="lope-peers", daemon=True)
         self._thread.start()
         self._guardian = threading.Thread(target=self._guard, name="lope-guard", daemon=True)
@@ -111,6 +114,11 @@ class Peers:
         self._end_watch()
         self._end_guard()
 
+    def _connect(self) -> dist.Store:
+        """Return a connection of its own: one that the main thread waits on could not be used."""
+        store = dist.TCPStore(*self._address, is_master=False, timeout=timedelta(seconds=15))
+        return dist.PrefixStore(f"lope_peers/{self._attempt}", store)
+
     def _end_watch(self) -> None:
         """End the thread: one that is in the store while Python exits aborts the process."""
         self._over.set()
@@ -127,15 +135,17 @@ class Peers:
         Raises:
             PeerLost: some do not come, or are gone again.
         """
-        deadline = time.monotonic() + self._timeout_s
+        waited_s, last = 0.0, time.monotonic()
         while True:
             sentence = self._look()
+            now = time.monotonic()
+            waited_s, last = waited_s + min(now - last, self._late_s), now
             missing = [r for r in self._others if r not in self._identities]
             if not missing and not sentence:
                 return
             if sentence:
                 raise PeerLost(sentence)
-            if time.monotonic() > deadline:
+            if waited_s > self._timeout_s:
                 sentence = (
                     f"{', '.join(map(self._describe_missing, missing))} did not start within "
                     f"engine.timeout_s = {self._timeout_s:g} s; the launcher's output on that "
@@ -167,8 +177,13 @@ class Peers:
         who wants to ask.
         """
         patience_s = max(self._silence_s, _EXIT_S)
+        last = time.monotonic()
         while not self._done.wait(self._period_s):
-            if time.monotonic() - self._looked > patience_s:
+            now = time.monotonic()
+            if now - last > self._late_s:
+                self._looked = max(self._looked, now)  # it was this process that stopped
+            last = now
+            if now - self._looked > patience_s:
                 end_at_once(
                     PeerLost(
                         "The host of rank 0, which keeps the rendezvous, or the network to it has "
@@ -180,6 +195,9 @@ class Peers:
         """Beat, look at the others and return a sentence on who is gone, if anyone is."""
         silence_s = silence_s or self._silence_s
         with self._lock:
+            begin = time.monotonic()
+            if begin - self._last_look > self._late_s:
+                self._start_anew()
             stopped: dict[int, str] = {}
             has_store = True
             try:
@@ -189,8 +207,11 @@ class Peers:
                     self._read(rank, stopped)
             except RuntimeError:
                 has_store = False
-            self._looked = time.monotonic()
-            now = time.monotonic()
+            now = self._looked = self._last_look = time.monotonic()
+            if now - begin > self._late_s:
+                self._start_anew()
+                if not has_store:  # its answer came while nobody listened
+                    has_store = self._reconnect()
             gone = [r for r, identity in self._identities.items() if not is_alive(identity)]
             silent = [r for r, (_, since) in self._beats.items() if now - since > silence_s]
             behind = self._behind(now)
@@ -209,6 +230,19 @@ class Peers:
                 f"waited for it for engine.timeout_s = {self._timeout_s:g} s."
             )
         return None
+
+    def _start_anew(self) -> None:
+        """Forget how long the others have been silent: this process was not there to hear."""
+        now = time.monotonic()
+        self._beats = {rank: (beat, now) for rank, (beat, _) in self._beats.items()}
+        self._places = {rank: (place, now) for rank, (place, _) in self._places.items()}
+
+    def _reconnect(self) -> bool:
+        try:
+            self._store = self._connect()
+        except RuntimeError:
+            return False
+        return True
 
     def _behind(self, now: float) -> list[int]:
         """Return the ranks for which others have waited too long; never this one."""

@@ -26,6 +26,9 @@ from lope_dist.engine.rendezvous import no_connection, open_store
 T = TypeVar("T")
 _NAMING_S = 15.0
 """What a process group waits beyond `engine.timeout_s`, so that a hung rank is named before."""
+_LAST_RESORT_S = 3600.0
+"""What a collective may take once all are connected. `Peers` ends a run long before that, and is
+not fooled by a machine that was paused; a collective's own clock is."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
@@ -192,6 +195,8 @@ def _meet(config: EngineConfig) -> Peers | None:
             # The last resort: by then the others have been looked at, and one was named.
             timeout=timedelta(seconds=config.timeout_s + _NAMING_S),
         )
+        if backend == "gloo":  # NCCL connects in its first collective, whose timeout tells of it
+            _be_patient(config.timeout_s)
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     except Exception as error:
         sentence = no_connection(error)
@@ -199,6 +204,15 @@ def _meet(config: EngineConfig) -> Peers | None:
             peers.tell(sentence)
         raise PeerLost(sentence) from error
     return peers
+
+
+def _be_patient(timeout_s: float) -> None:
+    """Leave it to `Peers` to end what hangs."""
+    patience = timedelta(seconds=max(timeout_s + _NAMING_S, _LAST_RESORT_S))
+    # Not public; without it only a pause longer than `engine.timeout_s` ends a healthy run.
+    set_timeout = getattr(dist.distributed_c10d, "_set_pg_timeout", None)
+    if set_timeout is not None:
+        set_timeout(patience)
 
 
 def _device(local_rank: int) -> torch.device:

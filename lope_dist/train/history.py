@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 from lope_dist.core.errors import LopeError
+from lope_dist.core.files import remove_torn
+from lope_dist.core.side_files import COST, MANIFEST, METRICS, ROUTER, STATE
 from lope_dist.train.checkpoint import (
     CONFIG,
     FOLDER,
@@ -68,7 +70,9 @@ def prune(run_dir: Path, newest: Checkpoint, keep_last: int) -> None:
 
 
 def remove_leftovers(run_dir: Path) -> None:
-    """Remove what a killed process left half-written or half-removed."""
+    """Remove what a killed process left half-written or half-removed; no run writes here now."""
+    for name in (CONFIG, *(file.name for file in (METRICS, MANIFEST, STATE, ROUTER, COST))):
+        remove_torn(run_dir / name)
     for pattern in (".*.partial", ".*.old"):
         for path in (run_dir / FOLDER).glob(pattern):
             shutil.rmtree(path, ignore_errors=True)

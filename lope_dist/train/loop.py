@@ -51,12 +51,14 @@ def run_stage(
     guard: StepGuard,
     drift: Drift | None,
     stop: StopRequest,
+    timeout_s: float,
     after_step: Callable[[], None],
 ) -> bool:
     """Train one stage from ``progress`` to its end, or to a stop that any rank asks for.
 
     ``shift``: position t predicts label t + 1. ``head``: see `objective.summed_loss`.
     ``drift``: what is logged of it, if anything.
+    ``timeout_s``: how long a data worker may give nothing.
     ``after_step`` is called between steps, on every rank, with ``progress`` moved on.
     Collective: yes.
 
@@ -71,7 +73,7 @@ def run_stage(
     """
     peaks = {str(group.role): group.lr for group in engine.groups_in_use()}
     may_be_empty = stage.loss_on == "corrupted"  # noise may spare a step's every answer
-    for step, plan in _plans(loader, world, progress.next_step):
+    for step, plan in _plans(loader, world, progress.next_step, timeout_s):
         if plan.target_tokens == 0 and not may_be_empty:
             progress.empty_steps += 1
             progress.next_step = step + 1
@@ -123,9 +125,13 @@ def run_stage(
     return False
 
 
-def _plans(loader: StageLoader, world: World, first: int) -> Iterator[tuple[int, StepPlan]]:
+def _plans(
+    loader: StageLoader, world: World, first: int, timeout_s: float
+) -> Iterator[tuple[int, StepPlan]]:
     """Yield each step's micro-batches, as many on each rank: collectives need company."""
-    for step, batches in batches_of(loader, first_step=first, workers=loader.workers):
+    for step, batches in batches_of(
+        loader, first_step=first, workers=loader.workers, timeout_s=timeout_s
+    ):
         targets = sum(batch.num_target_tokens for batch in batches)
         tokens = sum(batch.num_tokens for batch in batches)
         read = sum(int(batch.noise_mask.sum()) for batch in batches)

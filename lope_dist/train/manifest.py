@@ -111,8 +111,9 @@ def recorded(
             start["status"] = "finished"
     finally:
         start |= {"ended": _now(), "seconds": round(time.monotonic() - begin, 1)}
-        manifest["stages"] = _stages(path.parent)
-        _write(path, manifest)
+        if path.exists():  # else the folder went away, and the run has ended with that
+            manifest["stages"] = _stages(path.parent)
+            _write(path, manifest)
 
 
 def note(run_dir: Path, start: dict[str, Any], **values: Any) -> None:

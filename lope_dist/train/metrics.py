@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ class MetricsLog:
         tensorboard: bool,
         on: bool,
         first: int = 0,
+        is_folder_there: Callable[[], bool] = lambda: True,
     ) -> None:
         self._path = run_dir / METRICS.name
         self._stage, self._every, self._on = stage, every, on
-        self._num_steps = num_steps
+        self._num_steps, self._is_folder_there = num_steps, is_folder_there
         self._writer = _tensorboard_writer(run_dir, stage, first) if tensorboard and on else None
         self._bar = tqdm(
             total=num_steps,
@@ -54,7 +55,7 @@ class MetricsLog:
             return
         self._tokens += tokens
         self._bar.update(1)
-        if not self.is_due(step):
+        if not self.is_due(step) or not self._is_folder_there():
             return
         now = time.perf_counter()
         rate = self._tokens / max(now - self._since, 1e-9)

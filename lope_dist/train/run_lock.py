@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,16 +17,32 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.files import own_file
 
 LOCK = ".lock"
+_PATIENCE_S = 90.0
 _OURS = re.compile(rb"\0*|process \d+ on \S* since \S+\n")
 """What a lock says, or what the machine's power cut may have left of it."""
 
 
+class RunHold:
+    """A run's folder, as long as it is the one that was locked."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir, self._own = run_dir, run_dir.stat()
+
+    def is_there(self) -> bool:
+        """Return whether the folder still stands under its name: not removed, not renamed."""
+        try:
+            return os.path.samestat(self._own, self._run_dir.stat())
+        except OSError:
+            return False
+
+
 @contextmanager
-def run_lock(run_dir: Path) -> Iterator[None]:
+def run_lock(run_dir: Path) -> Iterator[RunHold]:
     """Hold a run's folder while the context lasts.
 
     `flock`, which reaches over NFS too where its lock service runs. The file says who holds it,
-    for people; what counts is the lock, so one that a killed process left is no hindrance.
+    for people; what counts is the lock, so one that a killed process left is no hindrance. Under
+    `launch/supervise.py` a run that is ending is waited for: its supervisor may have been killed.
 
     Raises:
         LopeError: another process holds it, the folder cannot be written, or a file of this name
@@ -39,7 +56,7 @@ def run_lock(run_dir: Path) -> Iterator[None]:
         raise LopeError(f"output_dir: {run_dir} cannot be written ({error.strerror}).") from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file.fileno())
         except BlockingIOError:
             told = os.pread(file.fileno(), 1 << 10, 0).decode(errors="replace")
             holder = told.strip() or "another process"
@@ -60,9 +77,25 @@ def run_lock(run_dir: Path) -> Iterator[None]:
             )
         _write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n")
         try:
-            yield
+            yield RunHold(run_dir)
         finally:
             _write(file.fileno(), "")
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock; a supervised start waits for it a while.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    deadline = time.monotonic() + (_PATIENCE_S if "LOPE_EXIT_FILE" in os.environ else 0.0)
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def _write(descriptor: int, text: str) -> None:

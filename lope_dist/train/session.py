@@ -55,7 +55,7 @@ def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool
         with world.told(), ExitStack() as held:
             tell_rows(config, source, tokenizer, plan.model.config, world)
             inputs = Inputs(config, world, stop, plan, source, tokenizer, {})
-            world.on_main(lambda: held.enter_context(run_lock(inputs.run_dir)))
+            inputs.hold = world.on_main(lambda: held.enter_context(run_lock(inputs.run_dir)))
             known = world.on_main(lambda: fingerprints(config.model, tokenizer))
             inputs.fingerprints = known or {}
             for stage in config.train.stages.values():

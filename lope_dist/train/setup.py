@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ from lope_dist.model.build import load_model
 from lope_dist.model.families import decoder_start_of
 from lope_dist.model.placement import Placement, Replicated
 from lope_dist.train.preflight import Plan, adapt
+from lope_dist.train.run_lock import RunHold
 from lope_dist.train.stop import StopRequest
 
 
@@ -47,6 +48,8 @@ class Inputs:
     tokenizer: PreTrainedTokenizerBase
     fingerprints: dict[str, str]
     """Of base weights, architecture and tokenizer; on the main rank alone."""
+    hold: RunHold | None = field(default=None, kw_only=True)
+    """The run's folder, locked; on the main rank alone."""
 
     @property
     def run_dir(self) -> Path:

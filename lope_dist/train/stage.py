@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
 
 from lope_dist.adapters.inject import set_trainable
 from lope_dist.adapters.usage import RouterUsage
-from lope_dist.core.files import telling_disk_errors
+from lope_dist.config.load import dump_config
+from lope_dist.core.errors import LopeError
+from lope_dist.core.files import telling_disk_errors, write_atomic
 from lope_dist.core.runlog import write_json
 from lope_dist.model.loss_head import loss_head
 from lope_dist.train.checkpoint import (
+    CONFIG,
     Adapter,
     Checkpoint,
     checkpoint_at,
@@ -29,6 +33,9 @@ from lope_dist.train.loop import run_stage
 from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.progress import RunProgress, StageProgress
 from lope_dist.train.setup import Session, auxiliary_losses, stage_engine, stage_loader
+
+_WORKER_SHARE = 0.75
+"""Of `engine.timeout_s`: a rank names its data worker before the others name the rank."""
 
 
 class StageRun:
@@ -90,6 +97,7 @@ class StageRun:
             config.train.tensorboard,
             session.world.is_main,
             stage.next_step,
+            self._is_folder_there,
         )
         guard = StepGuard(session.world, self._usage, stage, config.train.max_skipped_steps)
         is_stopped = run_stage(
@@ -105,6 +113,7 @@ class StageRun:
             guard=guard,
             drift=self._drift,
             stop=session.stop,
+            timeout_s=_WORKER_SHARE * session.config.engine.timeout_s,
             after_step=self._save_if_due,
         )
         log.close()
@@ -132,7 +141,8 @@ class StageRun:
         state = self._state()
 
         def save() -> None:
-            save_checkpoint(place, session.config, adapter, state, optimizer)
+            with self._folder_that_may_be_gone(place):
+                save_checkpoint(place, session.config, adapter, state, optimizer)
             prune(session.run_dir, place, session.config.train.checkpoint.keep_last)
 
         session.world.on_main(save)
@@ -162,9 +172,40 @@ class StageRun:
             )
         place = checkpoint_at(session.run_dir, progress.index, self._name)
         state = self._state()
-        session.world.on_main(lambda: save_checkpoint(place, session.config, adapter, state))
+
+        def save() -> None:
+            with self._folder_that_may_be_gone(place):
+                save_checkpoint(place, session.config, adapter, state)
+
+        session.world.on_main(save)
         session.world.on_main(lambda: write_run_files(session, state))
         progress.index, progress.stage = progress.index + 1, StageProgress()
+
+    def _is_folder_there(self) -> bool:
+        """Return whether the main rank's run folder is still there; if not, ask all to stop."""
+        hold = self._session.hold
+        is_there = hold is None or hold.is_there()
+        if not is_there:
+            self._session.stop.make()
+        return is_there
+
+    @contextmanager
+    def _folder_that_may_be_gone(self, place: Checkpoint) -> Iterator[None]:
+        """Context in which the main rank saves a checkpoint where the configuration says.
+
+        Raises:
+            LopeError: the run's folder went away meanwhile; the checkpoint is there anew.
+        """
+        session, is_there = self._session, self._is_folder_there()
+        if not is_there:
+            write_atomic(session.run_dir / CONFIG, dump_config(session.config))
+        yield
+        if not is_there:
+            raise LopeError(
+                f"{session.run_dir} was removed or renamed while the run wrote there, with all "
+                f"that was in it. The run's state was saved anew in {place.folder}: go on with "
+                "--resume, or put the old folder back first."
+            )
 
     def _adapter(self) -> Adapter:
         """Gather the adapter."""

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1: a request to write a checkpoint and end.
+"""SIGTERM, SIGUSR1 and SIGHUP: a request to write a checkpoint and end.
 
 The ranks agree on it in the sum that a step has anyway, so a signal to any one of them is enough.
 """
@@ -11,7 +11,7 @@ import threading
 import time
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _SAME_S = 3.0
 """Launchers pass on what their process group has got too: one request, several signals."""
 
@@ -28,9 +28,14 @@ class StopRequest:
         """Whether a signal has come."""
         return self._since is not None
 
+    def make(self) -> None:
+        """Make the request from within."""
+        self._since = self._since or time.monotonic()
+
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heeded = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]  # as of nohup
+            self._before = {number: signal.signal(number, self._note) for number in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:
