@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -22,9 +24,12 @@ def new_folder(out: Path) -> Iterator[Path]:
         LopeError: ``out`` exists, or cannot be written; nothing is left behind.
     """
     refuse_existing(out)
+    _remove_left_over(out)
+    held = None
     staging = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         staging.mkdir(parents=True)
+        held = _hold(staging)
         yield staging
         for path in staging.iterdir():
             path.chmod(0o644)  # safetensors gives its files to their owner alone
@@ -37,6 +42,32 @@ def new_folder(out: Path) -> Iterator[Path]:
         ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def _hold(staging: Path) -> int | None:
+    """Lock a folder that this process writes; None if another holds it."""
+    descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:  # no locks on this file system
+        pass
+    return descriptor
+
+
+def _remove_left_over(out: Path) -> None:
+    """Remove what killed exports to the same place have left; those that go on hold a lock."""
+    own = re.compile(rf"\.{re.escape(out.name)}\.\d+\.partial")
+    for path in out.parent.glob(".*.partial"):
+        if own.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            with suppress(OSError):
+                if (held := _hold(path)) is not None:
+                    shutil.rmtree(path, ignore_errors=True)
+                    os.close(held)
 
 
 def refuse_existing(out: Path) -> None:
