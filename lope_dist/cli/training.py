@@ -49,6 +49,9 @@ def check(
     full: Annotated[
         bool, typer.Option("--full", help="Print the configuration resolved, as YAML.")
     ] = False,
+    no_data: Annotated[
+        bool, typer.Option("--no-data", help="Leave the rows of local data alone.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check a recipe or a model without reading weights, and say what a run would stand on."""
@@ -58,7 +61,7 @@ def check(
     resolved = load_recipe_or_model(config, overrides or ())
     from lope_dist.train.check import check_run
 
-    found = check_run(resolved, has_data=has_data(resolved))
+    found = check_run(resolved, has_data=has_data(resolved), reads_rows=not no_data)
     if as_json:
         whole = {"config": resolved.model_dump(mode="json")} if full else {}
         typer.echo(json.dumps(found.as_json() | whole, indent=2))

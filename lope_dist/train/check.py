@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
 from lope_dist.config.model import ModelConfig
 from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import LopeError
 from lope_dist.model.build import load_tokenizer
 from lope_dist.model.source import local_folder
 from lope_dist.model.tokenizer_fit import check_tokenizer
+from lope_dist.train.data import dated, is_local, lines_of, open_rows
 from lope_dist.train.data_changes import data_changes
 from lope_dist.train.preflight import preflight
 from lope_dist.train.premises import Premises, check_premises
@@ -24,10 +28,12 @@ class Checked:
     """What was looked at, in words."""
     data: list[str]
     """What a run does to its data."""
+    rows: list[str]
+    """What is in the rows, as a table."""
 
     def lines(self) -> list[str]:
         """Return the table for a terminal."""
-        return [*self.premises.lines(), self.tokenizer, *self.data]
+        return [*self.premises.lines(), self.tokenizer, *self.data, *self.rows]
 
     def as_json(self) -> dict[str, Any]:
         """Return the same as JSON values."""
@@ -36,28 +42,47 @@ class Checked:
             "premises": self.premises.as_json(),
             "tokenizer": self.tokenizer,
             "data": self.data,
+            "rows": self.rows,
         }
 
 
-def check_run(config: RunConfig, *, has_data: bool) -> Checked:
+def check_run(config: RunConfig, *, has_data: bool, reads_rows: bool) -> Checked:
     """Check a configuration with its model's description and tokenizer.
 
     Args:
         config: Of a recipe, or of a model by its name.
         has_data: Whether the configuration says what is learnt from.
+        reads_rows: Whether rows that are in files here are rendered and counted.
 
     Raises:
         LopeError: what would stop a run.
     """
     plan = preflight(config)
+    rows: list[str] = []
     if not _is_described(config.model):
         told = "Tokenizer: not looked at; with model.architecture the model's files are not read."
     else:
         tokenizer = load_tokenizer(config.model)
         check_tokenizer(tokenizer, plan.model, config.model.name_or_path)
         told = f"Tokenizer: {len(tokenizer):,} tokens, each with a row of the embedding."
+        if has_data and reads_rows:
+            rows = _rows(dated(config, tokenizer), tokenizer, plan.model.config)
     changes = data_changes(config) if has_data else []
-    return Checked(check_premises(plan, config), told, changes)
+    return Checked(check_premises(plan, config), told, changes, rows)
+
+
+def _rows(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, arch: PretrainedConfig
+) -> list[str]:
+    """Return the table of rows that are in files here."""
+    try:
+        if not is_local(config.data):
+            return ["Data: not looked at; they are on the hub."]
+    except LopeError as error:
+        return [f"Data: not looked at: {error}"]
+    source = open_rows(config, tokenizer, arch)
+    source.tell()
+    return lines_of(config, source)
 
 
 def _is_described(config: ModelConfig) -> bool:

@@ -230,3 +230,23 @@ def test_the_installed_command_ends_with_one_line_too(recipe: str) -> None:
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: ")
+
+
+def test_check_counts_the_rows_of_local_data(
+    lope, refused, recipe: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "q", "completion": "a"}\n{"prompt": "q"}\n')
+    there = f"model.name_or_path={tiny_llama}", "model.architecture=null", f"data.path={path}"
+    assert f"{path}, line 2: field 'completion' is missing" in refused("check", recipe, *there)
+    status, out, error = lope("check", recipe, *there, "data.max_bad_rows=0.5")
+    assert (status, "1 of 2 rows are bad" in error) == (0, True)
+    assert "  examples                               1" in out
+    status, out, _ = lope("check", recipe, *there, "--no-data")
+    assert (status, "target tokens" in out) == (0, False)
+    status, out, _ = lope("data", "show", recipe, *there, "data.max_bad_rows=0.5", "--json")
+    (shown,) = json.loads(out)
+    assert (status, shown["source"], shown["row"]) == (0, str(path), 1)
+    (learnt,) = [piece["text"] for piece in shown["pieces"] if piece["learnt"]]
+    assert learnt.startswith("a")
+    assert "line 2: field" in refused("data", "show", recipe, *there, "--json")
