@@ -129,7 +129,8 @@ def _compared(
     """
     found, dtype = compare(run, stock, own, batches), run.config.model.dtype
     _refuse_misread(kind, found["distance_read"], dtype)
-    return found["distance"] <= ROUNDING[dtype], found
+    # The mean of a router's weights may come as near as rounding in 16 bits, and is not exact.
+    return found["distance"] <= ROUNDING[dtype] and not run.config.adapter.has_router, found
 
 
 def _refuse_misread(kind: str, distance: float, dtype: str) -> None:
