@@ -98,7 +98,7 @@ def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedM
                 dtype=dtype,
                 trust_remote_code=config.runs_remote_code,
             )
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, AssertionError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise LopeError(
             f"A {arch.model_type} model with model.attention = '{config.attention}' and this "

@@ -47,6 +47,7 @@ T5 = {
     "decoder_start_token_id": 0,
 }
 ROWS, LENGTH = 2, 320
+GROUPED = ("experts", "many_experts", "latent_attention")
 FUSED, QUERY_VALUE = {"targets": ["query_key_value"]}, {"targets": ["q_proj", "v_proj"]}
 
 
@@ -79,6 +80,13 @@ CASES = {
         "sdpa",
         QUERY_VALUE,
     ),
+    "latent_attention": (
+        _llama("deepseek_v3", num_key_value_heads=4, n_routed_experts=4, first_k_dense_replace=1,
+               kv_lora_rank=16, q_lora_rank=32, qk_nope_head_dim=16, qk_rope_head_dim=8,
+               v_head_dim=16, n_group=2, topk_group=1, **EXPERTS),
+        "sdpa",
+        {"targets": ["q_b_proj", "kv_b_proj"]},
+    ),
     "linear_attention": (_llama("qwen3_5_text", head_dim=64, **DELTA), "sdpa", QUERY_VALUE),
     "t5": (T5, "sdpa", {"targets": ["q", "v"]}),
 }  # fmt: skip
@@ -106,10 +114,7 @@ def test_activations_are_what_autograd_keeps(case: str, dtype: str) -> None:
     """Foretold from short rows on tensors without values, beside a real forward pass."""
     config = _config(*CASES[case], dtype)
     activations = kept_activations(config)
-    if dtype == "float32" and case in (
-        "experts",
-        "many_experts",
-    ):  # torch describes grouped products in bfloat16
+    if dtype == "float32" and case in GROUPED:  # torch describes grouped products in bfloat16
         assert "from the widths" in str(activations.bound)
         return
     assert (activations.bound is not None) == (case == "linear_attention")
