@@ -37,7 +37,7 @@ def found(alpaca_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[i
 
 
 def test_ten_steps_losses_equal_the_local_engines(found: dict[int, dict]) -> None:
-    assert len(found[3]) == 8
+    assert len(found[3]) == 9
     for cell, facts in found[3].items():
         wanted = found[0][cell]["losses"]
         assert len(facts["losses"]) == (3 if cell.startswith("deep") else 10)

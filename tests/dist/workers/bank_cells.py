@@ -26,6 +26,7 @@ CELLS = [
     ("qwen3_moe", "nf4", False),
     ("gpt_oss", "nf4", True),
     ("falcon", "nf4", False),
+    ("gpt2", "nf4", False),
     ("deep", "nf4", False),
     ("deep", "none", False),
 ]
