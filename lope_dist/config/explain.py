@@ -59,7 +59,7 @@ def _about(loc: tuple[str, ...]) -> str:
     *parents, name = loc
     try:
         about = _fields_at(parents)[name].description
-    except KeyError:  # inside a list
+    except (KeyError, AttributeError):  # inside a list
         return ""
     return f" ({name}: {' '.join(about.split())})" if about else ""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lope_dist.core.errors import LopeError
+from lope_dist.model.headers import read_header
 from lope_dist.model.hub import INDEX, SINGLE, indexed_files, weights_file
 
 _DTYPES = {
@@ -99,29 +99,19 @@ class TensorFiles:
         except OSError as error:
             raise LopeError(f"{path} cannot be read: {error.strerror}.") from None
         self._descriptors.append(descriptor)
-        file_size = os.fstat(descriptor).st_size
-        try:
-            (length,) = struct.unpack("<Q", os.pread(descriptor, 8, 0))
-            header = json.loads(os.pread(descriptor, length, 8)) if length < file_size else None
-        except (struct.error, ValueError):
-            header = None
-        if not isinstance(header, dict):
-            raise LopeError(f"{path} is not a whole safetensors file: copy it again.")
-        header.pop("__metadata__", None)
-        for name, entry in header.items():
-            begin, end = (8 + length + offset for offset in entry["data_offsets"])
-            if end > file_size:
-                raise LopeError(f"{path} is cut off inside tensor '{name}': copy it again.")
-            if entry["dtype"] not in _DTYPES:
-                what = "8-bit float" if entry["dtype"].startswith("F8") else "not supported"
+        for name, place in read_header(descriptor, path).items():
+            if name in self._entries:
+                raise LopeError(f"{path}: tensor '{name}' stands in another file too.")
+            if place.dtype not in _DTYPES:
+                what = "8-bit float" if place.dtype.startswith("F8") else "not supported"
                 raise LopeError(
-                    f"{path}: tensor '{name}' has dtype {entry['dtype']} ({what}); use a version "
+                    f"{path}: tensor '{name}' has dtype {place.dtype} ({what}); use a version "
                     f"of the model in 16 bits. Allowed: {', '.join(_DTYPES)}."
                 )
-            dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
-            if end - begin != math.prod(shape) * dtype.itemsize:
+            dtype, shape = _DTYPES[place.dtype], place.shape
+            if place.end - place.begin != math.prod(shape) * dtype.itemsize:
                 raise LopeError(f"{path}: tensor '{name}' has no room for its shape {list(shape)}.")
-            self._entries[name] = _Entry(descriptor, begin, dtype, shape)
+            self._entries[name] = _Entry(descriptor, place.begin, dtype, shape)
 
 
 def _file_names(folder: Path) -> list[str]:
