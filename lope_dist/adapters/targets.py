@@ -28,8 +28,8 @@ def find_targets(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linea
     A target is the last part of layers' names (`q_proj`), a dotted suffix of them, a pattern
     with `*`, `?` or `[...]` for whole names (`model.layers.[0-7].*_proj`; `*` crosses dots), or
     `all-linear`: every linear layer but the head, the routers of experts and those whose weight
-    the model reads past the layer. Layers that read no
-    text, as those of a vision tower, are never among them.
+    the model reads past the layer. Layers that read no text, as those of a vision tower, are
+    never among them.
 
     Raises:
         LopeError: no target, one that matches no linear layer, or one that names an expert bank.

@@ -11,8 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.purify import purify
 from lope_dist.config.load import load_config
+from lope_dist.config.model import ModelConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.model.attention import FLASH, flash_runs_here
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
 from lope_dist.model.placement import Replicated
@@ -57,7 +59,7 @@ def load_run(
     config = load_run_config(run_dir)
     checkpoint = checkpoint or run_checkpoint(run_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(config.model, Replicated(device), progress=progress)
+    model = load_model(_runnable_here(config.model), Replicated(device), progress=progress)
     context = adapt(model, config, family_of(model))
     context.compensation = config.adapter.compensation
     if checkpoint.stage == PURIFIED:
@@ -65,6 +67,13 @@ def load_run(
     install_checkpoint(model, checkpoint)
     model.eval()
     return LoadedRun(config, checkpoint, model, load_tokenizer(config.model), context)
+
+
+def _runnable_here(config: ModelConfig) -> ModelConfig:
+    """Return the model's settings without FlashAttention where this host does not have it."""
+    if config.attention != FLASH or flash_runs_here(config.dtype):
+        return config
+    return config.model_copy(update={"attention": "auto"})
 
 
 def run_checkpoint(run_dir: Path) -> Checkpoint:

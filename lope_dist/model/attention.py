@@ -12,6 +12,11 @@ from lope_dist.core.errors import LopeError
 FLASH = "flash_attention_2"
 
 
+def flash_runs_here(dtype: str) -> bool:
+    """Return whether this host computes FlashAttention in `model.dtype`."""
+    return torch.cuda.is_available() and is_flash_attn_2_available() and dtype == "bfloat16"
+
+
 def choose_attention(
     wanted: str, model_class: type[Any], dtype: str, *, allows_flash: bool = True
 ) -> str:
@@ -28,7 +33,7 @@ def choose_attention(
     """
     has_sdpa = bool(getattr(model_class, "_supports_sdpa", False))
     has_flash = bool(getattr(model_class, "_supports_flash_attn", False))
-    flash_runs = torch.cuda.is_available() and is_flash_attn_2_available() and dtype == "bfloat16"
+    flash_runs = flash_runs_here(dtype)
     if wanted == "auto":
         if has_flash and flash_runs and allows_flash:
             return FLASH

@@ -62,3 +62,13 @@ def test_a_damaged_description_is_told(run_copy: Path) -> None:
     path.write_text(json.dumps({"format": 1}))
     with pytest.raises(LopeError, match=r"adapter\.json"):
         load_run(run_copy)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this host may have FlashAttention")
+def test_a_run_that_settled_on_flash_attention_is_read_without_it(run_copy: Path) -> None:
+    text = (run_copy / "run.yaml").read_text()
+    assert "attention: sdpa" in text, "what the run has settled"
+    (run_copy / "run.yaml").write_text(
+        text.replace("attention: sdpa", "attention: flash_attention_2")
+    )
+    assert load_run(run_copy).model.config._attn_implementation == "sdpa"
