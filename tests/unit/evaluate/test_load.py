@@ -66,9 +66,10 @@ def test_a_damaged_description_is_told(run_copy: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this host may have FlashAttention")
 def test_a_run_that_settled_on_flash_attention_is_read_without_it(run_copy: Path) -> None:
-    text = (run_copy / "run.yaml").read_text()
-    assert "attention: sdpa" in text, "what the run has settled"
-    (run_copy / "run.yaml").write_text(
-        text.replace("attention: sdpa", "attention: flash_attention_2")
-    )
+    import yaml
+
+    tree = yaml.safe_load((run_copy / "run.yaml").read_text())
+    assert tree["model"]["attention"] == "sdpa", "what the run has settled"
+    tree["model"]["attention"], tree["train"]["micro_batch"] = "flash_attention_2", 1
+    (run_copy / "run.yaml").write_text(yaml.safe_dump(tree))
     assert load_run(run_copy).model.config._attn_implementation == "sdpa"
