@@ -17,7 +17,9 @@ from typing import Any
 import torch
 import transformers
 import yaml
-from architectures import ARCHITECTURES, Architecture, write_model
+from architectures import ARCHITECTURES
+from architectures.shapes import Architecture
+from architectures.write import write_model
 from peft import PeftModel
 
 from lope_dist.config.load import load_config, validate_config

@@ -26,6 +26,7 @@ from lope_dist.train.preflight import preflight
 from lope_dist.train.progress import StageProgress
 from lope_dist.train.setup import Inputs, load_session, stage_engine, stage_loader
 from lope_dist.train.stop import StopRequest
+from lope_dist.train.trackers.base import Trackers
 
 RANK, NORMAL, POISON = 4, 3, 1
 
@@ -66,7 +67,7 @@ class Trainer:
     def __init__(self, config: RunConfig, world: World) -> None:
         plan = preflight(config)
         source, tokenizer = open_source(config.data), load_tokenizer(config.model)
-        inputs = Inputs(config, world, StopRequest(), plan, source, tokenizer, fingerprints={})
+        inputs = Inputs(config, world, StopRequest(), plan, source, tokenizer, {}, {})
         self.session = load_session(inputs)
         self._stage = config.train.stages["finetune"]
         set_trainable(self.session.model, self._stage.trainable)
@@ -90,7 +91,7 @@ class Trainer:
         loader, progress = stage_loader(session, stage), StageProgress()
         with TemporaryDirectory() as folder:
             every = session.config.train.log_every_steps
-            log = MetricsLog(Path(folder), "bench", num_steps, every, False, world.is_main)
+            log = MetricsLog(Path(folder), "bench", num_steps, every, Trackers({}), world.is_main)
             start = time.perf_counter()
             run_stage(
                 stage,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from lope_dist.config.base import Section
+from lope_dist.config.tracking import TrackerName, TrackingConfig
 from lope_dist.core.roles import ADAPTER_ROLES, Role
 
 
@@ -130,8 +131,21 @@ class TrainConfig(Section):
     one more ends the run. Which, and of which examples, is in the checkpoint's `state.json`."""
     log_every_steps: int = Field(default=1, ge=1)
     """How often a line goes to `metrics.jsonl`."""
-    tensorboard: bool = False
-    """Write TensorBoard events beside `metrics.jsonl` (needs the `tensorboard` extra)."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Where figures go beside `metrics.jsonl`; each needs the extra of its name. One that fails is
+    named once and left out, and the run goes on."""
+    tracking: TrackingConfig = TrackingConfig()
+    """What the run is called there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tensorboard_was_a_switch(cls, values: Any) -> Any:
+        """Read `tensorboard: true` of runs that were made before there were several trackers."""
+        if isinstance(values, dict) and "tensorboard" in values:
+            values = dict(values)
+            if values.pop("tensorboard"):
+                values["trackers"] = [*values.get("trackers", ()), "tensorboard"]
+        return values
 
     @field_validator("stages")
     @classmethod

@@ -165,6 +165,8 @@ RESULTS = SideFile("results.json", _Results)
 ROUTER = SideFile("router.json", _Router)
 STATE = SideFile("state.json", _State)
 COST = SideFile("cost.json", _Cost)
+TRACKERS = SideFile("trackers.json", dict[str, str])
+"""By which id each tracker knows the run, so that a resume goes on with it."""
 
 
 def has_shape(value: Any, shape: Any) -> bool:

@@ -119,7 +119,12 @@ class Study:
     def _cell(self, group: Group, seed: int) -> Cell:
         study, variant = self.config, self.config.variants[group.variant]
         folder = self.folder / "runs" / group.name / f"seed-{seed}"
-        last: dict[str, Any] = {"seed": seed, "output_dir": str(folder)}
+        last: dict[str, Any] = {
+            "seed": seed,
+            "output_dir": str(folder),
+            "train.tracking.project": self.folder.name,
+            "train.tracking.name": f"{group.name}/seed-{seed}",
+        }
         if (train_file := variant.train_file or study.train_file) is not None:
             last["data.path"] = str(self.data_file(train_file))
         points = [study.axes[axis][p] for axis, p in zip(study.axes, group.points, strict=True)]

@@ -64,6 +64,7 @@ def _misfits_of_overrides(study: Study) -> Iterator[str]:
     ]
     for name, overrides, train_file in layers:
         instead = {"seed": "seeds", "output_dir": "the study's output_dir"}
+        instead |= dict.fromkeys(("train.tracking.project", "train.tracking.name"), "the study")
         if train_file is not None:
             instead["data.path"] = "train_file"
         for key in overrides.keys() & instead.keys():

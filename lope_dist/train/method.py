@@ -17,7 +17,10 @@ _FREE_TO_CHANGE = (
     "train.log_every_steps",
     "train.max_skipped_steps",
     "train.micro_batch",
-    "train.tensorboard",
+    "train.trackers",
+    "train.tracking.name",
+    "train.tracking.project",
+    "train.tracking.tags",
 )
 
 _SETTLED_BY_THE_RUN = ("data.packing", "model.attention")

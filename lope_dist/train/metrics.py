@@ -1,4 +1,4 @@
-"""What rank 0 tells: a progress bar, `metrics.jsonl`, TensorBoard on request."""
+"""What rank 0 tells: a progress bar, `metrics.jsonl`, and what the trackers get."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lope_dist.core.errors import LopeError
 from lope_dist.core.files import telling_disk_errors, write_atomic
 from lope_dist.core.runlog import append_line
 from lope_dist.core.side_files import METRICS
+from lope_dist.train.trackers.base import Trackers
 
 
 class MetricsLog:
@@ -26,15 +26,18 @@ class MetricsLog:
         stage: str,
         num_steps: int,
         every: int,
-        tensorboard: bool,
+        trackers: Trackers,
         on: bool,
+        *,
         first: int = 0,
         is_folder_there: Callable[[], bool] = lambda: True,
+        steps_before: int = 0,
     ) -> None:
+        """Start at step ``first`` of a stage that ``steps_before`` steps of others precede."""
         self._path = run_dir / METRICS.name
         self._stage, self._every, self._on = stage, every, on
         self._num_steps, self._is_folder_there = num_steps, is_folder_there
-        self._writer = _tensorboard_writer(run_dir, stage, first) if tensorboard and on else None
+        self._trackers, self._steps_before = trackers, steps_before
         self._bar = tqdm(
             total=num_steps,
             initial=first,
@@ -67,24 +70,13 @@ class MetricsLog:
         self._bar.set_postfix_str(
             f"loss {values['loss']:.4f}, lr {lr:.1e}, {rate:.0f} tokens/s", refresh=False
         )
-        if self._writer is not None:
-            self._write_scalars(step, values, rate)
+        told = {"loss": values["loss"], "lr": values["lr"], "grad_norm": values["grad_norm"]}
+        told |= {"tokens_per_s": rate, "drift": values.get("drift", {})}
+        self._trackers.log(self._steps_before + step + 1, {self._stage: told})
 
     def close(self) -> None:
-        """End the bar and the writer."""
+        """End the bar."""
         self._bar.close()
-        if self._writer is not None:
-            self._writer.close()
-
-    def _write_scalars(self, step: int, values: dict[str, Any], rate: float) -> None:
-        assert self._writer is not None
-        self._writer.add_scalar("loss", values["loss"], step)
-        self._writer.add_scalar("grad_norm", values["grad_norm"], step)
-        self._writer.add_scalar("tokens_per_s", rate, step)
-        for role, lr in values["lr"].items():
-            self._writer.add_scalar(f"lr/{role}", lr, step)
-        for role, change in values.get("drift", {}).items():
-            self._writer.add_scalar(f"drift/{role}", change, step)
 
 
 def trim_metrics(run_dir: Path, done: Collection[str], stage: str | None, next_step: int) -> None:
@@ -101,14 +93,3 @@ def trim_metrics(run_dir: Path, done: Collection[str], stage: str | None, next_s
             if line["stage"] in done or (line["stage"] == stage and line["step"] < next_step)
         ]
         write_atomic(path, "".join(kept))
-
-
-def _tensorboard_writer(run_dir: Path, stage: str, first: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise LopeError(
-            "train.tensorboard needs the extra: pip install 'lope-dist[tensorboard]'."
-        ) from None
-    folder = str(run_dir / "tensorboard" / stage)
-    return SummaryWriter(folder, purge_step=first or None)  # steps that a resume makes again

@@ -118,7 +118,7 @@ def _prepare(run_dir: Path, folder: Path, config: RunConfig, index: int) -> None
             "output_dir": str(folder),
             # All ranks are on this host, which need not have the recorded hosts' interface.
             "engine": config.engine.model_copy(update={"interface": None}),
-            "train": config.train.model_copy(update={"log_every_steps": 1, "tensorboard": False}),
+            "train": config.train.model_copy(update={"log_every_steps": 1, "trackers": ()}),
         }
     )
     write_atomic(folder / CONFIG, dump_config(there))

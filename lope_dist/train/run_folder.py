@@ -12,7 +12,16 @@ from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
-from lope_dist.core.side_files import COST, MANIFEST, METRICS, RESULTS, ROUTER, STATE, set_aside
+from lope_dist.core.side_files import (
+    COST,
+    MANIFEST,
+    METRICS,
+    RESULTS,
+    ROUTER,
+    STATE,
+    TRACKERS,
+    set_aside,
+)
 from lope_dist.train.checkpoint import (
     CONFIG,
     FOLDER,
@@ -26,8 +35,8 @@ from lope_dist.train.method import method_differences
 Resume = bool | Literal["auto"]
 """Whether to go on with the run in the folder. `auto`: start anew where none of it can be used."""
 _WRITTEN = (
-    *(file.name for file in (METRICS, MANIFEST, STATE, ROUTER, COST, RESULTS)),
-    *("tensorboard", "losses", "scores", "answers", "questions", "scale.json"),
+    *(file.name for file in (METRICS, MANIFEST, STATE, ROUTER, COST, RESULTS, TRACKERS)),
+    *("tensorboard", "wandb", "mlruns", "losses", "scores", "answers", "questions", "scale.json"),
     *("report.html", "plots"),
 )
 """What a run and the commands that are given its folder write there, beside checkpoints."""

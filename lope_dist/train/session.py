@@ -32,6 +32,8 @@ from lope_dist.train.settle import prove, take_recorded
 from lope_dist.train.setup import Inputs, Session, load_session, stage_loader
 from lope_dist.train.stage import StageRun, write_run_files
 from lope_dist.train.stop import StopRequest
+from lope_dist.train.trackers.base import check_installed
+from lope_dist.train.tracking import tracking
 
 
 def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool = False) -> Path:
@@ -45,6 +47,7 @@ def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool
         LopeError: anything that the user can mend; nothing is half-written.
         Preempted: SIGTERM or SIGUSR1 came, and the run was saved where it is.
     """
+    check_installed(config.train.trackers)
     plan = preflight(config)
     tokenizer = load_tokenizer(config.model)
     check_tokenizer(tokenizer, plan.model, config.model.name_or_path)
@@ -54,12 +57,13 @@ def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool
         world = start_world(config.engine)
         with world.told(), ExitStack() as held:
             tell_rows(config, source, tokenizer, plan.model.config, world)
-            inputs = Inputs(config, world, stop, plan, source, tokenizer, {})
+            inputs = Inputs(config, world, stop, plan, source, tokenizer, {}, {})
             inputs.hold = world.on_main(lambda: held.enter_context(run_lock(inputs.run_dir)))
             known = world.on_main(lambda: fingerprints(config.model, tokenizer))
             inputs.fingerprints = known or {}
-            for stage in config.train.stages.values():
-                stage_loader(inputs, stage)  # data that do not fit it show before any is trained
+            for name, stage in config.train.stages.items():
+                # Data that do not fit it show before any is trained.
+                inputs.steps[name] = stage_loader(inputs, stage).num_steps
             checkpoint, accepted = open_run(inputs, resume, accepts_other_data=accepts_other_data)
             take_recorded(inputs, checkpoint)
             known = {**inputs.fingerprints, "data": source.fingerprint}
@@ -94,13 +98,15 @@ def _train_stages(session: Session, checkpoint: Checkpoint | None) -> str | None
     """Train what is left; return where a signal stopped it, or None. Collective: yes."""
     progress, start = _restore(session, checkpoint)
     stages = list(session.config.train.stages)
-    while progress.index <= len(stages):
-        middle = checkpoint if progress.stage.next_step else None
-        stage_run, start = StageRun(session, progress, middle, start), None
-        is_stopped = stage_run.train()
-        if is_stopped and progress.index <= len(stages):
-            name = stages[progress.index - 1]
-            return f"Stopped by a signal after step {progress.stage.next_step} of stage '{name}'"
+    with tracking(session, progress):
+        while progress.index <= len(stages):
+            middle = checkpoint if progress.stage.next_step else None
+            stage_run, start = StageRun(session, progress, middle, start), None
+            is_stopped = stage_run.train()
+            if is_stopped and progress.index <= len(stages):
+                step, name = progress.stage.next_step, stages[progress.index - 1]
+                return f"Stopped by a signal after step {step} of stage '{name}'"
+        session.trackers.finish(is_finished=True)
     return None
 
 

@@ -34,6 +34,7 @@ from lope_dist.model.placement import Placement, Replicated
 from lope_dist.train.preflight import Plan, adapt
 from lope_dist.train.run_lock import RunHold
 from lope_dist.train.stop import StopRequest
+from lope_dist.train.trackers.base import Trackers
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Inputs:
     tokenizer: PreTrainedTokenizerBase
     fingerprints: dict[str, str]
     """Of base weights, architecture and tokenizer; on the main rank alone."""
+    steps: dict[str, int]
+    """Optimizer steps of each stage."""
     hold: RunHold | None = field(default=None, kw_only=True)
     """The run's folder, locked; on the main rank alone."""
 
@@ -65,6 +68,8 @@ class Session(Inputs):
     context: AdapterContext
     roles: dict[str, Role]
     shapes: dict[str, torch.Size]
+    trackers: Trackers
+    """Of this start; on the main rank alone there are some."""
 
 
 def load_session(inputs: Inputs) -> Session:
@@ -76,7 +81,14 @@ def load_session(inputs: Inputs) -> Session:
     context = adapt(model, config, plan.family)
     context.collect_router = True
     roles = {n: role for n, role in model_roles(model).items() if role != Role.BASE}
-    return Session(**vars(inputs), model=model, context=context, roles=roles, shapes=shapes)
+    return Session(
+        **vars(inputs),
+        model=model,
+        context=context,
+        roles=roles,
+        shapes=shapes,
+        trackers=Trackers({}),
+    )
 
 
 def stage_loader(inputs: Inputs, stage: StageConfig) -> StageLoader:

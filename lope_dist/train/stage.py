@@ -94,10 +94,11 @@ class StageRun:
             self._name,
             self._loader.num_steps,
             config.train.log_every_steps,
-            config.train.tensorboard,
+            session.trackers,
             session.world.is_main,
-            stage.next_step,
-            self._is_folder_there,
+            first=stage.next_step,
+            is_folder_there=self._is_folder_there,
+            steps_before=sum(list(session.steps.values())[: self._progress.index - 1]),
         )
         guard = StepGuard(session.world, self._usage, stage, config.train.max_skipped_steps)
         is_stopped = run_stage(

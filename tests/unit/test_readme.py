@@ -107,7 +107,12 @@ def test_make_targets_and_variables_exist(command: list[str]) -> None:
 def test_extras_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     installed = re.findall(r"pip install -e '\.\[([\w,]+)\]'", TEXT)
-    named = re.findall(r"^\| `(\w+)` \|.*\|$", TEXT.split("| extra |")[1], re.MULTILINE)[:5]
+    table = TEXT.split("| extra |")[1].split("\n\n")[0]
+    named = [
+        name
+        for cell in re.findall(r"^\|([^|]+)\|", table, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", cell)
+    ]
     extras = set(project["optional-dependencies"])
     assert installed
     assert extras == set(named)

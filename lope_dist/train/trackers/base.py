@@ -11,10 +11,8 @@ from typing import Any, Protocol
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.registry import Registry
-from lope_dist.core.runlog import read_json, write_json
-
-IDS = "trackers.json"
-"""In the run's folder: by which id each tracker knows the run, so that a resume goes on with it."""
+from lope_dist.core.runlog import write_json
+from lope_dist.core.side_files import TRACKERS as IDS
 
 
 @dataclass(frozen=True)
@@ -89,25 +87,10 @@ def check_installed(names: Sequence[str]) -> None:
 
 
 class Trackers:
-    """The trackers of one run, on rank 0. One that fails is named once and left out."""
+    """The trackers of one run. One that fails is named once and left out."""
 
-    def __init__(self, names: Sequence[str], run: TrackedRun) -> None:
-        """Start them, or go on with what they know of the run.
-
-        ``run.known_id`` is filled in here.
-        """
-        path = run.folder / IDS
-        ids = read_json(path) if names and path.exists() else {}
-        self._open: dict[str, Tracker] = {}
-        for name in names:
-            told = replace(run, known_id=ids.get(name))
-            try:
-                self._open[name] = TRACKERS[name].start(told)
-            except Exception as error:  # whatever it is: the run goes on
-                _tell(name, "could not start", error)
-        if self._open:
-            ids |= {name: tracker.run_id for name, tracker in self._open.items()}
-            write_json(path, ids)
+    def __init__(self, started: Mapping[str, Tracker]) -> None:
+        self._open = dict(started)
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Log a step's values; a nested tree's keys are joined by slashes."""
@@ -127,6 +110,21 @@ class Trackers:
             except Exception as error:
                 _tell(name, "could not end", error)
         self._open = {}
+
+
+def start_trackers(names: Sequence[str], run: TrackedRun) -> Trackers:
+    """Start trackers, or go on with the runs that they know; ``run.known_id`` is filled in here."""
+    ids = (IDS.recover(run.folder) if names else None) or {}
+    started: dict[str, Tracker] = {}
+    for name in names:
+        try:
+            started[name] = TRACKERS[name].start(replace(run, known_id=ids.get(name)))
+        except Exception as error:  # whatever it is: the run goes on
+            _tell(name, "could not start", error)
+    if started:
+        ids |= {name: tracker.run_id for name, tracker in started.items()}
+        write_json(run.folder / IDS.name, ids)
+    return Trackers(started)
 
 
 def flat_config(config: Mapping[str, Any]) -> dict[str, Any]:

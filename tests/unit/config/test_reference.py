@@ -30,10 +30,7 @@ def test_every_key_of_a_full_run_has_a_row() -> None:
     ).model_dump(mode="json")
     tree["train"]["stages"]["<name>"]["groups"] = {"<role>": {"lr": 1, "weight_decay": 0}}
     keys = set(re.findall(r"^\| `([^`]+)`", reference(), re.MULTILINE))
-    mappings = {"train.stages", "train.stages.<name>.groups", "data.columns", "data.sources"}
-    mappings |= {"data.sources[].columns", "data.template_arguments"}
-    for key in ("roles", "message_keys"):
-        mappings |= {f"data.{key}", f"data.sources[].{key}"}
+    mappings = {"train.stages", "train.stages.<name>.groups", "data.sources"}
     for kind in ("adalora", "p_tuning", "prefix_tuning"):
         adapter: TypeAdapter = TypeAdapter(AnyAdapterConfig)
         tree["adapter"] |= adapter.validate_python({"kind": kind}).model_dump(mode="json")
@@ -45,7 +42,7 @@ def leaves(tree: dict, prefix: str = "") -> set[str]:
     for key, value in tree.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             found |= leaves(value[0], f"{prefix}{key}[].")
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and value:
             found |= leaves(value, f"{prefix}{key}.")
         else:
             found.add(prefix + key)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import struct
 import time
 from collections.abc import Iterator
@@ -11,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, Preempted
+from lope_dist.core.side_files import TRACKERS as IDS
+from lope_dist.train import loop
+from lope_dist.train.session import train
 from lope_dist.train.trackers.base import (
-    IDS,
     TRACKERS,
     TrackedRun,
     TrackerKind,
-    Trackers,
     check_installed,
+    start_trackers,
 )
 
 NAMES = ["mlflow", "tensorboard", "trackio", "wandb"]
@@ -113,17 +117,17 @@ def test_a_tracker_gives_back_what_it_was_told_and_goes_on(
         from trackio import sqlite_storage
 
         monkeypatch.setattr(sqlite_storage, "TRACKIO_DIR", tmp_path / "trackio")
-    first = Trackers([name], tracked(tmp_path))
+    first = start_trackers([name], tracked(tmp_path))
     for step in (1, 2):
         first.log(step, {"poison": {"loss": 4.0 / step, "lr": {"router": 1e-3}}})
     first.finish(is_finished=False)
-    known = json.loads((tmp_path / IDS).read_text())
+    known = json.loads((tmp_path / IDS.name).read_text())
     if name == "wandb":
         time.sleep(1.1)  # its folders have the second of the start in their names
-    second = Trackers([name], tracked(tmp_path, steps_done=2))
+    second = start_trackers([name], tracked(tmp_path, steps_done=2))
     second.log(3, {"poison": {"loss": 1.5, "lr": {"router": 1e-3}}})
     second.finish(is_finished=True)
-    assert json.loads((tmp_path / IDS).read_text()) == known
+    assert json.loads((tmp_path / IDS.name).read_text()) == known
     assert READERS[name](tmp_path) == {1: 4.0, 2: 2.0, 3: 1.5}
 
 
@@ -146,9 +150,9 @@ def test_a_tracker_that_fails_is_named_once_and_the_others_go_on(
     TRACKERS._entries["failing"] = TrackerKind("json", "none", Failing)
     try:
         never = replace(tracked(tmp_path), name="never")
-        Trackers(["failing"], never).log(1, {"loss": 1.0})
+        start_trackers(["failing"], never).log(1, {"loss": 1.0})
         assert "failing could not start (no route to host)" in capsys.readouterr().err
-        trackers = Trackers(["failing", "tensorboard"], tracked(tmp_path))
+        trackers = start_trackers(["failing", "tensorboard"], tracked(tmp_path))
         for step in (1, 2):
             trackers.log(step, {"poison": {"loss": 1.0}})
         trackers.finish(is_finished=True)
@@ -170,3 +174,55 @@ def test_a_missing_package_is_told_with_its_command() -> None:
 
 def test_every_tracker_that_a_recipe_may_name_is_there() -> None:
     assert list(TRACKERS) == NAMES
+
+
+def test_a_run_tells_its_trackers_every_step_once_through_a_stop(
+    tiny_config, tmp_path: Path, offline: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the second stage and gone on with: one run at each tracker."""
+    from mlflow import MlflowClient
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    three = {"train__stages__poison__max_steps": 3, "train__stages__finetune__max_steps": 3}
+    config = tiny_config(train__trackers=["tensorboard", "mlflow"], **three)
+    real, calls = loop._micro_step, []
+
+    def micro_step(engine, context, batch, plan, is_last, *rest):
+        calls.extend([0] * is_last)
+        if is_last and len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return real(engine, context, batch, plan, is_last, *rest)
+
+    monkeypatch.setattr(loop, "_micro_step", micro_step)
+    with pytest.raises(Preempted):
+        train(config)
+    run = tmp_path / "run"
+    client = MlflowClient(tracking_uri=(run / "mlruns").as_uri())
+    number = client.get_experiment_by_name("lope_dist").experiment_id
+    assert [each.info.status for each in client.search_runs([number])] == ["KILLED"]
+    train(config, resume="auto")
+
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    expected = {
+        stage: {
+            line["step"] + 1 + 3 * index: pytest.approx(line["loss"])
+            for line in lines
+            if line["stage"] == stage
+        }
+        for index, stage in enumerate(("poison", "finetune"))
+    }
+    assert [len(losses) for losses in expected.values()] == [3, 3]
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    (tracked_run,) = client.search_runs([number])
+    assert (tracked_run.info.status, tracked_run.info.run_name) == ("FINISHED", "run")
+    for stage, losses in expected.items():
+        key = f"{stage}/loss"
+        assert {event.step: event.value for event in events.Scalars(key)} == losses
+        history = client.get_metric_history(tracked_run.info.run_id, key)
+        assert {metric.step: metric.value for metric in history} == losses
+
+
+def test_the_switch_of_older_recipes_is_read(tiny_config) -> None:
+    assert tiny_config(train__tensorboard=True).train.trackers == ("tensorboard",)
+    assert tiny_config(train__tensorboard=False).train.trackers == ()
