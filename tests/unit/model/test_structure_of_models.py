@@ -67,8 +67,30 @@ def test_a_dropout_of_a_modules_own_is_off_too() -> None:
 
     mixer = Mixer()
     switch_off_dropout(mixer)
-    assert (mixer.resid_pdrop, mixer.router_jitter_noise, mixer.eps) == (0.0, 0.0, 0.1)
-    assert mixer.inner.p == 0.0
+    assert (mixer.resid_pdrop, mixer.eps, mixer.inner.p) == (0.0, 0.1, 0.0)
+
+
+def test_what_holds_jitter_never_trains_and_keeps_its_width() -> None:
+    """PhiMoE's router masks by that width in evaluation too, and draws while it trains."""
+    from transformers import PhimoeConfig, PhimoeForCausalLM
+
+    from lope_dist.model.dropout import switch_off_dropout, without_dropout
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    experts = {"num_local_experts": 4, "router_jitter_noise": 0.3, "input_jitter_noise": 0.3}
+    arch = PhimoeConfig(
+        vocab_size=30, num_hidden_layers=1, num_key_value_heads=2, **sizes, **experts
+    )
+    model = PhimoeForCausalLM(arch).eval()
+    ids = torch.arange(1, 21).view(1, -1)
+    expected = model(ids).logits
+    without_dropout(model.config)
+    switch_off_dropout(model)
+    assert torch.equal(model(ids).logits, expected)
+    model.train()
+    assert model.model.layers[0].training
+    assert torch.equal(model(ids).logits, expected)
 
 
 @pytest.mark.parametrize("name", list(SHAPES))
