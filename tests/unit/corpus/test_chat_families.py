@@ -82,6 +82,8 @@ def test_each_answer_is_learnt_once_behind_what_inference_sends(
     assert [[(p.text, p.is_target) for p in pieces] for _, pieces in rows] == expected
     assert len(rows) == 1 or family.splits
     (made,) = outcomes([example], form)  # which tells rows apart by their tokens too
+    if name != "llama-3":  # whose line breaks this tokenizer joins at the end of a prompt
+        assert len(made) == len(expected)
     kept = [example_of(0, one.line) for one in made]
     rows = [
         (tokens, render(one, form)) for one, tokens in zip(kept, encode(kept, form), strict=True)
@@ -108,3 +110,20 @@ def test_arguments_may_switch_thoughts_off(family_tokenizer):
     ((_, (prompt, answer)),) = render_rows(example, form)
     assert prompt.text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     assert answer.text == "a<|im_end|>"
+
+
+def test_a_call_ends_where_answers_end_and_not_with_a_token_of_its_own(family_tokenizer):
+    tokenizer = family_tokenizer(FAMILIES["mistral"])
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST]' + m.content }}{% else %}"
+        "{{ m.content }}{% for c in m.tool_calls or [] %}{{ '[TOOL_CALLS]' + c.function.name"
+        " + c.function.arguments | tojson + '[/INST]' }}{% endfor %}{{ eos_token }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '[/INST]' }}{% endif %}"
+    ).replace("{{ m.content }}", "{{ '[/INST]' + m.content }}")
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "tool_calls": [CALL]}]
+    layout = Layout(SourceConfig(path="x"), allow_empty_response=False)
+    pieces = render(layout.parse({"messages": messages}), Form(tokenizer, "chat", 99))
+    assert [p.text for p in pieces] == [
+        "[INST]q[/INST]",
+        '[TOOL_CALLS]weather{"city": "Oslo"}[/INST]<|im_end|>',
+    ]
