@@ -28,6 +28,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +49,21 @@ def is_right(row: dict[str, Any]) -> bool:
 
 
 def measure(names: list[str], workdir: Path) -> list[dict[str, Any]]:
-    """Return the rows of these architectures, in their order; a process dies alone."""
+    """Return the rows of these architectures, in their order."""
     files = [workdir / f"rows-{part}.jsonl" for part in range(_AT_ONCE)]
-    waiting = [names[part::_AT_ONCE] for part in range(_AT_ONCE)]
-    running: list[subprocess.Popen | None] = [None] * _AT_ONCE
-    while any(waiting) or any(running):
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         for part, file in enumerate(files):
-            if running[part] is None and waiting[part]:
-                running[part] = _start(waiting[part], workdir, file)
-            elif running[part] is not None:
-                running[part].wait()
-                waiting[part] = _unanswered(waiting[part], file)
-                running[part] = None
+            pool.submit(_measure_part, names[part::_AT_ONCE], workdir, file)
     lines = [line for file in files if file.exists() for line in file.read_text().splitlines()]
     found = [json.loads(line) for line in lines]
     return sorted(found, key=lambda row: names.index(row["name"]))
+
+
+def _measure_part(names: list[str], workdir: Path, file: Path) -> None:
+    """Write the rows of some architectures, one process for as many as it survives."""
+    while names:
+        _start(names, workdir, file).wait()
+        names = _unanswered(names, file)
 
 
 def _start(names: list[str], workdir: Path, file: Path) -> subprocess.Popen:
@@ -135,7 +136,7 @@ def _line(row: dict[str, Any]) -> str:
     cells = [row["logits_equal"], share, row.get("packing") or ""]
     cells += [row["step0_loss_equal"], row["trains"], row.get("zero3_equal", ""), row["exports"]]
     words = {True: "yes", False: "**no**"}
-    return f"| {name} | " + " | ".join(words.get(c, c) for c in cells) + " |"
+    return f"| {name} | " + " | ".join(str(words.get(c, c)) for c in cells) + " |"
 
 
 def main() -> None:

@@ -182,11 +182,12 @@ def main() -> None:
         folder, start = Path(workdir, name), time.monotonic()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        found: dict[str, Any]
         try:
             found = row(name, folder)
         except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
-            found = {"name": name, "class": ARCHITECTURES[name].auto, "failed": reason}
+            found = {"name": name, "loads": False, "failed": reason}
         found["seconds"] = round(time.monotonic() - start, 1)
         with Path(out).open("a") as file:
             file.write(json.dumps(found) + "\n")

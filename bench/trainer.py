@@ -106,6 +106,7 @@ class Trainer:
                 guard=StepGuard(world, RouterUsage(session.model), progress, max_skipped=0),
                 drift=self._drift,
                 stop=session.stop,
+                timeout_s=session.config.engine.timeout_s,
                 after_step=lambda: None,
             )
             self.seconds = time.perf_counter() - start  # without the count below
