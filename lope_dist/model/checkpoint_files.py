@@ -100,8 +100,6 @@ class TensorFiles:
             raise LopeError(f"{path} cannot be read: {error.strerror}.") from None
         self._descriptors.append(descriptor)
         for name, place in read_header(descriptor, path).items():
-            if name in self._entries:
-                raise LopeError(f"{path}: tensor '{name}' stands in another file too.")
             if place.dtype not in _DTYPES:
                 what = "8-bit float" if place.dtype.startswith("F8") else "not supported"
                 raise LopeError(
