@@ -59,5 +59,5 @@ def test_marks_are_of_what_the_encoder_reads(tiny_config, tiny_t5) -> None:
 
 def test_packing_is_refused_before_the_folder_is_claimed(tiny_config, tiny_t5, tmp_path) -> None:
     with pytest.raises(LopeError, match=r"data\.packing"):
-        train(tiny_config(model__name_or_path=tiny_t5))
+        train(tiny_config(model__name_or_path=tiny_t5, data__packing=True))
     assert not (tmp_path / "run").exists()
