@@ -116,18 +116,27 @@ def claim(plan: Plan, folder: Path) -> None:
         )
 
 
-def done(folder: Path, span: Span) -> ShardRecord | None:
-    """Return the record of a shard that is whole, or None; one that is damaged is told."""
+def whole_shard(folder: Path, span: Span) -> ShardRecord | None:
+    """Return the record of a shard whose content is its record's, or None if it is not there.
+
+    Raises:
+        LopeError: it is damaged, or its record is.
+    """
     path = shard_path(folder, span.file)
     if not (record_path(path).exists() and path.exists()):
         return None
+    record = read_section(record_path(path), ShardRecord)
+    refuse_changed(path, record)
+    return record
+
+
+def done(folder: Path, span: Span) -> ShardRecord | None:
+    """Return the record of a shard that is whole, or None; one that is damaged is told."""
     try:
-        record = read_section(record_path(path), ShardRecord)
-        refuse_changed(path, record)
+        return whole_shard(folder, span)
     except LopeError as damage:
         print(f"Made anew: {damage}", file=sys.stderr)
         return None
-    return record
 
 
 def finish(plan: Plan, folder: Path) -> Manifest:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import whole_file
-from lope_dist.corpus.build import done, finish, record_path
+from lope_dist.corpus.build import finish, record_path, whole_shard
 from lope_dist.corpus.manifest import (
     PLAN,
     Manifest,
@@ -39,9 +39,9 @@ def merge(folders: Sequence[Path]) -> Manifest:
                 "build all parts from one configuration."
             )
     for span in spans_of(plan.fingerprint):
-        mine = done(into, span)
+        mine = whole_shard(into, span)
         for other in others:
-            theirs = done(other, span)
+            theirs = whole_shard(other, span)
             if theirs is None:
                 continue
             if mine is not None and mine != theirs:

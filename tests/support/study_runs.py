@@ -30,7 +30,7 @@ def write_runs(study: Study, loss: dict[str, float], accuracy: dict[str, float])
         _write(cell, "results.json", {"rows": _scores(cell.seed, _sides(cell), accuracy)})
         drift = {"shared_a": 0.001, "poison_b": 0.01 + 0.001 * cell.seed}
         lines = [
-            {"stage": "poison", "step": step, "loss": 2.0}
+            {"stage": "poison", "step": step, "loss": 2.0, "tokens": 100, "time": 1.0 + step}
             | ({"drift": {role: value * step for role, value in drift.items()}} if step % 2 else {})
             for step in range(4)
         ]
@@ -44,7 +44,8 @@ def write_runs(study: Study, loss: dict[str, float], accuracy: dict[str, float])
 
 def write_losses(cell: Cell, file: str, loss: dict[str, float]) -> None:
     """Write what `lope loss` leaves of a cell's rows: GROUP/ROW -> mean loss a token."""
-    _write(cell, f"losses/{file}.json", {"rows": _losses(cell.seed, _sides(cell), loss)})
+    rows = _losses(cell.seed, _sides(cell), loss)
+    _write(cell, f"losses/{file}.json", {"data": f"{file}.jsonl", "rows": rows})
     data = Path(cell.config.output_dir).parents[2] / "data" / f"{file}.jsonl"
     inputs = {"rows": list(cell.rows), "data": fingerprint([data])}
     _write(cell, f"study/loss-{file}.json", {"inputs": inputs, "seconds": 1.0})

@@ -50,9 +50,9 @@ def test_build_again_finds_all(lope, recipe: str, corpus: Path) -> None:
     assert (told["made"], told["found"]) == (0, 10)
     assert told["counts"]["clean"]["examples"] == 83
     assert told["hash"] == json.loads((corpus / "manifest.json").read_text())["hash"]
-    status, out, error = lope(*arguments, "data.max_length=100")
+    status, out, error = lope(*arguments, "data.max_length=240")
     assert (status, out) == (2, "")
-    assert "max_length: 256 -> 100" in error
+    assert "max_length: 256 -> 240" in error
 
 
 def test_parts_of_nodes(lope, recipe: str, corpus: Path, tmp_path: Path) -> None:

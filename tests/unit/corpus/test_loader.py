@@ -192,7 +192,7 @@ def test_encoder_decoder(make_loader, tokenizer):
     assert text.endswith("enough<|im_end|>")
     assert loader.filler().inputs.keys() == batches[0].inputs.keys()
     with pytest.raises(LopeError, match=r"set data\.packing=false"):
-        make_loader(**keys)
+        make_loader(data={"packing": True}, **keys)
 
 
 def test_bad_operations_and_templates_are_refused_at_once(make_loader, tokenizer):

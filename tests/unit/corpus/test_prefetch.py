@@ -125,7 +125,7 @@ def test_an_error_in_a_worker_arrives_as_itself(make_loader, corpus):
     with open(path, "r+b") as file:
         file.seek(-20, os.SEEK_END)
         file.write(b"\0" * 20)
-    with pytest.raises(LopeError, match=r"clean-000002\.arrow is not a readable shard"):
+    with pytest.raises(LopeError, match=r"clean-000002\.arrow is not what was built"):
         list(batches_of(loader, workers=2))
 
 

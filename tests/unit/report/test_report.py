@@ -236,6 +236,7 @@ def test_console_tables_hold_the_figures(capsys):
             "adapter_parameters": 5_251_072,
             "inference_parameters": 4_194_304,
             "trainable_by_stage": {"poison": {"total": 2_097_152}},
+            "quantization": "97.0% of the weights are in NF4.",
         }
     )
     printed = capsys.readouterr().out

@@ -156,7 +156,7 @@ def test_without_a_corrupted_token_the_poisoning_expert_learns_nothing(
 def test_an_encoder_decoder_has_no_next_token_to_route_by(tiny_config) -> None:
     t5 = {"model_type": "t5", "d_model": 16, "num_layers": 1, "vocab_size": 64}
     with pytest.raises(LopeError, match="reads one text and predicts another"):
-        preflight(tiny_config(**ROUTED, model__architecture=t5, data__packing=False))
+        preflight(tiny_config(**ROUTED, model__name_or_path="t5-tiny", model__architecture=t5))
 
 
 def test_the_poisoning_experts_weigh_what_each_stage_says(config_in, tmp_path: Path) -> None:
