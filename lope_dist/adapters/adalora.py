@@ -19,7 +19,7 @@ from peft import AdaLoraConfig as PeftConfig
 from torch import Tensor, nn
 
 from lope_dist.adapters.auxiliary import ORTHOGONALITY, AuxiliaryLosses
-from lope_dist.adapters.base import AdapterModule, adapter_modules
+from lope_dist.adapters.base import BesideLayer, adapter_modules
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.counter_noise import keep_bits, keep_scale, salt_of
 from lope_dist.adapters.experts import empty_parameter
@@ -61,7 +61,7 @@ class _Values(_Triplets):
         return h_NTR * self.default.flatten()
 
 
-class AdaLoraLinear(nn.Module, AdapterModule):
+class AdaLoraLinear(nn.Module, BesideLayer):
     """A linear layer of any kind (`base`) and its singular triplets."""
 
     def __init__(
@@ -83,16 +83,6 @@ class AdaLoraLinear(nn.Module, AdapterModule):
         self.lora_A = _Directions(rank, base.in_features, device)
         self.lora_E = _Values(rank, 1, device)
         self.lora_B = _Directions(base.out_features, rank, device)
-
-    @property
-    def weight(self) -> Tensor:
-        """The base layer's weight; some models look at its dtype."""
-        return self.base.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The base layer's bias; some models look at it."""
-        return self.base.bias
 
     def forward(self, x_NTD: Tensor) -> Tensor:
         """Compute the base layer plus the triplets."""

@@ -29,6 +29,22 @@ class AdapterModule(ABC):
         """
 
 
+class BesideLayer(AdapterModule):
+    """An adapter that stands in the place of a linear layer, which some models look at."""
+
+    base: nn.Linear
+
+    @property
+    def weight(self) -> Tensor:
+        """The base layer's weight."""
+        return self.base.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The base layer's bias."""
+        return self.base.bias
+
+
 def adapter_modules(model: nn.Module) -> dict[str, AdapterModule]:
     """Return the adapter modules of a model by module name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, AdapterModule)}

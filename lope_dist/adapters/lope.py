@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lope_dist.adapters.auxiliary import SUPERVISION, AuxiliaryLosses
-from lope_dist.adapters.base import AdapterModule, adapter_modules
+from lope_dist.adapters.base import BesideLayer, adapter_modules
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.counter_noise import salt_of
 from lope_dist.adapters.experts import ExpertBank, empty_parameter
@@ -139,7 +139,7 @@ class LopeAdapter(nn.Module):
             )
 
 
-class LopeLinear(nn.Module, AdapterModule):
+class LopeLinear(nn.Module, BesideLayer):
     """A linear layer of any kind (`base`) and its adapter (`lope`)."""
 
     def __init__(
@@ -168,16 +168,6 @@ class LopeLinear(nn.Module, AdapterModule):
             salt=salt_of(seed, f"dropout:{name}"),
             device=device,
         )
-
-    @property
-    def weight(self) -> Tensor:
-        """The base layer's weight; some models look at its dtype."""
-        return self.base.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The base layer's bias; some models look at it."""
-        return self.base.bias
 
     def forward(self, x_NTD: Tensor) -> Tensor:
         """Compute the base layer plus the experts that the context selects."""

@@ -52,6 +52,8 @@ class TensorFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.repeated: list[str] = []
+        """Tensors that more than one of the files holds."""
         self._entries: dict[str, _Entry] = {}
         self._descriptors: list[int] = []
         for name in _file_names(folder):
@@ -100,6 +102,8 @@ class TensorFiles:
             raise LopeError(f"{path} cannot be read: {error.strerror}.") from None
         self._descriptors.append(descriptor)
         for name, place in read_header(descriptor, path).items():
+            if name in self._entries:
+                self.repeated.append(name)
             if place.dtype not in _DTYPES:
                 what = "8-bit float" if place.dtype.startswith("F8") else "not supported"
                 raise LopeError(

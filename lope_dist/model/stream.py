@@ -71,6 +71,12 @@ def load_weights(
             f"which belong to other parts of the model ({', '.join(parts)}).",
             file=sys.stderr,
         )
+    if files.repeated and progress:
+        tqdm.write(
+            f"{len(files.repeated)} tensors stand in more than one file ({files.repeated[0]} for "
+            "one); as in transformers, the last file's are read.",
+            file=sys.stderr,
+        )
     for slot in tqdm(
         loader.settled(inventory.slots),
         desc="Loading weights",

@@ -35,7 +35,7 @@ class Premises:
     parts: str | None = None
     """What of the model is not trained because it reads no text."""
     data: dict[str, Any] | None = None
-    """What the data's own pass tells: rows, bad, cut, noise. Filled in by the corpus."""
+    """The figures of the pass over all rows, which a run fills in; it prints their own table."""
     facts: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -45,7 +45,6 @@ class Premises:
     def lines(self) -> list[str]:
         """Return the table for a terminal."""
         rows = {key: value for key, value in self.as_json().items() if key not in ("facts", "data")}
-        rows |= {key.replace("_", " "): str(value) for key, value in (self.data or {}).items()}
         width = max(map(len, rows))
         return [f"{key:<{width}}  {value}" for key, value in rows.items()]
 

@@ -18,7 +18,7 @@ from lope_dist.model.build import load_tokenizer
 from lope_dist.model.fingerprint import fingerprints
 from lope_dist.model.tokenizer_fit import check_tokenizer
 from lope_dist.train.checkpoint import Checkpoint, install_checkpoint, read_state
-from lope_dist.train.data import dated, open_rows, tell_rows
+from lope_dist.train.data import dated, figures_of, open_rows, tell_rows
 from lope_dist.train.drift import values_at_stage_start
 from lope_dist.train.manifest import note, recorded
 from lope_dist.train.metrics import trim_metrics
@@ -57,13 +57,12 @@ def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool
         world = start_world(config.engine)
         with world.told(), ExitStack() as held:
             tell_rows(config, source, tokenizer, plan.model.config, world)
-            inputs = Inputs(config, world, stop, plan, source, tokenizer, {}, {})
+            inputs = Inputs(config, world, stop, plan, source, tokenizer, {})
             inputs.hold = world.on_main(lambda: held.enter_context(run_lock(inputs.run_dir)))
             known = world.on_main(lambda: fingerprints(config.model, tokenizer))
             inputs.fingerprints = known or {}
-            for name, stage in config.train.stages.items():
-                # Data that do not fit it show before any is trained.
-                inputs.steps[name] = stage_loader(inputs, stage).num_steps
+            for stage in config.train.stages.values():
+                stage_loader(inputs, stage)  # data that do not fit it show before any is trained
             checkpoint, accepted = open_run(inputs, resume, accepts_other_data=accepts_other_data)
             take_recorded(inputs, checkpoint)
             known = {**inputs.fingerprints, "data": source.fingerprint}
@@ -89,6 +88,7 @@ def _tell_premises(session: Session, packing: str, start: dict[str, Any]) -> Non
     premises = check_premises(replace(session.plan, config=session.config), session.config)
     premises.packing, premises.head = packing, head_sentence(session.model)
     premises.dropout += "; two training forwards of one input are equal"
+    premises.data = figures_of(session.config, session.source)
     for line in premises.lines():
         print(line, file=sys.stderr)
     note(session.run_dir, start, premises=premises.as_json())

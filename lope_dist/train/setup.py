@@ -49,8 +49,6 @@ class Inputs:
     tokenizer: PreTrainedTokenizerBase
     fingerprints: dict[str, str]
     """Of base weights, architecture and tokenizer; on the main rank alone."""
-    steps: dict[str, int]
-    """Optimizer steps of each stage."""
     hold: RunHold | None = field(default=None, kw_only=True)
     """The run's folder, locked; on the main rank alone."""
 

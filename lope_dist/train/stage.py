@@ -33,6 +33,7 @@ from lope_dist.train.loop import run_stage
 from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.progress import RunProgress, StageProgress
 from lope_dist.train.setup import Session, auxiliary_losses, stage_engine, stage_loader
+from lope_dist.train.tracking import steps_before
 
 _WORKER_SHARE = 0.75
 """Of `engine.timeout_s`: a rank names its data worker before the others name the rank."""
@@ -98,7 +99,7 @@ class StageRun:
             session.world.is_main,
             first=stage.next_step,
             is_folder_there=self._is_folder_there,
-            steps_before=sum(list(session.steps.values())[: self._progress.index - 1]),
+            steps_before=steps_before(session, self._progress),
         )
         guard = StepGuard(session.world, self._usage, stage, config.train.max_skipped_steps)
         is_stopped = run_stage(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lope_dist.train.data import steps_of
 from lope_dist.train.progress import RunProgress
 from lope_dist.train.setup import Session
 from lope_dist.train.trackers.base import TrackedRun, start_trackers
@@ -19,7 +20,6 @@ def tracking(session: Session, progress: RunProgress) -> Iterator[None]:
     config = session.config
     if session.world.is_main:
         names = config.train.tracking
-        earlier = list(session.steps.values())[: progress.index - 1]
         run = TrackedRun(
             folder=session.run_dir,
             project=names.project,
@@ -27,10 +27,16 @@ def tracking(session: Session, progress: RunProgress) -> Iterator[None]:
             tags=names.tags,
             config=config.model_dump(mode="json"),
             known_id=None,
-            steps_done=sum(earlier) + progress.stage.next_step,
+            steps_done=steps_before(session, progress) + progress.stage.next_step,
         )
         session.trackers = start_trackers(config.train.trackers, run)
     try:
         yield
     finally:
         session.trackers.finish(is_finished=False)
+
+
+def steps_before(session: Session, progress: RunProgress) -> int:
+    """Return the optimizer steps of the stages before the one that the run has come to."""
+    steps = steps_of(session.config, session.source)
+    return sum(list(steps.values())[: progress.index - 1])

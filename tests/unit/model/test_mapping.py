@@ -18,6 +18,7 @@ from transformers import (
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.model.build import load_model
+from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.nf4 import packed_weights
 from lope_dist.model.placement import Replicated
 
@@ -138,6 +139,7 @@ def test_a_tensor_in_several_files_is_the_one_that_transformers_takes(tmp_path: 
     name = next(name for name in load_file(tmp_path / first) if name.endswith("proj.weight"))
     _edit(tmp_path, lambda t: t.update({name: load_file(tmp_path / first)[name] + 1}), last)
     _assert_same(_load(tmp_path), _stock(tmp_path))
+    assert TensorFiles(tmp_path).repeated == [name]
 
 
 def test_what_a_bank_lacks_is_named(tmp_path: Path) -> None:
