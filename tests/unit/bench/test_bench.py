@@ -87,7 +87,8 @@ def test_growth_starts_and_ends(bench) -> None:
 
 
 def test_long_sequences_need_less_than_whole_logits(bench) -> None:
-    printed, written = bench("long", "--tokens", "1024")
+    # fewer tokens than these last no longer than the sampling of memory
+    printed, written = bench("long", "--tokens", "2048")
     assert printed == written
     ratios = printed["ratios"]
     assert 0 < ratios["loss_over_hidden"] < ratios["plain_loss_over_hidden"]
