@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from lope_dist.core.errors import LopeError
 
 T = TypeVar("T")
 _PR_SET_PDEATHSIG = 1
-_SLICE_S = 0.5
+_SLICE_S, _MOST_STOPPED_S = 0.5, 10.0
 
 
 def forked_pool(
@@ -45,31 +47,81 @@ def _start(parent: int, adopt: Callable[..., None], inherited: tuple[Any, ...]) 
     adopt(*inherited)
 
 
-def await_result(pool: ProcessPoolExecutor, future: Future[T], what: str, limit_s: float) -> T:
-    """Return what a worker of a pool has made.
+class Watch:
+    """Waits for what a pool's workers make, and sees whether they still run meanwhile.
 
     Time in which this process was stopped too does not count.
 
-    Raises:
-        LopeError: none came within the limit; names the workers that stand still. All of the
-            pool's are ended.
+    Args:
+        pool: Whose workers they are.
+        what: They do, for the sentence.
+        limit_s: For one result. Workers that are stopped are noticed after 10 s, or half of it.
     """
-    waited_s = 0.0
-    while waited_s < limit_s:
-        try:
-            return future.result(timeout=min(_SLICE_S, limit_s))
-        except TimeoutError:
-            if future.done():  # the error is the worker's own
-                return future.result()
-            waited_s += min(_SLICE_S, limit_s)
-    processes = list(pool._processes.values())  # no public way to ask for them
-    stopped = [str(p.pid) for p in processes if p.pid and _state_of(p.pid) in "Tt"]
-    for process in processes:
-        process.kill()
-    who = (
-        f"process {', '.join(stopped)} is stopped (SIGSTOP, a debugger?)" if stopped else "it hangs"
-    )
-    raise LopeError(f"A worker of {what} gave nothing for {limit_s:g} s: {who}; resume the run.")
+
+    def __init__(self, pool: ProcessPoolExecutor, what: str, limit_s: float = math.inf) -> None:
+        self._pool, self._what, self._limit_s = pool, what, limit_s
+        self._most_stopped_s = min(_MOST_STOPPED_S, limit_s / 2)
+        self._slice_s = min(_SLICE_S, limit_s / 4)
+        self._last_look = time.monotonic()
+        self._waited_s = 0.0
+        self._stopped_s: dict[int, float] = {}
+
+    def result(self, future: Future[T]) -> T:
+        """Return what a worker has made.
+
+        Raises:
+            LopeError: none came within the limit, or a worker stands still; names it. All of the
+                pool's are ended.
+        """
+        self._wait({future})
+        return future.result()
+
+    def first(self, futures: set[Future[T]]) -> tuple[set[Future[T]], set[Future[T]]]:
+        """Wait until one of several is done; return those that are and those that are not.
+
+        Raises:
+            LopeError: as `result`.
+        """
+        self._wait(futures)
+        return wait(futures, 0)
+
+    def _wait(self, futures: set[Future[T]]) -> None:
+        self._waited_s = 0.0
+        while not wait(futures, self._slice_s, FIRST_COMPLETED).done:
+            self._look()
+        self._look()  # results may come faster than slices pass
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        passed_s = min(now - self._last_look, self._slice_s)
+        if passed_s < self._slice_s:
+            return
+        self._last_look = now
+        self._waited_s += passed_s
+        processes = list(self._pool._processes.values())  # no public way to ask for them
+        self._stopped_s = {
+            p.pid: self._stopped_s.get(p.pid, 0.0) + passed_s
+            for p in processes
+            if p.pid and _state_of(p.pid) in "Tt"
+        }
+        stopped = [pid for pid, s in self._stopped_s.items() if s >= self._most_stopped_s]
+        if stopped or self._waited_s >= self._limit_s:
+            for process in processes:
+                process.kill()
+            self._tell(stopped)
+
+    def _tell(self, stopped: list[int]) -> NoReturn:
+        if not stopped:
+            raise LopeError(
+                f"A worker of {self._what} hangs: it gave nothing for {self._limit_s:g} s; start "
+                "the same again, which goes on from what is done."
+            )
+        who = ", ".join(map(str, sorted(stopped)))
+        raise LopeError(
+            f"A worker of {self._what} stands still: process {who} is stopped (by SIGSTOP or a "
+            f"debugger) for {self._most_stopped_s:g} s; start the same again, which goes on from "
+            "what is done."
+        )
 
 
 def _state_of(pid: int) -> str:

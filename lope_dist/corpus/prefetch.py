@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 
 from lope_dist.core.errors import LopeError
-from lope_dist.core.workers import await_result, forked_pool
+from lope_dist.core.workers import Watch, forked_pool
 from lope_dist.corpus.batches import MicroBatch
 from lope_dist.corpus.loader import StageLoader
 
@@ -43,12 +43,12 @@ def _in_workers(
     loader: StageLoader, steps: range, workers: int, timeout_s: float
 ) -> Iterator[tuple[int, list[MicroBatch]]]:
     pool = forked_pool(workers, _adopt, loader)
+    watch = Watch(pool, f"data.workers = {workers}", timeout_s)
     ahead: deque[tuple[int, Future[bytes]]] = deque()
 
     def following() -> tuple[int, list[MicroBatch]]:
         step, future = ahead.popleft()
-        made = await_result(pool, future, f"data.workers = {workers}", timeout_s)
-        return step, pickle.loads(made)
+        return step, pickle.loads(watch.result(future))
 
     try:
         for step in steps:

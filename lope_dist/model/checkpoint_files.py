@@ -35,6 +35,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class _Entry:
+    path: Path
     descriptor: int
     offset: int
     dtype: torch.dtype
@@ -70,6 +71,10 @@ class TensorFiles:
     def dtype(self, name: str) -> torch.dtype:
         """Return the dtype of one tensor."""
         return self._entries[name].dtype
+
+    def path(self, name: str) -> Path:
+        """Return the file that one tensor is read from."""
+        return self._entries[name].path
 
     def read(self, name: str, start: int, stop: int) -> Tensor:
         """Return elements ``start`` to ``stop`` of the flattened tensor, in its own dtype."""
@@ -113,7 +118,7 @@ class TensorFiles:
             dtype, shape = _DTYPES[place.dtype], place.shape
             if place.end - place.begin != math.prod(shape) * dtype.itemsize:
                 raise LopeError(f"{path}: tensor '{name}' has no room for its shape {list(shape)}.")
-            self._entries[name] = _Entry(descriptor, place.begin, dtype, shape)
+            self._entries[name] = _Entry(path, descriptor, place.begin, dtype, shape)
 
 
 def _file_names(folder: Path) -> list[str]:

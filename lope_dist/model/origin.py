@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lope_dist.model.checkpoint_files import TensorFiles
+from lope_dist.model.finite import read_finite
 from lope_dist.model.name_mapping import Recipe
 from lope_dist.model.segments import CopyRecorder, Rearranged, Segment
 
@@ -87,10 +88,27 @@ class OriginReader:
 
     While it lives it keeps what it had to compute: the whole parameter, or the last slice of a
     rearranged one.
+
+    Args:
+        origin: The parameter.
+        files: Where its values are.
+        model: Whose it is.
+        may_be_infinite: For buffers, some of which hold infinity as a bound that binds nothing.
+
+    Raises:
+        LopeError: while reading: NaN, infinity, or more than the parameter's dtype holds.
     """
 
-    def __init__(self, origin: Origin, files: TensorFiles, model: PreTrainedModel) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        files: TensorFiles,
+        model: PreTrainedModel,
+        *,
+        may_be_infinite: bool = False,
+    ) -> None:
         self._files, self._origin, self._dtype = files, origin, origin.recipe.dtype
+        self._may_be_infinite = may_be_infinite
         self._kept: tuple[int, Tensor] | None = None
         self._starts: list[int] = []
         if isinstance(origin.layout, list):
@@ -120,12 +138,12 @@ class OriginReader:
             segment = layout[bisect_right(self._starts, start) - 1]
             first = segment.first + start - segment.at
             count = min(segment.at + segment.numel, stop) - start
-            return self._files.read(segment.name, first, first + count)
+            return self._read(segment.name, first, first + count)
         size = self._origin.numel if layout is None else math.prod(layout.shape[1:])
         index = start // size
         if layout is not None and (self._kept is None or self._kept[0] != index):
             first = layout.first + index * layout.strides[0]
-            run = self._files.read(layout.name, first, first + size)
+            run = self._read(layout.name, first, first + size)
             ordered = run.as_strided(layout.shape[1:], layout.strides[1:])
             self._kept = (index, ordered.reshape(-1))
         assert self._kept is not None
@@ -133,7 +151,12 @@ class OriginReader:
 
     def _read_whole(self, name: str) -> Tensor:
         shape = self._files.shape(name)
-        return self._files.read(name, 0, math.prod(shape)).to(self._dtype).view(shape)
+        return self._read(name, 0, math.prod(shape)).to(self._dtype).view(shape)
+
+    def _read(self, name: str, start: int, stop: int) -> Tensor:
+        if self._may_be_infinite:
+            return self._files.read(name, start, stop)
+        return read_finite(self._files, name, start, stop, self._dtype)
 
 
 def _listed(names: list[str]) -> str:

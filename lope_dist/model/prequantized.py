@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any
 
 import torch
 
 from lope_dist.model.checkpoint_files import TensorFiles
+from lope_dist.model.finite import read_finite
 from lope_dist.model.nf4 import NESTED_BLOCK, NestedScales, PackedWeight, nf4_code
 from lope_dist.model.nf4_layout import BLOCK
 from lope_dist.model.origin import Origin
@@ -62,6 +64,9 @@ def misfits(origin: Origin, packed: PackedWeight, files: TensorFiles) -> Iterato
     for key, value in stated.items():
         if state.get(key) != value:
             yield f"{name} has {key} {state.get(key)!r}; only {value!r} can be loaded"
+    offset = state.get("nested_offset", 0.0)
+    if isinstance(offset, bool) or not isinstance(offset, int | float) or not isfinite(offset):
+        yield f"{name} has nested_offset {offset!r}, which is no finite number"
     shape = list(packed.shape)
     if state.get("shape") != shape:
         yield f"{name} has shape {state.get('shape')}, not {shape}"
@@ -70,11 +75,15 @@ def misfits(origin: Origin, packed: PackedWeight, files: TensorFiles) -> Iterato
 
 
 def nested_scales(name: str, files: TensorFiles, device: torch.device) -> NestedScales:
-    """Read what every rank keeps of a nested weight's statistics."""
+    """Read what every rank keeps of a nested weight's statistics.
+
+    Raises:
+        LopeError: one of them is NaN or infinite.
+    """
     state = _state(name, files)
     assert state is not None
     absmax, code = (
-        files.read(key, 0, files.shape(key)[0]).to(device)
+        read_finite(files, key, 0, files.shape(key)[0], torch.float32).to(device)
         for key in (f"{name}.nested_absmax", f"{name}.nested_quant_map")
     )
     return NestedScales(absmax, code, torch.tensor(float(state["nested_offset"]), device=device))

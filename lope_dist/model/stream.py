@@ -21,6 +21,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lope_dist.model.checkpoint_files import TensorFiles
+from lope_dist.model.finite import refuse_infinite
 from lope_dist.model.inventory import Slot, take_inventory
 from lope_dist.model.nf4 import NestedScales, quantize, quantize_scales
 from lope_dist.model.nf4_layout import BLOCK, BLOCK_BYTES, PackedLayout
@@ -59,7 +60,8 @@ def load_weights(
         progress: Whether to show a bar.
 
     Raises:
-        LopeError: tensors that are missing, unexpected or of another shape, all listed.
+        LopeError: tensors that are missing, unexpected or of another shape, all listed; a weight
+            that is NaN or infinite.
     """
     _compute_buffers(model)
     loader = _Loader(model, files, placement, buffer_bytes)
@@ -147,7 +149,8 @@ class _Loader:
     def load_buffer(self, slot: Slot) -> Tensor:
         """Return the slot's buffer, whole on every rank."""
         shape = torch.Size(slot.origin.shape)
-        values = self._reader(slot.origin).read(0, shape.numel())
+        reader = OriginReader(slot.origin, self._files, self._model, may_be_infinite=True)
+        values = reader.read(0, shape.numel())
         return values.to(self._placement.device, slot.origin.recipe.dtype).view(shape)
 
     def _reader(self, origin: Origin) -> OriginReader:
@@ -166,8 +169,12 @@ class _Loader:
             (name, layout.packed_range(*span)),
             (f"{name}.absmax", layout.scale_range(*span)),
         ):
+            dtype = self._files.dtype(key)
             for a, b in _chunks(start, stop, self._chunk):
-                part[done + a - start : done + b - start].copy_(self._files.read_bytes(key, a, b))
+                raw = self._files.read_bytes(key, a, b)
+                if key != name and dtype.is_floating_point:  # scales; weights are codes
+                    refuse_infinite(raw.view(dtype), self._files, key, a // dtype.itemsize, dtype)
+                part[done + a - start : done + b - start].copy_(raw)
             done += stop - start
         if not layout.nested:
             return None

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.sealed_cache import cache_damage, seal_cache
-from lope_dist.core.workers import await_result, forked_pool
 from lope_dist.corpus.store import StoreWriter, open_store
 
 LINES = [b'[["user", "ask %d", ""]]\n' % i for i in range(500)]
@@ -72,21 +68,3 @@ def test_a_converted_model_that_went_bad_is_seen(harm: str, tmp_path: Path) -> N
     else:
         (tmp_path / "model.safetensors").unlink()
     assert "model.safetensors" in str(cache_damage(tmp_path))
-
-
-def _nothing() -> None:
-    return None
-
-
-def _stand_still() -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def test_a_worker_that_stands_still_is_named_and_ended() -> None:
-    pool: ProcessPoolExecutor = forked_pool(1, _nothing)
-    assert await_result(pool, pool.submit(os.getpid), "data.workers = 1", 20) != os.getpid()
-    (worker,) = pool._processes
-    future = pool.submit(_stand_still)
-    with pytest.raises(LopeError, match=rf"process {worker} is stopped"):
-        await_result(pool, future, "data.workers = 1", 2)
-    pool.shutdown()

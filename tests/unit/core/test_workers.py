@@ -1,0 +1,67 @@
+"""Workers that die, hang or stand still are named in time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+
+import pytest
+
+from lope_dist.core import workers
+from lope_dist.core.errors import LopeError
+from lope_dist.core.workers import Watch, forked_pool
+
+
+def _adopt() -> None:
+    return None
+
+
+def _stop() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@pytest.fixture
+def pool() -> Iterator[ProcessPoolExecutor]:
+    """Two workers."""
+    workers_of_it = forked_pool(2, _adopt)
+    yield workers_of_it
+    workers_of_it.shutdown(wait=False, cancel_futures=True)
+
+
+def test_a_worker_that_stands_still_is_named_within_half_of_the_limit(pool) -> None:
+    watch = Watch(pool, "data.workers = 2", 4)
+    assert watch.result(pool.submit(os.getpid)) != os.getpid()
+    future, began = pool.submit(_stop), time.monotonic()
+    with pytest.raises(LopeError, match=r"data.workers = 2 stands still: process (\d+) is stopped"):
+        watch.result(future)
+    assert time.monotonic() - began < 4
+
+
+def test_a_worker_that_hangs_is_noticed_at_the_limit(pool) -> None:
+    with pytest.raises(LopeError, match=r"data.workers = 2 hangs: it gave nothing for 1 s"):
+        Watch(pool, "data.workers = 2", 1).result(pool.submit(time.sleep, 60))
+
+
+def test_a_worker_that_stands_still_is_noticed_while_others_go_on(
+    pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_MOST_STOPPED_S", 2.0)
+    watch = Watch(pool, "a build")
+    pending: set[Future] = {pool.submit(_stop)} | {pool.submit(time.sleep, 0.1) for _ in range(200)}
+
+    def wait_for_all() -> None:
+        nonlocal pending
+        while pending:
+            _, pending = watch.first(pending)
+
+    with pytest.raises(LopeError, match="a build stands still"):
+        wait_for_all()
+    assert len(pending) > 100, "long before the others were done"
+
+
+def test_an_error_of_the_work_comes_through(pool) -> None:
+    with pytest.raises(ZeroDivisionError):
+        Watch(pool, "a build", 20).result(pool.submit(divmod, 1, 0))
