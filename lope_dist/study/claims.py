@@ -1,22 +1,25 @@
-"""A study's claims, held against its runs."""
+"""A study's claims, judged by its runs."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from lope_dist.study.cells import Study, split_side
-from lope_dist.study.compare import compare
+from lope_dist.study.compare import SEEDS_FOR_A_VERDICT, Effect, compare
 from lope_dist.study.observe import Observations
 from lope_dist.study.schema import ClaimConfig
 
 _SIDES = ("better", "than")
+_EQUAL_TOKENS = 0.02
+"""Training on so many more tokens, as a share, is no other budget."""
 
 
 def judge(study: Study, found: Observations) -> list[dict[str, Any]]:
-    """Return each claim with `held`: true, false, or null where the interval includes 0.
+    """Return each claim with `held`: true, false, or null where it is open.
 
-    `effect` is positive in the claim's direction. `runs` are the files that it comes from; a side
-    that was not run leaves all of it null.
+    A claim is open where the interval includes 0, where there are too few seeds, and where a side
+    was not run. `effect` is positive in the claim's direction, `runs` are the files that it comes
+    from, and `notes` say what a reader has to know of the verdict.
     """
     return [
         {"name": name, **_judge(at, found)}
@@ -37,6 +40,7 @@ def _at_each_point(study: Study, claim: ClaimConfig) -> list[ClaimConfig]:
 
 def _judge(claim: ClaimConfig, found: Observations) -> dict[str, Any]:
     verdict: dict[str, Any] = {**claim.model_dump(), "held": None, "effect": None, "ci95": None}
+    verdict["notes"] = []
     better, than = (
         found.series(*split_side(side), claim.metric) for side in (claim.better, claim.than)
     )
@@ -49,8 +53,22 @@ def _judge(claim: ClaimConfig, found: Observations) -> dict[str, Any]:
     verdict["effect"] = sign * effect.mean
     verdict["per_seed"] = {str(seed): sign * value for seed, value in effect.per_seed.items()}
     verdict |= {"over": effect.over, "p_seeds": effect.p_seeds}
+    verdict["notes"] = _notes(claim, effect, found)
     if effect.ci95 is not None:
         low, high = sorted(sign * end for end in effect.ci95)
         verdict["ci95"] = [low, high]
-        verdict["held"] = None if low <= 0 <= high else low > 0
+        verdict["held"] = low > 0 if effect.is_clear else None
     return verdict
+
+
+def _notes(claim: ClaimConfig, effect: Effect, found: Observations) -> list[str]:
+    notes = []
+    if (count := len(effect.per_seed)) < SEEDS_FOR_A_VERDICT:
+        notes.append(f"{count} seed{'s' * (count > 1)}: no verdict below {SEEDS_FOR_A_VERDICT}")
+    better, than = (
+        found.tokens(split_side(side)[0], list(effect.per_seed))
+        for side in (claim.better, claim.than)
+    )
+    if better and than and abs(better / than - 1) > _EQUAL_TOKENS:
+        notes.append(f"trained on {better / than:.2f} times as many tokens")
+    return notes

@@ -81,6 +81,12 @@ class Observations:
         """Return all (group, row) in the order in which they were met."""
         return list(dict.fromkeys((group, row) for group, row, _ in self._series))
 
+    def tokens(self, group: str, seeds: list[int]) -> int:
+        """Return how many tokens a group's runs of these seeds were trained on."""
+        costs = [self.seconds.get(group, {}).get(seed, {}) for seed in seeds]
+        stages = [stage for cost in costs for stage in cost.values() if isinstance(stage, dict)]
+        return sum(stage.get("tokens", 0) for stage in stages)
+
     def add_means(self, means: dict[str, tuple[str, ...]]) -> None:
         """Add the mean of several metrics wherever all of them are known."""
         for group, row in self.rows():

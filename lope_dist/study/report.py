@@ -23,10 +23,10 @@ from lope_dist.study.summary import Summary, summarize
 FOLDER = "reports"
 _NOTES = (
     "Mean ± standard deviation over seeds; in brackets the paper's figure.",
-    "Difference to the baseline, with a 95 % interval; * where it excludes 0. Losses: lower is "
-    "better.",
-    "Effect: positive as claimed. Held: yes or no where the 95 % interval excludes 0, open where "
-    "it includes 0 or nothing was run.",
+    "Difference to the baseline, with a 95 % interval; * where three seeds or more exclude 0. "
+    "Losses: lower is better.",
+    "Effect: positive as claimed. Held: yes or no where the 95 % interval of three seeds or more "
+    "excludes 0, else open.",
 )
 
 

@@ -21,7 +21,7 @@ def results(summary: Summary) -> Table:
 
 
 def differences(summary: Summary) -> Table:
-    """Return each row's difference to the baseline with its interval; * where it excludes 0."""
+    """Return each row's difference to the baseline with its interval; * where it is clear."""
     head = ["", *(column_title(summary, metric) for metric in summary["columns"])]
     rows = [
         [row_title(row), *_cells(summary, row, format_difference)]
@@ -40,7 +40,8 @@ def claims(summary: Summary) -> Table:
         title = column_title(summary, metric)
         rows.append(
             [
-                f"{claim['claim']} ({title}: {claim['better']} – {claim['than']})",
+                f"{claim['claim']} ({title}: {claim['better']} – {claim['than']})"
+                + "".join(f"; {note}" for note in claim["notes"]),
                 {True: "yes", False: "no", None: "open"}[claim["held"]],
                 ABSENT
                 if claim["effect"] is None
@@ -111,16 +112,15 @@ def format_figure(summary: Summary, metric: str, figure: dict[str, Any]) -> str:
 
 
 def format_difference(summary: Summary, metric: str, figure: dict[str, Any]) -> str:
-    """Return ``+0.5 [0.1, 0.9]*``."""
+    """Return ``+0.5 [0.1, 0.9]*``; the star where it is clear."""
     effect = figure["against_baseline"]
     if effect is None:
         return ABSENT
     text = format_value(summary, metric, effect["mean"], "+")
     if effect["ci95"] is None:
         return text
-    low, high = effect["ci95"]
-    ends = ", ".join(format_value(summary, metric, end, "+") for end in (low, high))
-    return f"{text} [{ends}]{'' if low <= 0 <= high else '*'}"
+    ends = ", ".join(format_value(summary, metric, end, "+") for end in effect["ci95"])
+    return f"{text} [{ends}]{'*' if effect['is_clear'] else ''}"
 
 
 def markdown(table: Table) -> str:

@@ -45,28 +45,34 @@ def test_the_same_row_has_no_effect():
     assert effect.p_seeds is None
 
 
-@pytest.mark.parametrize(("of_documents", "of_seeds"), [(0.2, 0.0), (0.05, 0.1)])
-def test_the_interval_covers_as_often_as_it_says(of_documents: float, of_seeds: float):
-    """Of many studies with no effect about one in twenty has an interval without 0.
+SHARED, BY_SEED, OWN = (0.2, 0.0, 0.1), (0.05, 0.1, 0.1), (0.02, 0.0, 0.2)
 
-    Rows differ by document in all seeds alike, and by seed in all documents alike.
+
+@pytest.mark.parametrize("spread", [SHARED, BY_SEED, OWN])
+@pytest.mark.parametrize("seeds", [2, 3, 5, 8])
+def test_the_interval_covers_as_often_as_it_says(seeds: int, spread: tuple[float, float, float]):
+    """Of many studies with no effect one in twenty at most has an interval without 0.
+
+    Rows differ by document in all seeds alike, by seed in all documents alike, and in each by
+    itself. Percentiles of a bootstrap over seeds cover 63, 78 and 89 % with 2, 3 and 5 seeds.
     """
-    covered, counts, ids = 0, np.full(100, 20.0), tuple(range(100))
-    for study in range(60):
-        texts = np.random.default_rng(study)
-        common = texts.normal(0, of_documents, 100)
+    of_documents, of_seeds, of_both = spread
+    covered, counts, ids = 0, np.full(60, 20.0), tuple(range(60))
+    for study in range(300):
+        random = np.random.default_rng(study)
+        common = random.normal(0, of_documents, 60)
         sides = []
         for sign in (0, 1):
             series = {}
-            for seed in range(8):
-                own = texts.normal(0, 0.1, 100) + texts.normal(0, of_seeds)
+            for seed in range(seeds):
+                own = random.normal(0, of_both, 60) + random.normal(0, of_seeds)
                 totals = counts * (2 + sign * common + own)
                 value = float(totals.sum() / counts.sum())
                 series[seed] = Observation(value, "", None, (Documents(ids, totals, counts),))
             sides.append(series)
         low, high = compare(*sides).ci95
         covered += low <= 0 <= high
-    assert 50 <= covered <= 60
+    assert covered >= 0.9 * 300
 
 
 def test_scores_without_documents_take_both_standard_errors():
@@ -76,8 +82,11 @@ def test_scores_without_documents_take_both_standard_errors():
     assert (high - low) / 2 == pytest.approx(1.96 * np.hypot(0.02, 0.02), rel=0.1)
 
 
-def test_few_seeds_are_said_to_be_few():
-    assert compare(losses(0.1, range(2)), losses(0.0, range(2))).over == "documents, few seeds"
+def test_few_seeds_give_no_verdict_and_a_wide_interval():
+    one, two, three = (compare(losses(0.1, range(n)), losses(0.0, range(n))) for n in (1, 2, 3))
+    assert (one.over, two.over) == ("documents", "documents and seeds")
+    assert one.ci95[0] > 0
+    assert [effect.is_clear for effect in (one, two, three)] == [False, False, True]
 
 
 def test_without_documents_the_seeds_alone_tell():

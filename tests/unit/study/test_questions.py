@@ -48,7 +48,7 @@ def test_rows_that_answer_alike_are_told_apart_by_the_questions_in_which_they_do
     assert paired.mean == pytest.approx(gain.mean())
     assert width(paired) == pytest.approx(2 * 1.96 * gain.std() / 500**0.5, rel=0.1)
     assert paired.ci95[0] > 0
-    assert paired.over == "documents, few seeds"
+    assert paired.over == "documents and seeds"
 
     for cell in study.cells:
         shutil.rmtree(cell.folder / "questions")  # a run that was scored before they were kept
@@ -56,13 +56,13 @@ def test_rows_that_answer_alike_are_told_apart_by_the_questions_in_which_they_do
     assert alone.mean == paired.mean
     assert alone.ci95[0] < 0
     assert width(alone) > 4 * width(paired)
-    assert alone.over == "unpaired documents, few seeds"
+    assert alone.over == "unpaired documents and seeds"
 
 
 def test_rows_that_were_asked_other_questions_are_not_paired(study):
     write(study, {"piqa": answers(0.6, 300)}, {"piqa": answers(0.6, 200)})
     effect = effect_of(study, "acc:piqa")
-    assert effect.over == "unpaired documents, few seeds"
+    assert effect.over == "unpaired documents and seeds"
     assert effect.ci95[0] < effect.mean < effect.ci95[1]
 
 
@@ -72,7 +72,7 @@ def test_scores_that_are_older_than_the_figures_are_not_used(study):
     table = json.loads(path.read_text())
     table["rows"][0]["tasks"]["piqa"]["limit"] = 200
     path.write_text(json.dumps(table))
-    assert effect_of(study, "acc:piqa").over == "unpaired documents, few seeds"
+    assert effect_of(study, "acc:piqa").over == "unpaired documents and seeds"
 
 
 def test_a_mean_over_tasks_draws_the_questions_of_each_task_by_themselves(study):
@@ -82,7 +82,7 @@ def test_a_mean_over_tasks_draws_the_questions_of_each_task_by_themselves(study)
     effect = effect_of(study, "both")
     assert effect.mean == pytest.approx(0.5)  # not by size
     assert effect.ci95 == pytest.approx((0.5, 0.5))  # however the questions of a task are drawn
-    assert effect.over == "documents, few seeds"
+    assert effect.over == "documents and seeds"
 
 
 def test_the_interval_of_a_mean_over_tasks_is_that_of_independent_means(study):

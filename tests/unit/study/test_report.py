@@ -163,8 +163,22 @@ def test_losses_that_are_still_being_taken_are_left_out(study):
     table["rows"]["lope_masked"]["per_row"].pop()
     (run / "losses/clean.json").write_text(json.dumps(table))
     (verdict, *_) = summarize(study)["claims"]
-    assert verdict["held"]
     assert set(verdict["per_seed"]) == {"1", "3"}
+    assert verdict["held"] is None
+    assert verdict["notes"] == ["2 seeds: no verdict below 3"]
+
+
+def test_sides_that_were_trained_on_other_amounts_are_told(study):
+    for seed in (1, 2, 3):
+        path = study.folder / f"runs/lope/seed-{seed}/cost.json"
+        cost = json.loads(path.read_text())
+        for stage in cost.values():
+            if isinstance(stage, dict):
+                stage["tokens"] *= 2
+        path.write_text(json.dumps(cost))
+    summary = summarize(study)
+    assert summary["claims"][0]["notes"] == ["trained on 2.00 times as many tokens"]
+    assert "2.00 times as many" in write_study_report(study).with_suffix(".md").read_text()
 
 
 def test_every_number_has_its_file(study):
