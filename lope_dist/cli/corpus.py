@@ -77,7 +77,7 @@ def merge(
     as_json: JsonOption = False,
 ) -> None:
     """Join the parts that nodes built into one corpus."""
-    from lope_dist.corpus.merge import merge as join
+    from lope_dist.corpus.build import merge as join
 
     _tell(folders[0], join(folders), as_json)
 
@@ -85,7 +85,7 @@ def merge(
 @corpus.command()
 def verify(folder: CorpusArg, as_json: JsonOption = False) -> None:
     """Check the hash of every shard."""
-    from lope_dist.corpus.verify import verify as check
+    from lope_dist.corpus.built import verify as check
 
     _tell(folder, check(folder), as_json)
 

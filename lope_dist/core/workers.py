@@ -8,14 +8,17 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from lope_dist.core.errors import LopeError
 
 T = TypeVar("T")
+A = TypeVar("A")
 _PR_SET_PDEATHSIG = 1
 _SLICE_S, _MOST_STOPPED_S = 0.5, 10.0
 
@@ -37,6 +40,71 @@ def forked_pool(
         initializer=_start,
         initargs=(os.getpid(), adopt, inherited),
     )
+
+
+def in_order(
+    make: Callable[[A], T],
+    inputs: Iterable[A],
+    num_workers: int,
+    *,
+    what: str,
+    remedy: str,
+    limit_s: float = math.inf,
+) -> Iterator[tuple[A, T]]:
+    """Yield each input and what ``make`` returns for it, in order, made by worker processes.
+
+    They are two inputs each ahead of the caller; with 0 workers all is made here. ``make`` is
+    inherited, so it may hold anything; inputs and results are pickled.
+
+    Args:
+        make: What to call.
+        inputs: What with.
+        num_workers: Processes.
+        what: Whose workers they are, for errors.
+        remedy: What the user can do when one of them died.
+        limit_s: How long a worker may give nothing.
+
+    Raises:
+        LopeError: a worker died, stands still, or gave nothing for ``limit_s``.
+        Exception: what ``make`` raises.
+    """
+    if num_workers == 0:
+        yield from ((given, make(given)) for given in inputs)
+        return
+    pool = forked_pool(num_workers, _adopt, make)
+    watch = Watch(pool, what, limit_s)
+    ahead: deque[tuple[A, Future[T]]] = deque()
+
+    def following() -> tuple[A, T]:
+        given, future = ahead.popleft()
+        return given, watch.result(future)
+
+    try:
+        for given in inputs:
+            ahead.append((given, pool.submit(_make, given)))
+            if len(ahead) > 2 * num_workers:
+                yield following()
+        while ahead:
+            yield following()
+    except BrokenProcessPool:
+        raise LopeError(
+            f"A worker of {what} died (killed, perhaps for want of memory); {remedy}."
+        ) from None
+    finally:
+        pool.shutdown(wait=limit_s == math.inf, cancel_futures=True)  # one that hangs never ends
+
+
+_inherited: Callable[..., Any] | None = None  # of a worker process
+
+
+def _adopt(make: Callable[..., Any]) -> None:
+    global _inherited
+    _inherited = make
+
+
+def _make(given: Any) -> Any:
+    assert _inherited is not None
+    return _inherited(given)
 
 
 def _start(parent: int, adopt: Callable[..., None], inherited: tuple[Any, ...]) -> None:
@@ -73,23 +141,11 @@ class Watch:
             LopeError: none came within the limit, or a worker stands still; names it. All of the
                 pool's are ended.
         """
-        self._wait({future})
-        return future.result()
-
-    def first(self, futures: set[Future[T]]) -> tuple[set[Future[T]], set[Future[T]]]:
-        """Wait until one of several is done; return those that are and those that are not.
-
-        Raises:
-            LopeError: as `result`.
-        """
-        self._wait(futures)
-        return wait(futures, 0)
-
-    def _wait(self, futures: set[Future[T]]) -> None:
         self._waited_s = 0.0
-        while not wait(futures, self._slice_s, FIRST_COMPLETED).done:
+        while not wait([future], self._slice_s).done:
             self._look()
         self._look()  # results may come faster than slices pass
+        return future.result()
 
     def _look(self) -> None:
         now = time.monotonic()

@@ -2,6 +2,7 @@
 
 One direction, each step a pure hand-over::
 
-    readers -> layouts -> records (store) -> views (noise) -> prompts -> tokens -> batches
-                          mixture, order ------^  loader: which examples, on which rank
+    readers -> layouts -> survey (once) -> records (store)
+    records -> views (noise) -> prompts -> tokens: `provider`, one path for training, for building
+    provider or built corpus -> loader (mixture: which examples, on which rank) -> batches
 """

@@ -1,4 +1,4 @@
-"""Examples -> shards of tokens on disk, by any number of processes and nodes, and again.
+"""Examples -> shards of tokens on disk, by any number of processes and nodes; parts -> a corpus.
 
 A shard is a fixed range of examples of one view, so whoever makes it makes the same bytes,
 without a word to the others. A shard with its record beside it is done; the rest is what
@@ -7,22 +7,20 @@ an interrupted build has left to do.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.core.files import remove_torn
-from lope_dist.core.workers import forked_pool
+from lope_dist.core.files import remove_torn, whole_file
+from lope_dist.core.workers import in_order
 from lope_dist.corpus.built import refuse_changed
 from lope_dist.corpus.manifest import (
     MANIFEST,
@@ -31,17 +29,17 @@ from lope_dist.corpus.manifest import (
     Manifest,
     Plan,
     ShardRecord,
+    Span,
     make_manifest,
     read_section,
     shard_path,
+    spans_of,
     write_section,
 )
-from lope_dist.corpus.plan import Span, spans_of
 from lope_dist.corpus.prompts import Form
+from lope_dist.corpus.provider import FreshTokens, Row
 from lope_dist.corpus.records import ExampleSource
-from lope_dist.corpus.shards import ROWS_OF_A_BATCH, Row, write_shard
-from lope_dist.corpus.tokens import encode
-from lope_dist.corpus.views import stage_views
+from lope_dist.corpus.shards import ROWS_OF_A_BATCH, write_shard
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,12 @@ class Recipe:
     form: Form
     noise: NoiseConfig
     seed: int
+
+    @property
+    def tokens(self) -> FreshTokens:
+        """What makes their rows."""
+        has_marks = self.plan.fingerprint.has_marks
+        return FreshTokens(self.source, self.form, self.noise, self.seed, has_marks)
 
 
 @dataclass(frozen=True)
@@ -179,69 +183,24 @@ def make_shard(recipe: Recipe, folder: Path, span: Span) -> ShardRecord:
     return record
 
 
-def rows_of(recipe: Recipe, first: int, end: int, *, injects_text: bool, epoch: int) -> list[Row]:
-    """Return a range of examples as one view has them."""
-    has_marks = recipe.plan.fingerprint.has_marks
-    views = stage_views(
-        list(recipe.source.read(first, end)),
-        recipe.source,
-        recipe.noise,
-        injects_text=injects_text,
-        seed=recipe.seed,
-        epoch=epoch,
-        has_marks=has_marks,
-    )
-    tokens = encode(
-        [view.example for view in views],
-        recipe.form,
-        [view.marks for view in views] if has_marks else None,
-    )
-    return [Row(t, view.hits) for t, view in zip(tokens, views, strict=True)]
-
-
 def _batches(recipe: Recipe, span: Span) -> Iterator[list[Row]]:
+    tokens = recipe.tokens
     for first in range(span.first, span.end, ROWS_OF_A_BATCH):
-        end = min(first + ROWS_OF_A_BATCH, span.end)
-        yield rows_of(recipe, first, end, injects_text=span.injects_text, epoch=span.epoch)
+        yield tokens.rows(span.view, range(first, min(first + ROWS_OF_A_BATCH, span.end)))
 
 
 def _make_all(
     recipe: Recipe, folder: Path, todo: Sequence[Span], workers: int, progress: bool
 ) -> None:
-    if workers <= 1 or len(todo) <= 1:
-        for span in tqdm(todo, desc="Shards", unit="shard", disable=not progress):
-            make_shard(recipe, folder, span)
-        return
-    pool = forked_pool(min(workers, len(todo)), _adopt, recipe, folder)
-    pending: set[Future[Any]] = set()
-    try:
-        pending = {pool.submit(_make_in_worker, span) for span in todo}
-        with tqdm(total=len(todo), desc="Shards", unit="shard", disable=not progress) as bar:
-            while pending:
-                ended, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    future.result()
-                    bar.update()
-    except BrokenProcessPool:
-        raise LopeError(
-            f"A worker died while building {folder} (killed, perhaps for want of memory); "
-            "the same command goes on where it stopped; try fewer --workers."
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_inherited: tuple[Recipe, Path] | None = None  # of a worker process
-
-
-def _adopt(recipe: Recipe, folder: Path) -> None:
-    global _inherited
-    _inherited = (recipe, folder)
-
-
-def _make_in_worker(span: Span) -> None:
-    assert _inherited is not None
-    make_shard(*_inherited, span)
+    made = in_order(
+        lambda span: make_shard(recipe, folder, span),
+        todo,
+        min(workers, len(todo)) if workers > 1 and len(todo) > 1 else 0,
+        what=f"the build of {folder}",
+        remedy="the same command goes on where it stopped; try fewer --workers",
+    )
+    for _ in tqdm(made, desc="Shards", unit="shard", total=len(todo), disable=not progress):
+        pass
 
 
 @contextmanager
@@ -263,3 +222,55 @@ def _alone(folder: Path, node_rank: int, num_nodes: int) -> Iterator[None]:
 def record_path(shard: Path) -> Path:
     """Return where the record of a shard is."""
     return shard.with_suffix(".json")
+
+
+def merge(folders: Sequence[Path]) -> Manifest:
+    """Join the parts into the first folder and write its manifest.
+
+    Nodes that share a file system build into one folder: it is given alone. Shards of other
+    folders are copied, and their hashes checked on the way; those folders stay as they are.
+
+    Raises:
+        LopeError: a folder without a plan, parts of different corpora, a shard that two parts
+            have with different content, a damaged one, or missing ones.
+    """
+    into, *others = folders
+    plan = _plan_of(into)
+    for other in others:
+        if differences := _plan_of(other).fingerprint.differences(plan.fingerprint):
+            raise LopeError(
+                f"{other} and {into} are parts of different corpora ({'; '.join(differences)}); "
+                "build all parts from one configuration."
+            )
+    for span in spans_of(plan.fingerprint):
+        mine = whole_shard(into, span)
+        for other in others:
+            theirs = whole_shard(other, span)
+            if theirs is None:
+                continue
+            if mine is not None and mine != theirs:
+                raise LopeError(
+                    f"{span.file} is in {into} and in {other} with different content, which the "
+                    "same libraries on all nodes do not give; remove the wrong one and its .json."
+                )
+            if mine is None:
+                _copy(shard_path(other, span.file), shard_path(into, span.file), theirs.sha256)
+                write_section(record_path(shard_path(into, span.file)), theirs)
+                mine = theirs
+    return finish(plan, into)
+
+
+def _plan_of(folder: Path) -> Plan:
+    if not (folder / PLAN).exists():
+        raise LopeError(f"{folder} holds no part of a corpus; give folders that a build wrote to.")
+    return read_section(folder / PLAN, Plan)
+
+
+def _copy(source: Path, target: Path, sha256: str) -> None:
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, whole_file(target) as writer:
+        while block := reader.read(1 << 20):
+            digest.update(block)
+            writer.write(block)
+        if digest.hexdigest() != sha256:
+            raise LopeError(f"{source} is damaged: its hash is not its record's; build it again.")

@@ -1,17 +1,39 @@
-"""Read examples out of a built corpus."""
+"""A built corpus: its rows, whether they are of a run, and whether it is what its manifest says."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from tqdm import tqdm
+
 from lope_dist.core.errors import LopeError
 from lope_dist.core.fingerprint import sha256_of
-from lope_dist.corpus.manifest import Manifest, ShardRecord, read_manifest, shard_path
-from lope_dist.corpus.shards import Row, Shard
+from lope_dist.corpus.manifest import (
+    SHARDS,
+    Fingerprint,
+    Manifest,
+    ShardRecord,
+    read_manifest,
+    shard_path,
+    spans_of,
+)
+from lope_dist.corpus.provider import Row
+from lope_dist.corpus.shards import Shard
 
 _OPEN_SHARDS = 128  # a memory map holds a file descriptor
+_SETTINGS = {
+    "source": "the examples of data.path",
+    "num_examples": "the number of examples",
+    "tokenizer": "the tokenizer of model.name_or_path",
+    "template": "data.template, its text, its date or its arguments",
+    "max_length": "data.max_length",
+    "model": "the kind of model",
+    "seed": "seed",
+    "data_noise": "noise.data",
+    "text_noise": "noise.text",
+}
 
 
 class BuiltCorpus:
@@ -88,3 +110,83 @@ def refuse_changed(path: Path, record: ShardRecord) -> None:
             f"{path} is not what was built (its sha256 is not that of its record); run the same "
             "build again, which makes it anew."
         )
+
+
+def open_built(folder: str, wanted: Fingerprint) -> BuiltCorpus:
+    """Open `data.corpus` for a run.
+
+    Raises:
+        LopeError: no finished corpus there, one made from something else than the run has, or
+            one without the marks that ``wanted`` has; tells what, and how to mend it.
+    """
+    corpus = BuiltCorpus(Path(folder))
+    built = corpus.manifest.fingerprint
+    mine, its = wanted.model_dump(mode="json"), built.model_dump(mode="json")
+    differences = [
+        f"{name} ({its[part]!r} there, {mine[part]!r} here)"
+        for part, name in _SETTINGS.items()
+        if mine[part] is not None and mine[part] != its[part]
+    ]
+    # Data noise changes the clean view too, so a corpus with it never serves a run without.
+    if mine["data_noise"] is None and its["data_noise"] is not None:
+        differences.append("noise.data (there is some there, none here)")
+    absent = [view for view in wanted.views if view not in built.views]
+    if absent and not differences:
+        differences.append(f"the epochs with text noise (the view {absent[0]} is not there)")
+    if differences:
+        raise LopeError(
+            f"data.corpus = {folder!r} was built for another run; different: "
+            f"{'; '.join(differences)}. Build one for this run with `lope corpus build`, take the "
+            "corpus's settings, or leave data.corpus out."
+        )
+    if wanted.has_marks and not built.has_marks:
+        raise LopeError(
+            f"data.corpus = {folder!r} does not tell which tokens noise changed, which a stage's "
+            "loss_on, router_supervision or gradient_routing asks for; build one that does, in "
+            "another folder, with `lope corpus build CONFIG --out DIR` and this configuration, or "
+            "leave data.corpus out."
+        )
+    return corpus
+
+
+def verify(folder: Path, *, progress: bool = True) -> Manifest:
+    """Hash every shard and compare the list with the folder; return the manifest.
+
+    Raises:
+        LopeError: no corpus, or a wrong one; names every shard at fault.
+    """
+    manifest = read_manifest(folder)
+    faults = list(_faults(folder, manifest, progress))
+    if faults:
+        more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise LopeError(
+            f"{folder} is not what its manifest says: {'; '.join(faults[:10])}{more}. Remove bad "
+            "shards with their .json and run the same build again."
+        )
+    return manifest
+
+
+def _faults(folder: Path, manifest: Manifest, progress: bool) -> Iterator[str]:
+    spans = {span.file: span for span in spans_of(manifest.fingerprint)}
+    listed = [shard.file for shard in manifest.shards]
+    if sorted(listed) != sorted(spans):
+        odd = sorted(set(listed) ^ set(spans)) or [f for f in spans if listed.count(f) > 1]
+        yield f"the manifest does not list each shard once ({', '.join(odd[:5])})"
+    for shard in tqdm(manifest.shards, desc="Shards", unit="shard", disable=not progress):
+        span = spans.get(shard.file)
+        place = (shard.view, shard.first, shard.first + shard.examples)
+        if span is not None and place != (span.view, span.first, span.end):
+            yield f"{shard.file} is listed with other examples than its name says"
+        if fault := _fault_of(shard_path(folder, shard.file), shard):
+            yield f"{shard.file} {fault}"
+    for path in sorted((folder / SHARDS).glob("*.arrow")):
+        if path.name not in listed:
+            yield f"{path.name} is in the folder and not in the manifest"
+
+
+def _fault_of(path: Path, shard: ShardRecord) -> str | None:
+    try:
+        digest = sha256_of(path)
+    except OSError as error:
+        return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+    return None if digest == shard.sha256 else "has another content (sha256)"

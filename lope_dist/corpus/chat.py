@@ -18,10 +18,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from lope_dist.corpus.bad_rows import RowError
 from lope_dist.corpus.control import control_tokens
 from lope_dist.corpus.template_source import THOUGHTS, TemplateSource, end_of_sequence
-from lope_dist.corpus.turns import Example, Turn
+from lope_dist.corpus.turns import Example, RowError, Turn
 
 MARK = "\ue012"
 """A private-use character: no template looks for it or strips it."""

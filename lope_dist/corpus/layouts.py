@@ -16,9 +16,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lope_dist.config.data import FORMATS, SourceConfig
-from lope_dist.corpus.bad_rows import RowError
 from lope_dist.corpus.messages import MessageReader, Said, kind_of, tools_of
-from lope_dist.corpus.turns import Example, Turn
+from lope_dist.corpus.turns import Example, RowError, Turn
 
 
 class Layout:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -18,14 +20,16 @@ from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.batches import MicroBatch, build_pairs, build_rows, without_content
+from lope_dist.core.workers import in_order
+from lope_dist.corpus.batches import MicroBatch, build_pairs, build_rows, first_fit, without_content
+from lope_dist.corpus.built import open_built
+from lope_dist.corpus.manifest import fingerprint_of, noisy_epochs
 from lope_dist.corpus.mixture import Mixture
-from lope_dist.corpus.packing import first_fit
-from lope_dist.corpus.plan import fingerprint_of, noisy_epochs
 from lope_dist.corpus.prompts import Form
-from lope_dist.corpus.provider import BuiltTokens, FreshTokens, TokenProvider, open_built
+from lope_dist.corpus.provider import FreshTokens, TokenProvider
 from lope_dist.corpus.records import ExampleSource
 from lope_dist.corpus.tokens import Tokenized
+from lope_dist.corpus.views import CLEAN, noisy_view
 from lope_dist.noise.mix import check_operations
 
 
@@ -77,7 +81,7 @@ class StageLoader:
         self.num_steps = num_steps(self._mixture, stage, global_batch)
         """Optimizer steps of the stage."""
         self.workers = data.workers
-        """Processes that make the batches ahead; see `prefetch`."""
+        """Processes that make the batches ahead; see `batches_of`."""
         self._cut: set[int] = set()
         self._loss_on_corrupted = stage.loss_on == "corrupted"
         self._needs_marks = stage.uses_marks
@@ -140,7 +144,10 @@ class StageLoader:
         """
         epoch = step // self._steps_per_epoch
         own = self.example_ids(step)[self._rank :: self._world_size]
-        tokenized = self._provider.tokens(own, epoch)
+        view = noisy_view(epoch) if self._injects_text and self._noise.text.is_on else CLEAN
+        tokenized = [row.tokens for row in self._provider.rows(view, own)]
+        if not self.has_marks:  # a built corpus may have them for other stages
+            tokenized = [replace(tokens, corrupted=None) for tokens in tokenized]
         rows, size = [[index] for index in range(len(tokenized))], self._micro_batch
         if self._packs:
             rows = first_fit([len(t.input_ids) for t in tokenized], self._data.max_length)
@@ -186,16 +193,8 @@ class StageLoader:
         )
 
     def _open_provider(self, stage: StageConfig) -> TokenProvider:
-        injects_text = self._injects_text and self._noise.text.is_on
         if self._data.corpus is None:
-            return FreshTokens(
-                self._source,
-                self._form,
-                noise=self._noise,
-                seed=self._seed,
-                injects_text=injects_text,
-                has_marks=self.has_marks,
-            )
+            return FreshTokens(self._source, self._form, self._noise, self._seed, self.has_marks)
         wanted = fingerprint_of(
             self._form,
             self._noise,
@@ -208,7 +207,39 @@ class StageLoader:
         )
         corpus = open_built(self._data.corpus, wanted)
         self.has_marks = self.has_marks and corpus.manifest.fingerprint.has_marks
-        return BuiltTokens(corpus, injects_text=injects_text, has_marks=self.has_marks)
+        return corpus
+
+
+def batches_of(
+    loader: StageLoader, *, first_step: int = 0, workers: int = 0, timeout_s: float = 600.0
+) -> Iterator[tuple[int, list[MicroBatch]]]:
+    """Yield each step from ``first_step`` on and this rank's micro-batches of it, in order.
+
+    They are the same for any number of workers, which make the batches of coming steps while one
+    is computed; no state is kept but the step.
+
+    Raises:
+        LopeError: what making a batch raises, or a worker that died or gave nothing for
+            ``timeout_s``.
+    """
+
+    # As bytes: a tensor would travel as a file descriptor in shared memory, of which a step of
+    # many micro-batches has more than a process may hold, and a container little.
+    def packed(step: int) -> bytes:
+        return pickle.dumps(loader.micro_batches(step), protocol=pickle.HIGHEST_PROTOCOL)
+
+    made = in_order(
+        packed if workers else loader.micro_batches,
+        range(first_step, loader.num_steps),
+        workers,
+        what=f"data.workers = {workers}",
+        remedy="resume the run, with fewer workers or data.workers=0",
+        limit_s=timeout_s,
+    )
+    for step, given in made:
+        batches = pickle.loads(given) if isinstance(given, bytes) else given
+        loader.note(step, batches)
+        yield step, batches
 
 
 def num_steps(mixture: Mixture, stage: StageConfig, global_batch: int) -> int:

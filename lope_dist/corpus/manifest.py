@@ -1,4 +1,4 @@
-"""What a built corpus says of itself: what it was made from, its shards, their hashes.
+"""What a built corpus is to hold, and what it says of itself: its shards, their hashes.
 
 Nothing in it depends on when, where or by how many processes it was built, so the same
 corpus has the same hash.
@@ -9,27 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from lope_dist.config.base import Section
+from lope_dist.config.noise import NoiseConfig
+from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.core.fingerprint import tokenizer_hash
 from lope_dist.core.runlog import read_json, write_json
+from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.shards import Counts
+from lope_dist.corpus.views import CLEAN, noisy_view
 
 MANIFEST, PLAN, SHARDS = "manifest.json", "plan.json", "shards"
-CLEAN = "clean"
-"""The view without injected noise; the data set's own noise is in it."""
 T = TypeVar("T", bound=Section)
 _FILE = re.compile(r"[a-z]+(-\d+)?-\d{6,}\.arrow")
-
-
-def noisy_view(epoch: int) -> str:
-    """Return the name of the view with an epoch's injected text noise."""
-    return f"noisy-{epoch}"
 
 
 class Fingerprint(Section):
@@ -114,6 +113,67 @@ class Manifest(Plan):
     """View -> what all its shards hold together."""
     shards: tuple[ShardRecord, ...]
     """View after view, in the order of the examples."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The place of one shard: a range of examples of a view."""
+
+    view: str
+    first: int
+    end: int
+    file: str
+
+
+def fingerprint_of(
+    form: Form,
+    noise: NoiseConfig,
+    *,
+    seed: int,
+    num_noisy_epochs: int,
+    source: str,
+    num_examples: int,
+    shard_examples: int,
+    has_marks: bool = False,
+) -> Fingerprint:
+    """Return what decides the content of a corpus; see `Fingerprint`."""
+    has_data_noise = noise.data.is_on
+    has_text_noise = num_noisy_epochs > 0
+    return Fingerprint(
+        source=source,
+        num_examples=num_examples,
+        tokenizer=tokenizer_hash(form.tokenizer),
+        template=form.template_identity,
+        max_length=form.max_length,
+        model="encoder-decoder" if form.is_encoder_decoder else "decoder",
+        seed=seed if has_data_noise or has_text_noise else None,
+        data_noise=noise.data.model_dump(mode="json") if has_data_noise else None,
+        text_noise=noise.text.model_dump(mode="json") if has_text_noise else None,
+        views=(CLEAN, *(noisy_view(epoch) for epoch in range(num_noisy_epochs))),
+        shard_examples=shard_examples,
+        has_marks=has_marks,
+    )
+
+
+def noisy_epochs(stages: Iterable[StageConfig], noise: NoiseConfig) -> int:
+    """Return how many epochs have injected text noise: the most of any stage.
+
+    A stage that `max_steps` ends early counts with all its epochs, so that a corpus depends
+    neither on the batch size nor on that limit.
+    """
+    if not noise.text.is_on:
+        return 0
+    return max((s.epochs for s in stages if s.noise in ("text", "hybrid")), default=0)
+
+
+def spans_of(fingerprint: Fingerprint) -> list[Span]:
+    """Return the place of every shard, view after view."""
+    size = fingerprint.shard_examples
+    return [
+        Span(view, first, min(first + size, fingerprint.num_examples), f"{view}-{number:06d}.arrow")
+        for view in fingerprint.views
+        for number, first in enumerate(range(0, fingerprint.num_examples, size))
+    ]
 
 
 def make_manifest(plan: Plan, shards: Sequence[ShardRecord]) -> Manifest:

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.bad_rows import RowError
 from lope_dist.corpus.prompts import Form, Piece, located, render
-from lope_dist.corpus.turns import Example
+from lope_dist.corpus.turns import Example, RowError
 from lope_dist.corpus.views import TextMarks
 from lope_dist.noise.marks import Marks
 

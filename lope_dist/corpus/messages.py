@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lope_dist.config.data import MESSAGE_FIELDS, SourceConfig
-from lope_dist.corpus.bad_rows import RowError
-from lope_dist.corpus.turns import Speaker, Turn
+from lope_dist.corpus.turns import RowError, Speaker, Turn
 
 _CALL = "function_call"
 _ROLES: dict[str, str] = {

@@ -20,7 +20,9 @@ import numpy as np
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.seeds import derive_key
-from lope_dist.corpus.order import permuted
+from lope_dist.noise.draws import GOLDEN, scramble
+
+_ROUNDS = 6
 
 
 class Mixture:
@@ -75,3 +77,32 @@ class Mixture:
             window = permuted(window, size, derive_key(self._seed, "window", source))
         local[in_window] = window
         return self.starts[source] + local
+
+
+def permuted(positions: np.ndarray, size: int, key: int) -> np.ndarray:
+    """Return where ``key``'s permutation of ``[0, size)`` sends each position.
+
+    It keeps no list: a Feistel network permutes ``[0, 4**h)``, and what lands outside ``[0, size)``
+    is sent through it again until it lands inside (cycle walking). Any position can be asked for at
+    any time, so a resume is an index.
+
+    Shapes: int64 of any shape, in and out.
+    """
+    assert size > 0
+    values = np.asarray(positions, np.int64).astype(np.uint64)
+    assert values.size == 0 or int(values.max()) < size
+    # At least 3 bits a half: on smaller domains a Feistel network reaches few permutations.
+    half = max(3, -(-(size - 1).bit_length() // 2))
+    round_keys = scramble((np.uint64(key) ^ np.arange(1, _ROUNDS + 1, dtype=np.uint64)) + GOLDEN)
+    values = _feistel(values, half, round_keys)
+    while (outside := values >= np.uint64(size)).any():
+        values[outside] = _feistel(values[outside], half, round_keys)
+    return values.astype(np.int64)
+
+
+def _feistel(values: np.ndarray, half: int, round_keys: np.ndarray) -> np.ndarray:
+    shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
+    left, right = values >> shift, values & mask
+    for round_key in round_keys:
+        left, right = right, left ^ (scramble((right ^ round_key) + GOLDEN) & mask)
+    return (left << shift) | right

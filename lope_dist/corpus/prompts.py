@@ -18,11 +18,10 @@ from transformers import PreTrainedTokenizerBase
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.fingerprint import tokenizer_hash
-from lope_dist.corpus.bad_rows import RowError
 from lope_dist.corpus.chat import ChatTemplate
 from lope_dist.corpus.control import guarded, unguarded
 from lope_dist.corpus.template_source import TemplateSource, end_of_sequence
-from lope_dist.corpus.turns import Example, Turn
+from lope_dist.corpus.turns import Example, RowError, Turn
 
 _PREAMBLE = (
     "Below is an instruction that describes a task. "

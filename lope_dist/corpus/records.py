@@ -18,14 +18,13 @@ from tqdm import tqdm
 
 from lope_dist.config.data import DataConfig, SourceConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.account import Account
-from lope_dist.corpus.bad_rows import BadRows, RowError
+from lope_dist.corpus.account import Account, BadRows
 from lope_dist.corpus.layouts import Layout
 from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.readers import Rows, find_rows
 from lope_dist.corpus.store import Store, StoreWriter, open_store
 from lope_dist.corpus.survey import Taken, example_of, survey
-from lope_dist.corpus.turns import Example, Turn
+from lope_dist.corpus.turns import Example, RowError, Turn
 
 __all__ = ["Example", "ExampleSource", "Turn", "open_source"]
 

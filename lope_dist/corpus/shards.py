@@ -19,19 +19,11 @@ import pyarrow as pa
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import whole_file
+from lope_dist.corpus.provider import Row
 from lope_dist.corpus.tokens import IGNORED, Tokenized
 
 ROWS_OF_A_BATCH = 256
 _TOKENS = pa.list_(pa.int32())
-
-
-@dataclass(frozen=True)
-class Row:
-    """An example as tokens, and what noise did to it."""
-
-    tokens: Tokenized
-    hits: dict[str, int]
-    """Noise operation -> units that it hit."""
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -10,12 +12,15 @@ from transformers import PreTrainedTokenizerBase
 
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.core.fingerprint import tokenizer_hash
+from lope_dist.corpus.built import BuiltCorpus
 from lope_dist.corpus.prompts import Form
+from lope_dist.corpus.provider import FreshTokens, Row
 from lope_dist.corpus.records import ExampleSource
-from lope_dist.corpus.tokens import IGNORED, Tokenized, encode
-from lope_dist.corpus.turns import Example
-from lope_dist.corpus.views import stage_views
+from lope_dist.corpus.tokens import IGNORED, Tokenized
+from lope_dist.corpus.views import CLEAN, noisy_view
 
+_WORDS = re.compile(r"\s+|\S+")
 _LEARNT, _NOISY, _END = "\033[1;32m", "\033[4m", "\033[0m"
 
 
@@ -41,23 +46,71 @@ def show_rows(
     if stage is not None and stage not in config.train.stages:
         raise LopeError(f"There is no stage '{stage}'; there are {', '.join(config.train.stages)}.")
     injects = stage is not None and config.train.stages[stage].noise in ("text", "hybrid")
-    is_noisy = config.noise.data.is_on or (injects and config.noise.text.is_on)
-    has_marks = is_noisy and bool(form.tokenizer.is_fast)
-    examples = list(source.read(first, first + count))
-    views = stage_views(
-        examples,
-        source,
-        config.noise,
-        injects_text=injects,
-        seed=config.seed,
-        epoch=0,
-        has_marks=has_marks,
-    )
-    marks = [view.marks for view in views] if has_marks else None
-    tokens = encode([view.example for view in views], form, marks)
+    injects = injects and config.noise.text.is_on
+    has_marks = (config.noise.data.is_on or injects) and bool(form.tokenizer.is_fast)
+    tokens = FreshTokens(source, form, config.noise, config.seed, has_marks)
+    ids = range(first, min(first + count, len(source)))
+    rows = tokens.rows(noisy_view(0) if injects else CLEAN, ids)
     return [
-        _shown(*source.place(example.id), example, own, form)
-        for example, own in zip(examples, tokens, strict=True)
+        _shown(*source.place(index), row.tokens, form) for index, row in zip(ids, rows, strict=True)
+    ]
+
+
+def examples_of(
+    corpus: BuiltCorpus, tokenizer: PreTrainedTokenizerBase, *, first: int, count: int, epoch: int
+) -> list[dict[str, Any]]:
+    """Return examples of a built corpus, clean beside noisy, decoded from what training reads.
+
+    ``changes`` is what the injected noise of an epoch changed, word by word.
+
+    Raises:
+        LopeError: an example or an epoch that the corpus does not have, or another tokenizer
+            than it was built with.
+    """
+    fingerprint = corpus.manifest.fingerprint
+    size, views, view = fingerprint.num_examples, fingerprint.views, noisy_view(epoch)
+    if not 0 <= first < size:
+        raise LopeError(f"There is no example {first}; the corpus has 0 to {size - 1}.")
+    if tokenizer_hash(tokenizer) != fingerprint.tokenizer:
+        raise LopeError(
+            "The model's tokenizer is another than the corpus was built with, so its tokens "
+            "cannot be decoded; restore the model, or build again into another folder."
+        )
+    if len(views) > 1 and view not in views:
+        raise LopeError(
+            f"There is no noisy view of epoch {epoch}; the corpus has 0 to {len(views) - 2}."
+        )
+
+    def decoded(row: Row) -> str:
+        labels = [row.tokens.labels] if fingerprint.model == "encoder-decoder" else []
+        return "\n".join(_text(tokenizer, part) for part in (row.tokens.input_ids, *labels))
+
+    ids = range(first, min(first + count, size))
+    examples = [
+        {
+            "example_id": row.tokens.example_id,
+            "was_cut": row.tokens.was_cut,
+            "clean": decoded(row),
+            "clean_hits": row.hits,
+        }
+        for row in corpus.rows(CLEAN, ids)
+    ]
+    for example, row in zip(
+        examples, corpus.rows(view, ids) if len(views) > 1 else [], strict=False
+    ):
+        text = decoded(row)
+        example |= {"view": view, "noisy": text, "noisy_hits": row.hits}
+        example["changes"] = changes(example["clean"], text)
+    return examples
+
+
+def changes(before: str, after: str) -> list[dict[str, str]]:
+    """Return runs of text: `kind` is equal, insert, delete or replace; `before` and `after`."""
+    old, new = _WORDS.findall(before), _WORDS.findall(after)
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    return [
+        {"kind": kind, "before": "".join(old[a:b]), "after": "".join(new[c:d])}
+        for kind, a, b, c, d in matcher.get_opcodes()
     ]
 
 
@@ -82,9 +135,7 @@ def _marked(piece: dict[str, Any], colours: bool) -> str:
     return f"⟦{text}⟧" if piece["learnt"] else text
 
 
-def _shown(
-    place: str, number: int, example: Example, tokens: Tokenized, form: Form
-) -> dict[str, Any]:
+def _shown(place: str, number: int, tokens: Tokenized, form: Form) -> dict[str, Any]:
     read, written = tokens.input_ids, tokens.labels
     noisy = tokens.corrupted or ([False] * len(read), [False] * len(written))
     if form.is_encoder_decoder:

@@ -7,26 +7,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
-from lope_dist.core.errors import LopeError
-from lope_dist.core.workers import forked_pool
-from lope_dist.corpus.bad_rows import RowError
+from lope_dist.core.workers import in_order
 from lope_dist.corpus.piece_tokens import piece_tokens
 from lope_dist.corpus.prompts import Form, Piece, render_rows
 from lope_dist.corpus.readers.base import ROW_LIMIT
 from lope_dist.corpus.readers.lines import too_long
 from lope_dist.corpus.tokens import IGNORED, Tokenized, tokenize
-from lope_dist.corpus.turns import Example, Turn
+from lope_dist.corpus.turns import Example, RowError, Turn
 
 _CHUNK = 256
-_ALONE = 8  # chunks before other processes are started
+_ALONE = 8  # chunks, at least one, before other processes are started
 _MOST = 16  # processes
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -65,38 +60,35 @@ def survey(
     Raises:
         LopeError: a tokenizer that the template does not fit; a process that was killed.
     """
-    ahead: deque[tuple[list[Taken], list[Outcome] | Future[list[Outcome]]]] = deque()
-    workers = 1 if form is None else min(_MOST, len(os.sched_getaffinity(0)))
-    pool, good, taken = None, 0, 0
-    try:
-        while True:
-            size = _CHUNK
-            if limit is not None:
-                size = min(size, limit - good - sum(len(chunk) for chunk, _ in ahead))
-            chunk = list(islice(rows, size)) if size > 0 else []
-            if chunk:
+    good, taken = 0, -1
+    while taken and (limit is None or good < limit):
+        taken = 0
+        for chunk, found in _surveyed(islice(rows, limit and limit - good), form):
+            for (where, _), outcome in zip(chunk, found, strict=True):
                 taken += 1
-                if workers > 1 and taken > _ALONE:
-                    pool = pool or forked_pool(workers, _adopt, form)
-                    ahead.append((chunk, pool.submit(_outcomes, [row for _, row in chunk])))
-                else:
-                    ahead.append((chunk, outcomes([row for _, row in chunk], form)))
-            elif not ahead:
-                return
-            if not chunk or len(ahead) > 2 * workers or pool is None:
-                done, result = ahead.popleft()
-                found = result.result() if isinstance(result, Future) else result
-                for (where, _), outcome in zip(done, found, strict=True):
-                    good += isinstance(outcome, list) and bool(outcome)
-                    yield where, outcome
-    except BrokenProcessPool:
-        raise LopeError(
-            "A process that reads the data died (killed, perhaps for want of memory); start again "
-            "on fewer cores, as by `taskset -c 0-1`."
-        ) from None
-    finally:
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+                good += isinstance(outcome, list) and bool(outcome)
+                yield where, outcome
+
+
+def _surveyed(
+    rows: Iterator[Taken], form: Form | None
+) -> Iterator[tuple[Sequence[Taken], list[Outcome]]]:
+    """Yield chunks of rows and what becomes of them; of many, by several processes."""
+    workers = 1 if form is None else min(_MOST, len(os.sched_getaffinity(0)))
+    chunks = iter(lambda: list(islice(rows, _CHUNK)), [])
+    for number, chunk in enumerate(chunks, start=1):
+        yield chunk, outcomes([row for _, row in chunk], form)
+        if number == _ALONE and workers > 1:
+            break
+    else:
+        return
+    yield from in_order(
+        lambda chunk: outcomes([row for _, row in chunk], form),
+        chunks,
+        workers,
+        what="the pass over the rows",
+        remedy="start again on fewer cores, as by `taskset -c 0-1`",
+    )
 
 
 def outcomes(rows: Sequence[Example | RowError], form: Form | None) -> list[Outcome]:
@@ -268,16 +260,3 @@ def _beyond(token: int, vocabulary: int) -> RowError:
         "ids beyond the vocabulary",
         f"token id {token} is beyond the model's vocabulary of {vocabulary}",
     )
-
-
-_form: Form | None = None  # of a worker process
-
-
-def _adopt(form: Form) -> None:
-    global _form
-    _form = form
-
-
-def _outcomes(rows: Sequence[Example | RowError]) -> list[Outcome]:
-    assert _form is not None
-    return outcomes(rows, _form)

@@ -14,7 +14,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.limits import bounded
-from lope_dist.corpus.bad_rows import RowError
+from lope_dist.corpus.turns import RowError
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Names under which templates know one thing."""

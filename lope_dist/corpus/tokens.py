@@ -9,11 +9,10 @@ from itertools import accumulate
 
 from transformers import PreTrainedTokenizerBase
 
-from lope_dist.corpus.bad_rows import RowError
 from lope_dist.corpus.marking import piece_marks
 from lope_dist.corpus.piece_tokens import piece_tokens
 from lope_dist.corpus.prompts import Form, Piece, located, render
-from lope_dist.corpus.turns import Example
+from lope_dist.corpus.turns import Example, RowError
 from lope_dist.corpus.views import TextMarks
 from lope_dist.noise.marks import Marks
 

@@ -1,4 +1,4 @@
-"""An example as turns of a conversation."""
+"""A row of a data set: an example as turns of a conversation, or why it is none."""
 
 from __future__ import annotations
 
@@ -41,3 +41,17 @@ class Example:
     def learnt(self) -> list[int]:
         """The turns that are targets."""
         return [i for i, t in enumerate(self.turns) if t.role == "assistant" and t.is_learnt]
+
+
+class RowError(ValueError):
+    """Why a row is no example; who knows the place adds it.
+
+    ``kind`` is what rows are counted by, the message tells of this one.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[RowError], tuple[str, str]]:
+        return RowError, (self.kind, str(self))  # it comes from other processes

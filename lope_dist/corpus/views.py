@@ -20,7 +20,19 @@ from lope_dist.noise.mix import (
     example_keys,
 )
 
+CLEAN = "clean"
+"""The view without injected noise; the data set's own noise is in it."""
 _DONOR_TRIES = 8
+
+
+def noisy_view(epoch: int) -> str:
+    """Return the name of the view with an epoch's injected text noise."""
+    return f"noisy-{epoch}"
+
+
+def epoch_of(view: str) -> int | None:
+    """Return the epoch whose text noise a view has; None: there is none in it."""
+    return None if view == CLEAN else int(view.removeprefix("noisy-"))
 
 
 class Source(Protocol):

@@ -11,9 +11,8 @@ from lope_dist.config.model import ModelConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.corpus.build import Built, Recipe, build
 from lope_dist.corpus.built import BuiltCorpus
-from lope_dist.corpus.manifest import Plan
-from lope_dist.corpus.plan import fingerprint_of, noisy_epochs
-from lope_dist.corpus.show_built import examples_of
+from lope_dist.corpus.manifest import Plan, fingerprint_of, noisy_epochs
+from lope_dist.corpus.show import examples_of
 from lope_dist.model.build import architecture, load_tokenizer
 from lope_dist.noise.mix import check_operations
 from lope_dist.train.data import dated, form_of, open_rows
@@ -79,7 +78,7 @@ def build_corpus(
 
 
 def show_corpus(folder: Path, *, first: int, count: int, epoch: int) -> list[dict[str, Any]]:
-    """Return examples of a built corpus as text; see `corpus.show_built.examples_of`.
+    """Return examples of a built corpus as text; see `corpus.show.examples_of`.
 
     Raises:
         LopeError: no finished corpus, no such example, or its model is not at hand.

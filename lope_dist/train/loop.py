@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.config.train import StageConfig
 from lope_dist.corpus.batches import MicroBatch
-from lope_dist.corpus.loader import StageLoader
-from lope_dist.corpus.prefetch import batches_of
+from lope_dist.corpus.loader import StageLoader, batches_of
 from lope_dist.engine.base import Engine
 from lope_dist.engine.world import World
 from lope_dist.model.loss_head import LossHead

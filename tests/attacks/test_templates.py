@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus import template_source
-from lope_dist.corpus.bad_rows import RowError
 from lope_dist.corpus.template_source import TemplateSource
+from lope_dist.corpus.turns import RowError
 from lope_dist.train.session import train
 
 ATTACKS = (

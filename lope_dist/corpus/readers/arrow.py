@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lope_dist.corpus.bad_rows import RowError
 from lope_dist.corpus.readers.base import NumberedRows, Select
+from lope_dist.corpus.turns import RowError
 
 _BATCH = 512
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from lope_dist.config.data import SourceConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.bad_rows import RowError
 from lope_dist.corpus.readers.base import NumberedRows, Select
+from lope_dist.corpus.turns import RowError
 
 
 class HubRows:

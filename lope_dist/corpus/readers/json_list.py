@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.bad_rows import RowError
 from lope_dist.corpus.readers.base import ROW_LIMIT, NumberedRows, Select
 from lope_dist.corpus.readers.json_values import parse_value
 from lope_dist.corpus.readers.streams import open_bytes
+from lope_dist.corpus.turns import RowError
 
 _CHUNK = 1 << 20
 

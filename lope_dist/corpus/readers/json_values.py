@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from lope_dist.corpus.bad_rows import RowError
+from lope_dist.corpus.turns import RowError
 
 
 def _not_a_number(name: str) -> Any:

@@ -9,10 +9,10 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
-from lope_dist.corpus.bad_rows import RowError
 from lope_dist.corpus.readers.base import ROW_LIMIT, NumberedRows, Select
 from lope_dist.corpus.readers.json_values import parse_line
 from lope_dist.corpus.readers.streams import open_bytes
+from lope_dist.corpus.turns import RowError
 
 _BUFFER = 1 << 20
 _START = 4096

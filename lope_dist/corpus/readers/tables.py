@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.bad_rows import RowError
 from lope_dist.corpus.readers.base import ROW_LIMIT, NumberedRows, Select
 from lope_dist.corpus.readers.lines import decode, read_lines
+from lope_dist.corpus.turns import RowError
 
 _DELIMITERS = ",\t;"
 _QUOTED = r'(?:^|[{}\r\n])(?P<cell>"(?:[^"]|"")*+(?P<end>"|\Z))'

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -50,16 +50,10 @@ def test_a_worker_that_stands_still_is_noticed_while_others_go_on(
 ) -> None:
     monkeypatch.setattr(workers, "_MOST_STOPPED_S", 2.0)
     watch = Watch(pool, "a build")
-    pending: set[Future] = {pool.submit(_stop)} | {pool.submit(time.sleep, 0.1) for _ in range(200)}
-
-    def wait_for_all() -> None:
-        nonlocal pending
-        while pending:
-            _, pending = watch.first(pending)
-
+    others = [pool.submit(_stop), *(pool.submit(time.sleep, 0.1) for _ in range(200))][1:]
     with pytest.raises(LopeError, match="a build stands still"):
-        wait_for_all()
-    assert len(pending) > 100, "long before the others were done"
+        list(map(watch.result, others))
+    assert not others[100].done(), "long before the others were done"
 
 
 def test_an_error_of_the_work_comes_through(pool) -> None:

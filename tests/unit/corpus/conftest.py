@@ -15,8 +15,7 @@ from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
 from lope_dist.corpus.build import Recipe
 from lope_dist.corpus.loader import StageLoader
-from lope_dist.corpus.manifest import Plan
-from lope_dist.corpus.plan import fingerprint_of
+from lope_dist.corpus.manifest import Plan, fingerprint_of
 from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.records import open_source
 

@@ -71,7 +71,7 @@ def test_a_killed_worker_is_told_and_its_build_goes_on(built, tmp_path):
         try:
             make(recipe, cut, workers=2)
         except LopeError as error:
-            os._exit(7 if "A worker died" in str(error) else 1)
+            os._exit(7 if "A worker of the build" in str(error) else 1)
 
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()

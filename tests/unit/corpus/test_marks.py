@@ -9,11 +9,10 @@ from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.corpus.batches import IGNORED
-from lope_dist.corpus.built import BuiltCorpus
+from lope_dist.corpus.built import BuiltCorpus, verify
 from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.tokens import encode
 from lope_dist.corpus.turns import Example, Turn
-from lope_dist.corpus.verify import verify
 from lope_dist.corpus.views import stage_views
 
 NOISE = NoiseConfig(

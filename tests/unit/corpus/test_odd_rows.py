@@ -236,7 +236,7 @@ def test_many_rows_take_all_cores_and_give_the_same(rows_of, tmp_path, monkeypat
     rows = [{"messages": [user(f"q{i}"), said(f"a{i}")]} for i in range(700)]
     rows[350] = {"messages": []}
     alone, _ = rows_of(*rows, max_bad_rows=0.1)
-    monkeypatch.setattr(survey, "_ALONE", 0)
+    monkeypatch.setattr(survey, "_ALONE", 1)
     monkeypatch.setattr(survey, "_CHUNK", 64)
     monkeypatch.setattr(survey.os, "sched_getaffinity", lambda _: {0, 1, 2})
     monkeypatch.setenv("LOPE_DATA_CACHE", str(tmp_path / "other"))

@@ -13,8 +13,8 @@ from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.corpus.build import build
+from lope_dist.corpus.loader import batches_of
 from lope_dist.corpus.manifest import SHARDS
-from lope_dist.corpus.prefetch import batches_of
 
 from .conftest import NOISE
 
@@ -191,7 +191,7 @@ def test_each_rank_reads_only_its_examples(make_loader, corpus, monkeypatch):
     data = {"max_length": 240, "corpus": corpus, "shuffle": False}
     loader = make_loader(noise=NOISE, data=data, rank=0, world_size=2)
     asked = []
-    built = loader._provider._corpus
+    built = loader._provider
     original = built.rows
     monkeypatch.setattr(built, "rows", lambda view, ids: asked.extend(ids) or original(view, ids))
     loader.micro_batches(0)
