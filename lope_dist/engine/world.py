@@ -19,6 +19,7 @@ import torch.distributed as dist
 from lope_dist.config.engine import EngineConfig
 from lope_dist.core.errors import LopeError, PeerLost
 from lope_dist.core.ports import free_port
+from lope_dist.engine.patience import be_patient, connect
 from lope_dist.engine.peers import Peers
 from lope_dist.engine.processes import local_size
 from lope_dist.engine.rendezvous import no_connection, open_store
@@ -26,9 +27,6 @@ from lope_dist.engine.rendezvous import no_connection, open_store
 T = TypeVar("T")
 _NAMING_S = 15.0
 """What a process group waits beyond `engine.timeout_s`, so that a hung rank is named before."""
-_LAST_RESORT_S = 3600.0
-"""What a collective may take once all are connected. `Peers` ends a run long before that, and is
-not fooled by a machine that was paused; a collective's own clock is."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
@@ -151,7 +149,7 @@ def start_world(config: EngineConfig) -> World:
         return World(0, 1, device)
     _set_threads(local_size())
     _describe_single_process()
-    peers = _meet(config)
+    peers = _meet(config, device)
     return World(dist.get_rank(), dist.get_world_size(), device, peers)
 
 
@@ -162,7 +160,7 @@ def _is_of_a_collective(error: BaseException) -> bool:
     )
 
 
-def _meet(config: EngineConfig) -> Peers | None:
+def _meet(config: EngineConfig, device: torch.device) -> Peers | None:
     """Call the roll, then make the process group; return the others, if there are any.
 
     The roll is called first because a process group that waits in vain does not say for whom.
@@ -192,11 +190,11 @@ def _meet(config: EngineConfig) -> Peers | None:
             store=dist.PrefixStore(f"lope/{attempt}", store),
             rank=rank,
             world_size=size,
-            # The last resort: by then the others have been looked at, and one was named.
+            # Until all are connected; by then the others have been looked at, and one was named.
             timeout=timedelta(seconds=config.timeout_s + _NAMING_S),
         )
-        if backend == "gloo":  # NCCL connects in its first collective, whose timeout tells of it
-            _be_patient(config.timeout_s)
+        connect(device)
+        be_patient()
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     except Exception as error:
         sentence = no_connection(error)
@@ -204,15 +202,6 @@ def _meet(config: EngineConfig) -> Peers | None:
             peers.tell(sentence)
         raise PeerLost(sentence) from error
     return peers
-
-
-def _be_patient(timeout_s: float) -> None:
-    """Leave it to `Peers` to end what hangs."""
-    patience = timedelta(seconds=max(timeout_s + _NAMING_S, _LAST_RESORT_S))
-    # Not public; without it only a pause longer than `engine.timeout_s` ends a healthy run.
-    set_timeout = getattr(dist.distributed_c10d, "_set_pg_timeout", None)
-    if set_timeout is not None:
-        set_timeout(patience)
 
 
 def _device(local_rank: int) -> torch.device:

@@ -13,6 +13,7 @@ from lope_dist.config.train import OptimizerConfig
 from lope_dist.engine.ds_config import build_ds_config
 from lope_dist.engine.groups import Group, describe_groups
 from lope_dist.engine.optimizer import build_adamw, set_lr
+from lope_dist.engine.patience import be_patient
 from lope_dist.engine.world import World
 from lope_dist.engine.zero_state import (
     gather_gradients,
@@ -59,6 +60,7 @@ class ZeroEngine:
             ),
             dist_init_required=False,
         )
+        be_patient()  # in the groups that it made
 
     @property
     def gradient_scale(self) -> float:

@@ -1,12 +1,14 @@
 import platform
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 import torch
 
 from lope_dist.config.engine import EngineConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.engine.patience import be_patient
 from lope_dist.engine.world import World, start_world
 
 LOCAL = EngineConfig(kind="local")
@@ -49,6 +51,12 @@ def test_a_deepspeed_world_of_one_needs_no_launcher(monkeypatch: pytest.MonkeyPa
         assert (world.rank, world.size) == (0, 1)
         assert torch.distributed.is_initialized()
         assert world.sum([3.0]) == [3.0]
+        torch.distributed.new_group([0])  # as DeepSpeed does
+        be_patient()
+        groups = torch.distributed.distributed_c10d._world.pg_map
+        backends = [group._get_backend(torch.device("cpu")) for group in groups]
+        assert len(backends) == 2
+        assert all(b.options._timeout > timedelta(hours=12) for b in backends), "a night's pause"
     finally:
         world.close()
         torch.set_num_threads(num_threads)
@@ -58,6 +66,7 @@ def test_a_deepspeed_world_of_one_needs_no_launcher(monkeypatch: pytest.MonkeyPa
 _MAPPED = """
 import ctypes, sys, torch
 from lope_dist.config.engine import EngineConfig
+from lope_dist.engine.patience import be_patient
 from lope_dist.engine.world import start_world
 world = start_world(EngineConfig(**eval(sys.argv[1])))
 class Info(ctypes.Structure):
