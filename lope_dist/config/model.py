@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lope_dist.config.base import Section
 
@@ -44,7 +44,12 @@ class ModelConfig(Section):
     trust_remote_code: str | None = None
     """Name of the model whose own Python code may run: the same as `model.name_or_path`, written
     again on purpose. On the hub `model.revision` must then be a commit's full hash. Off by
-    default: no code of a model is fetched or run."""
+    default, as with `false`: no code of a model is fetched or run."""
+
+    @field_validator("trust_remote_code", mode="before")
+    @classmethod
+    def _false_is_off(cls, value: object) -> object:
+        return None if value is False else value
 
     @model_validator(mode="after")
     def _code_is_asked_for_by_name(self) -> ModelConfig:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 from typing_extensions import TypedDict
 
+from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError, refuse_newer
 from lope_dist.core.runlog import parse_json, read_json
 from lope_dist.core.side_files import has_shape
@@ -69,9 +71,18 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def read_recorded(text: bytes) -> dict[str, Any] | None:
-    """Return the configuration that a `run.yaml` holds, None if it holds none."""
+    """Return the configuration that a `run.yaml` holds, None if it holds none.
+
+    Settings that came after it was written have their defaults, which stand for what there was
+    before them.
+    """
     try:
         tree = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
-    return tree if isinstance(tree, dict) else None
+    if not isinstance(tree, dict):
+        return None
+    try:
+        return RunConfig.model_validate(tree).model_dump(mode="json")
+    except ValidationError:  # of a key that is no more; the difference is told
+        return tree
