@@ -6,9 +6,11 @@ Heavy imports happen inside the verbs, after the config is checked.
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from lope_dist import __version__
 from lope_dist.cli import (
     corpus,
     data,
@@ -24,13 +26,27 @@ from lope_dist.cli import (
 from lope_dist.core.errors import EXIT_USER_ERROR, LopeError, Preempted
 
 app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     help="Noise-robust LoRA fine-tuning of quantized models with a poisoning expert (LoPE).",
 )
 for group in (training, data, corpus, noise, results, likelihood, study, export, doctor, repro):
     app.add_typer(group.app)
+
+
+@app.callback()
+def _lope(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+    else:
+        return
+    raise typer.Exit
 
 
 def main() -> None:
@@ -40,7 +56,7 @@ def main() -> None:
     the file.
     """
     try:
-        app()
+        app(prog_name="lope")
     except Preempted as stop:
         typer.echo(stop, err=True)
         sys.exit(stop.status)

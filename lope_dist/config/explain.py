@@ -9,30 +9,60 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from lope_dist.config.base import alternatives
-from lope_dist.config.schema import RunConfig
+from lope_dist.config.other_names import advice_on
 from lope_dist.core.errors import suggest
 
+_MOST = 5
+"""Sentences of one message."""
+_EXPECTED = {
+    "bool_parsing": "is neither true nor false",
+    "bool_type": "is neither true nor false",
+    "dict_type": "is no mapping; write its keys below it, each in a line of its own",
+    "float_parsing": "is no number",
+    "float_type": "is no number",
+    "int_from_float": "is no whole number",
+    "int_parsing": "is no whole number",
+    "int_type": "is no whole number",
+    "list_type": "is no list; write [{input}]",
+    "model_type": "is no section; write its keys below it, each in a line of its own",
+    "string_type": "is no text; put it in quotes",
+    "tuple_type": "is no list; write [{input}]",
+    "finite_number": "is not finite",
+    "greater_than": "is too small; it must be above {gt:g}",
+    "greater_than_equal": "is too small; the least is {ge:g}",
+    "less_than": "is too large; it must be below {lt:g}",
+    "less_than_equal": "is too large; the most is {le:g}",
+    "too_short": "has too few entries; the least is {min_length}",
+    "too_long": "has too many entries; the most is {max_length}",
+}
+"""Kind of a pydantic error -> what is wrong; braces name the input and the limits."""
 
-def explain(error: ValidationError) -> str:
-    """Return one sentence an error, at most five, unknown keys first."""
+
+def explain(error: ValidationError, root: type[BaseModel]) -> str:
+    """Return one sentence an error, at most five, unknown keys first.
+
+    Args:
+        error: What validating ``root`` ended with.
+        root: The section that stands at the top level.
+    """
     items = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
-    sentences = [_sentence(item) for item in items[:5]]
-    if len(items) > 5:
-        sentences.append(f"{len(items) - 5} more.")
+    sentences = [_sentence(item, root) for item in items[:_MOST]]
+    if len(items) > _MOST:
+        sentences.append(f"{len(items) - _MOST} more.")
     return " ".join(sentences)
 
 
-def _sentence(item: Any) -> str:
+def _sentence(item: Any, root: type[BaseModel]) -> str:
     loc = tuple(str(part) for part in item["loc"])
-    key = ".".join(_without_kinds(loc))
+    key = ".".join(_without_kinds(loc, root))
     if item["type"] == "union_tag_invalid":
         allowed = item["ctx"]["expected_tags"]
         hint = suggest(item["ctx"]["tag"], allowed.replace("'", "").split(", "))
         return f"{key}.kind = '{item['ctx']['tag']}' is not allowed; allowed: {allowed}.{hint}"
     if item["type"] == "extra_forbidden":
-        return _unknown_key(loc)
+        return _unknown_key(loc, root)
     if item["type"] == "missing":
-        return f"{key} is required and not given."
+        return f"{key} is required and not given.{_about(loc, root)}"
     if item["type"] == "value_error":
         message = str(item["ctx"]["error"])
         return f"{key}: {message}." if key else f"{message}."
@@ -42,35 +72,39 @@ def _sentence(item: Any) -> str:
             str(item["input"]), allowed.replace("'", "").replace(" or ", ", ").split(", ")
         )
         return f"{key} = {item['input']!r} is not allowed; allowed: {allowed}.{hint}"
+    if item["type"] in _EXPECTED:
+        wrong = _EXPECTED[item["type"]].format(input=item["input"], **item.get("ctx", {}))
+        return f"{key} = {item['input']!r} {wrong}.{_about(loc, root)}"
     message = item["msg"]
-    return f"{key} = {item['input']!r}: {message[:1].lower()}{message[1:]}.{_about(loc)}"
+    return f"{key} = {item['input']!r}: {message[:1].lower()}{message[1:]}.{_about(loc, root)}"
 
 
-def _unknown_key(loc: tuple[str, ...]) -> str:
+def _unknown_key(loc: tuple[str, ...], root: type[BaseModel]) -> str:
     *parents, given = loc
-    allowed = _fields_at(parents)
-    where = ".".join(_without_kinds(parents)) or "the top level"
-    hint = _elsewhere(given) or suggest(given, allowed)
+    allowed = _fields_at(parents, root)
+    where = ".".join(_without_kinds(parents, root)) or "the top level"
+    advice = advice_on(given)
+    hint = f" {advice}" if advice else _elsewhere(given, root) or suggest(given, allowed)
     return f"Unknown key '{given}' in {where}.{hint} Allowed there: {', '.join(allowed)}."
 
 
-def _about(loc: tuple[str, ...]) -> str:
+def _about(loc: tuple[str, ...], root: type[BaseModel]) -> str:
     """Return what the field is for, as its section documents it."""
     *parents, name = loc
     try:
-        about = _fields_at(parents)[name].description
+        about = _fields_at(parents, root)[name].description
     except (KeyError, AttributeError):  # inside a list
         return ""
     return f" ({name}: {' '.join(about.split())})" if about else ""
 
 
-def _fields_at(path: list[str]) -> dict[str, Any]:
+def _fields_at(path: list[str], root: type[BaseModel]) -> dict[str, Any]:
     """Return the fields of the section at ``path``.
 
     A name inside a ``dict`` is free; an entry of a list stands at its number; the kind of a
     section that has several stands behind its name.
     """
-    annotation: Any = RunConfig
+    annotation: Any = root
     for part in path:
         annotation = _inside(annotation, part)
     return _section(annotation).model_fields
@@ -87,10 +121,10 @@ def _inside(annotation: Any, part: str) -> Any:
     return _section(annotation).model_fields[part].annotation
 
 
-def _without_kinds(path: Sequence[str]) -> list[str]:
+def _without_kinds(path: Sequence[str], root: type[BaseModel]) -> list[str]:
     """Return the path as one writes it."""
     shown: list[str] = []
-    annotation: Any = RunConfig
+    annotation: Any = root
     for at, part in enumerate(path):
         if part not in alternatives(annotation):
             shown.append(part)
@@ -101,19 +135,20 @@ def _without_kinds(path: Sequence[str]) -> list[str]:
     return shown
 
 
-def _elsewhere(given: str) -> str:
+def _elsewhere(given: str, root: type[BaseModel]) -> str:
     """Name the place of a key that is spelt right and stands in the wrong section."""
-    found = [path for path in _all_paths(RunConfig) if path.rpartition(".")[2] == given]
+    found = [path for path in all_keys(root) if path.rpartition(".")[2] == given]
     return f" Did you mean '{found[0]}'?" if found else ""
 
 
-def _all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return the dotted keys of a section and of those in it; a mapping's own names are free."""
     paths = []
     for name, field in model.model_fields.items():
         paths.append(prefix + name)
         section = _section(field.annotation)
         if _is_section(section) and get_origin(field.annotation) is not dict:
-            paths += _all_paths(section, f"{prefix}{name}.")
+            paths += all_keys(section, f"{prefix}{name}.")
     return paths
 
 

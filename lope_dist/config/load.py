@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from lope_dist.config.base import Section
 from lope_dist.config.explain import explain
+from lope_dist.config.file_kinds import other_kind
 from lope_dist.config.layers import Layer, check_description, merge, read_layers
 from lope_dist.config.reading import reading, told
 from lope_dist.config.schema import RunConfig
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, suggest
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -49,6 +50,8 @@ def configured(layers: Sequence[Layer], overrides: Sequence[str], source: str) -
         stages = default.train.model_dump(mode="json")["stages"]
         OmegaConf.update(merged, "train.stages", stages, force_add=True)
     for override in of_stages:
+        _refuse_unknown_stage(merged, override, of_stages)
+    for override in of_stages:
         _apply(merged, override)
     config = validate_config(_resolved(merged, source), source)
     check_description(layers, overrides, config.model.name_or_path)
@@ -72,22 +75,24 @@ def split_resume(
 
 def validate_config(tree: Any, source: str) -> RunConfig:
     """Validate a plain tree; errors name ``source`` and the key."""
-    try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        raise LopeError(f"{source}: {explain(error)}") from None
+    return validate_section(RunConfig, tree, source)
 
 
 S = TypeVar("S", bound=Section)
 
 
 def validate_section(section: type[S], tree: Any, source: str) -> S:
-    """Validate one section by itself, for commands that need no whole recipe."""
+    """Validate one section by itself, for commands that need no whole recipe.
+
+    Raises:
+        LopeError: an unknown key or an impossible value, or a file of another kind.
+    """
     try:
         return section.model_validate(tree)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise LopeError(f"{source}: {'; '.join(problems)}.") from None
+        if (sentence := other_kind(tree, {*section.model_fields}, source)) is not None:
+            raise LopeError(sentence) from None
+        raise LopeError(f"{source}: {explain(error, section)}") from None
 
 
 def dump_config(config: RunConfig) -> str:
@@ -109,6 +114,25 @@ def load_section(section: type[S], path: str | Path) -> S:
 def _resolved(tree: DictConfig, path: str | Path) -> Any:
     with told(str(path)):
         return OmegaConf.to_container(tree, resolve=True)
+
+
+def _refuse_unknown_stage(tree: DictConfig, override: str, overrides: Sequence[str]) -> None:
+    """Refuse a setting of a stage that is not there and that no override makes.
+
+    Raises:
+        LopeError: names the stages.
+    """
+    path = override.partition("=")[0].strip().split(".")
+    stages = OmegaConf.select(tree, "train.stages")
+    known = [str(stage) for stage in stages] if isinstance(stages, DictConfig) else []
+    name = path[2] if len(path) > 3 else None
+    made = f"train.stages.{name}.trainable="
+    if name is None or name in known or any(o.strip().startswith(made) for o in overrides):
+        return
+    raise LopeError(
+        f"Override '{override}': there is no stage '{name}'; stages are {', '.join(known)}."
+        f"{suggest(name, known)} A new stage needs train.stages.{name}.trainable."
+    )
 
 
 def _apply(tree: DictConfig, override: str) -> None:

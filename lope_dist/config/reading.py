@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
 
@@ -55,8 +56,16 @@ def told(what: str) -> Iterator[None]:
             if isinstance(cause, (LopeError, MemoryError)):  # from within a resolver
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise LopeError(f"{what}: {lines[0].rstrip('.')}.") from None
+        raise LopeError(f"{what}: {_first_line(error)}.") from None
+
+
+def _first_line(error: Exception) -> str:
+    """Return what a parser says, with line and column where it knows them."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")
 
 
 def _environment(key: str, *default: Any) -> Any:

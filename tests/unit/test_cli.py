@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lope_dist import __version__
 from lope_dist.cli import main
 from lope_dist.config.load import dump_config, load_config
 from lope_dist.evaluate import suite
@@ -70,6 +71,15 @@ def refused(lope):
         return error
 
     return run
+
+
+def test_the_command_alone_helps_and_says_its_version(lope) -> None:
+    for arguments in ((), ("-h",), ("--help",)):
+        status, out, _ = lope(*arguments)
+        assert status == 0
+        assert "Usage: lope" in out
+    assert "Usage: lope train" in lope("train", "-h")[1]
+    assert lope("--version") == (0, f"{__version__}\n", "")
 
 
 def test_check_says_what_a_run_stands_on_and_ends_with_ok(lope, recipe: str) -> None:

@@ -41,7 +41,7 @@ def test_sources_keep_their_own_settings():
         ({"path": "a", "columns": {"outputs": "x"}}, ["outputs", "alpaca: instruction, output"]),
         ({"path": "a", "format": "text", "columns": {"output": "x"}}, ["output", "text: text"]),
         ({"path": "a", "columns": {"output": "x", "text": "y"}}, ["not fields of one format"]),
-        ({"path": "a", "max_bad_rows": 1}, ["data.max_bad_rows = 1", "less than 1"]),
+        ({"path": "a", "max_bad_rows": 1}, ["data.max_bad_rows = 1", "below 1"]),
         ({"path": "a", "format": "alpca"}, ["mean 'alpaca'"]),
     ],
 )

@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from lope_dist.config.load import dump_config, load_config, split_resume, validate_config
+from lope_dist.config.explain import all_keys
+from lope_dist.config.load import (
+    dump_config,
+    load_config,
+    load_section,
+    split_resume,
+    validate_config,
+)
+from lope_dist.config.other_names import ADVICE, PLACES
+from lope_dist.config.schema import RunConfig
+from lope_dist.config.suite import SuiteConfig
+from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
 
 RECIPE = """
@@ -69,8 +80,8 @@ def test_layers_that_include_each_other_are_refused(tmp_path: Path) -> None:
             ["adapter: initial_rank = 3 leaves nothing to prune to target_rank = 4"],
         ),
         ("adapter={kind: p_tuning, encoder: rnn}", ["adapter.encoder = 'rnn'", "'lstm' or 'mlp'"]),
-        ("adapter.rank=0", ["adapter.rank = 0", "greater than or equal to 1"]),
-        ("adapter.rank=many", ["adapter.rank = 'many'", "integer"]),
+        ("adapter.rank=0", ["adapter.rank = 0", "the least is 1"]),
+        ("adapter.rank=many", ["adapter.rank = 'many'", "whole number"]),
         ("adapter.num_normal=0", ["adapter.num_normal = 0", "nothing is left"]),
         ("adapter.num_poison=0", ["train.stages.poison", "poison_b", "num_poison is 0"]),
         ("adapter.compensation.top_k=4", ["top_k = 4", "num_normal = 3"]),
@@ -81,7 +92,11 @@ def test_layers_that_include_each_other_are_refused(tmp_path: Path) -> None:
         ("train.stages.poison.groups.router.lr=1", ["no effect", "trainable"]),
         ("noise.text.unit=example", ["noise.text", "strength = None", "must be given"]),
         ("noise.data.strength=0.5", ["noise.data", "unit = 'word'", "with no other"]),
-        ("noise.text.rate=1.5", ["noise.text.rate = 1.5", "less than or equal to 1"]),
+        ("adapter.targets=q_proj", ["adapter.targets = 'q_proj'", "write [q_proj]"]),
+        ("train.stages.fintune.lr=1e-3", ["no stage 'fintune'", "mean 'finetune'"]),
+        ("train.learning_rate=1e-3", ["'learning_rate' in train", "train.stages.STAGE.lr"]),
+        ("bf16=true", ["'bf16'", "model.dtype"]),
+        ("noise.text.rate=1.5", ["noise.text.rate = 1.5", "the most is 1"]),
         ("just_a_word", ["key.subkey=value"]),
         ("data=null", ["data"]),
     ],
@@ -152,3 +167,30 @@ def test_a_stages_name_cannot_look_like_a_checkpoint_in_its_middle() -> None:
             },
             "test",
         )
+
+
+def test_every_name_of_another_tool_points_to_a_key() -> None:
+    keys = {*all_keys(RunConfig), *(f"train.stages.STAGE.{key}" for key in all_keys(StageConfig))}
+    assert {*PLACES.values()} <= keys
+    assert not {*PLACES} & {*ADVICE}
+
+
+def test_a_stage_can_be_made_by_overrides(recipe: Path) -> None:
+    new = ["train.stages.warm.lr=1e-4", "train.stages.warm.trainable=[shared_a]"]
+    assert load_config(recipe, new).train.stages["warm"].lr == 1e-4
+
+
+def test_a_file_of_another_kind_is_told(recipe: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text("seeds: [1]\nrecipe: a.yaml\nvariants: {}\n")
+    with pytest.raises(LopeError, match=r"is a study .*lope study run"):
+        load_config(study)
+    with pytest.raises(LopeError, match=r"is a recipe .*lope train"):
+        load_section(SuiteConfig, recipe)
+
+
+def test_what_is_no_yaml_is_told_with_its_line(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("seed: 1\nmodel: [1\ntrain: {}\n")
+    with pytest.raises(LopeError, match=r"broken\.yaml is not valid YAML: line 3, column 6"):
+        load_config(broken)
