@@ -103,6 +103,9 @@ class _Place(Section):
         return self
 
 
+PLACE_FIELDS = tuple(_Place.model_fields)
+
+
 class SourceConfig(_Place):
     """One of several sources of examples."""
 
@@ -113,11 +116,35 @@ class SourceConfig(_Place):
     in each epoch, in the next epoch the other half."""
 
 
+class ValidationConfig(_Place):
+    """Rows to validate on. Give `path`, or `share`.
+
+    Format, columns, roles, message keys and subset that are not given are those of `data`.
+    """
+
+    share: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the training rows that is held out: drawn for each row by the seed and its text, so
+    that equal rows stay together, and more rows change the part of none. They are not trained."""
+
+    @model_validator(mode="after")
+    def _is_a_path_or_a_share(self) -> ValidationConfig:
+        if (self.path is None) == (self.share is None):
+            given = "neither is" if self.path is None else "both are"
+            raise ValueError(f"one of path and share must be given, and {given}")
+        return self
+
+
+_READ_ALIKE = ("format", "columns", "roles", "message_keys", "subset")
+"""What rows to validate on have in common with those to train on, where nothing else is said."""
+
+
 class DataConfig(_Place):
     """The training set."""
 
     sources: tuple[SourceConfig, ...] = ()
     """Several sources with a format and a weight each, in place of `data.path`."""
+    validation: ValidationConfig | None = None
+    """Rows that are never trained on, for the loss of which see `train.evaluate`."""
     max_bad_rows: float = Field(default=0.0, ge=0, lt=1)
     """Share of all rows that may be bad: these are told, counted and left out. With 0 the first
     bad row ends the run before it starts."""
@@ -145,6 +172,15 @@ class DataConfig(_Place):
     workers: int = Field(default=0, ge=0)
     """Processes of each rank that make the batches of coming steps while one is computed."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _validation_is_read_alike(cls, tree: Any) -> Any:
+        given = tree.get("validation") if isinstance(tree, dict) else None
+        if not isinstance(given, dict) or "path" not in given:
+            return tree
+        alike = {key: tree[key] for key in _READ_ALIKE if key in tree}
+        return tree | {"validation": alike | given}
+
     @field_validator("template_date", mode="before")
     @classmethod
     def _is_a_date(cls, value: Any) -> Any:
@@ -154,6 +190,18 @@ class DataConfig(_Place):
             return date.fromisoformat(str(value)).isoformat()
         except ValueError:
             raise ValueError(f"{value!r} is no date; write it as 2026-01-31") from None
+
+    @model_validator(mode="after")
+    def _a_share_is_read_with_the_rest(self) -> DataConfig:
+        if self.validation is None or self.validation.share is None:
+            return self
+        for key, field in _Place.model_fields.items():
+            if getattr(self.validation, key) != field.get_default(call_default_factory=True):
+                raise ValueError(
+                    f"validation.{key} has no effect with validation.share, whose rows are among "
+                    "those of data; leave one of them out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _arguments_reach_a_template(self) -> DataConfig:

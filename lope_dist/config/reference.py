@@ -102,6 +102,8 @@ def _kind(annotation: Any) -> str:
         return f"list of {len(arguments)} × {_kind(arguments[0])}"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return "role"
+    if _is_section(annotation):
+        return "section"
     return _NAMES[annotation]
 
 

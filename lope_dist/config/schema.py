@@ -14,6 +14,7 @@ from lope_dist.config.engine import EngineConfig
 from lope_dist.config.model import ModelConfig
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.train import StageConfig, TrainConfig, baseline_stages, default_stages
+from lope_dist.config.validation import Answer, absent_expert, is_trained, usual_answers
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import ADAPTER_ROLES, Role
 
@@ -52,6 +53,16 @@ class RunConfig(Section):
                 f"configuration has adapter.kind = '{self.adapter.kind}'; use one of kind 'lope'."
             )
         return self.adapter
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """The rows of experts whose loss is taken on the validation rows."""
+        return self.train.evaluate.experts or usual_answers(self.adapter)
+
+    @property
+    def watched(self) -> Answer:
+        """The row of experts by whose loss checkpoints are compared and stages ended."""
+        return self.train.keep_best or self.answers[0]
 
     @model_validator(mode="before")
     @classmethod
@@ -133,6 +144,41 @@ class RunConfig(Section):
                         f"train.stages.{name}.groups.{role} would have no effect: "
                         f"'{role}' is not in train.stages.{name}.trainable"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _validation_has_what_it_needs(self) -> RunConfig:
+        train, answers = self.train, self.answers
+        given = {
+            f"evaluate.every_steps = {train.evaluate.every_steps}": train.evaluate.every_steps,
+            "evaluate.experts": train.evaluate.experts,
+            f"keep_best = '{train.keep_best}'": train.keep_best,
+            "early_stopping": train.early_stopping,
+        }
+        for setting, value in given.items():
+            if value is not None and self.data.validation is None:
+                raise ValueError(
+                    f"train.{setting} has no effect without rows to validate on; set "
+                    "data.validation.path or data.validation.share"
+                )
+        for answer in answers:
+            if problem := absent_expert(answer, self.adapter):
+                raise ValueError(f"train.evaluate.experts: {problem}")
+        if len(set(answers)) != len(answers):
+            raise ValueError(f"train.evaluate.experts names a row twice: {', '.join(answers)}")
+        if train.keep_best is not None and train.keep_best not in answers:
+            raise ValueError(
+                f"train.keep_best = '{train.keep_best}' is not among the rows that are evaluated "
+                f"({', '.join(answers)}); add it to train.evaluate.experts"
+            )
+        stages = train.stages.values()
+        if (train.keep_best or train.early_stopping) and not any(
+            is_trained(self.watched, stage.trainable) for stage in stages
+        ):
+            raise ValueError(
+                f"no stage trains what the row '{self.watched}' answers with, by which "
+                "train.keep_best and train.early_stopping go; name another row"
+            )
         return self
 
     @model_validator(mode="after")

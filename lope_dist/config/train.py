@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lope_dist.config.base import Section
 from lope_dist.config.tracking import TrackerName, TrackingConfig
+from lope_dist.config.validation import AdaptedAnswer, EarlyStoppingConfig, EvaluateConfig
 from lope_dist.core.roles import ADAPTER_ROLES, Role
 
 
@@ -126,6 +127,13 @@ class TrainConfig(Section):
     poisoning expert `finetune` alone."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When a stage is saved before its end."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """The loss on `data.validation`."""
+    keep_best: AdaptedAnswer | None = None
+    """The row of experts whose least loss on `data.validation` makes a checkpoint the best one: it
+    is saved, told in `state.json` and never removed. `lope eval --checkpoint best` takes it."""
+    early_stopping: EarlyStoppingConfig | None = None
+    """When a stage ends before its last step. `null`: never."""
     max_skipped_steps: int = Field(default=0, ge=0)
     """How many steps of a stage may be left out because their loss or gradient is not finite;
     one more ends the run. Which, and of which examples, is in the checkpoint's `state.json`."""

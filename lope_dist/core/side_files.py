@@ -33,6 +33,16 @@ class _Step(TypedDict):
     drift: NotRequired[dict[str, Number]]
 
 
+class _Validation(TypedDict):
+    stage: str
+    step: Annotated[int, Field(ge=0)]
+    validation: dict[str, Number]
+    time: Number
+    examples: NotRequired[int]
+    target_tokens: NotRequired[int]
+    seconds: NotRequired[Number]
+
+
 class _Start(TypedDict):
     status: str
 
@@ -126,21 +136,28 @@ class LogFile:
     Args:
         name: Its path in the run's folder.
         shape: What each object must be; more keys than those are of no harm.
+        beside: What the lines of another kind in the same file must be.
     """
 
-    def __init__(self, name: str, shape: Any) -> None:
+    def __init__(self, name: str, shape: Any, beside: Any = None) -> None:
         self.name, self._shape = name, TypeAdapter(shape)
+        self._any = self._shape if beside is None else TypeAdapter(shape | beside)
 
     def read(self, run_dir: Path) -> Iterator[dict[str, Any]]:
-        """Yield the records in order; lines that are damaged are left out, and told once."""
+        """Yield the records of this kind in order; damaged lines are left out, and told once."""
         path = run_dir / self.name
         damaged: list[int] = []
-        yield from self._records(path, damaged)
+        for record in self._records(path, damaged):
+            if self._any is self._shape or _has(self._shape, record):
+                yield record
         if damaged:
             _tell(f"{path}: {_lines(damaged)} damaged and left out.")
 
     def recover(self, run_dir: Path) -> list[dict[str, Any]]:
-        """Return the records for who writes the file anew; a damaged one is put aside whole."""
+        """Return the records of all kinds for who writes the file anew.
+
+        A damaged file is put aside whole.
+        """
         path, damaged = run_dir / self.name, []
         records = list(self._records(path, damaged))
         if damaged:
@@ -151,15 +168,17 @@ class LogFile:
         for number, line in log_entries(path):
             try:
                 record = parse_json(line)
-                self._shape.validate_python(record, strict=True)
+                self._any.validate_python(record, strict=True)
             except ValueError:  # pydantic's is one too
                 damaged.append(number)
             else:
                 yield record
 
 
-METRICS = LogFile("metrics.jsonl", _Step)
+METRICS = LogFile("metrics.jsonl", _Step, beside=_Validation)
 """One logged optimizer step a line."""
+VALIDATION = LogFile("metrics.jsonl", _Validation, beside=_Step)
+"""One loss on the validation rows a line, by row of experts."""
 MANIFEST = SideFile("manifest.json", _Manifest)
 RESULTS = SideFile("results.json", _Results)
 ROUTER = SideFile("router.json", _Router)
@@ -171,8 +190,12 @@ TRACKERS = SideFile("trackers.json", dict[str, str])
 
 def has_shape(value: Any, shape: Any) -> bool:
     """Return whether a JSON value is of a `TypedDict`; more keys than its are of no harm."""
+    return _has(TypeAdapter(shape), value)
+
+
+def _has(shape: TypeAdapter[Any], value: Any) -> bool:
     try:
-        TypeAdapter(shape).validate_python(value, strict=True)
+        shape.validate_python(value, strict=True)
     except ValidationError:
         return False
     return True

@@ -22,7 +22,7 @@ from lope_dist.corpus.account import Account, BadRows
 from lope_dist.corpus.layouts import Layout
 from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.readers import Rows, find_rows
-from lope_dist.corpus.store import Store, StoreWriter, open_store
+from lope_dist.corpus.store import Lines, StoreWriter, open_store
 from lope_dist.corpus.survey import Taken, example_of, survey
 from lope_dist.corpus.turns import Example, RowError, Turn
 
@@ -41,9 +41,10 @@ class ExampleSource:
     """
 
     def __init__(
-        self, store: Store, name: str, weights: tuple[float, ...], notes: tuple[str, ...] = ()
+        self, store: Lines, name: str, weights: tuple[float, ...], notes: tuple[str, ...] = ()
     ) -> None:
-        self._store = store
+        self.store = store
+        """Their lines, and what was written beside them."""
         self.name = name
         """What `data` names, for messages."""
         self.fingerprint: str = store.index["fingerprint"]
@@ -66,17 +67,17 @@ class ExampleSource:
         self.bad_rows.tell()
 
     def __len__(self) -> int:
-        return len(self._store)
+        return len(self.store)
 
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return example_of(index, self._store.line(index).split(b" ", 2)[2])
+        return example_of(index, self.store.line(index).split(b" ", 2)[2])
 
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[Example]:
         """Yield the examples from ``start`` to before ``stop`` in order, in flat memory."""
         stop = len(self) if stop is None else min(stop, len(self))
-        for index, line in enumerate(self._store.lines(start, stop), start=start):
+        for index, line in enumerate(self.store.lines(start, stop), start=start):
             yield example_of(index, line.split(b" ", 2)[2])
 
     def first_of_row(self, row: int) -> int:
@@ -85,7 +86,7 @@ class ExampleSource:
         Raises:
             LopeError: no example is of this row.
         """
-        for number in range(len(self._store.index["files"])):
+        for number in range(len(self.store.index["files"])):
             index = bisect_left(range(len(self)), (number, row), key=self._where)
             if index < len(self) and self._where(index) == (number, row):
                 return index
@@ -95,13 +96,13 @@ class ExampleSource:
         )
 
     def _where(self, index: int) -> tuple[int, int]:
-        file, number, _ = self._store.line(index).split(b" ", 2)
+        file, number, _ = self.store.line(index).split(b" ", 2)
         return int(file), int(number)
 
     def place(self, index: int) -> tuple[str, int]:
         """Return where the row of an example stands: what it was read from, and its number."""
         file, number = self._where(index)
-        return self._store.index["files"][file], number
+        return self.store.index["files"][file], number
 
 
 def open_source(config: DataConfig, form: Form | None = None) -> ExampleSource:

@@ -26,7 +26,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock
 
@@ -48,6 +48,25 @@ def data_cache() -> Path:
     return Path(given).expanduser() if given else cache_dir() / "data"
 
 
+class Lines(Protocol):
+    """Examples in a store's form, with random access."""
+
+    @property
+    def index(self) -> dict[str, Any]:
+        """What was written beside the examples."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def line(self, index: int, /) -> bytes:
+        """Return one example's line."""
+        ...
+
+    def lines(self, start: int, stop: int, /) -> Iterator[bytes]:
+        """Yield the lines of a range in order."""
+        ...
+
+
 class Store:
     """The examples of one store.
 
@@ -59,7 +78,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.index = _verified_index(folder)
+        self.index: dict[str, Any] = _verified_index(folder)
         """What was written beside the examples."""
         self._examples = (folder / _EXAMPLES).open("rb", buffering=0)
         self._offsets = (folder / _OFFSETS).open("rb", buffering=0)

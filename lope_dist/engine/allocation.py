@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -82,6 +83,10 @@ class AllocatingEngine:
     def backward(self, loss: Tensor, is_last: bool) -> None:
         """Add a micro-batch's gradients."""
         self._engine.backward(loss, is_last)
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Context of forward passes without gradient."""
+        return self._engine.evaluating()
 
     def groups_in_use(self) -> list[Group]:
         """Return the optimizer's groups."""

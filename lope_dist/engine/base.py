@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -27,6 +28,13 @@ class Engine(Protocol):
 
         ``loss`` is this micro-batch's part of a sum over all ranks and micro-batches of the
         step; ``is_last`` says that the step has no more of them. Collective: yes.
+        """
+        ...
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Context between steps in which `forward` keeps nothing for a backward pass.
+
+        The engine's state afterwards is as it was. Collective: yes.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -39,6 +40,10 @@ class LocalEngine:
     def backward(self, loss: Tensor, is_last: bool) -> None:
         """Add a micro-batch's gradients."""
         loss.backward()
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Context of forward passes without gradient."""
+        return torch.no_grad()
 
     def step(self, lr_factor: float) -> float:
         """Clip, step and clear; return the gradient's norm before clipping."""

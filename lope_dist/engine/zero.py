@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lope_dist.config.engine import EngineConfig
@@ -22,6 +24,7 @@ from lope_dist.engine.zero_state import (
     scatter_state,
     spoil_gradients,
 )
+from lope_dist.engine.zero_trace import EvaluationTrace
 
 
 class ZeroEngine:
@@ -43,6 +46,8 @@ class ZeroEngine:
         import deepspeed
 
         self._world = world
+        self._stage = engine.zero_stage
+        self._evaluation: EvaluationTrace | None = None
         names = {id(p): name for name, p in model.named_parameters()}
         self._trained = {names[id(p)]: p for group in groups for p in group["params"]}
         self._peaks = {group["name"]: group["lr"] for group in groups}
@@ -75,6 +80,17 @@ class ZeroEngine:
         """Add a micro-batch's gradients. Collective: yes."""
         self._engine.set_gradient_accumulation_boundary(is_last)
         self._engine.backward(loss * self.gradient_scale, scale_wrt_gas=False)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Context of forward passes without gradient. Collective: yes."""
+        if self._stage == 3 and self._evaluation is None:
+            self._evaluation = EvaluationTrace(self._engine.optimizer.parameter_offload)
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            if self._evaluation is not None:
+                stack.enter_context(self._evaluation.followed())
+            yield
 
     def step(self, lr_factor: float) -> float:
         """Step all groups and return the gradient's norm. Collective: yes.
@@ -145,7 +161,7 @@ class ZeroEngine:
         """Remove the engine's hooks and state from the model. Collective: yes."""
         self._world.barrier()
         self._engine.destroy()
-        del self._engine, self._trained
+        del self._engine, self._trained, self._evaluation
 
     def _inner_groups(self) -> list[dict[str, Any]]:
         return self._engine.optimizer.optimizer.param_groups

@@ -11,72 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
-from lope_dist.adapters.context import AdapterContext, Experts
+from lope_dist.adapters.rows import PLAIN, WORDS, Row, Word
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
 from lope_dist.config.baselines import BaselineConfig
 from lope_dist.core.errors import LopeError, suggest
 
 AnyAdapter = AdapterConfig | BaselineConfig
 
-_PLAIN = CompensationConfig(mode="none")
-
-
-@dataclass(frozen=True)
-class Row:
-    """Which experts take part, how the remaining ones are compensated, and how much they add."""
-
-    name: str
-    experts: Experts
-    compensation: CompensationConfig
-    """For `masked` alone: how the other experts' weights are compensated."""
-    scale: float = 1.0
-    """Factor on the adapter's output."""
-    poison_scale: float = 1.0
-    """For `all` alone: factor on the poisoning experts' weights."""
-
-    def identity(self) -> dict[str, Any]:
-        """Return what the row's answers depend on beside the run, JSON-able."""
-        found: dict[str, Any] = {
-            "experts": self.experts,
-            "compensation": self.compensation.model_dump(mode="json"),
-            "scale": self.scale,
-        }
-        return found if self.poison_scale == 1 else found | {"poison_scale": self.poison_scale}
-
-    def apply(self, context: AdapterContext) -> None:
-        """Let the model of this context answer as this row.
-
-        Raises:
-            LopeError: experts that the model does not have.
-        """
-        context.experts = self.experts
-        context.compensation = self.compensation
-        context.scale = self.scale
-        context.poison_scale = self.poison_scale
-
-
-@dataclass(frozen=True)
-class _Word:
-    name: str | None
-    """Of its row where nothing is set; None: the word itself."""
-    experts: Experts
-    settings: tuple[str, ...]
-
-
-_WORDS = {
-    "none": _Word("base", "none", ()),
-    "base": _Word("base", "none", ()),
-    "masked_plain": _Word("lope_masked_plain", "masked", ("scale",)),
-    "masked": _Word("lope_masked", "masked", ("mode", "k", "beta", "scale")),
-    "masked_normal": _Word(None, "masked_normal", ("scale",)),
-    "all": _Word("lope_unmasked", "all", ("scale", "poison")),
-}
+__all__ = ["Row", "rows_for", "usual_words"]
 
 
 def rows_for(asked: Sequence[str], adapter: AnyAdapter, *, is_purified: bool = False) -> list[Row]:
@@ -116,12 +63,11 @@ def usual_words(words: Sequence[str], adapter: AnyAdapter, *, is_purified: bool)
 
 def _row(asked: str, adapter: AnyAdapter, is_purified: bool) -> Row:
     name, *settings = asked.split(":")
-    if name not in _WORDS:
+    if name not in WORDS:
         raise LopeError(
-            f"--experts: '{name}' is not known; allowed: {', '.join(_WORDS)}."
-            f"{suggest(name, _WORDS)}"
+            f"--experts: '{name}' is not known; allowed: {', '.join(WORDS)}.{suggest(name, WORDS)}"
         )
-    word = _WORDS[name]
+    word = WORDS[name]
     _check_experts(word, name, adapter, is_purified)
     values = _settings(asked, name, word, settings)
     if "scale" in values and not isinstance(adapter, AdapterConfig):
@@ -133,7 +79,7 @@ def _row(asked: str, adapter: AnyAdapter, is_purified: bool) -> Row:
         raise LopeError(
             f"--experts {asked}: this run has no poisoning expert to weigh; leave 'poison' out."
         )
-    compensation = _PLAIN
+    compensation = PLAIN
     if name == "masked" and isinstance(adapter, AdapterConfig):
         compensation = _compensation(asked, values, adapter)
     row_name = asked if settings else word.name or name
@@ -141,7 +87,7 @@ def _row(asked: str, adapter: AnyAdapter, is_purified: bool) -> Row:
     return Row(row_name, word.experts, compensation, *factors)
 
 
-def _check_experts(word: _Word, name: str, adapter: AnyAdapter, is_purified: bool) -> None:
+def _check_experts(word: Word, name: str, adapter: AnyAdapter, is_purified: bool) -> None:
     if word.experts == "masked" and adapter.num_poison == 0:
         raise LopeError(
             f"--experts {name}: this run has no poisoning expert to mask; use --experts all."
@@ -160,7 +106,7 @@ def _check_experts(word: _Word, name: str, adapter: AnyAdapter, is_purified: boo
         )
 
 
-def _settings(asked: str, name: str, word: _Word, settings: list[str]) -> dict[str, Any]:
+def _settings(asked: str, name: str, word: Word, settings: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")

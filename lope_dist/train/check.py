@@ -13,7 +13,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.model.build import load_tokenizer
 from lope_dist.model.source import local_folder
 from lope_dist.model.tokenizer_fit import check_tokenizer
-from lope_dist.train.data import dated, is_local, lines_of, open_rows
+from lope_dist.train.data import dated, is_local, lines_of, open_parts
 from lope_dist.train.data_changes import data_changes
 from lope_dist.train.preflight import preflight
 from lope_dist.train.premises import Premises, check_premises
@@ -80,9 +80,9 @@ def _rows(
             return ["Data: not looked at; they are on the hub."]
     except LopeError as error:
         return [f"Data: not looked at: {error}"]
-    source = open_rows(config, tokenizer, arch)
+    source, validation = open_parts(config, tokenizer, arch)
     source.tell()
-    return lines_of(config, source)
+    return lines_of(config, source, validation)
 
 
 def _is_described(config: ModelConfig) -> bool:

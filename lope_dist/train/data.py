@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from lope_dist.config.data import DataConfig
+from lope_dist.config.data import PLACE_FIELDS, DataConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.account import figures, table
@@ -22,6 +22,7 @@ from lope_dist.corpus.readers import find_rows
 from lope_dist.corpus.readers.hub import HubRows
 from lope_dist.corpus.records import ExampleSource, open_source
 from lope_dist.corpus.show import show_rows, told
+from lope_dist.corpus.split import num_in_both, split_source
 from lope_dist.corpus.template_source import uses_date
 from lope_dist.engine.world import World
 from lope_dist.model.build import architecture, load_tokenizer
@@ -62,11 +63,30 @@ def form_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase, arch: Pretrai
 def open_rows(
     config: RunConfig, tokenizer: PreTrainedTokenizerBase, arch: PretrainedConfig
 ) -> ExampleSource:
-    """Return a run's examples, each of which was rendered and tokenized once; see `open_source`.
+    """Return the examples that a run trains on; see `open_parts`."""
+    return open_parts(config, tokenizer, arch)[0]
 
-    Collective: no; the first process of a host does it and the others wait.
+
+def open_parts(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, arch: PretrainedConfig
+) -> tuple[ExampleSource, ExampleSource | None]:
+    """Return the examples that a run trains on, and those that it validates on, if any.
+
+    Each was rendered and tokenized once; see `open_source`. Collective: no; the first process of
+    a host does it and the others wait.
+
+    Raises:
+        LopeError: what `open_source` and `split_source` raise.
     """
-    return open_source(config.data, form_of(config, tokenizer, arch))
+    form = form_of(config, tokenizer, arch)
+    source, validation = open_source(config.data, form), config.data.validation
+    if validation is None:
+        return source, None
+    if validation.share is not None:
+        return split_source(source, validation.share, config.seed)
+    place = {name: getattr(validation, name) for name in PLACE_FIELDS}
+    there = config.data.model_copy(update=place | {"sources": (), "validation": None})
+    return source, open_source(there, form)
 
 
 def steps_of(config: RunConfig, source: ExampleSource) -> dict[str, int]:
@@ -76,20 +96,45 @@ def steps_of(config: RunConfig, source: ExampleSource) -> dict[str, int]:
     return {name: num_steps(mixture, stage, batch) for name, stage in config.train.stages.items()}
 
 
-def figures_of(config: RunConfig, source: ExampleSource) -> dict[str, Any]:
+def figures_of(
+    config: RunConfig, source: ExampleSource, validation: ExampleSource | None
+) -> dict[str, Any]:
     """Return the table of a run's rows as JSON."""
-    return figures(source.account, source.bad_rows, steps_of(config, source))
+    told = figures(source.account, source.bad_rows, steps_of(config, source))
+    held = {} if validation is None else {"validation": {"examples": len(validation)}}
+    return told | held
 
 
-def lines_of(config: RunConfig, source: ExampleSource) -> list[str]:
+def lines_of(
+    config: RunConfig, source: ExampleSource, validation: ExampleSource | None
+) -> list[str]:
     """Return what is done to a run's rows, and the table of them, as text."""
     lines = table(source.account, source.bad_rows, steps_of(config, source))
-    return [*data_changes(config), *lines]
+    return [*data_changes(config), *lines, *_validation_lines(config, source, validation)]
+
+
+def _validation_lines(
+    config: RunConfig, source: ExampleSource, validation: ExampleSource | None
+) -> list[str]:
+    given = config.data.validation
+    if given is None or validation is None:
+        return []
+    if given.share is not None:
+        where = f"share {given.share:g} of these examples, not trained"
+        return [f"  {'for validation':<27}{len(validation):>13,}  ({where})"]
+    lines = [f"  {'for validation':<27}{len(validation):>13,}  (of {validation.name})"]
+    if both := num_in_both(source, validation):
+        lines.append(
+            f"  {both:,} of the {len(validation):,} examples for validation are trained on too: "
+            "their loss says nothing of rows that the model has not seen."
+        )
+    return lines
 
 
 def tell_rows(
     config: RunConfig,
     source: ExampleSource,
+    validation: ExampleSource | None,
     tokenizer: PreTrainedTokenizerBase,
     arch: PretrainedConfig,
     world: World,
@@ -110,8 +155,10 @@ def tell_rows(
                 f"start again, or set data.template_date={day}."
             )
     if world.is_main:
-        source.tell()
-        lines = lines_of(config, source)
+        for one in (source, validation):
+            if one is not None:
+                one.tell()
+        lines = lines_of(config, source, validation)
         (first,) = show_rows(config, source, form_of(config, tokenizer, arch), first=0, count=1)
         print("\n".join([*lines, *told(first, limit=600)]), file=sys.stderr)
 
@@ -127,9 +174,9 @@ def survey_rows(config: RunConfig) -> tuple[dict[str, Any], list[str]]:
     Raises:
         LopeError: what `open_source` raises.
     """
-    config, source, _ = opened(config)
+    config, source, validation, _ = _opened_parts(config)
     source.tell()
-    return figures_of(config, source), lines_of(config, source)
+    return figures_of(config, source, validation), lines_of(config, source, validation)
 
 
 def shown_rows(
@@ -148,10 +195,17 @@ def opened(config: RunConfig) -> tuple[RunConfig, ExampleSource, Form]:
     Raises:
         LopeError: what `open_source` raises.
     """
+    config, source, _, form = _opened_parts(config)
+    return config, source, form
+
+
+def _opened_parts(
+    config: RunConfig,
+) -> tuple[RunConfig, ExampleSource, ExampleSource | None, Form]:
     check_operations(config.noise)
     tokenizer, arch = load_tokenizer(config.model), architecture(config.model)
     config = dated(config, tokenizer)
-    return config, open_rows(config, tokenizer, arch), form_of(config, tokenizer, arch)
+    return config, *open_parts(config, tokenizer, arch), form_of(config, tokenizer, arch)
 
 
 def _recorded(path: Path) -> str | None:

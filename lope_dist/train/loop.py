@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,17 @@ from lope_dist.train.objective import summed_loss, targets_of
 from lope_dist.train.progress import StageProgress
 from lope_dist.train.schedule import lr_factor
 from lope_dist.train.stop import StopRequest
+
+
+class Ending(Enum):
+    """Why no more steps of a stage are made now."""
+
+    DONE = "done"
+    """There are none."""
+    ENOUGH = "enough"
+    """The loss on the validation rows does not fall any more."""
+    STOPPED = "stopped"
+    """A rank was asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +63,18 @@ def run_stage(
     drift: Drift | None,
     stop: StopRequest,
     timeout_s: float,
-    after_step: Callable[[], None],
-) -> bool:
+    after_step: Callable[[], Ending | None],
+) -> Ending:
     """Train one stage from ``progress`` to its end, or to a stop that any rank asks for.
 
     ``shift``: position t predicts label t + 1. ``head``: see `objective.summed_loss`.
     ``drift``: what is logged of it, if anything.
     ``timeout_s``: how long a data worker may give nothing.
-    ``after_step`` is called between steps, on every rank, with ``progress`` moved on.
+    ``after_step`` is called between steps, on every rank, with ``progress`` moved on; what it
+    returns ends the stage.
     Collective: yes.
 
     A step without a target on any rank changes nothing and is counted; all ranks see that alike.
-
-    Returns:
-        Whether a stop was asked for.
 
     Raises:
         LopeError: a loss or a gradient that is not finite, before its step changes any weight;
@@ -77,9 +87,9 @@ def run_stage(
             progress.empty_steps += 1
             progress.next_step = step + 1
             if world.sum([float(stop.is_made)])[0] > 0:
-                return True
-            if progress.next_step < loader.num_steps:
-                after_step()
+                return Ending.STOPPED
+            if progress.next_step < loader.num_steps and (ending := after_step()):
+                return ending
             continue
         guard.begin_step()
         losses = [
@@ -118,10 +128,10 @@ def run_stage(
         progress.next_step = step + 1
         progress.tokens += plan.tokens
         if is_stopping:
-            return True
-        if progress.next_step < loader.num_steps:
-            after_step()
-    return False
+            return Ending.STOPPED
+        if progress.next_step < loader.num_steps and (ending := after_step()):
+            return ending
+    return Ending.DONE
 
 
 def _plans(

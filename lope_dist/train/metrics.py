@@ -15,6 +15,7 @@ from lope_dist.core.files import telling_disk_errors, write_atomic
 from lope_dist.core.runlog import append_line
 from lope_dist.core.side_files import METRICS
 from lope_dist.train.trackers.base import Trackers
+from lope_dist.train.validation import Measured
 
 
 class MetricsLog:
@@ -73,6 +74,22 @@ class MetricsLog:
         told = {"loss": values["loss"], "lr": values["lr"], "grad_norm": values["grad_norm"]}
         told |= {"tokens_per_s": rate, "drift": values.get("drift", {})}
         self._trackers.log(self._steps_before + step + 1, {self._stage: told})
+
+    def validation(self, step: int, measured: Measured, num_examples: int, seconds: float) -> None:
+        """Record the losses on the validation rows after a step, which took some seconds."""
+        if not self._on or not self._is_folder_there():
+            return
+        self._since += seconds  # training's speed is that of its steps
+        record = {"stage": self._stage, "step": step, "validation": measured.losses}
+        record |= {"examples": num_examples, "target_tokens": measured.target_tokens}
+        with telling_disk_errors(self._path):
+            append_line(self._path, record | {"seconds": seconds, "time": time.time()})
+        losses = ", ".join(f"{row} {loss:.4f}" for row, loss in measured.losses.items())
+        self._bar.write(
+            f"Stage {self._stage}, step {step + 1}: validation loss {losses}", sys.stderr
+        )
+        told = {self._stage: {"validation": measured.losses}}
+        self._trackers.log(self._steps_before + step + 1, told)
 
     def close(self) -> None:
         """End the bar."""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lope_dist.train.cost import StageCost
+from lope_dist.train.validation import ValidationHistory
 
 Usage = dict[str, list[float]]
 """Numbers by the name of an adapted layer."""
@@ -43,6 +44,7 @@ class RunProgress:
         router: Mean router weights of the stages that are done.
         poison_weight: Of those with marks of noise, the poisoning experts' mean weight.
         cost: What each stage took, the current one included.
+        validation: The losses on the validation rows, of all stages.
     """
 
     index: int = 1
@@ -50,6 +52,7 @@ class RunProgress:
     router: dict[str, Usage] = field(default_factory=dict)
     poison_weight: dict[str, PoisonWeight] = field(default_factory=dict)
     cost: dict[str, StageCost] = field(default_factory=dict)
+    validation: ValidationHistory = field(default_factory=ValidationHistory)
 
     def of_stage(self) -> dict[str, Any]:
         """Return as JSON the current stage's progress, router usage and cost of all."""
@@ -58,13 +61,18 @@ class RunProgress:
             "router": self.router,
             "poison_weight": self.poison_weight,
             "cost": {name: asdict(cost) for name, cost in self.cost.items()},
+            "validation": self.validation.as_json(),
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> RunProgress:
-        """Return where a run goes on from a checkpoint's `state.json`."""
+    def from_state(cls, state: dict[str, Any], *, is_end: bool) -> RunProgress:
+        """Return where a run goes on from a checkpoint's `state.json`.
+
+        ``is_end``: the checkpoint is that of a stage's end.
+        """
         cost = {name: StageCost(**cost) for name, cost in state.get("cost", {}).items()}
-        of_done = state["router"], state.get("poison_weight", {}), cost
-        if state["next_step"] >= state["steps"]:
+        validation = ValidationHistory.from_json(state.get("validation", {}))
+        of_done = state["router"], state.get("poison_weight", {}), cost, validation
+        if is_end:
             return cls(state["stage_index"] + 1, StageProgress(), *of_done)
         return cls(state["stage_index"], StageProgress(**state["progress"]), *of_done)

@@ -18,7 +18,7 @@ from lope_dist.model.build import load_tokenizer
 from lope_dist.model.fingerprint import fingerprints
 from lope_dist.model.tokenizer_fit import check_tokenizer
 from lope_dist.train.checkpoint import Checkpoint, install_checkpoint, read_state
-from lope_dist.train.data import dated, figures_of, open_rows, tell_rows
+from lope_dist.train.data import dated, figures_of, open_parts, tell_rows
 from lope_dist.train.drift import values_at_stage_start
 from lope_dist.train.manifest import note, recorded
 from lope_dist.train.metrics import trim_metrics
@@ -26,11 +26,12 @@ from lope_dist.train.preflight import preflight
 from lope_dist.train.premises import check_premises, head_sentence
 from lope_dist.train.progress import RunProgress
 from lope_dist.train.resume import open_run
+from lope_dist.train.run_files import write_run_files
 from lope_dist.train.run_folder import Resume
 from lope_dist.train.run_lock import run_lock
 from lope_dist.train.settle import prove, take_recorded
 from lope_dist.train.setup import Inputs, Session, load_session, stage_loader
-from lope_dist.train.stage import StageRun, write_run_files
+from lope_dist.train.stage import StageRun
 from lope_dist.train.stop import StopRequest
 from lope_dist.train.trackers.base import check_installed
 from lope_dist.train.tracking import tracking
@@ -52,12 +53,12 @@ def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool
     tokenizer = load_tokenizer(config.model)
     check_tokenizer(tokenizer, plan.model, config.model.name_or_path)
     config = dated(config, tokenizer)
-    source = open_rows(config, tokenizer, plan.model.config)
+    source, validation = open_parts(config, tokenizer, plan.model.config)
     with StopRequest() as stop:
         world = start_world(config.engine)
         with world.told(), ExitStack() as held:
-            tell_rows(config, source, tokenizer, plan.model.config, world)
-            inputs = Inputs(config, world, stop, plan, source, tokenizer, {})
+            tell_rows(config, source, validation, tokenizer, plan.model.config, world)
+            inputs = Inputs(config, world, stop, plan, source, validation, tokenizer, {})
             inputs.hold = world.on_main(lambda: held.enter_context(run_lock(inputs.run_dir)))
             known = world.on_main(lambda: fingerprints(config.model, tokenizer))
             inputs.fingerprints = known or {}
@@ -88,7 +89,7 @@ def _tell_premises(session: Session, packing: str, start: dict[str, Any]) -> Non
     premises = check_premises(replace(session.plan, config=session.config), session.config)
     premises.packing, premises.head = packing, head_sentence(session.model)
     premises.dropout += "; two training forwards of one input are equal"
-    premises.data = figures_of(session.config, session.source)
+    premises.data = figures_of(session.config, session.source, session.validation)
     for line in premises.lines():
         print(line, file=sys.stderr)
     note(session.run_dir, start, premises=premises.as_json())
@@ -126,7 +127,7 @@ def _restore(
     progress, state, start = RunProgress(), None, None
     if checkpoint is not None:
         state = read_state(checkpoint)
-        progress = RunProgress.from_state(state)
+        progress = RunProgress.from_state(state, is_end=checkpoint.step is None)
         if progress.stage.next_step:
             start = values_at_stage_start(session, progress)
         install_checkpoint(session.model, checkpoint)
@@ -137,8 +138,8 @@ def _restore(
         current = rest[0] if rest else None
         with telling_disk_errors(session.run_dir):
             trim_metrics(session.run_dir, done, current, progress.stage.next_step)
-        if state is not None:
-            write_run_files(session, state)
+        if state is not None and checkpoint is not None:
+            write_run_files(session, checkpoint, state)
 
     session.world.on_main(make_files_fit)
     return progress, start

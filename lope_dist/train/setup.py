@@ -46,6 +46,8 @@ class Inputs:
     stop: StopRequest
     plan: Plan
     source: ExampleSource
+    validation: ExampleSource | None
+    """Rows that are never trained on."""
     tokenizer: PreTrainedTokenizerBase
     fingerprints: dict[str, str]
     """Of base weights, architecture and tokenizer; on the main rank alone."""

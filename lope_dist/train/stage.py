@@ -13,8 +13,7 @@ from lope_dist.adapters.inject import set_trainable
 from lope_dist.adapters.usage import RouterUsage
 from lope_dist.config.load import dump_config
 from lope_dist.core.errors import LopeError
-from lope_dist.core.files import telling_disk_errors, write_atomic
-from lope_dist.core.runlog import write_json
+from lope_dist.core.files import write_atomic
 from lope_dist.model.loss_head import loss_head
 from lope_dist.train.checkpoint import (
     CONFIG,
@@ -24,16 +23,18 @@ from lope_dist.train.checkpoint import (
     load_optimizer,
     save_checkpoint,
 )
-from lope_dist.train.cost import COST_FILE, CostMeter, StageCost
-from lope_dist.train.descriptions import STATE, STATE_FORMAT
+from lope_dist.train.cost import CostMeter, StageCost
+from lope_dist.train.descriptions import STATE_FORMAT
 from lope_dist.train.drift import Drift
 from lope_dist.train.guard import StepGuard
 from lope_dist.train.history import prune
-from lope_dist.train.loop import run_stage
+from lope_dist.train.loop import Ending, run_stage
 from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.progress import RunProgress, StageProgress
+from lope_dist.train.run_files import write_run_files
 from lope_dist.train.setup import Session, auxiliary_losses, stage_engine, stage_loader
 from lope_dist.train.tracking import steps_before
+from lope_dist.train.watch import Watch
 
 _WORKER_SHARE = 0.75
 """Of `engine.timeout_s`: a rank names its data worker before the others name the rank."""
@@ -65,6 +66,7 @@ class StageRun:
         self._meter = CostMeter(session.world, cost)
         self._stage = config.train.stages[self._name]
         self._loader = stage_loader(session, self._stage)
+        self._watch = Watch(session, progress, self._name)
         self._cut_before = progress.stage.cut_examples
         injects = self._stage.noise in ("embedding", "hybrid")
         session.context.embedding_noise = config.noise.embedding if injects else None
@@ -102,7 +104,7 @@ class StageRun:
             steps_before=steps_before(session, self._progress),
         )
         guard = StepGuard(session.world, self._usage, stage, config.train.max_skipped_steps)
-        is_stopped = run_stage(
+        ending = self._watch.after_step(self._engine, log) or run_stage(
             self._stage,
             self._loader,
             self._engine,
@@ -116,20 +118,28 @@ class StageRun:
             drift=self._drift,
             stop=session.stop,
             timeout_s=_WORKER_SHARE * session.config.engine.timeout_s,
-            after_step=self._save_if_due,
+            after_step=lambda: self._after_step(log),
         )
-        log.close()
-        if stage.next_step >= self._loader.num_steps:  # more, where rows were taken away
+        # There may be more steps done than there are: rows may have been taken away.
+        is_over = ending is Ending.ENOUGH or stage.next_step >= self._loader.num_steps
+        if is_over and self._watch.at_end(self._engine, log):
             self._end()
         else:
+            ending = Ending.STOPPED
             self._save_middle()
             self._engine.close()
-        return is_stopped
+        log.close()
+        return ending is Ending.STOPPED
 
-    def _save_if_due(self) -> None:
+    def _after_step(self, log: MetricsLog) -> Ending | None:
+        """Take and save what is due after a step; return what ends the stage, if anything."""
+        if ending := self._watch.after_step(self._engine, log):
+            return ending
         every = self._session.config.train.checkpoint.every_steps
-        if every is not None and self._progress.stage.next_step % every == 0:
+        is_due = every is not None and self._progress.stage.next_step % every == 0
+        if is_due or self._watch.is_best:
             self._save_middle()
+        return None
 
     def _save_middle(self) -> None:
         """Save what a resume in the middle of the stage needs."""
@@ -180,7 +190,7 @@ class StageRun:
                 save_checkpoint(place, session.config, adapter, state)
 
         session.world.on_main(save)
-        session.world.on_main(lambda: write_run_files(session, state))
+        session.world.on_main(lambda: write_run_files(session, place, state))
         progress.index, progress.stage = progress.index + 1, StageProgress()
 
     def _is_folder_there(self) -> bool:
@@ -247,29 +257,3 @@ class StageRun:
             },
             **self._progress.of_stage(),
         }
-
-
-def write_run_files(session: Session, state: dict[str, Any]) -> None:
-    """Write what the run's folder says of a checkpoint: `state.json`, `router.json`, `cost.json`.
-
-    One rank calls this.
-
-    Raises:
-        LopeError: the disk is full.
-    """
-    adapter = session.config.adapter
-    experts = [f"normal_{i}" for i in range(adapter.num_normal)]
-    experts += [f"poison_{i}" for i in range(adapter.num_poison)]
-    of_files = ("router", "poison_weight", "cost")  # with a file of their own
-    told = {key: value for key, value in state.items() if key not in of_files}
-    cost = {name: StageCost(**taken).as_json() for name, taken in state.get("cost", {}).items()}
-    is_last = state["stage_index"] == len(session.config.train.stages)
-    if is_last and state["next_step"] >= state["steps"]:
-        told["status"] = "finished"
-    with telling_disk_errors(session.run_dir):
-        write_json(session.run_dir / STATE, told)
-        usage = {**state["router"], "experts": experts}
-        if poison_weight := state.get("poison_weight"):
-            usage["poison_weight"] = poison_weight
-        write_json(session.run_dir / "router.json", usage)
-        write_json(session.run_dir / COST_FILE, cost)

@@ -1,0 +1,76 @@
+"""The rows of experts that a trained model is asked as, by the words that name them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lope_dist.adapters.context import AdapterContext, Experts
+from lope_dist.config.adapter import AdapterConfig, CompensationConfig
+from lope_dist.config.baselines import AnyAdapterConfig
+
+PLAIN = CompensationConfig(mode="none")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Which experts take part, how the remaining ones are compensated, and how much they add."""
+
+    name: str
+    experts: Experts
+    compensation: CompensationConfig
+    """For `masked` alone: how the other experts' weights are compensated."""
+    scale: float = 1.0
+    """Factor on the adapter's output."""
+    poison_scale: float = 1.0
+    """For `all` alone: factor on the poisoning experts' weights."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the row's answers depend on beside the run, JSON-able."""
+        found: dict[str, Any] = {
+            "experts": self.experts,
+            "compensation": self.compensation.model_dump(mode="json"),
+            "scale": self.scale,
+        }
+        return found if self.poison_scale == 1 else found | {"poison_scale": self.poison_scale}
+
+    def apply(self, context: AdapterContext) -> None:
+        """Let the model of this context answer as this row.
+
+        Raises:
+            LopeError: experts that the model does not have.
+        """
+        context.experts = self.experts
+        context.compensation = self.compensation
+        context.scale = self.scale
+        context.poison_scale = self.poison_scale
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a word stands for."""
+
+    name: str | None
+    """Of its row where nothing is set; None: the word itself."""
+    experts: Experts
+    settings: tuple[str, ...]
+    """What may be set behind it."""
+
+
+WORDS = {
+    "none": Word("base", "none", ()),
+    "base": Word("base", "none", ()),
+    "masked_plain": Word("lope_masked_plain", "masked", ("scale",)),
+    "masked": Word("lope_masked", "masked", ("mode", "k", "beta", "scale")),
+    "masked_normal": Word(None, "masked_normal", ("scale",)),
+    "all": Word("lope_unmasked", "all", ("scale", "poison")),
+}
+
+
+def row_of(word: str, adapter: AnyAdapterConfig) -> Row:
+    """Return the row that a word alone stands for; compensation is the adapter's own."""
+    known = WORDS[word]
+    compensation = PLAIN
+    if word == "masked" and isinstance(adapter, AdapterConfig):
+        compensation = adapter.compensation
+    return Row(known.name or word, known.experts, compensation)

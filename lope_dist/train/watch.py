@@ -1,0 +1,100 @@
+"""What the loss on the validation rows decides of a stage: when it is taken, saved, enough."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from lope_dist.config.validation import is_trained
+from lope_dist.engine.base import Engine
+from lope_dist.train.loop import Ending
+from lope_dist.train.metrics import MetricsLog
+from lope_dist.train.progress import RunProgress
+from lope_dist.train.setup import Session
+from lope_dist.train.validate import Validator
+from lope_dist.train.validation import Point
+
+
+class Watch:
+    """One stage's evaluations. Without rows to validate on there is none, and nothing follows.
+
+    Args:
+        session: The run.
+        progress: How far it is; its `validation` is added to.
+        stage: The stage's name.
+    """
+
+    def __init__(self, session: Session, progress: RunProgress, stage: str) -> None:
+        self._session, self._progress, self._stage = session, progress, stage
+        self._validator = None if session.validation is None else Validator(session)
+        if self._validator is not None:
+            progress.validation.on(self._validator.fingerprint)
+
+    def after_step(self, engine: Engine, log: MetricsLog) -> Ending | None:
+        """Take the loss if it is due and was not taken; return what that makes of the stage.
+
+        Collective: yes.
+        """
+        every = self._session.config.train.evaluate.every_steps
+        step = self._progress.stage.next_step
+        if every is None or step == 0 or step % every or self._point() is not None:
+            return None
+        if not self.at_end(engine, log):
+            return Ending.STOPPED
+        return Ending.ENOUGH if self._is_enough() else None
+
+    def at_end(self, engine: Engine, log: MetricsLog) -> bool:
+        """Take the loss if it was not taken here; return False where a stop came between.
+
+        Collective: yes.
+        """
+        if self._validator is None or self._point() is not None:
+            return True
+        progress, since = self._progress, time.perf_counter()
+        measured = self._validator.measure(engine, progress.validation.base())
+        if measured is None:
+            return False
+        step = progress.stage.next_step
+        point = Point(self._stage, progress.index, step, measured.losses)
+        progress.validation.points.append(point)
+        seconds = time.perf_counter() - since
+        log.validation(step - 1, measured, self._validator.num_examples, seconds)
+        return True
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the step that was just made is the best one, and `train.keep_best` is set."""
+        best = best_point(self._session, self._progress)
+        return best is not None and best == self._point()
+
+    def _is_enough(self) -> bool:
+        """Return whether `train.early_stopping` ends the stage here; the main rank says so."""
+        config, progress = self._session.config, self._progress
+        rule, row, point = config.train.early_stopping, config.watched, self._point()
+        if rule is None or point is None:
+            return False
+        if not is_trained(row, config.train.stages[self._stage].trainable):
+            return False
+        stale = progress.validation.stale(row, progress.index, rule.min_delta)
+        if stale < rule.patience:
+            return False
+        if self._session.world.is_main:
+            print(
+                f"Stage {self._stage} ends after step {point.step}: the validation loss of '{row}' "
+                f"was no new least one in {stale} evaluations (train.early_stopping).",
+                file=sys.stderr,
+            )
+        return True
+
+    def _point(self) -> Point | None:
+        return self._progress.validation.at(self._progress.index, self._progress.stage.next_step)
+
+
+def best_point(session: Session, progress: RunProgress) -> Point | None:
+    """Return the evaluation by which `train.keep_best` chooses, None where it chooses none."""
+    row = session.config.train.keep_best
+    if row is None:
+        return None
+    stages = session.config.train.stages
+    names = [name for name, stage in stages.items() if is_trained(row, stage.trainable)]
+    return progress.validation.best(row, names)

@@ -1,0 +1,72 @@
+"""Validation under ZeRO-3: training goes on to the bit, and the ranks agree with the local engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from support.launching import run_ranks, succeed
+from support.tiny import save_alpaca, tiny_tree
+
+pytestmark = [pytest.mark.dist, pytest.mark.timeout(600)]
+
+ZERO_3 = {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}
+RUNS = {
+    "plain": (2, ZERO_3, False),
+    "validated": (2, ZERO_3, True),
+    "local": (1, {"kind": "local"}, True),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_llama: Path, alpaca_file: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Train the same configuration with and without validation, one launch each."""
+    folder = tmp_path_factory.mktemp("runs")
+    save_alpaca(folder / "valid.jsonl", 7)  # an odd number: one rank has a filler
+    for name, (num_ranks, engine, is_validated) in RUNS.items():
+        tree: dict[str, Any] = tiny_tree(tiny_llama, alpaca_file, folder / name)
+        tree |= {"engine": engine, "noise": {"data": {"rate": 0.1}}}
+        tree["train"]["stages"]["finetune"] |= {"router_supervision": 0.5, "separation": 1.0}
+        if is_validated:
+            tree["data"]["validation"] = {"path": str(folder / "valid.jsonl")}
+            tree["train"] |= {"evaluate": {"every_steps": 2}, "keep_best": "masked"}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        arguments = ["launch/train.py", str(folder / f"{name}.yaml")]
+        succeed(run_ranks(arguments, num_ranks, folder=folder))
+    return folder
+
+
+def _lines(run: Path, kind: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if kind in line]
+
+
+def test_training_is_the_same_to_the_bit(runs: Path) -> None:
+    plain, validated = runs / "plain", runs / "validated"
+    for ours, theirs in zip(_lines(validated, "loss"), _lines(plain, "loss"), strict=True):
+        for key in ("stage", "step", "loss", "grad_norm", "drift"):
+            assert ours[key] == theirs[key], (ours["stage"], ours["step"], key)
+    for stage in ("1-poison", "2-finetune"):
+        ours, theirs = (
+            load_file(run / "checkpoints" / stage / "adapter.safetensors")
+            for run in (validated, plain)
+        )
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert json.loads((validated / "router.json").read_text()) == json.loads(
+        (plain / "router.json").read_text()
+    )
+
+
+def test_the_ranks_measure_what_the_local_engine_measures(runs: Path) -> None:
+    expected, found = (_lines(runs / name, "validation") for name in ("local", "validated"))
+    assert [line["step"] for line in found] == [1, 3, 5, 7, 9, 10] * 2
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["target_tokens"] == theirs["target_tokens"] > 0
+        assert ours["validation"].keys() == {"masked", "all", "base"}
+        assert ours["validation"] == pytest.approx(theirs["validation"], rel=1e-3)
