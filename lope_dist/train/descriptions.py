@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import yaml
 from pydantic import ValidationError
@@ -19,6 +19,18 @@ DESCRIPTION_FORMAT, STATE_FORMAT = 1, 2
 """Their newest formats; older ones are read, newer ones refused."""
 
 
+class _Point(TypedDict):
+    stage: str
+    index: int
+    step: int
+    losses: dict[str, float]
+
+
+class _Validation(TypedDict):
+    data: str | None
+    points: list[_Point]
+
+
 class _State(TypedDict):
     """What a resume needs of `state.json`; what later versions added is filled in."""
 
@@ -30,6 +42,7 @@ class _State(TypedDict):
     fingerprints: dict[str, str]
     router: dict[str, dict[str, list[float]]]
     progress: dict[str, Any]
+    validation: NotRequired[_Validation]
 
 
 def parse_state(text: bytes, path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ _FREE_TO_CHANGE = (
     "model.gradient_checkpointing",
     "train.checkpoint.every_steps",
     "train.checkpoint.keep_last",
+    "train.keep_best",
     "train.log_every_steps",
     "train.max_skipped_steps",
     "train.micro_batch",
@@ -29,7 +30,26 @@ _SETTLED_BY_THE_RUN = ("data.packing", "model.attention")
 def method_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return `key: old -> new` for each value of two whole configurations that differs."""
     old, new = ({key: tree.get(key) for key in _DECIDES_THE_RESULT} for tree in (before, now))
+    if not _validation_decides(old) and not _validation_decides(new):
+        old, new = _without_validation(old), _without_validation(new)
     return describe_difference(old, new)
+
+
+def _validation_decides(tree: dict[str, Any]) -> bool:
+    """Return whether validation has a say in what is trained, or for how long."""
+    data, train = tree.get("data") or {}, tree.get("train") or {}
+    is_share = (data.get("validation") or {}).get("share") is not None
+    return is_share or train.get("early_stopping") is not None
+
+
+def _without_validation(tree: dict[str, Any]) -> dict[str, Any]:
+    gone = {"data": ("validation",), "train": ("evaluate", "early_stopping")}
+    return {
+        section: {key: value for key, value in values.items() if key not in gone.get(section, ())}
+        if isinstance(values, dict)
+        else values
+        for section, values in tree.items()
+    }
 
 
 def describe_difference(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

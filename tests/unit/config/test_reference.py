@@ -23,14 +23,20 @@ def test_every_key_of_a_full_run_has_a_row() -> None:
         {
             "output_dir": "out",
             "model": {"name_or_path": "x"},
-            "data": {"sources": [{"path": "x.jsonl"}]},
-            "train": {"stages": {"<name>": {"trainable": ["router"], "groups": {"router": {}}}}},
+            "data": {"sources": [{"path": "x.jsonl"}], "validation": {"share": 0.1}},
+            "train": {
+                "stages": {
+                    "<name>": {"trainable": ["normal_b", "router"], "groups": {"router": {}}}
+                },
+                "early_stopping": {},
+            },
         },
         "test",
     ).model_dump(mode="json")
     tree["train"]["stages"]["<name>"]["groups"] = {"<role>": {"lr": 1, "weight_decay": 0}}
     keys = set(re.findall(r"^\| `([^`]+)`", reference(), re.MULTILINE))
     mappings = {"train.stages", "train.stages.<name>.groups", "data.sources"}
+    mappings |= {"data.validation", "train.early_stopping"}
     for kind in ("adalora", "p_tuning", "prefix_tuning"):
         adapter: TypeAdapter = TypeAdapter(AnyAdapterConfig)
         tree["adapter"] |= adapter.validate_python({"kind": kind}).model_dump(mode="json")
