@@ -170,14 +170,18 @@ def make_shard(recipe: Recipe, folder: Path, span: Span) -> ShardRecord:
     """Make one shard and its record, in this order."""
     fingerprint = recipe.plan.fingerprint
     path = shard_path(folder, span.file)
-    counts, sha256, size = write_shard(
+    counts, written = write_shard(
         path,
         _batches(recipe, span),
         is_encoder_decoder=fingerprint.model == "encoder-decoder",
         has_marks=fingerprint.has_marks,
     )
     record = ShardRecord(
-        file=span.file, view=span.view, first=span.first, bytes=size, sha256=sha256, **vars(counts)
+        file=span.file,
+        view=span.view,
+        first=span.first,
+        **written._asdict(),
+        **vars(counts),
     )
     write_section(record_path(path), record)
     return record

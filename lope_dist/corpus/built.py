@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lope_dist.core import blocks
+from lope_dist.core.blocks import all_blocks, hash_blocks
 from lope_dist.core.errors import LopeError
 from lope_dist.core.fingerprint import sha256_of
 from lope_dist.corpus.manifest import (
@@ -20,7 +22,7 @@ from lope_dist.corpus.manifest import (
     spans_of,
 )
 from lope_dist.corpus.provider import Row
-from lope_dist.corpus.shards import Shard
+from lope_dist.corpus.shards import Shard, not_as_built
 
 _OPEN_SHARDS = 128  # a memory map holds a file descriptor
 _SETTINGS = {
@@ -39,7 +41,8 @@ _SETTINGS = {
 class BuiltCorpus:
     """Random access to the rows of every view; only what is asked for is read.
 
-    A shard's content is held against its hash when it is first asked for.
+    A shard is held against the hashes of its blocks when it is first asked for, a large one where
+    it is read.
 
     Raises:
         LopeError: no finished corpus, or a shard that is missing or of another size.
@@ -54,6 +57,7 @@ class BuiltCorpus:
             self._shards[shard.view, shard.first // self._size] = shard
             self._check_size(shard)
         self._verified: set[str] = set()
+        self._unchecked = {s.file: all_blocks(s.blocks) for s in self.manifest.shards}
         self._open = lru_cache(_OPEN_SHARDS)(self._open_shard)
 
     def rows(self, view: str, ids: Sequence[int]) -> list[Row]:
@@ -80,10 +84,10 @@ class BuiltCorpus:
     def _open_shard(self, view: str, number: int) -> Shard:
         record = self._shards[view, number]
         path = shard_path(self._folder, record.file)
-        if record.file not in self._verified:
+        if not record.blocks and record.file not in self._verified:
             refuse_changed(path, record)
             self._verified.add(record.file)
-        return Shard(path)
+        return Shard(path, record.blocks, self._unchecked[record.file])
 
     def _check_size(self, shard: ShardRecord) -> None:
         path = shard_path(self._folder, shard.file)
@@ -102,14 +106,24 @@ def refuse_changed(path: Path, record: ShardRecord) -> None:
         LopeError: its hash is another, or it cannot be read.
     """
     try:
-        is_whole = sha256_of(path) == record.sha256
+        if sha256_of(path) == record.sha256:
+            return
+        found = hash_blocks(path)
     except OSError as error:
         raise LopeError(f"{path} cannot be read ({error.strerror}).") from None
-    if not is_whole:
-        raise LopeError(
-            f"{path} is not what was built (its sha256 is not that of its record); run the same "
-            "build again, which makes it anew."
-        )
+    raise not_as_built(path, _where(found, record))
+
+
+def _where(found: Sequence[str], record: ShardRecord) -> str:
+    """Return where a shard's file is another than its record's."""
+    if len(found) != len(record.blocks):  # of another size, or of before there were blocks
+        return "its sha256 is not that of its record"
+    wrong = [
+        i for i, pair in enumerate(zip(found, record.blocks, strict=True), 1) if len({*pair}) > 1
+    ]
+    first = ", ".join(map(str, wrong[:5]))
+    more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    return f"block {first}{more} of {len(found)}, of {blocks.BLOCK} bytes each"
 
 
 def open_built(folder: str, wanted: Fingerprint) -> BuiltCorpus:
@@ -189,4 +203,6 @@ def _fault_of(path: Path, shard: ShardRecord) -> str | None:
         digest = sha256_of(path)
     except OSError as error:
         return "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-    return None if digest == shard.sha256 else "has another content (sha256)"
+    if digest == shard.sha256:
+        return None
+    return f"has another content ({_where(hash_blocks(path), shard)})"

@@ -86,6 +86,8 @@ class ShardRecord(Section):
     """Size of the file."""
     sha256: str
     """Hash of the file."""
+    blocks: tuple[str, ...] = ()
+    """Hashes of its blocks; none in corpora that were built before there were any."""
 
     @property
     def counts(self) -> Counts:

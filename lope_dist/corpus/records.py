@@ -28,7 +28,7 @@ from lope_dist.corpus.turns import Example, RowError, Turn
 
 __all__ = ["Example", "ExampleSource", "Turn", "open_source"]
 
-_FORM = 2
+_FORM = 3
 """Of what is written; raise it when the same rows come to other examples."""
 _SILENT_KEYS = {"name", "tool_call_id", "id"}
 """Keys of messages that most templates do without, and that say nothing to learn."""

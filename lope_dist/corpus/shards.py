@@ -13,10 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from lope_dist.core.blocks import BlockCheck, BlockHasher, DamagedBlock
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import whole_file
 from lope_dist.corpus.provider import Row
@@ -24,6 +25,16 @@ from lope_dist.corpus.tokens import IGNORED, Tokenized
 
 ROWS_OF_A_BATCH = 256
 _TOKENS = pa.list_(pa.int32())
+
+
+class Written(NamedTuple):
+    """What a shard's file is known by."""
+
+    bytes: int
+    """Its size."""
+    sha256: str
+    blocks: tuple[str, ...]
+    """Hashes of its blocks."""
 
 
 @dataclass
@@ -55,8 +66,8 @@ def write_shard(
     *,
     is_encoder_decoder: bool,
     has_marks: bool = False,
-) -> tuple[Counts, str, int]:
-    """Write a shard; return its counts, its sha256 and its size in bytes.
+) -> tuple[Counts, Written]:
+    """Write a shard; return its counts, and what its file is known by.
 
     The file is whole or not there. Memory is that of one batch.
 
@@ -75,25 +86,39 @@ def write_shard(
                 columns = _columns(rows, is_encoder_decoder, has_marks)
                 writer.write_batch(pa.record_batch(columns, schema=schema))
                 counts.add(_count(rows, is_encoder_decoder))
-    return counts, sink.digest.hexdigest(), sink.size
+    return counts, Written(sink.size, sink.digest.hexdigest(), tuple(sink.blocks.finish()))
 
 
 class Shard:
     """A shard's rows, from a memory map.
 
+    Args:
+        path: The file.
+        blocks: Hashes of its blocks, as they were written. Without them the caller has hashed it.
+        unchecked: See `BlockCheck`.
+
     Raises:
-        LopeError: no such file, or no shard.
+        LopeError: no such file, or no shard; then and later, a block that was changed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, blocks: Sequence[str] = (), unchecked: bytearray | None = None
+    ) -> None:
         self._path = path
+        self._blocks: BlockCheck | None = None
         try:
-            self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            mapped = pa.memory_map(str(path)).read_buffer()
+            self._address, view = mapped.address, memoryview(mapped)
+            if blocks:
+                self._blocks = BlockCheck(
+                    path.name, len(view), blocks, lambda a, count: view[a : a + count], unchecked
+                )
+            self._reader = pa.ipc.open_file(pa.BufferReader(mapped))
         except FileNotFoundError:
             raise LopeError(
                 f"{path} is missing; the command that built it makes it anew."
             ) from None
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, DamagedBlock) as error:
             raise self._unreadable(error) from None
         self._has_labels = "labels" in self._reader.schema.names
 
@@ -108,11 +133,21 @@ class Shard:
         try:
             for number, group in groupby(by_batch, key=lambda place: place // ROWS_OF_A_BATCH):
                 batch = self._reader.get_batch(number)
+                self._check(batch)
                 for place in group:
                     found[place] = self._row(batch.slice(place % ROWS_OF_A_BATCH, 1))
-        except (pa.ArrowException, OSError, IndexError, KeyError) as error:
+        except (pa.ArrowException, OSError, IndexError, KeyError, DamagedBlock) as error:
             raise self._unreadable(error) from None
         return [found[place] for place in places]
+
+    def _check(self, batch: pa.RecordBatch) -> None:
+        """Hash the blocks in which a batch stands."""
+        if self._blocks is None:
+            return
+        buffers = [b for column in batch.columns for b in column.buffers() if b is not None]
+        first = min(b.address for b in buffers) - self._address
+        last = max(b.address + b.size for b in buffers) - self._address
+        self._blocks.of_range(first, last)
 
     def _row(self, row: pa.RecordBatch) -> Row:
         values: dict[str, Any] = {n: row.column(n)[0].as_py() for n in row.schema.names}
@@ -131,20 +166,31 @@ class Shard:
 
     def _unreadable(self, error: Exception) -> LopeError:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        if isinstance(error, DamagedBlock):
+            return not_as_built(self._path, reason)
         return LopeError(
             f"{self._path} is not a readable shard ({reason}); remove it and build again."
         )
 
 
+def not_as_built(path: Path, reason: str) -> LopeError:
+    """Return the error of a shard that is another than the one that was built."""
+    return LopeError(
+        f"{path} is not what was built ({reason}); run the same build again, which makes it anew."
+    )
+
+
 class _Hashing:
-    """A file that knows the sha256 of what was written to it."""
+    """A file that knows the hashes of what was written to it."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self.digest, self.size, self.closed = hashlib.sha256(), 0, False
+        self.digest, self.blocks = hashlib.sha256(), BlockHasher()
+        self.size, self.closed = 0, False
 
     def write(self, data: Any) -> int:
         self.digest.update(data)
+        self.blocks.update(data)
         self._file.write(data)
         self.size += len(data)
         return len(data)

@@ -5,10 +5,10 @@ A store is a folder of three files, written once and never changed:
     examples.jsonl   an example a line: [[role, text, context], ...]
     offsets.u64      where each line begins, and where the last one ends
     index.json       fingerprint, number of examples of each source, rows left out, and the
-                     hashes of the other two; its own is in index.json.sha256
+                     hashes of the blocks of the other two; its own is in index.json.sha256
 
-All three are held against their hashes when a store is opened. One that is not what was written is
-a cache that went bad: it is told, and made anew.
+All three are held against their hashes when a store is opened, and a large file where it is read.
+A store that is not what was written is a cache that went bad: it is told, and made anew.
 
 Reading is `pread`: no process maps or holds the data, all share the system's file cache, and an
 open store survives the removal of its files.
@@ -24,22 +24,23 @@ import struct
 import sys
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock
 
+from lope_dist.core.blocks import BlockCheck, BlockHasher, DamagedBlock, hash_blocks
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import cache_dir, write_atomic
-from lope_dist.core.fingerprint import sha256_of
 
 _VARIABLE = "LOPE_DATA_CACHE"
 _EXAMPLES, _OFFSETS, _INDEX = "examples.jsonl", "offsets.u64", "index.json"
 _FLUSH = 1 << 16
 _BLOCK = 1 << 12
 _BUFFER = 1 << 20
-_HASHES, _SEAL = "sha256", f"{_INDEX}.sha256"
+_HASHES, _SEAL = "blocks", f"{_INDEX}.sha256"
 
 
 def data_cache() -> Path:
@@ -80,11 +81,12 @@ class Store:
         self._folder = folder
         self.index: dict[str, Any] = _verified_index(folder)
         """What was written beside the examples."""
-        self._examples = (folder / _EXAMPLES).open("rb", buffering=0)
-        self._offsets = (folder / _OFFSETS).open("rb", buffering=0)
-        self._length = os.fstat(self._offsets.fileno()).st_size // 8 - 1
-        size = os.fstat(self._examples.fileno()).st_size
-        if self._length < 0 or self._bounds(self._length, 0)[0] != size:
+        hashes = self.index.pop(_HASHES)
+        self._examples, self._offsets = (
+            _CheckedFile(folder / name, hashes[name]) for name in (_EXAMPLES, _OFFSETS)
+        )
+        self._length = self._offsets.size // 8 - 1
+        if self._length < 0 or self._bounds(self._length, 0)[0] != self._examples.size:
             raise ValueError("its files do not fit together")
 
     def __len__(self) -> int:
@@ -94,22 +96,62 @@ class Store:
         return Store, (self._folder,)
 
     def line(self, index: int) -> bytes:
-        """Return one example's line."""
-        start, end = self._bounds(index, 1)
-        return os.pread(self._examples.fileno(), end - start, start)
+        """Return one example's line.
+
+        Raises:
+            LopeError: the store went bad while it was in use.
+        """
+        with self._kept_whole():
+            start, end = self._bounds(index, 1)
+            return self._examples.read(start, end - start)
 
     def lines(self, start: int, stop: int) -> Iterator[bytes]:
-        """Yield the lines of a range in order."""
-        examples = self._examples.fileno()
+        """Yield the lines of a range in order.
+
+        Raises:
+            LopeError: the store went bad while it was in use.
+        """
         for first in range(start, stop, _BLOCK):
-            bounds = self._bounds(first, min(_BLOCK, stop - first))
-            for begin, end in pairwise(bounds):
-                yield os.pread(examples, end - begin, begin)
+            with self._kept_whole():
+                bounds = self._bounds(first, min(_BLOCK, stop - first))
+                made = [self._examples.read(a, b - a) for a, b in pairwise(bounds)]
+            yield from made
 
     def _bounds(self, first: int, count: int) -> tuple[int, ...]:
         """Return where ``count`` lines begin, and where the last one ends."""
-        data = os.pread(self._offsets.fileno(), 8 * (count + 1), 8 * first)
-        return struct.unpack(f"={count + 1}Q", data)
+        return struct.unpack(f"={count + 1}Q", self._offsets.read(8 * first, 8 * (count + 1)))
+
+    @contextmanager
+    def _kept_whole(self) -> Iterator[None]:
+        try:
+            yield
+        except DamagedBlock as damage:
+            (self._folder / _SEAL).unlink(missing_ok=True)  # so that nobody opens it again
+            raise LopeError(
+                f"The examples cached in {self._folder} went bad: {damage}. Start again, which "
+                "reads the data anew."
+            ) from None
+
+
+class _CheckedFile:
+    """A file that is open for reading; what is read was hashed."""
+
+    def __init__(self, path: Path, hashes: list[str]) -> None:
+        self._file = path.open("rb", buffering=0)
+        self.size = os.fstat(self._file.fileno()).st_size
+        self._blocks = BlockCheck(path.name, self.size, hashes, self._read)
+
+    def read(self, start: int, count: int) -> bytes:
+        """Return bytes of the file.
+
+        Raises:
+            DamagedBlock: they are not what was written.
+        """
+        self._blocks.of_range(start, start + count)
+        return self._read(start, count)
+
+    def _read(self, start: int, count: int) -> bytes:
+        return os.pread(self._file.fileno(), count, start)
 
 
 class StoreWriter:
@@ -121,12 +163,12 @@ class StoreWriter:
         self._examples = (folder / _EXAMPLES).open("wb", buffering=_BUFFER)
         self._offsets = (folder / _OFFSETS).open("wb")
         self._waiting, self._end = array("Q", [0]), 0
-        self._digest = hashlib.sha256()
+        self._hasher = BlockHasher()
 
     def add(self, line: bytes) -> None:
         """Append an example's line, which ends with a line feed."""
         self._examples.write(line)
-        self._digest.update(line)
+        self._hasher.update(line)
         self._end += len(line)
         self._waiting.append(self._end)
         if len(self._waiting) >= _FLUSH:
@@ -139,8 +181,8 @@ class StoreWriter:
             file.flush()
             os.fsync(file.fileno())
         hashes = {
-            _EXAMPLES: self._digest.hexdigest(),
-            _OFFSETS: sha256_of(self._folder / _OFFSETS),
+            _EXAMPLES: self._hasher.finish(),
+            _OFFSETS: hash_blocks(self._folder / _OFFSETS),
         }
         text = json.dumps(index | {_HASHES: hashes}).encode()
         write_atomic(self._folder / _INDEX, text)
@@ -196,19 +238,15 @@ def _open_whole(folder: Path, *, tells: bool = False) -> Store | None:
 
 
 def _verified_index(folder: Path) -> dict[str, Any]:
-    """Return a store's index once all of its files are what was written.
+    """Return a store's index.
 
     Raises:
-        ValueError: one is not.
+        ValueError: it is not what was written.
     """
     text = (folder / _INDEX).read_bytes()
     if hashlib.sha256(text).hexdigest() != (folder / _SEAL).read_text():
         raise ValueError(f"{_INDEX} is not what was written")
-    index = json.loads(text)
-    for name, digest in index.pop(_HASHES).items():
-        if sha256_of(folder / name) != digest:
-            raise ValueError(f"{name} is not what was written")
-    return index
+    return json.loads(text)
 
 
 def _write(folder: Path, write: Callable[[StoreWriter], dict[str, Any]]) -> Store:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from lope_dist.core import blocks
 from lope_dist.core.errors import LopeError
 from lope_dist.core.sealed_cache import cache_damage, seal_cache
+from lope_dist.corpus.build import build
+from lope_dist.corpus.built import BuiltCorpus, verify
 from lope_dist.corpus.store import StoreWriter, open_store
 
 LINES = [b'[["user", "ask %d", ""]]\n' % i for i in range(500)]
@@ -43,6 +46,61 @@ def test_a_store_that_went_bad_is_told_and_made_anew(
     assert told.count("\n") == 1
     open_store("key", fill)
     assert capsys.readouterr().err == ""
+
+
+def test_a_large_store_that_goes_bad_is_told_where_it_is_read_and_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setenv("LOPE_DATA_CACHE", str(tmp_path))
+    monkeypatch.setattr(blocks, "BLOCK", 100)
+    monkeypatch.setattr(blocks, "_WHOLE_BLOCKS", 4)
+    open_store("key", fill)
+    path = tmp_path / "key" / "examples.jsonl"
+    content = bytearray(path.read_bytes())
+    content[1234] ^= 1
+    path.write_bytes(content)
+    store = open_store("key", fill)
+    assert store.line(0) == LINES[0]
+    assert capsys.readouterr().err == "", "the block is not among those that opening looks at"
+    told = r"examples.jsonl is not what was written in block 13 of \d+, bytes 1200 to 1300"
+    with pytest.raises(LopeError, match=told):
+        list(store.lines(0, len(store)))
+    again = open_store("key", fill)
+    assert list(again.lines(0, len(again))) == LINES
+    assert "read anew" in capsys.readouterr().err
+
+
+def _rows_or_error(folder: Path, ids: list[int]) -> tuple[list | None, str | None]:
+    try:
+        return BuiltCorpus(folder).rows("clean", ids), None
+    except LopeError as error:
+        return None, str(error)
+
+
+@pytest.mark.parametrize("whole", [64, 2])
+def test_a_shard_that_went_bad_is_refused_by_block(
+    whole: int, make_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "BLOCK", 1 << 10)
+    monkeypatch.setattr(blocks, "_WHOLE_BLOCKS", whole)
+    monkeypatch.setattr(blocks, "_SAMPLES", 2)
+    folder = tmp_path / "corpus"
+    build(make_recipe(), folder, progress=False)
+    path = folder / "shards" / "clean-000001.arrow"
+    ids = list(range(5, 10))
+    expected = BuiltCorpus(folder).rows("clean", ids)
+    content = path.read_bytes()
+    for number in range(len(content) >> 10):
+        harmed = bytearray(content)
+        harmed[(number << 10) + 512] ^= 1
+        path.write_bytes(harmed)
+        rows, told = _rows_or_error(folder, ids)
+        assert (rows == expected and whole == 2) or told is not None, "a small file is hashed whole"
+        if told is not None:
+            assert f"{path} is not what was built" in told
+            assert f"block {number + 1} of" in told
+        with pytest.raises(LopeError, match=rf"block {number + 1} of \d+, of 1024 bytes each"):
+            verify(folder, progress=False)
 
 
 def test_a_store_whose_disk_is_full_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
