@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lope_dist.config.data import FORMATS, SourceConfig
-from lope_dist.corpus.messages import MessageReader, Said, kind_of, tools_of
+from lope_dist.corpus.messages import MessageReader, Said, kind_of, listed, parsed, tools_of
 from lope_dist.corpus.turns import Example, RowError, Turn
 
 
@@ -88,7 +88,10 @@ class Layout:
                 (old.context, turn.context, context_at),
             ):
                 if text != before:
-                    _set(new, (self._columns.get(str(path[0]), path[0]), *path[1:]), text)
+                    column = self._columns.get(str(path[0]), str(path[0]))
+                    if len(path) > 1:  # of a list, which may have come as JSON
+                        new[column] = listed(new[column], column)
+                    _set(new, (column, *path[1:]), text)
         return new
 
     def _read(self, row: Any) -> tuple[list[Said], Example | None]:
@@ -124,7 +127,7 @@ class Layout:
         if self._format == "prompt":
             for field in ("prompt", "completion"):
                 is_answer = field == "completion"
-                if isinstance(row[field], list):
+                if isinstance(row[field], list | Mapping):
                     said += self._reader.read(row, field, is_learnt=is_answer)
                 else:
                     role = "assistant" if is_answer else "user"
@@ -191,7 +194,7 @@ _RESPONSE = {
 def _history(row: Mapping[str, Any]) -> list[Said]:
     """Return the earlier questions and answers of an Alpaca row; they are not learnt again."""
     said = []
-    for index, pair in enumerate(row.get("history") or ()):
+    for index, pair in enumerate(parsed(row.get("history") or (), "history", "")):
         texts: list[Any] = pair if isinstance(pair, list) else []
         if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
             raise RowError("wrong type", "history must be a list of [question, answer]")

@@ -20,7 +20,10 @@ _ROLES: dict[str, str] = {
     "model": "assistant",
     "bot": "assistant",
     "chatgpt": "assistant",
+    "chatbot": "assistant",
+    "ai": "assistant",
     "tool": "tool",
+    "tool_response": "tool",
     "function": "tool",
     "observation": "tool",
     "ipython": "tool",
@@ -59,7 +62,7 @@ class MessageReader:
         Raises:
             RowError: what is wrong with it.
         """
-        messages = row[field]
+        messages = listed(row[field], field)
         if not isinstance(messages, list) or not messages:
             role, text = (self._keys[name][0] for name in ("role", "content"))
             if field == "conversations":
@@ -140,6 +143,18 @@ class MessageReader:
 _CALLS = {_CALL: "tool_calls"}  # OpenAI's older name, of one call
 
 
+def listed(given: Any, field: str) -> Any:
+    """Return messages as a list: from their JSON, or from an object of lists (a `Sequence`)."""
+    given = parsed(given, field, "")
+    if isinstance(given, Mapping) and all(isinstance(values, list) for values in given.values()):
+        try:
+            rows = zip(*given.values(), strict=True)
+            return [dict(zip(given, values, strict=True)) for values in rows]
+        except ValueError:
+            return None  # of different lengths
+    return given
+
+
 def calls_of(given: Any, of: str) -> list[dict[str, Any]]:
     """Return tool calls as chat templates take them; arguments that are JSON become an object.
 
@@ -153,9 +168,8 @@ def calls_of(given: Any, of: str) -> list[dict[str, Any]]:
         if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
             raise RowError("wrong type", f"tool_calls{of} must be {{name, arguments}} objects")
         function = {**inner}
-        for key in ("arguments", "parameters"):
-            if isinstance(function.get(key), str):
-                function[key] = parsed(function[key], f"the {key} of a tool call", of)
+        key = "parameters" if "parameters" in inner else "arguments"
+        function[key] = parsed(inner.get(key) or {}, f"the {key} of a tool call", of)
         outer = {"type": "function", "function": function}
         if inner is not call:
             outer = {**call, **outer}
@@ -203,7 +217,8 @@ def _text(value: Any, role: str, key: str, of: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list) and all(
-        isinstance(part, str) or (isinstance(part, Mapping) and "type" in part) for part in value
+        isinstance(part, str) or (isinstance(part, Mapping) and ("type" in part or "text" in part))
+        for part in value
     ):
         return "".join(_part(part, number, of) for number, part in enumerate(value, start=1))
     if role in ("tool", _CALL):
@@ -214,12 +229,11 @@ def _text(value: Any, role: str, key: str, of: str) -> str | None:
 def _part(part: str | Mapping[str, Any], number: int, of: str) -> str:
     if isinstance(part, str):
         return part
-    if part["type"] not in ("text", "input_text", "output_text") or not isinstance(
-        part.get("text"), str
-    ):
+    kind = part.get("type", "text")
+    if kind not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
         raise RowError(
             "not text",
-            f"part {number} of the content{of} is of type {part['type']!r}; a model of text alone "
+            f"part {number} of the content{of} is of type {kind!r}; a model of text alone "
             "reads parts of type 'text'",
         )
     return part["text"]

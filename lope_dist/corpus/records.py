@@ -210,7 +210,9 @@ class _Pass:
         layout = Layout(place, allow_empty_response=self._config.allow_empty_response)
         self._layouts.append(layout)
         account, rows = self._account, self._rows(files, layout)
-        for where, outcome in survey(rows, self._form, place.max_examples):
+        keeps = self._config.max_bad_rows == 0  # where none may be left out
+        outcomes = survey(rows, self._form, place.max_examples, keeps_untaught=keeps)
+        for where, outcome in outcomes:
             self._bad_rows.num_rows += 1
             bar.update()
             if isinstance(outcome, RowError):

@@ -23,7 +23,7 @@ from lope_dist.corpus.turns import Example, RowError, Turn
 _CHUNK = 256
 _ALONE = 8  # chunks, at least one, before other processes are started
 _MOST = 16  # processes
-_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+_ENCODE = json.JSONEncoder(ensure_ascii=False, default=str).encode  # dates and such are text
 
 Where = tuple[int, int]
 """Number of the file and of the row in it."""
@@ -46,7 +46,7 @@ Outcome = list[Made] | RowError
 
 
 def survey(
-    rows: Iterator[Taken], form: Form | None, limit: int | None
+    rows: Iterator[Taken], form: Form | None, limit: int | None, *, keeps_untaught: bool = True
 ) -> Iterator[tuple[Where, Outcome]]:
     """Yield what becomes of each row, in order, until ``limit`` of them became examples.
 
@@ -56,6 +56,7 @@ def survey(
         rows: Parsed rows, or why one is none.
         form: How they become tokens; None: they are only checked as far as they are read.
         limit: Of good rows.
+        keeps_untaught: Whether a row whose answers lie wholly behind the cut is a good one.
 
     Raises:
         LopeError: a tokenizer that the template does not fit; a process that was killed.
@@ -66,8 +67,19 @@ def survey(
         for chunk, found in _surveyed(islice(rows, limit and limit - good), form):
             for (where, _), outcome in zip(chunk, found, strict=True):
                 taken += 1
+                if form is not None and not keeps_untaught and _is_untaught(outcome):
+                    outcome = _behind_the_cut(form)
                 good += isinstance(outcome, list) and bool(outcome)
                 yield where, outcome
+
+
+def _is_untaught(outcome: Outcome) -> bool:
+    """Return whether a row has examples, and in none of them anything is learnt."""
+    return (
+        isinstance(outcome, list)
+        and bool(outcome)
+        and not any(made.target_tokens for made in outcome)
+    )
 
 
 def _surveyed(
@@ -99,12 +111,17 @@ def outcomes(rows: Sequence[Example | RowError], form: Form | None) -> list[Outc
         if isinstance(row, RowError):
             continue
         try:
+            line = line_of(row)
+            row = example_of(row.id, line)  # what is rendered is what the store gives back
             if form is None:
-                found[number] = [Made(line_of(row))]
+                found[number] = [Made(line)]
             elif row.tokens is not None:
-                parts.append(_Part(number, _checked(row, form), []))
+                if _has_label(row, form):
+                    parts.append(_Part(number, row, [], line))
             elif row.learnt:
-                parts += [_Part(number, *part) for part in render_rows(row, form)]
+                for example, pieces in render_rows(row, form):
+                    own = line if example is row else line_of(example)
+                    parts.append(_Part(number, example, pieces, own))
         except RowError as error:
             found[number] = error
     if form is None:
@@ -125,6 +142,7 @@ class _Part(NamedTuple):
     row: int
     example: Example
     pieces: list[Piece]
+    line: bytes
 
 
 def _tokenized(parts: Sequence[_Part], form: Form) -> Iterator[tuple[_Part, Tokenized]]:
@@ -137,7 +155,7 @@ def _tokenized(parts: Sequence[_Part], form: Form) -> Iterator[tuple[_Part, Toke
             continue
         for example, pieces in render_rows(part.example, form, apart=True):
             (own,) = tokenize([example], [pieces], form)
-            yield _Part(part.row, example, pieces), own
+            yield _Part(part.row, example, pieces, line_of(example)), own
 
 
 def _drifted(
@@ -221,7 +239,7 @@ def _made(part: _Part, tokens: Tokenized, form: Form) -> Made:
     # What a decoder-only model's first token is, nothing before it predicts.
     targets = labels if form.is_encoder_decoder else labels[1:]
     return Made(
-        line_of(part.example),
+        part.line,
         len(ids) + len(labels) * form.is_encoder_decoder,
         len(targets) - targets.count(IGNORED),
         tokens.was_cut,
@@ -229,8 +247,8 @@ def _made(part: _Part, tokens: Tokenized, form: Form) -> Made:
     )
 
 
-def _checked(row: Example, form: Form) -> Example:
-    """Return a row that came as tokens.
+def _has_label(row: Example, form: Form) -> bool:
+    """Return whether a row that came as tokens has anything to learn, the cut aside.
 
     Raises:
         RowError: labels that are not of its tokens, or ids that are none.
@@ -242,17 +260,26 @@ def _checked(row: Example, form: Form) -> Example:
         raise RowError("ids beyond the vocabulary", "a token id is below 0")
     if form.vocabulary is not None and max(*ids, *learnt, 0) >= form.vocabulary:
         raise _beyond(max(*ids, *learnt), form.vocabulary)
-    if not form.is_encoder_decoder:
-        if len(ids) != len(labels):
-            raise RowError(
-                "labels of other tokens", f"it has {len(ids)} input_ids and {len(labels)} labels"
-            )
-        if any(a not in (b, IGNORED) for a, b in zip(labels, ids, strict=True)):
-            raise RowError(
-                "labels of other tokens",
-                f"a label is neither its input id nor {IGNORED}; labels are not shifted here",
-            )
-    return row
+    if form.is_encoder_decoder:
+        return bool(learnt)
+    if len(ids) != len(labels):
+        raise RowError(
+            "labels of other tokens", f"it has {len(ids)} input_ids and {len(labels)} labels"
+        )
+    if any(a not in (b, IGNORED) for a, b in zip(labels, ids, strict=True)):
+        raise RowError(
+            "labels of other tokens",
+            f"a label is neither its input id nor {IGNORED}; labels are not shifted here",
+        )
+    return any(label != IGNORED for label in labels[1:])
+
+
+def _behind_the_cut(form: Form) -> RowError:
+    return RowError(
+        "nothing left to learn",
+        f"its answer lies wholly behind data.max_length = {form.max_length}, so nothing of it can "
+        "be learnt; raise that, or shorten what stands before the answer",
+    )
 
 
 def _beyond(token: int, vocabulary: int) -> RowError:

@@ -5,26 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 
-from lope_dist.config.data import DataConfig
+from lope_dist.config.data import DataConfig, SourceConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.records import ExampleSource, open_source
+from lope_dist.corpus.records import ExampleSource
+from lope_dist.model.build import architecture, load_tokenizer
+from lope_dist.train.data import open_rows
 
 
 def open_examples(config: RunConfig, path: str) -> ExampleSource:
-    """Open ``path`` as the run read its training data: format and columns are the run's.
+    """Open ``path`` as the run read its training data, by the same one pass over all rows.
 
-    All rows count, those with an empty response too, so that an example's id is its row's number
-    from 0; a row that is no example is an error.
+    Template, length, roles and bad rows are treated as in training; a conversation that the
+    template shows in parts is several examples. Only empty responses count too.
 
     Raises:
         LopeError: what `open_source` raises.
     """
-    data = config.data
-    place: dict[str, object] = {"path": path, "allow_empty_response": True}
-    if data.path is not None:  # several sources have a format each: found out anew
-        place |= {"format": data.format, "columns": data.columns}
-    return open_source(DataConfig.model_validate(place))
+    place = SourceConfig(path=path).model_dump(exclude={"weight"})
+    if config.data.path is not None:  # several sources have a format each: found out anew
+        for key in ("format", "columns", "roles", "message_keys"):
+            place[key] = getattr(config.data, key)
+    changes = {**place, "sources": (), "corpus": None, "allow_empty_response": True}
+    data = DataConfig.model_validate(config.data.model_dump() | changes)
+    asked = config.model_copy(update={"data": data})
+    source = open_rows(asked, load_tokenizer(config.model), architecture(config.model))
+    source.tell()
+    return source
 
 
 def first_ids(source: ExampleSource, limit: int | None) -> range:

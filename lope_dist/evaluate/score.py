@@ -79,7 +79,7 @@ def score_run(run_dir: Path, request: ScoreRequest, *, progress: bool = True) ->
     _check_out(request)
     source = open_examples(config, request.data)
     ids = first_ids(source, request.limit)
-    truth = read_truth(request.data, request.truth, len(source))
+    truth = read_truth(request.data, request.truth, source)
     identity = {
         "fingerprint": data_fingerprint(config, source),
         "adapter_sha256": checkpoint.adapter_sha256,

@@ -10,38 +10,48 @@ from lope_dist.config.data import SourceConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.corrupt import COLUMN
 from lope_dist.corpus.readers import find_rows
+from lope_dist.corpus.records import ExampleSource
 
 Truth = Sequence[Mapping[str, Any]]
 """What was done to a row: `operation`, `field`, `count` each; nothing to a clean one."""
 
 
-def read_truth(data: str, given: str | None, num_rows: int) -> list[Truth] | None:
-    """Return what was done to each row; None if no file was given and the data do not say so.
+def read_truth(data: str, given: str | None, source: ExampleSource) -> list[Truth] | None:
+    """Return what was done to the row of each example; None if neither file says so.
 
     Args:
         data: The rows that are asked about.
         given: A file whose column `noise` speaks of the same rows in the same order.
-        num_rows: Rows of the data.
+        source: What ``data`` was opened as.
 
     Raises:
         LopeError: the file given has no such column, another number of rows, or entries of
             another form.
     """
-    path = given or data
-    rows = [row for file in find_rows(SourceConfig(path=path)) for _, row in file.read(list)]
-    if not all(isinstance(row, dict) and COLUMN in row for row in rows):
+    rows = _rows(data)
+    about = _rows(given) if given else rows
+    if len(about) != len(rows):
+        raise LopeError(
+            f"--truth {given} has {len(about)} rows and {data} {len(rows)}; rows of the same "
+            "number must be the same example."
+        )
+    truth = {place: row for (place, _), (_, row) in zip(rows, about, strict=True)}
+    told = [truth[source.place(i)] for i in range(len(source))]
+    if not all(isinstance(row, dict) and COLUMN in row for row in told):
         if given is None:
             return None
         raise LopeError(
-            f"--truth {path} has no column '{COLUMN}' in every row, as `lope corpus corrupt` "
+            f"--truth {given} has no column '{COLUMN}' in every row, as `lope corpus corrupt` "
             "writes it."
         )
-    if len(rows) != num_rows:
-        raise LopeError(
-            f"--truth {path} has {len(rows)} rows and {data} {num_rows}; rows of the same "
-            "number must be the same example."
-        )
-    return [_entries(row[COLUMN], f"{path}, row {n}") for n, row in enumerate(rows, start=1)]
+    path = given or data
+    return [_entries(row[COLUMN], f"{path}, row {n}") for n, row in enumerate(told, start=1)]
+
+
+def _rows(path: str) -> list[tuple[tuple[str, int], Any]]:
+    """Return each row and where it stands, as `ExampleSource.place` says it."""
+    files = find_rows(SourceConfig(path=path))
+    return [((file.name, number), row) for file in files for number, row in file.read(list)]
 
 
 def _entries(value: Any, place: str) -> Truth:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
@@ -27,6 +28,8 @@ def write_bytes(path: Path, content: bytes) -> Path:
         content = gzip.compress(content)
     elif path.suffix == ".zst":
         content = pa.compress(content, "zstd", asbytes=True)
+    elif path.suffix == ".bz2":
+        content = bz2.compress(content)
     path.write_bytes(content)
     return path
 

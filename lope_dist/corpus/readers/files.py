@@ -43,7 +43,7 @@ _TABLES = {
     ".parquet": _Kind("Parquet", read_parquet, "row"),
     ".arrow": _Kind("Arrow", read_arrow, "row"),
 }
-ALLOWED = f"{', '.join(_TEXTS)}, each also with {' or '.join(CODECS)}, {', '.join(_TABLES)}"
+ALLOWED = f"{', '.join(_TEXTS)}, each also with {', '.join(CODECS)} behind; {', '.join(_TABLES)}"
 """The suffixes, in small letters or capitals, for errors."""
 
 

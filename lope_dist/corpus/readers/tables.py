@@ -14,6 +14,7 @@ from lope_dist.corpus.readers.lines import decode, read_lines
 from lope_dist.corpus.turns import RowError
 
 _DELIMITERS = ",\t;"
+_BY_CHANCE = 2  # (lines - 1) x (columns - 1) of a text whose lines look like rows
 _QUOTED = r'(?:^|[{}\r\n])(?P<cell>"(?:[^"]|"")*+(?P<end>"|\Z))'
 
 
@@ -24,7 +25,7 @@ def read_csv(path: Path, select: Select) -> NumberedRows:
     quoted cell may hold line breaks. The number of a row is that of its first line.
 
     Raises:
-        LopeError: a quote that swallows rows: how many are lost is unknown.
+        LopeError: a quote that swallows rows: how many are lost is unknown; or two that do.
     """
     return _read(path, select, _DELIMITERS)
 
@@ -57,6 +58,8 @@ def _read(path: Path, select: Select, delimiters: str) -> NumberedRows:
         elif problem is not None:
             yield lines.first, problem
         elif len(cells) == len(header):
+            if lines.last > lines.first:
+                _check_lines(lines, delimiter, len(header))
             yield lines.first, {n: c for n, c in zip(header, cells, strict=True) if n in wanted}
         elif cells:  # or the line is blank
             reason = f"{len(cells)} cells under {len(header)} columns"
@@ -109,6 +112,32 @@ def _check_quotes(lines: _Lines, delimiter: str, reason: str) -> None:
         f"{how}, so that rows behind it are taken for its text; close it, or write a quote that "
         'is text as "" in a quoted cell.'
     )
+
+
+def _check_lines(lines: _Lines, delimiter: str, num_columns: int) -> None:
+    """Check that a row of several lines is not several rows, between two stray quotes.
+
+    It is where each of its lines is a whole row once the quotes are left out. Of a text that has
+    line breaks, the first or the last line is not; of few lines and columns it could be by chance.
+
+    Raises:
+        LopeError: it is; tells its lines.
+    """
+    text = "".join(lines.taken)
+    cells = list(re.finditer(_QUOTED.format(re.escape(delimiter)), text))
+    cells = [cell for cell in cells if len(cell["cell"].splitlines()) > 1]
+    if len(cells) != 1:
+        return
+    start, end = cells[0].span("cell")
+    rows = (text[:start] + text[start + 1 : end - 1] + text[end:]).splitlines()
+    if (len(rows) - 1) * (num_columns - 1) < _BY_CHANCE:
+        return
+    if all(_num_cells(row, delimiter) == num_columns for row in rows):
+        raise LopeError(
+            f"{lines.path}, lines {lines.first} to {lines.last}: a quoted cell holds lines each of "
+            "which is a whole row, as between two quotes that are text; write a quote that is text "
+            'as "" in a quoted cell, or, if the cell is meant so, the file as .jsonl.'
+        )
 
 
 class _Lines(Iterator[str]):

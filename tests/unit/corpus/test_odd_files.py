@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from datetime import datetime
 
 import pyarrow as pa
 import pytest
@@ -40,6 +41,7 @@ FORMS = {
     "x.tsv": TABLE.replace(",", "\t"),
     "tabs.csv": TABLE.replace(",", "\t"),
     "semicolons.csv": TABLE.replace(",", ";"),
+    "x.jsonl.bz2": "\n".join(LINES),
     "mac.jsonl": "\r".join(LINES),
     "mac.csv": TABLE.replace("\n", "\r"),
     "mixed.jsonl": f"{LINES[0]}\r\n{LINES[1]}\r\r\n{LINES[2]}\n",
@@ -199,3 +201,29 @@ def test_bad_rows_of_lines_in_a_json_file_are_told_by_line(tmp_path):
     with pytest.raises(LopeError, match=r"x\.json, line 4: not valid JSON"):
         open_path(path)
     assert len(open_path(path, max_bad_rows=0.5)) == 2
+
+
+STRAY = 'a,b\nq1,a1\n"q2,a2\nq3,a3\nq4",a4\nq5,a5\n'
+TEXT = 'instruction,output\nq1,"one,\ntwo\nthree, four"\n"five, six\nseven",a5\n'
+
+
+def test_two_stray_quotes_do_not_swallow_the_rows_between_them(tmp_path):
+    columns = {"instruction": "a", "output": "b"}
+    path = tmp_path / "x.csv"
+    path.write_text(STRAY)
+    with pytest.raises(LopeError, match=r"x\.csv, lines 3 to 5: a quoted cell holds lines each"):
+        open_path(path, columns=columns, max_bad_rows=0.9)
+    wide = "".join(f"{line},x\n" if line else "" for line in STRAY.split("\n"))
+    path.write_text(wide.replace("q3,a3,x\n", ""))  # two lines of three columns
+    with pytest.raises(LopeError, match="lines 3 to 4"):
+        open_path(path, columns=columns, max_bad_rows=0.9)
+    path.write_text(TEXT)
+    assert answers(open_path(path)) == ["one,\ntwo\nthree, four", "a5"]
+
+
+def test_values_that_json_has_no_word_for_are_text(tmp_path):
+    at = [datetime(2026, 1, 2), None]
+    sides = zip(("user", "assistant"), "qa", at, strict=True)
+    messages = [{"role": role, "content": text, "at": time} for role, text, time in sides]
+    source = open_path(write_rows(tmp_path / "x.parquet", [{"messages": messages}]))
+    assert source[0].turns[0].more == {"at": "2026-01-02 00:00:00"}

@@ -66,6 +66,11 @@ LEARNT = [
                    {"role": "model", "content": "b"}]}, "b"),
     ({"prompt": [user("a"), said("b"), user("c")], "completion": [said("d")]}, "d"),
     ({"instruction": "a", "output": "b", "history": [["c", "d"]], "system": "s"}, "b"),
+    ({"instruction": "a", "output": "b", "history": '[["c", "d"]]'}, "b"),
+    ({"messages": json.dumps([user("a"), said("b")])}, "b"),
+    ({"messages": {"role": ["user", "assistant"], "content": ["a", "b"]}}, "b"),
+    ({"messages": [user([{"text": "a"}]), said(["b", {"type": "text", "text": "c"}])]}, "bc"),
+    ({"messages": [user("a"), {"role": "AI", "content": "b"}]}, "b"),
 ]  # fmt: skip
 
 
@@ -104,6 +109,14 @@ def test_calls_and_tools_go_to_the_template_and_calls_are_learnt(rows_of, tokeni
         source, ((text, found),) = rows_of(row)
         assert (text[:5], found) == ("[add]", learnt)
         assert source.account.unused == []
+
+
+@pytest.mark.parametrize("arguments", [{}, {"arguments": ""}, {"arguments": None}])
+def test_a_call_without_arguments_has_none(rows_of, tokenizer, arguments):
+    tokenizer.chat_template = CALLING
+    call = said("", tool_calls=[{"function": {"name": "now", **arguments}}])
+    _, ((_, learnt),) = rows_of({"messages": [user("q"), call]})
+    assert learnt == "CALL now{}<|im_end|>"
 
 
 def test_calls_that_a_template_does_not_show_make_a_bad_row(rows_of):
@@ -195,6 +208,37 @@ def test_an_answer_behind_the_cut_is_counted_and_told(rows_of):
     assert account.first_without_target == [f"{source.name}, line 2"]
     with pytest.raises(LopeError, match=r"Nothing of .* can be learnt"):
         rows_of(rows[1], max_length=60)
+
+
+def test_an_answer_behind_the_cut_is_a_bad_row_where_rows_may_be_left_out(rows_of):
+    short = {"messages": [user("q"), said("a")]}
+    long = {"messages": [user("q " * 99), said("a")]}
+    later = {"messages": [user("q"), said("a"), user("q " * 99), said("b")]}  # one answer is left
+    source, shown = rows_of(short, long, later, short, max_length=60, max_bad_rows=0.5)
+    assert [learnt for _, learnt in shown] == ["a<|im_end|>"] * 3
+    assert source.bad_rows.counts == {"nothing left to learn": 1}
+    assert source.bad_rows.first[0][0] == f"{source.name}, line 2"
+    assert (source.account.examples, source.account.without_target) == (3, 0)
+    with pytest.raises(LopeError, match=r"nothing left to learn: 1.* behind data.max_length = 60"):
+        rows_of(short, long, max_length=60, max_bad_rows=0.4)
+    few, _ = rows_of(long, short, short, short, max_length=60, max_bad_rows=0.5, max_examples=2)
+    assert (len(few), few.bad_rows.num_rows) == (2, 3)
+
+
+def test_rows_of_tokens_without_a_label_are_not_learnt(rows_of):
+    rows = [{"input_ids": [5, 6], "labels": [-100, -100]}, {"input_ids": [5, 6], "labels": [5, 6]}]
+    source, _ = rows_of(*rows)
+    assert (source.account.not_learnt, source.account.examples) == (1, 1)
+    assert source.account.without_target == 0
+
+
+def test_half_a_surrogate_pair_is_a_bad_row(tmp_path, tokenizer):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "\\ud800"}\n{"text": "b"}\n')
+    config = DataConfig(path=str(path), max_bad_rows=0.5)
+    source = open_source(config, Form(tokenizer, "chat", 99))
+    assert source.bad_rows.counts == {"not valid Unicode": 1}
+    assert len(source) == 1
 
 
 def test_the_date_is_fixed_and_part_of_the_fingerprint(rows_of, tokenizer):

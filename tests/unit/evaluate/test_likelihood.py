@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,3 +153,32 @@ def test_other_files_leave_the_runs_own_settings(loaded, tmp_path) -> None:
     )
     source = open_examples(loaded.config, str(path))
     assert [len(example.turns) for example in source.read()] == [2, 2]  # empty answers too
+
+
+def test_rows_of_ones_own_go_through_the_pass_of_training(loaded, tmp_path, monkeypatch) -> None:
+    """Bad rows are counted, and a conversation that the template shows in parts is split."""
+    shows_thoughts = (
+        "{% for m in messages %}{% set c = m.content %}{% if not loop.last %}"
+        "{% set c = c.split('</t>')[-1] %}{% endif %}{{ m.role + ': ' + c + eos_token }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    monkeypatch.setattr(loaded.tokenizer, "chat_template", shows_thoughts)
+    monkeypatch.setattr("lope_dist.evaluate.examples.load_tokenizer", lambda _: loaded.tokenizer)
+    sides = ("user", "q"), ("assistant", "t</t>a"), ("user", "r"), ("assistant", "u</t>b")
+    row = {"messages": [{"role": role, "content": text} for role, text in sides]}
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(map(json.dumps, [row, {"messages": []}, row])))
+    settings = {"template": "chat", "format": "messages", "max_bad_rows": 0.5}
+    data = loaded.config.data.model_copy(update=settings)
+    run = replace(loaded, config=loaded.config.model_copy(update={"data": data}))
+    source = open_examples(run.config, str(path))
+    assert (len(source), source.account.split, source.bad_rows.total) == (4, 2, 1)
+    losses = row_losses(run, list(source.read()))
+    assert [row.loss for row in losses[:2]] == [row.loss for row in losses[2:]]
+    assert min(row.num_tokens for row in losses) > 1
+    with pytest.raises(LopeError, match=r"mine\.jsonl, line 2: messages must be a list"):
+        open_examples(
+            run.config.model_copy(
+                update={"data": data.model_copy(update={"max_bad_rows": 0.0})}
+            ), str(path)
+        )  # fmt: skip
