@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, help="documents of each task, or a share below 1")
     parser.add_argument("--batch-size", default="8", help="requests of a forward pass, or auto")
     parser.add_argument("--apply-chat-template", action="store_true", help="wrap prompts in it")
+    parser.add_argument("--checkpoint", default="last", help="last, best or a number of steps")
     parser.add_argument("--rescore", action="store_true", help="score again what is scored")
     parser.add_argument("--interface", help="network interface that joins the hosts")
     parser.add_argument(
@@ -63,6 +64,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         batch_size=read_batch_size(arguments.batch_size),
         apply_chat_template=arguments.apply_chat_template,
         rescore=arguments.rescore,
+        checkpoint=arguments.checkpoint,
     )
     engine = EngineConfig(
         zero_stage=2,  # each rank holds the whole model

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lope_dist.cli.options import JsonOption, RunArg
+from lope_dist.cli.options import CheckpointOption, JsonOption, RunArg
 
 app = typer.Typer()
 
@@ -27,6 +27,7 @@ def export(
     calibration_rows: Annotated[
         int, typer.Option(help="Examples to average over, and as many others to compare on.")
     ] = 64,
+    checkpoint: CheckpointOption = "last",
     push_to_hub: Annotated[
         str | None, typer.Option(metavar="REPO_ID", help="Upload the folder there afterwards.")
     ] = None,
@@ -41,7 +42,7 @@ def export(
     from lope_dist.export.run import ExportRequest, export_run
 
     folder = out or run / "exports" / kind
-    request = ExportRequest(kind, folder, calibration, calibration_rows)
+    request = ExportRequest(kind, folder, calibration, calibration_rows, checkpoint)
     manifest = export_run(run, request)
     if as_json:
         typer.echo(json.dumps(manifest, indent=2))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lope_dist.cli.options import JsonOption, RunArg
+from lope_dist.cli.options import CheckpointOption, JsonOption, RunArg
 from lope_dist.core.errors import LopeError
 
 app = typer.Typer()
@@ -34,12 +34,13 @@ def loss(
     ] = None,
     limit: LimitOption = None,
     batch_size: BatchOption = 16,
+    checkpoint: CheckpointOption = "last",
     as_json: JsonOption = False,
 ) -> None:
     """Measure the loss of held-out responses, masked or not, beside the base model's."""
     from lope_dist.evaluate.losses import LossRequest, measure_losses
 
-    request = LossRequest(data, _words(experts), limit, batch_size)
+    request = LossRequest(data, _words(experts), limit, batch_size, checkpoint)
     table = measure_losses(run, request)
     from lope_dist.evaluate.scale import was_chosen_on
 
@@ -73,12 +74,13 @@ def score(
     ] = "gain",
     limit: LimitOption = None,
     batch_size: BatchOption = 16,
+    checkpoint: CheckpointOption = "last",
     as_json: JsonOption = False,
 ) -> None:
     """Rank examples by how noisy they look to the poisoning expert."""
     from lope_dist.evaluate.score import ScoreRequest, score_run
 
-    summary = score_run(run, ScoreRequest(data, out, truth, by, limit, batch_size))
+    summary = score_run(run, ScoreRequest(data, out, truth, by, limit, batch_size, checkpoint))
     from lope_dist.report.score_plots import plot_ranking
     from lope_dist.report.scores import print_scores
 

@@ -17,4 +17,12 @@ OverridesArg = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, e.g. adapter.rank=8."),
 ]
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run.")]
+CheckpointOption = Annotated[
+    str,
+    typer.Option(
+        metavar="last|best|STEP",
+        help="Which checkpoint: the last one, the best one of train.keep_best, that after so many "
+        "steps of its stage, or one by its folder's name.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

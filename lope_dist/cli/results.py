@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lope_dist.cli.options import JsonOption, RunArg
+from lope_dist.cli.options import CheckpointOption, JsonOption, RunArg
 
 app = typer.Typer()
 
@@ -43,6 +43,7 @@ def evaluate(
     rescore: Annotated[
         bool, typer.Option(help="Score again what results.json holds already.")
     ] = False,
+    checkpoint: CheckpointOption = "last",
     as_json: JsonOption = False,
 ) -> None:
     """Score a run through lm-eval, masked or not, beside its base model.
@@ -61,6 +62,7 @@ def evaluate(
         batch_size=read_batch_size(batch_size),
         apply_chat_template=apply_chat_template,
         rescore=rescore,
+        checkpoint=checkpoint,
     )
     results = evaluate_run(run, request)
     if as_json:

@@ -23,8 +23,8 @@ from lope_dist.train.checkpoint import (
     Checkpoint,
     install_checkpoint,
 )
+from lope_dist.train.choice import LAST, choose_checkpoint
 from lope_dist.train.descriptions import DESCRIPTION, read_description
-from lope_dist.train.history import newest_checkpoint
 from lope_dist.train.preflight import adapt
 
 PURIFIED = "purified"
@@ -76,18 +76,20 @@ def _runnable_here(config: ModelConfig) -> ModelConfig:
     return config.model_copy(update={"attention": "auto"})
 
 
-def run_checkpoint(run_dir: Path) -> Checkpoint:
-    """Return what `load_run` loads: a run's last whole checkpoint, or the purified export itself.
+def run_checkpoint(run_dir: Path, wanted: str = LAST) -> Checkpoint:
+    """Return a run's checkpoint by what `choose_checkpoint` takes, or the purified export itself.
 
     Raises:
-        LopeError: there is no checkpoint, or the last one is damaged.
+        LopeError: there is no such checkpoint, it is damaged, or a purified export, which is one.
     """
     if (run_dir / DESCRIPTION).is_file() and "purified" in read_description(run_dir):
+        if wanted != LAST:
+            raise LopeError(
+                f"--checkpoint {wanted}: '{run_dir}' is a purified export, which holds one "
+                "adapter; leave the option out."
+            )
         return Checkpoint(run_dir, 0, PURIFIED)
-    checkpoint = newest_checkpoint(run_dir)
-    if checkpoint is None:
-        raise LopeError(f"'{run_dir}' holds no whole checkpoint; let a stage end first.")
-    return checkpoint
+    return choose_checkpoint(run_dir, wanted)
 
 
 def load_run_config(run_dir: Path) -> RunConfig:

@@ -46,6 +46,8 @@ class LossRequest:
     """The first so many examples; None: all."""
     batch_size: int = 16
     """Rows of a forward pass at most."""
+    checkpoint: str = "last"
+    """Which of the run's: `last`, `best`, a number of steps or a folder's name."""
 
 
 def measure_losses(run_dir: Path, request: LossRequest, *, progress: bool = True) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def measure_losses(run_dir: Path, request: LossRequest, *, progress: bool = True
         LopeError: not a run, unknown experts, data that cannot be read, or a file of losses of
             other data.
     """
-    config, checkpoint = load_run_config(run_dir), run_checkpoint(run_dir)
+    config, checkpoint = load_run_config(run_dir), run_checkpoint(run_dir, request.checkpoint)
     is_purified = checkpoint.stage == PURIFIED
     words = request.experts or usual_words(USUAL, config.adapter, is_purified=is_purified)
     rows = rows_for(words, config.adapter, is_purified=is_purified)

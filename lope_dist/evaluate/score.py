@@ -56,6 +56,8 @@ class ScoreRequest:
     """The first so many examples; None: all."""
     batch_size: int = 16
     """Rows of a forward pass at most."""
+    checkpoint: str = "last"
+    """Which of the run's: `last`, `best`, a number of steps or a folder's name."""
 
 
 def score_run(run_dir: Path, request: ScoreRequest, *, progress: bool = True) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def score_run(run_dir: Path, request: ScoreRequest, *, progress: bool = True) ->
             read, a loss that is not finite, or a file in the place of ``out`` or beside it that no
             earlier call wrote.
     """
-    config, checkpoint = load_run_config(run_dir), run_checkpoint(run_dir)
+    config, checkpoint = load_run_config(run_dir), run_checkpoint(run_dir, request.checkpoint)
     _check_poison(run_dir, config, checkpoint)
     if request.by not in SCORES:
         raise LopeError(

@@ -49,6 +49,8 @@ class EvalRequest:
     """Name of a suite in `eval/suites`, or a file."""
     rescore: bool = False
     """Score again what `results.json` holds already."""
+    checkpoint: str = "last"
+    """Which of the run's: `last`, `best`, a number of steps or a folder's name."""
 
 
 def evaluate_run(run_dir: Path, request: EvalRequest, world: World | None = None) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def evaluate_run(run_dir: Path, request: EvalRequest, world: World | None = None
     """
     config = load_run_config(run_dir)
     _check_settings(request)
-    checkpoint = run_checkpoint(run_dir)
+    checkpoint = run_checkpoint(run_dir, request.checkpoint)
     rows = rows_for(request.experts, config.adapter, is_purified=checkpoint.stage == PURIFIED)
     suite = _load_suite(request)
     if world is not None:

@@ -17,7 +17,7 @@ from lope_dist.export.card import model_card
 from lope_dist.export.folder import new_folder, refuse_existing
 from lope_dist.export.formats import Writer, prepare_merged, prepare_peft, prepare_purified
 from lope_dist.train.checkpoint import Checkpoint, read_state
-from lope_dist.train.history import newest_checkpoint
+from lope_dist.train.choice import choose_checkpoint
 from lope_dist.train.integrity import sealed_files
 
 Format = Literal["purified", "peft", "merged"]
@@ -37,6 +37,8 @@ class ExportRequest:
     """Examples for the mean router weights; None for the run's training data."""
     calibration_rows: int = 64
     """Examples to average over, and others to compare on."""
+    checkpoint: str = "last"
+    """Which of the run's: `last`, `best`, a number of steps or a folder's name."""
 
 
 def export_run(run_dir: Path, request: ExportRequest) -> dict[str, Any]:
@@ -60,9 +62,7 @@ def export_run(run_dir: Path, request: ExportRequest) -> dict[str, Any]:
     refuse_existing(request.out)
     config = load_run_config(run_dir)
     config.lope_adapter("lope export")
-    checkpoint = newest_checkpoint(run_dir)
-    if checkpoint is None:
-        raise LopeError(f"'{run_dir}' holds no whole checkpoint to export; let a stage end first.")
+    checkpoint = choose_checkpoint(run_dir, request.checkpoint)
     identity = _identity(checkpoint)
     write = _prepare(run_dir, config, checkpoint, request)
     with new_folder(request.out) as folder:

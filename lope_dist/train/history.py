@@ -58,10 +58,17 @@ def newest_checkpoint(run_dir: Path) -> Checkpoint | None:
     return checkpoint
 
 
-def prune(run_dir: Path, newest: Checkpoint, keep_last: int) -> None:
-    """Remove checkpoints in the middle of stages but the last few up to ``newest``, a whole one."""
+def prune(
+    run_dir: Path, newest: Checkpoint, keep_last: int, best: tuple[int, int] | None = None
+) -> None:
+    """Remove checkpoints in the middle of stages but the last few up to ``newest``, a whole one.
+
+    ``best``: stage (from 1) and step of one that stays whatever its age.
+    """
     older = [c for c in checkpoints(run_dir) if c.step is not None and c.order <= newest.order]
     for checkpoint in older[keep_last:]:
+        if (checkpoint.index, checkpoint.step) == best:
+            continue
         # Under its own name a half-removed one would look like a damaged one.
         doomed = checkpoint.folder.with_name(f".{checkpoint.folder.name}.old")
         shutil.rmtree(doomed, ignore_errors=True)

@@ -7,9 +7,11 @@ from typing import Any
 from lope_dist.core.files import telling_disk_errors
 from lope_dist.core.runlog import write_json
 from lope_dist.train.checkpoint import Checkpoint
+from lope_dist.train.choice import best_point
 from lope_dist.train.cost import COST_FILE, StageCost
 from lope_dist.train.descriptions import STATE
 from lope_dist.train.setup import Inputs
+from lope_dist.train.validation import ValidationHistory
 
 
 def write_run_files(session: Inputs, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
@@ -29,6 +31,11 @@ def write_run_files(session: Inputs, checkpoint: Checkpoint, state: dict[str, An
     is_last = state["stage_index"] == len(session.config.train.stages)
     if is_last and checkpoint.step is None:
         told["status"] = "finished"
+    row = session.config.train.keep_best
+    history = ValidationHistory.from_json(state.get("validation", {}))
+    if row is not None and (best := best_point(session.config, history)) is not None:
+        told["best"] = {"stage": best.stage, "steps": best.step, "row": row}
+        told["best"]["loss"] = best.losses[row]
     with telling_disk_errors(session.run_dir):
         write_json(session.run_dir / STATE, told)
         usage = {**state["router"], "experts": experts}

@@ -67,6 +67,7 @@ class StageRun:
         self._stage = config.train.stages[self._name]
         self._loader = stage_loader(session, self._stage)
         self._watch = Watch(session, progress, self._name)
+        self._saved_step = None if checkpoint is None else progress.stage.next_step
         self._cut_before = progress.stage.cut_examples
         injects = self._stage.noise in ("embedding", "hybrid")
         session.context.embedding_noise = config.noise.embedding if injects else None
@@ -126,7 +127,8 @@ class StageRun:
             self._end()
         else:
             ending = Ending.STOPPED
-            self._save_middle()
+            if stage.next_step != self._saved_step:
+                self._save_middle()
             self._engine.close()
         log.close()
         return ending is Ending.STOPPED
@@ -150,14 +152,18 @@ class StageRun:
         stage.corrupted_sums = self._usage.corrupted_totals(session.world.sum)
         stage.cut_examples = self._count_cut()
         place = checkpoint_at(session.run_dir, self._progress.index, self._name, stage.next_step)
-        state = self._state()
+        state, best = self._state(), self._watch.best
+        kept = None if best is None else (best.index, best.step)
 
         def save() -> None:
             with self._folder_that_may_be_gone(place):
                 save_checkpoint(place, session.config, adapter, state, optimizer)
-            prune(session.run_dir, place, session.config.train.checkpoint.keep_last)
+            prune(session.run_dir, place, session.config.train.checkpoint.keep_last, kept)
+            if self._watch.is_best:
+                write_run_files(session, place, state)
 
         session.world.on_main(save)
+        self._saved_step = stage.next_step
 
     def _end(self) -> None:
         """Save the stage's end, and move on to the next stage."""

@@ -7,6 +7,7 @@ import time
 
 from lope_dist.config.validation import is_trained
 from lope_dist.engine.base import Engine
+from lope_dist.train.choice import best_point
 from lope_dist.train.loop import Ending
 from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.progress import RunProgress
@@ -62,9 +63,14 @@ class Watch:
         return True
 
     @property
+    def best(self) -> Point | None:
+        """The evaluation by which `train.keep_best` chooses."""
+        return best_point(self._session.config, self._progress.validation)
+
+    @property
     def is_best(self) -> bool:
-        """Whether the step that was just made is the best one, and `train.keep_best` is set."""
-        best = best_point(self._session, self._progress)
+        """Whether the step that was just made is the best one."""
+        best = self.best
         return best is not None and best == self._point()
 
     def _is_enough(self) -> bool:
@@ -88,13 +94,3 @@ class Watch:
 
     def _point(self) -> Point | None:
         return self._progress.validation.at(self._progress.index, self._progress.stage.next_step)
-
-
-def best_point(session: Session, progress: RunProgress) -> Point | None:
-    """Return the evaluation by which `train.keep_best` chooses, None where it chooses none."""
-    row = session.config.train.keep_best
-    if row is None:
-        return None
-    stages = session.config.train.stages
-    names = [name for name, stage in stages.items() if is_trained(row, stage.trainable)]
-    return progress.validation.best(row, names)
