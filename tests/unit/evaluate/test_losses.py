@@ -162,7 +162,7 @@ def test_a_run_that_goes_on_is_measured_at_the_checkpoint_that_is_written_down(
     monkeypatch.setattr(losses, "load_run", spy)
     newest = run_checkpoint(run_copy)
     older = replace(newest, folder=run_copy / "checkpoints/1-poison", index=1, stage="poison")
-    monkeypatch.setattr(losses, "run_checkpoint", lambda folder: older)
+    monkeypatch.setattr(losses, "run_checkpoint", lambda *_: older)
     table = measure(run_copy, data, "all", limit=1)
     assert loads == ["poison"]
     assert table["rows"]["lope_unmasked"]["adapter_sha256"] == older.adapter_sha256

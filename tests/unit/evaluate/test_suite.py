@@ -173,7 +173,7 @@ def test_the_checkpoint_is_looked_for_once_and_is_that_of_rank_0(
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
     newest = suite.run_checkpoint(run_copy)
     older = replace(newest, folder=newest.folder.with_name("1-poison"), index=1, stage="poison")
-    monkeypatch.setattr(suite, "run_checkpoint", lambda folder: older)
+    monkeypatch.setattr(suite, "run_checkpoint", lambda *_: older)
     (row,) = evaluate_run(run_copy, request_of("tiny_choice", "all", limit=1))["rows"]
     assert loads == [older]
     assert (row["checkpoint"], row["adapter_sha256"]) == ("1-poison", older.adapter_sha256)
