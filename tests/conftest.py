@@ -13,7 +13,9 @@ import pytest
 from support.tiny import save_alpaca, save_tiny_llama, tiny_tree
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the hub is a broken test
-os.environ.setdefault("DS_ACCELERATOR", "cpu")
+if os.environ.setdefault("DS_ACCELERATOR", "cpu") == "cpu":  # `make test-gpu` has `cuda`
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are of the CPU, on any machine
+    os.environ["TRITON_INTERPRET"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "LOPE_DATA_CACHE" not in os.environ:  # workers of distributed tests inherit it
     os.environ["LOPE_DATA_CACHE"] = tempfile.mkdtemp(prefix="lope_data_")

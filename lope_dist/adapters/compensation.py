@@ -23,8 +23,8 @@ from torch import Tensor
 
 from lope_dist.config.adapter import CompensationConfig
 
-_TINY = 1e-6  # 1 + theta is not resolved below it in float32
-_TINY_SQUARE = 1e-24  # of an output's norm; the gradient of 1 / sqrt is still finite there
+TINY = 1e-6  # 1 + theta is not resolved below it in float32
+TINY_SQUARE = 1e-24  # of an output's norm; the gradient of 1 / sqrt is still finite there
 
 
 def grams(normal_OR: Sequence[Tensor], poison_OR: Sequence[Tensor]) -> Tensor:
@@ -82,7 +82,7 @@ def cosines(h_NTR: Tensor, poison_w_NTM: Tensor, grams_QF: Tensor) -> Tensor:
         cross_KP = (cross_KP.unflatten(0, (K, M)) * w_MP).sum(1)
     # Of each |y_i|^2, and last of |y_D|^2. Where one is zero, so is the cross product, and the
     # bound keeps the root and its gradient finite.
-    roots_XP = squares_XP.clamp_min(_TINY_SQUARE).rsqrt()
+    roots_XP = squares_XP.clamp_min(TINY_SQUARE).rsqrt()
     theta_KP = (cross_KP * roots_XP[:K] * roots_XP[K:]).clamp(-1.0, 1.0)
     return theta_KP.t().unflatten(0, h_NTR.shape[:-1])
 
@@ -118,7 +118,7 @@ def compensated_weights(
         if config.beta is not None:
             gain_NTK = gain_NTK / config.beta
         if config.mode == "conserve":  # where every theta is -1, the mass is shared by w
-            gain_NTK = gain_NTK.clamp(min=_TINY)
+            gain_NTK = gain_NTK.clamp(min=TINY)
         new_NTK = w_NTK * gain_NTK
     if config.mode != "conserve":
         return new_NTK if top_k == K else torch.where(_largest(w_NTK, top_k), new_NTK, w_NTK)

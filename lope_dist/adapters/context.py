@@ -75,6 +75,7 @@ class AdapterContext:
         self.corrupted_targets = None
         self.auxiliary = None
         self.collect_router = False
+        self._usage_marks: dict[str, tuple[Tensor | None, Tensor | None, Tensor]] = {}
         self.is_purified = False
         """The poisoning experts are gone for good: `all` would not be what was trained."""
 
@@ -120,9 +121,39 @@ class AdapterContext:
         Some models hand a layer all tokens of a batch in one row, or rows as of one head.
         """
         keys_NT = self.token_keys.get(stream)
-        if keys_NT is not None and keys_NT.numel() == x.shape[:-1].numel():
+        if keys_NT is None or keys_NT.shape == x.shape[:-1]:
+            return x  # itself, no view: the layer may write into its own output
+        if keys_NT.numel() == x.shape[:-1].numel():
             return x.reshape(*keys_NT.shape, x.shape[-1])
         return x
+
+    def usage_marks(self, stream: str, of: Tensor) -> tuple[Tensor, bool]:
+        """Return with what a stream's tokens count for the router's usage, and if marks are known.
+
+        Made once for all layers of a micro-batch.
+
+        Args:
+            stream: The stream that the layer reads.
+            of: What is to be counted, (P, ...).
+
+        Shapes: float32 (2, P), at real tokens 1, and at corrupted ones; other streams have no marks
+        and count all tokens.
+        """
+        has_mask = self.noise_mask is not None and stream == self.noise_stream
+        real, corrupted = (self.noise_mask, self.corrupted_mask) if has_mask else (None, None)
+        made = self._usage_marks.get(stream)
+        if (
+            made is None
+            or made[0] is not real
+            or made[1] is not corrupted
+            or (made[2].shape[1] != of.shape[0] or made[2].device != of.device)
+        ):
+            marks_2P = torch.zeros(2, of.shape[0], device=of.device)
+            marks_2P[0] = 1.0 if real is None else real.flatten()
+            if corrupted is not None:
+                marks_2P[1] = corrupted.flatten()
+            made = self._usage_marks[stream] = real, corrupted, marks_2P
+        return made[2], corrupted is not None
 
     def dropout_keys(self, stream: str, shape: Sequence[int]) -> Tensor:
         """Return the keys of a stream's tokens, from which a layer that reads it draws dropout.

@@ -3,7 +3,8 @@
 torch's generators depend on the device, the batch's shape and everything drawn before. Here
 each token brings its own key (`core.seeds.token_keys`), so noise and dropout of an example
 are the same on CPU and CUDA, for any batch split, packing, padding or number of ranks, and
-may be computed again in the backward pass instead of being kept.
+may be computed again in the backward pass instead of being kept. `kernels.counter_hash` draws the
+same bits inside a kernel.
 
 All arithmetic is int32, which wraps alike on every device.
 
@@ -17,8 +18,8 @@ from torch import Tensor
 
 from lope_dist.core.seeds import derive_key
 
-_GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads consecutive channels
-_MULTIPLIERS = (0x7FEB352D, 0x846CA68B)  # the odd constants of the "lowbias32" mixer
+GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads consecutive channels
+MULTIPLIERS = (0x7FEB352D, 0x846CA68B)  # the odd constants of the "lowbias32" mixer
 
 
 def salt_of(seed: int, name: str) -> int:
@@ -34,9 +35,9 @@ def uniform_bits(token_keys_NT: Tensor, salt: int, width: int) -> Tensor:
     Shapes: int32 (N, T) -> int32 (N, T, W).
     """
     assert token_keys_NT.dtype == torch.int32, "token keys are int32"
-    key_NT = _mix_(_fold_(token_keys_NT.bitwise_xor(_signed(salt)), 16))
+    key_NT = _mix_(_fold_(token_keys_NT.bitwise_xor(signed(salt)), 16))
     channel_W = torch.arange(1, width + 1, dtype=torch.int32, device=token_keys_NT.device)
-    channel_W = _mix_(_fold_(channel_W.mul_(_signed(_GOLDEN)), 16))
+    channel_W = _mix_(_fold_(channel_W.mul_(signed(GOLDEN)), 16))
     return _mix_(key_NT.unsqueeze(-1) + channel_W)
 
 
@@ -53,7 +54,7 @@ def keep_bits(token_keys_NT: Tensor, salt: int, width: int, p: float) -> Tensor:
     the 32 bits of one draw, which halves the work.
     """
     bits_NTW = uniform_bits(token_keys_NT, salt, -(-width // 2)).view(torch.int16)[..., :width]
-    limit = _dropped_of_65536(p) - 32768  # kept from here on
+    limit = dropped_of_65536(p) - 32768  # kept from here on
     return bits_NTW.clamp_(limit - 1, limit).sub_(limit - 1).neg_()
 
 
@@ -68,16 +69,17 @@ def zero_dropped(x: Tensor, keep: Tensor) -> Tensor:
 
 def keep_scale(p: float) -> float:
     """Return the factor that keeps the mean under `keep_bits` (inverted dropout)."""
-    return 65536 / (65536 - _dropped_of_65536(p))
+    return 65536 / (65536 - dropped_of_65536(p))
 
 
-def _dropped_of_65536(p: float) -> int:
+def dropped_of_65536(p: float) -> int:
+    """Return how many of 65536 values drop a channel."""
     return max(1, min(round(p * 65536), 65535))
 
 
 def _mix_(x: Tensor) -> Tensor:
     """Scramble int32 in place (a bijection)."""
-    return _fold_(_fold_(x.mul_(_signed(_MULTIPLIERS[0])), 15).mul_(_signed(_MULTIPLIERS[1])), 16)
+    return _fold_(_fold_(x.mul_(signed(MULTIPLIERS[0])), 15).mul_(signed(MULTIPLIERS[1])), 16)
 
 
 def _fold_(x: Tensor, shift: int) -> Tensor:
@@ -86,7 +88,7 @@ def _fold_(x: Tensor, shift: int) -> Tensor:
     return x.bitwise_xor_(high)
 
 
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
     """Return the int32 of the same bits."""
     value &= 0xFFFFFFFF
     return value - (1 << 32) if value >= 1 << 31 else value

@@ -82,6 +82,8 @@ class ExpertBank(nn.Module):
         left_out: int = 0,
         auxiliary: AuxiliaryLosses | None = None,
         corrupted_NT: Tensor | None = None,
+        z_PZ: Tensor | None = None,
+        router_ER: Tensor | None = None,
     ) -> Tensor:
         """Add the weighted experts to the base layer's output.
 
@@ -95,7 +97,12 @@ class ExpertBank(nn.Module):
             auxiliary: Given, the separation penalty is on the result, if it is on at all.
             corrupted_NT: Given, bool, the poisoning experts learn from these tokens alone, and the
                 normal ones from the others.
+            z_PZ: Given, what a kernel has made of h and the weights.
+            router_ER: Given, a kernel weighs the experts by this router, and masks them.
         """
+        if router_ER is not None:
+            assert compensation is not None, "this kernel masks"
+            return self._masked_by_kernel(y_NTO, h_NTR, router_ER, scaling, compensation)
         experts = self._experts(self.normal_names)
         if compensation is None:
             assert self.grams is None, "a purified layer answers masked only"
@@ -106,16 +113,48 @@ class ExpertBank(nn.Module):
         if left_out:
             assert w_NTE is not None, "the only expert cannot be left out"
             experts, w_NTE = experts[left_out:], w_NTE[..., left_out:]
-        z_NTZ = h_NTR
-        if w_NTE is not None:
-            z_NTZ = (w_NTE.unsqueeze(-1) * h_NTR.float().unsqueeze(-2)).flatten(-2)
-        z_PZ = z_NTZ.flatten(0, -2).to(y_NTO.dtype)
+        if z_PZ is None:
+            z_NTZ = h_NTR
+            if w_NTE is not None:
+                z_NTZ = (w_NTE.unsqueeze(-1) * h_NTR.float().unsqueeze(-2)).flatten(-2)
+            z_PZ = z_NTZ.flatten(0, -2).to(y_NTO.dtype)
         learns_PE = None if corrupted_NT is None else self._learners(corrupted_NT)
         y_NTO = add_experts(y_NTO, z_PZ, experts, scaling, learns_PE)
         if auxiliary is not None and auxiliary.is_on(SEPARATION):
             normal, poison = self._experts(self.normal_names), self._experts(self.poison_names)
             y_NTO = auxiliary.separate(y_NTO, normal, poison)
         return y_NTO
+
+    def _masked_by_kernel(
+        self,
+        y_NTO: Tensor,
+        h_NTR: Tensor,
+        router_ER: Tensor,
+        scaling: float,
+        compensation: CompensationConfig,
+    ) -> Tensor:
+        """Do the same as `forward` with the experts stacked once, and one kernel for z."""
+        from lope_dist.adapters.kernels.masked import route_masked
+
+        K, R = len(self.normal_names), h_NTR.shape[-1]
+        needs_grams, grams_ZZ = uses_cosine(compensation), self.grams
+        are_kept = grams_ZZ is not None
+        names = self.normal_names
+        if needs_grams and not are_kept:
+            names += self.poison_names
+        B_OZ = torch.cat(self._experts(names), dim=1)
+        if needs_grams and not are_kept:
+            grams_ZZ = B_OZ.t() @ B_OZ
+        z_PZ = route_masked(
+            h_NTR.flatten(0, -2),
+            router_ER,
+            K,
+            grams_ZZ if needs_grams else None,
+            are_kept,
+            compensation,
+            y_NTO.dtype,
+        )
+        return add_experts(y_NTO, z_PZ, [B_OZ[:, : K * R]], scaling)
 
 
 def empty_parameter(rows: int, columns: int, *, device: torch.device | None) -> nn.Parameter:

@@ -4,11 +4,14 @@ Both take the float32 master parameters and cast them inside. Autograd would kee
 copies and the dropped-out input; these keep the parameter objects themselves (whose data
 ZeRO-3 has gathered again by then) and the input, which the layers that share it share.
 
+On a GPU, dropout is part of the projection's own kernel (`kernels.projection`).
+
 Shapes: P tokens (batch and time flattened), D in, O out, R rank, Z columns of all experts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lope_dist.adapters.counter_noise import keep_bits, keep_scale, zero_dropped
+from lope_dist.adapters.kernels import launching
 
 
 def project(x_PD: Tensor, A_RD: Tensor, keys_P: Tensor | None, salt: int, p: float) -> Tensor:
@@ -57,6 +61,10 @@ class _Project(torch.autograd.Function):
         ctx.salt, ctx.p = salt, p
         if keys_P is None:
             return x_PD @ A_RD.to(x_PD.dtype).t()
+        if launching.run_on(x_PD, A_RD.shape[0]):
+            from lope_dist.adapters.kernels import projection
+
+            return projection.project(x_PD, A_RD, keys_P, salt, p)
         keep_PD = keep_bits(keys_P, salt, x_PD.shape[-1], p)
         return zero_dropped(x_PD, keep_PD) @ (A_RD * keep_scale(p)).to(x_PD.dtype).t()
 
@@ -66,6 +74,13 @@ class _Project(torch.autograd.Function):
         x_PD, A_RD, keys_P = ctx.saved_tensors
         needs_x, needs_A = ctx.needs_input_grad[:2]
         grad_x = grad_A = keep_PD = None
+        if keys_P is not None and launching.run_on(x_PD, A_RD.shape[0]):
+            from lope_dist.adapters.kernels import projection
+
+            grads = projection.project_backward(
+                *(grad_PR, x_PD, A_RD, keys_P, ctx.salt, ctx.p), needs_x=needs_x, needs_A=needs_A
+            )
+            return *grads, None, None, None
         if keys_P is not None:
             keep_PD = keep_bits(keys_P, ctx.salt, x_PD.shape[-1], ctx.p)
             grad_PR = grad_PR * keep_scale(ctx.p)
@@ -93,7 +108,7 @@ class _AddExperts(torch.autograd.Function):
         ctx.save_for_backward(z_PZ, learns_PE, *experts_OR)
         ctx.mark_dirty(y_NTO)
         ctx.scale = scale
-        B_OZ = torch.cat(experts_OR, dim=1).to(z_PZ.dtype)
+        B_OZ = _stacked(experts_OR).to(z_PZ.dtype)
         y_NTO.view(-1, y_NTO.shape[-1]).addmm_(z_PZ, B_OZ.t(), alpha=scale)
         return y_NTO
 
@@ -105,7 +120,7 @@ class _AddExperts(torch.autograd.Function):
         needs_y, needs_z, _, _, *needs_B = ctx.needs_input_grad
         grad_z = None
         if needs_z:
-            B_OZ = torch.cat(experts_OR, dim=1).to(grad_PO.dtype)
+            B_OZ = _stacked(experts_OR).to(grad_PO.dtype)
             grad_z = (grad_PO @ B_OZ).mul_(ctx.scale)
         grads_B: list[Tensor | None] = [None] * len(experts_OR)
         wanted = [i for i, needs in enumerate(needs_B) if needs]
@@ -115,7 +130,18 @@ class _AddExperts(torch.autograd.Function):
                 z_PZ = (z_PER * learns_PE.unsqueeze(-1).to(z_PZ.dtype)).flatten(1)
             parts = z_PZ.chunk(len(experts_OR), dim=1)
             z_PW = z_PZ if all(needs_B) else torch.cat([parts[i] for i in wanted], dim=1)
-            grad_OW = (grad_PO.t() @ z_PW).mul_(ctx.scale)
-            for i, grad_OR in zip(wanted, grad_OW.chunk(len(wanted), dim=1), strict=True):
-                grads_B[i] = grad_OR.to(experts_OR[i].dtype)
+            grad_OW = grad_PO.t() @ z_PW
+            # In one pass: scaled, cast, and each expert's in memory of its own order, which
+            # autograd takes as the parameter's gradient without a copy.
+            grads_WOR = grad_OW.new_empty(
+                len(wanted), *experts_OR[wanted[0]].shape, dtype=experts_OR[wanted[0]].dtype
+            )
+            columns_WOR = grad_OW.unflatten(1, (len(wanted), -1)).transpose(0, 1)
+            torch.mul(columns_WOR, ctx.scale, out=grads_WOR)
+            for i, grad_OR in zip(wanted, grads_WOR, strict=True):
+                grads_B[i] = grad_OR
         return grad_NTO if needs_y else None, grad_z, None, None, *grads_B
+
+
+def _stacked(experts_OR: Sequence[Tensor]) -> Tensor:
+    return experts_OR[0] if len(experts_OR) == 1 else torch.cat(list(experts_OR), dim=1)

@@ -34,6 +34,7 @@ from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.counter_noise import salt_of
 from lope_dist.adapters.experts import ExpertBank, empty_parameter
 from lope_dist.adapters.gemms import project
+from lope_dist.adapters.kernels import launching
 from lope_dist.config.adapter import AdapterConfig
 from lope_dist.core.roles import Role
 from lope_dist.core.seeds import example_rng
@@ -63,10 +64,8 @@ class LopeAdapter(nn.Module):
         if config.has_router:
             self.router_width = config.rank if config.router == "rank" else in_features
             self.router = empty_parameter(config.num_experts, self.router_width, device=device)
-        self.usage_sum_E: Tensor | None = None  # of the router's weights, for `RouterUsage`
-        self.usage_tokens: Tensor | None = None
-        self.corrupted_sum: Tensor | None = None  # of the poisoning experts' weight, as above
-        self.corrupted_tokens: Tensor | None = None
+        self.usage: Tensor | None = None  # float32 (2, E + 1), for `RouterUsage`
+        self.usage_knows_marks = False
 
     def forward(self, x_NTD: Tensor, y_NTO: Tensor) -> Tensor:
         """Return the base layer's output ``y_NTO`` with the experts added."""
@@ -76,12 +75,19 @@ class LopeAdapter(nn.Module):
             keys_P = context.dropout_keys(self.stream, x_NTD.shape[:-1]).flatten()
         h_PR = project(x_NTD.flatten(0, -2), self.A, keys_P, self.salt, config.dropout)
         h_NTR = h_PR.view(*x_NTD.shape[:-1], config.rank)
-        w_NTE = logits_NTE = None
-        if config.has_router:
+        w_NTE = logits_NTE = z_PZ = router_ER = None
+        if self._a_kernel_routes(h_PR):
+            if context.experts == "masked":
+                router_ER = self.router
+            else:
+                w_PE1, z_PZ = self._route_by_kernel(h_PR, y_NTO.dtype)
+                if context.collect_router:
+                    self._collect(w_PE1)
+        elif config.has_router:
             logits_NTE = self._route(x_NTD, h_NTR)
             w_NTE = logits_NTE.softmax(-1, dtype=torch.float32)
             if context.collect_router:
-                self._collect(w_NTE.detach())
+                self._collect(F.pad(w_NTE.detach().flatten(0, -2), (0, 1), value=1.0))
         masked = context.compensation if context.experts == "masked" else None
         left_out = 1 if context.experts == "masked_normal" else 0
         if context.experts == "all" and context.poison_scale != 1 and w_NTE is not None:
@@ -89,10 +95,34 @@ class LopeAdapter(nn.Module):
         scale = config.scaling * context.scale
         auxiliary = context.auxiliary if self.training else None
         corrupted_NT = context.corrupted_targets if self.training else None
-        y_NTO = self.B(y_NTO, h_NTR, w_NTE, scale, masked, left_out, auxiliary, corrupted_NT)
+        y_NTO = self.B(
+            *(y_NTO, h_NTR, w_NTE, scale, masked, left_out, auxiliary, corrupted_NT),
+            z_PZ=z_PZ,
+            router_ER=router_ER,
+        )
         if auxiliary is not None and logits_NTE is not None and auxiliary.is_on(SUPERVISION):
             y_NTO = self._supervise(auxiliary, y_NTO, logits_NTE)
         return y_NTO
+
+    def _a_kernel_routes(self, h_PR: Tensor) -> bool:
+        """Whether a kernel does all of the routing: where nobody else needs what is in between."""
+        config, context = self.config, self.context
+        if not config.has_router or config.router != "rank":
+            return False
+        if not launching.run_on(h_PR, config.rank):
+            return False
+        if context.experts == "masked":
+            return not (torch.is_grad_enabled() or context.collect_router)
+        supervises = (
+            self.training and context.auxiliary is not None and context.auxiliary.is_on(SUPERVISION)
+        )
+        return context.experts == "all" and context.poison_scale == 1 and not supervises
+
+    def _route_by_kernel(self, h_PR: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the router's weights and a 1, (P, E + 1), and z, (P, Z)."""
+        from lope_dist.adapters.kernels.routing import route
+
+        return route(h_PR, self.router, dtype)
 
     def _weigh_poison(self, w_NTE: Tensor, factor: float) -> Tensor:
         w_NTK, poison_NTM = w_NTE.tensor_split([self.config.num_normal], dim=-1)
@@ -115,28 +145,13 @@ class LopeAdapter(nn.Module):
             y_NTO, logits_NTE, self.config.num_poison, context.corrupted_mask, context.noise_mask
         )
 
-    def _collect(self, w_NTE: Tensor) -> None:
-        """Add up the weights over real tokens, and the poisoning ones' over corrupted tokens."""
-        mask_NT = self.context.noise_mask
-        if mask_NT is not None and self.stream == self.context.noise_stream:
-            w_NTE = w_NTE * mask_NT.unsqueeze(-1)
-            tokens = mask_NT.sum()
-            if (marked_NT := self.context.corrupted_mask) is not None and self.config.num_poison:
-                poison_NT = w_NTE[..., -self.config.num_poison :].sum(-1)
-                own = (poison_NT * marked_NT).sum(), marked_NT.sum()
-                if self.corrupted_sum is not None and self.corrupted_tokens is not None:
-                    own = self.corrupted_sum + own[0], self.corrupted_tokens + own[1]
-                self.corrupted_sum, self.corrupted_tokens = own
-        else:
-            tokens = torch.full((), w_NTE.numel() // w_NTE.shape[-1], device=w_NTE.device)
-        sum_E = w_NTE.flatten(0, -2).sum(0)
-        if self.usage_sum_E is None or self.usage_tokens is None:
-            self.usage_sum_E, self.usage_tokens = sum_E, tokens
-        else:
-            self.usage_sum_E, self.usage_tokens = (
-                self.usage_sum_E + sum_E,
-                self.usage_tokens + tokens,
-            )
+    def _collect(self, w_PE1: Tensor) -> None:
+        """Add the weights up, over real tokens and over corrupted ones: one product."""
+        marks_2P, are_known = self.context.usage_marks(self.stream, w_PE1)
+        if self.usage is None:
+            self.usage = w_PE1.new_zeros(2, w_PE1.shape[1])
+        self.usage.addmm_(marks_2P, w_PE1)
+        self.usage_knows_marks |= are_known and self.config.num_poison > 0
 
 
 class LopeLinear(nn.Module, BesideLayer):

@@ -18,56 +18,57 @@ AddUp = Callable[[list[float]], list[float]]
 """Adds a list of numbers over ranks. Collective, if there are several."""
 
 
-_FIELDS = ("usage_sum_E", "usage_tokens", "corrupted_sum", "corrupted_tokens")
-
-
 class RouterUsage:
-    """The usage that a model's layers collect while `context.collect_router` is set."""
+    """The usage that a model's layers collect while `context.collect_router` is set.
+
+    A layer's `usage` has, over real tokens and over corrupted ones, the sums of the router's
+    weights, normal experts first, and behind them the number of tokens.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self._layers = lope_layers(model)
-        self._marked: dict[str, tuple[Tensor | None, ...]] = {}
+        self._marked: dict[str, tuple[Tensor | None, bool]] = {}
 
     def mark(self) -> None:
         """Remember the sums as they are."""
         self._marked = {
-            name: tuple(getattr(layer.lope, field) for field in _FIELDS)
+            name: (
+                None if layer.lope.usage is None else layer.lope.usage.clone(),
+                layer.lope.usage_knows_marks,
+            )
             for name, layer in self._layers.items()
         }
 
     def roll_back(self) -> None:
         """Forget what was collected since `mark`."""
-        for name, values in self._marked.items():
-            for field, value in zip(_FIELDS, values, strict=True):
-                setattr(self._layers[name].lope, field, value)
+        for name, (usage, knows_marks) in self._marked.items():
+            lope = self._layers[name].lope
+            lope.usage = None if usage is None else usage.clone()
+            lope.usage_knows_marks = knows_marks
 
     def totals(self, add_up: AddUp = list) -> dict[str, list[float]]:
         """Return each layer's summed weights, normal experts first, then its tokens.
 
         Layers that have seen no token yet are left out; that must be the same on all ranks.
         """
-        names, numbers = [], []
-        for name, layer in self._layers.items():
-            sum_E, tokens = layer.lope.usage_sum_E, layer.lope.usage_tokens
-            if sum_E is not None and tokens is not None:
-                names.append(name)
-                numbers += [*sum_E.tolist(), float(tokens)]
+        usages = self._usages()
+        numbers = [number for usage in usages.values() for number in usage[0]]
         totals = add_up(numbers)
-        width = len(totals) // max(1, len(names))
+        width = len(totals) // max(1, len(usages))
         rows = [totals[i : i + width] for i in range(0, len(totals), width or 1)]
-        return dict(zip(names, rows, strict=True))
+        return dict(zip(usages, rows, strict=True))
 
     def corrupted_totals(self, add_up: AddUp = list) -> dict[str, list[float]]:
         """Return each layer's poisoning weight over corrupted tokens, and their number.
 
         As `totals`; layers whose tokens had no marks are left out.
         """
-        sums = {
-            name: (own.lope.corrupted_sum, own.lope.corrupted_tokens)
-            for name, own in self._layers.items()
+        found = {
+            name: (sum(usage[1][-1 - self._num_poison(name) : -1]), usage[1][-1])
+            for name, usage in self._usages().items()
+            if self._layers[name].lope.usage_knows_marks
         }
-        found = {n: (s, t) for n, (s, t) in sums.items() if s is not None and t is not None}
-        totals = iter(add_up([float(value) for pair in found.values() for value in pair]))
+        totals = iter(add_up([value for pair in found.values() for value in pair]))
         return {name: [next(totals), next(totals)] for name in found}
 
     def restore(
@@ -78,24 +79,36 @@ class RouterUsage:
     ) -> None:
         """Go on from `totals` and `corrupted_totals`.
 
-        One rank ``holds`` them for all; the others start from zero.
+        One rank ``holds`` them for all; the others start from zero. Of the corrupted tokens only
+        the poisoning experts' sum is known: the first one gets all of it.
         """
-        for name, (weight, tokens) in corrupted.items():
+        for name, row in totals.items():
             lope = self._layers[name].lope
-            lope.corrupted_sum = torch.tensor(weight * float(holds), device=lope.A.device)
-            lope.corrupted_tokens = torch.tensor(int(tokens * float(holds)), device=lope.A.device)
-        for name, (*weights, tokens) in totals.items():
-            lope = self._layers[name].lope
-            device, share = lope.A.device, float(holds)
-            lope.usage_sum_E = torch.tensor(weights, dtype=torch.float32, device=device) * share
-            lope.usage_tokens = torch.tensor(int(tokens * share), device=device)
+            rows = [row, [0.0] * len(row)]
+            if name in corrupted:
+                weight, tokens = corrupted[name]
+                rows[1][-1 - self._num_poison(name)], rows[1][-1] = weight, tokens
+            usage = torch.tensor(rows, dtype=torch.float32, device=lope.A.device)
+            lope.usage, lope.usage_knows_marks = usage * float(holds), name in corrupted
+
+    def _usages(self) -> dict[str, list[list[float]]]:
+        """Return what every layer has collected; one wait for the device."""
+        usages = {n: layer.lope.usage for n, layer in self._layers.items()}
+        found = {name: usage for name, usage in usages.items() if usage is not None}
+        return (
+            dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+            if found
+            else {}
+        )
+
+    def _num_poison(self, name: str) -> int:
+        return self._layers[name].lope.config.num_poison
 
     def means(self, add_up: AddUp = list) -> dict[str, list[float]]:
         """Return each layer's mean weights, and start anew."""
         totals = self.totals(add_up)
         for layer in self._layers.values():
-            for field in _FIELDS:
-                setattr(layer.lope, field, None)
+            layer.lope.usage, layer.lope.usage_knows_marks = None, False
         return {
             name: [weight / max(1.0, tokens) for weight in weights]
             for name, (*weights, tokens) in totals.items()
@@ -110,8 +123,7 @@ class RouterUsage:
         means: dict[str, dict[str, float]] = {"clean": {}, "corrupted": {}}
         for name, (weight, tokens) in corrupted.items():
             *weights, all_tokens = totals[name]
-            num_poison = self._layers[name].lope.config.num_poison
-            rest = sum(weights[-num_poison:]) - weight
+            rest = sum(weights[-self._num_poison(name) :]) - weight
             means["clean"][name] = rest / max(1.0, all_tokens - tokens)
             means["corrupted"][name] = weight / max(1.0, tokens)
         return means if corrupted else None

@@ -63,6 +63,15 @@ def test_the_adapters_benchmark_says_its_claims(bench) -> None:
     assert printed["machine"]["versions"]["torch"]
 
 
+def test_an_adapted_layer_launches_little_more_than_peft_does(bench) -> None:
+    pytest.importorskip("triton", reason="triton is an extra of development")
+    printed, written = bench("launches")
+    assert printed == written
+    for name, target in printed["targets"].items():
+        assert printed["ratios"][name] <= float(target.removeprefix("<= ")), name
+    assert printed["figures"]["bfloat16"]["lora_forward"] == 8
+
+
 def test_evaluation_starts_and_ends(bench, tiny_llama: Path) -> None:
     printed, written = bench("eval", "--model", str(tiny_llama), "--turns", "1", "--requests", "4")
     assert printed == written
