@@ -1,6 +1,7 @@
 # make run    fresh machine -> trained and scored demo in runs/quickstart
 # make test   the same set-up, then the tests
 # make faults the whole fault matrix: runs/faults.json and docs/reliability.md
+# make wheel  dist/lope_dist-VERSION-py3-none-any.whl, with recipes and launch scripts inside
 # make bench  every benchmark, then docs/performance.md
 # They make .venv themselves; what is done is not done again.
 
@@ -11,7 +12,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test faults bench check docs clean setup
+.PHONY: run test faults bench check docs wheel clean setup
 
 run: $(READY)
 	$(BIN)/python launch/quickstart.py
@@ -33,6 +34,9 @@ check: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m lope_dist.config.reference > docs/configuration.md
+
+wheel: $(READY)
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 # about 15 minutes on two idle cores; bench/sharded_load.py, bench/gpu.py and bench/export.py,
 # which takes a trained run, go by themselves
@@ -56,4 +60,4 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf .venv runs build *.egg-info
+	rm -rf .venv runs build dist *.egg-info

@@ -16,8 +16,10 @@ from lope_dist.cli import (
     data,
     doctor,
     export,
+    launch,
     likelihood,
     noise,
+    recipes,
     repro,
     results,
     study,
@@ -31,7 +33,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Noise-robust LoRA fine-tuning of quantized models with a poisoning expert (LoPE).",
 )
-for group in (training, data, corpus, noise, results, likelihood, study, export, doctor, repro):
+_GROUPS = (
+    *(recipes, training, launch, data, corpus, noise, results, likelihood, study),
+    *(export, doctor, repro),
+)
+for group in _GROUPS:
     app.add_typer(group.app)
 
 

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lope_dist.config.reading import told
 from lope_dist.core.errors import LopeError
+from lope_dist.core.shipped import shipped_config
 
 _TOGETHER = ("model", "model.name_or_path", "model.architecture")
 """Keys whose overrides say together which model it is, in any order."""
@@ -32,15 +33,16 @@ def read_layers(path: Path) -> list[Layer]:
             include one another over and over.
     """
     layers: list[Layer] = []
-    _read_into(layers, path, (), [])
+    _read_into(layers, path, str(path), (), [])
     return layers
 
 
 def _read_into(
-    layers: list[Layer], path: Path, parents: tuple[Path, ...], files: list[Path]
+    layers: list[Layer], path: Path, asked: str, parents: tuple[Path, ...], files: list[Path]
 ) -> None:
     """Add a file behind those that it includes; ``files`` are all that were opened so far."""
     with told(f"{path} is not valid YAML"):
+        path = _found(path, asked)
         if path.resolve() in parents:
             chain = " -> ".join(str(p) for p in (*parents, path.resolve()))
             raise LopeError(f"{path}: files include each other in a circle: {chain}.")
@@ -50,14 +52,28 @@ def _read_into(
                 f"{files[0]} includes, by itself and through what it includes, more than "
                 f"{_MOST_FILES} files; include each layer once."
             )
-        if not path.is_file():
-            raise LopeError(f"Config '{path}' is not a file; give the path of a YAML recipe.")
         tree = OmegaConf.load(path)
     if not isinstance(tree, DictConfig):
         raise LopeError(f"{path}: the top level must be a mapping of keys to values.")
     for name in _included(tree, path):
-        _read_into(layers, path.parent / name, (*parents, path.resolve()), files)
+        _read_into(layers, path.parent / name, name, (*parents, path.resolve()), files)
     layers.append(Layer(path, tree))
+
+
+def _found(path: Path, asked: str) -> Path:
+    """Return the file, or the shipped one of that name where there is none.
+
+    Raises:
+        LopeError: neither is there.
+    """
+    if path.is_file():
+        return path
+    if (known := shipped_config(asked)) is not None:
+        return known
+    raise LopeError(
+        f"Config '{path}' is not a file, and no shipped recipe has the name '{asked}'; "
+        "`lope recipes` lists those."
+    )
 
 
 def _included(tree: DictConfig, path: Path) -> list[str]:

@@ -12,6 +12,7 @@ from lope_dist.config.layers import Layer
 from lope_dist.config.load import configured, load_config
 from lope_dist.config.reading import reading
 from lope_dist.config.schema import RunConfig
+from lope_dist.core.shipped import shipped_config
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _NO_DATA = "(a model alone, without data)"
@@ -22,7 +23,11 @@ def is_model_name(text: str) -> bool:
     path = Path(text).expanduser()
     if path.is_file() or path.suffix in (".yaml", ".yml"):
         return False
-    return path.is_dir() or text.startswith("package:") or bool(_HUB_NAME.fullmatch(text))
+    if path.is_dir():
+        return True
+    if shipped_config(text) is not None:
+        return False
+    return text.startswith("package:") or bool(_HUB_NAME.fullmatch(text))
 
 
 def load_recipe_or_model(text: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

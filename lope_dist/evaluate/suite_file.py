@@ -8,9 +8,10 @@ from lope_dist.config.load import load_section
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.suite import SuiteConfig
 from lope_dist.core.errors import LopeError, suggest
+from lope_dist.core.shipped import shipped
 from lope_dist.noise.mix import check_operations
 
-SUITES = Path(__file__).resolve().parents[2] / "eval" / "suites"
+SUITES = shipped("eval/suites")
 
 
 def load_suite(name_or_file: str) -> SuiteConfig:

@@ -9,17 +9,20 @@ from typing import Any
 from lope_dist.config.load import load_section
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.roles import ADAPTER_ROLES
+from lope_dist.core.shipped import shipped_config
 from lope_dist.study.cells import CHOSEN, Study, rows_of, split_side
 from lope_dist.study.schema import StudyConfig
 
 
 def load_study(path: Path) -> Study:
-    """Read a study's file; names in it must fit each other.
+    """Read a study's file, or the shipped one of that name; names in it must fit each other.
 
     Raises:
         LopeError: an unreadable file, an unknown key, a value that is impossible, or the name of
             a file, variant, point, row or metric that the study does not have.
     """
+    if not path.is_file():
+        path = shipped_config(path) or path
     study = Study(path, load_section(StudyConfig, path))
     for message in _misfits(study):
         raise LopeError(f"{path}: {message}")

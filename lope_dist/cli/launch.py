@@ -1,0 +1,84 @@
+"""`lope launch`: many ranks of a shipped launch script, on this machine or on the hosts of a file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lope_dist.core.errors import LopeError
+from lope_dist.core.shipped import shipped
+
+app = typer.Typer()
+
+_FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+class Script(StrEnum):
+    """What can be launched."""
+
+    TRAIN = "train"
+    EVAL = "eval"
+    CORPUS = "corpus"
+
+
+@app.command(context_settings=_FORWARD)
+def launch(
+    context: typer.Context,
+    script: Annotated[Script, typer.Argument(help="Which of the launch scripts.")],
+    hostfile: Annotated[
+        Path | None,
+        typer.Option(help="Hosts, a line each: NAME slots=RANKS. By default this machine alone."),
+    ] = None,
+    ranks: Annotated[
+        int | None,
+        typer.Option(help="Ranks on this machine; by default one for each GPU.", min=1),
+    ] = None,
+) -> None:
+    """Start a launch script on many ranks; all other words are handed to it.
+
+    With --hostfile a supervisor starts a failed launch again; see docs/launching.md.
+
+    Example: lope launch train mine.yaml --hostfile hosts
+    """
+    target = str(shipped(f"launch/{script}.py"))
+    if hostfile is not None:
+        if ranks is not None:
+            raise LopeError("--ranks is for this machine; a hostfile says the ranks of each host.")
+        if not hostfile.is_file():
+            raise LopeError(f"--hostfile: {hostfile} is not a file.")
+        _become(["bash", str(shipped("launch/ssh.sh")), str(hostfile), target, *context.args])
+    from lope_dist.core.ports import free_port
+
+    count = ranks or _count_gpus()
+    launcher = ["--num_gpus", str(count), "--master_port", str(free_port()), "--no_local_rank"]
+    _become([_deepspeed(), *launcher, target, *context.args])
+
+
+def _become(command: list[str]) -> None:
+    """Replace this process, so that signals and the status are those of the launcher."""
+    environment = dict(os.environ)
+    folder = str(Path(sys.executable).parent)
+    environment["PATH"] = f"{folder}{os.pathsep}{environment.get('PATH', '')}"
+    if not _count_gpus(or_one=False):
+        environment.setdefault("DS_ACCELERATOR", "cpu")
+    os.execvpe(command[0], command, environment)
+
+
+def _deepspeed() -> str:
+    beside = Path(sys.executable).parent / "deepspeed"
+    found = str(beside) if beside.exists() else shutil.which("deepspeed")
+    if found is None:
+        raise LopeError("The `deepspeed` launcher is not on PATH; install the package `deepspeed`.")
+    return found
+
+
+def _count_gpus(*, or_one: bool = True) -> int:
+    import torch
+
+    return torch.cuda.device_count() or int(or_one)
