@@ -1,4 +1,4 @@
-"""`lope launch`: many ranks of a shipped launch script, on this machine or on the hosts of a file."""
+"""`lope launch`: a shipped launch script on many ranks, of this machine or of several hosts."""
 
 from __future__ import annotations
 
