@@ -16,6 +16,7 @@ from lope_dist.cli import (
     data,
     doctor,
     export,
+    init,
     launch,
     likelihood,
     noise,
@@ -34,7 +35,7 @@ app = typer.Typer(
     help="Noise-robust LoRA fine-tuning of quantized models with a poisoning expert (LoPE).",
 )
 _GROUPS = (
-    *(recipes, training, launch, data, corpus, noise, results, likelihood, study),
+    *(init, recipes, training, launch, data, corpus, noise, results, likelihood, study),
     *(export, doctor, repro),
 )
 for group in _GROUPS:

@@ -1,0 +1,57 @@
+"""`lope init`: from a model and own rows to a recipe."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lope_dist.core.errors import LopeError
+
+app = typer.Typer()
+
+
+@app.command()
+def init(
+    recipe: Annotated[Path, typer.Argument(help="The recipe to write.")] = Path("recipe.yaml"),
+    model: Annotated[
+        str | None, typer.Option(help="The base model: a name on the hub, or a folder.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Own rows: a file or a folder.")] = None,
+    output_dir: Annotated[
+        str | None, typer.Option(help="The run's folder; by default runs/NAME of the recipe.")
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="GPUs to train on; by default those here.")
+    ] = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option(min=0, help="GiB of each; by default as here.")
+    ] = None,
+) -> None:
+    """Write a short recipe for own rows; asks for what is not given.
+
+    It reads the rows and the tokenizer, and no weights.
+
+    Example: lope init mine.yaml --model Qwen/Qwen3-8B --data rows.jsonl
+    """
+    if recipe.exists():
+        raise LopeError(f"{recipe} exists; give another name, or remove it.")
+    model = model or _asked("Base model (a name on the hub, or a folder)", "--model")
+    data = data or _asked("Your rows (a file or a folder)", "--data")
+    from lope_dist.train.new_recipe import Machine, new_recipe, write_recipe
+
+    here = Machine.here()
+    memory = gpu_memory if gpu_memory is not None else here.gib
+    machine = Machine(devices or here.devices, memory)
+    text = new_recipe(model, data, output_dir or f"runs/{recipe.stem}", machine)
+    write_recipe(recipe, text)
+    start = "lope train" if machine.devices == 1 else "lope launch train"
+    typer.echo(f"Wrote {recipe}. Next: lope check {recipe}, then {start} {recipe}")
+
+
+def _asked(question: str, option: str) -> str:
+    if not sys.stdin.isatty():
+        raise LopeError(f"Give {option}; it is asked for only on a terminal.")
+    return typer.prompt(question)

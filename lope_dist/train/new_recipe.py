@@ -1,0 +1,161 @@
+"""`lope init`: a short recipe for own rows, with settings that fit them and the machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lope_dist.config.load import load_config, validate_config
+from lope_dist.config.named import load_recipe_or_model
+from lope_dist.model.build import architecture, load_tokenizer
+from lope_dist.train.data import survey_rows
+from lope_dist.train.params import count_run
+
+_LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
+_SAMPLE = 1000
+"""Rows that are looked at to choose a length."""
+_FEW_CUT = 0.01
+_SMALL_MODEL = 1e9
+"""Below so many parameters a larger learning rate was best in the studies."""
+_STEPS_WANTED = 60
+"""Optimizer steps of an epoch below which the global batch is made smaller."""
+_TOKENS_PER_DEVICE = {0: 1024, 20: 2048, 40: 4096, 70: 8192}
+"""GiB of a device -> tokens of a micro-batch; 0 is a CPU or a small card."""
+_LAYERS = ("model_nf4", "adapter_lope", "noise_hynoise", "train_routed")
+"""Shipped layers; the last one is the form of LoPE that went furthest in the studies."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a recipe is to run on."""
+
+    devices: int
+    gib: float
+    """Memory of a device; 0 for a CPU."""
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Return this machine."""
+        import torch
+
+        if not torch.cuda.is_available():
+            return cls(1, 0.0)
+        memory = torch.cuda.get_device_properties(0).total_memory
+        return cls(torch.cuda.device_count(), memory / 2**30)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch that are a fair start; `lope plan` checks the memory."""
+        return max(n for gib, n in _TOKENS_PER_DEVICE.items() if self.gib >= gib)
+
+
+def new_recipe(model: str, data: str, output_dir: str, machine: Machine) -> str:
+    """Return the recipe as YAML with comments; it was loaded once, and its rows were read.
+
+    Raises:
+        LopeError: a model or rows that a run would refuse, in the run's own words.
+    """
+    base = load_recipe_or_model(model)
+    tokenizer, arch = load_tokenizer(base.model), architecture(base.model)
+    parameters = count_run(base)["model_parameters"]
+    template = "chat" if tokenizer.chat_template else "alpaca"
+    own: dict[str, Any] = {
+        "output_dir": output_dir,
+        "model": {"name_or_path": model},
+        "data": {"path": data, "template": template},
+        "train": {},
+    }
+    limit = getattr(arch.get_text_config(), "max_position_embeddings", None) or _LENGTHS[-1]
+    length, cut = _length(own, [n for n in _LENGTHS if n <= limit] or [limit])
+    own["data"] |= {"max_length": length}
+    examples = _figures(own)["examples"]
+    share = 0.05 if examples >= 400 else 0.1
+    batch = max(n for n in (4, 8, 16, 32) if n == 4 or examples / n >= _STEPS_WANTED)
+    own["data"]["validation"] = {"share": share}
+    own["train"] = {"global_batch": batch}
+    steps = _figures(own)["steps"]["finetune"]
+    micro = max(1, min(machine.tokens // length, batch // machine.devices))
+    return _TEXT.format(
+        model=model,
+        data=yaml.safe_dump(data).partition("\n")[0],
+        model_value=yaml.safe_dump(model).partition("\n")[0],
+        layers=", ".join(f"base/{name}.yaml" for name in _LAYERS),
+        output_dir=yaml.safe_dump(output_dir).partition("\n")[0],
+        template=template,
+        about_template="the model's own" if template == "chat" else "the model has none of its own",
+        length=length,
+        cut=f"{cut:.1%}",
+        share=share,
+        batch=batch,
+        steps=steps,
+        micro=micro,
+        every=max(5, round(steps / 4)),
+        lr="1e-3" if parameters < _SMALL_MODEL else "2e-4",
+        engine="{kind: local}" if machine.devices == 1 else "{kind: deepspeed, zero_stage: 3}",
+        about_engine=_about(machine),
+    )
+
+
+def write_recipe(path: Path, text: str) -> None:
+    """Write a recipe that loads; leaves no file behind if it does not.
+
+    Raises:
+        LopeError: it does not load, which is a fault of this module.
+    """
+    from lope_dist.core.files import write_atomic
+
+    write_atomic(path, text)
+    try:
+        load_config(path)
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def _length(own: dict[str, Any], lengths: list[int]) -> tuple[int, float]:
+    """Return the least length that cuts few of the first rows, and the share that it cuts."""
+    share = 1.0
+    for length in lengths:
+        data = own["data"] | {"max_length": length, "max_examples": _SAMPLE}
+        figures = _figures(own | {"data": data})
+        share = figures["cut"] / max(1, figures["examples"])
+        if share <= _FEW_CUT:
+            return length, share
+    return lengths[-1], share
+
+
+def _figures(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return what the pass over the rows counts."""
+    return survey_rows(validate_config(tree, "lope init"))[0]
+
+
+def _about(machine: Machine) -> str:
+    if machine.gib == 0:
+        return "a CPU"
+    return f"{machine.devices} x {machine.gib:.0f} GiB"
+
+
+_TEXT = """\
+# LoPE on {model}, written by `lope init`. All keys: docs/configuration.md
+include: [{layers}]
+output_dir: {output_dir}
+model:
+  name_or_path: {model_value}
+data:
+  path: {data}
+  template: {template}  # {about_template}
+  max_length: {length}  # tokens; cuts {cut} of the first rows
+  validation: {{share: {share}}}  # held out, never trained on
+train:
+  global_batch: {batch}  # {steps} steps an epoch
+  micro_batch: {micro}
+  evaluate: {{every_steps: {every}}}
+  stages:
+    poison: {{lr: {lr}}}  # Stage I: noise is injected here and nowhere else
+    finetune: {{lr: {lr}}}  # Stage II: the rows as they are
+engine: {engine}  # {about_engine}
+"""

