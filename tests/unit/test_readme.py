@@ -1,9 +1,10 @@
-"""What README says can be typed, opened and counted as it says."""
+"""What README and the pages that explain commands say can be typed, opened and counted so."""
 
 from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from lope_dist.evaluate.rows import rows_for
 from lope_dist.train.params import count_run
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "README.md").read_text()
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("training", "recipes", "quickstart")))
+README, FINDINGS = (ROOT / "README.md").read_text(), (ROOT / "docs/findings.md").read_text()
+TEXT = "\n".join([*((ROOT / page).read_text() for page in PAGES), FINDINGS])
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     words
@@ -31,12 +34,15 @@ COMMANDS = [
     for part in line.split("&&")
     if (words := shlex.split(part, comments=True))
 ]
+DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 NAMED_PATHS = sorted(
     set(
         re.findall(r"(?<![\w/.-])(?:configs|launch|eval|docs|lope_dist|tests|bench)/[\w./-]*", TEXT)
     )
 )
 TABLE = re.findall(r"^\| `(configs/[^`]+)` \|(.*)\|$", TEXT, re.MULTILINE)
+OWN_FILES = ("recipe.yaml",)
+"""Files that README's reader makes."""
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
@@ -52,7 +58,7 @@ def spelt(command: list[str]) -> str:
 
 
 def test_commands_of_every_kind_are_checked() -> None:
-    kinds = {"make", "lope", "deepspeed", "torchrun", "python", "python3", "pip", "."}
+    kinds = {"make", "lope", "deepspeed", "torchrun", "python3", "pip", "."}
     kinds.add("launch/ssh.sh")
     assert {command[0] for command in COMMANDS} == kinds
 
@@ -66,8 +72,10 @@ def test_lope_commands_are_understood(command: list[str]) -> None:
         group = group.commands[verb]
     # Everything of a call but the call: unknown options and missing values raise here.
     params = group.make_context(verb, arguments).params
-    if params.get("config"):
-        load_config(ROOT / params["config"], params["overrides"] or ())
+    recipe = params.get("config")
+    if recipe and Path(str(recipe)).name not in OWN_FILES:
+        shipped = ROOT / recipe if (ROOT / recipe).exists() else recipe
+        load_config(shipped, params.get("overrides") or ())
     if "experts" in params:
         assert rows_for(params["experts"].split(","), AdapterConfig())
 
@@ -107,7 +115,7 @@ def test_make_targets_and_variables_exist(command: list[str]) -> None:
 def test_extras_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     installed = re.findall(r"pip install -e '\.\[([\w,]+)\]'", TEXT)
-    table = TEXT.split("| extra |")[1].split("\n\n")[0]
+    table = README.split("| extra |")[1].split("\n\n")[0]
     named = [
         name
         for cell in re.findall(r"^\|([^|]+)\|", table, re.MULTILINE)
@@ -124,10 +132,16 @@ def test_named_paths_exist(path: str) -> None:
     assert (ROOT / path.rstrip(".")).exists()
 
 
-def test_linked_files_exist() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if "://" not in link]
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *DOCS])
+def test_linked_files_exist(page: str) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
+    places = {link: (ROOT / page).parent / link for link in links if "://" not in link}
+    assert [link for link, place in places.items() if not place.exists()] == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    assert [page for page in DOCS if f"({Path(page).name})" not in index] == ["docs/README.md"]
 
 
 def test_table_of_recipes_is_complete() -> None:
@@ -153,11 +167,10 @@ def test_table_of_recipes_is_what_params_counts(path: str, cells: str) -> None:
 
 def test_effects_are_those_of_the_results() -> None:
     """Each `effect [low, high]` is a claim of docs/results.json, rounded as it is written."""
-    start = TEXT.index("## Does it work?")
-    section = TEXT[start : TEXT.index("\n## ", start)]
+    shown = README[README.index("## What was shown") : README.index("## Hardware")]
     claims = json.loads((ROOT / "docs" / "results.json").read_text())["claims"]
     number = r"[+-]?\d+\.\d+"
-    found = re.findall(rf"({number})\s+\[({number}), ({number})\]", section)
+    found = re.findall(rf"({number})\s+\[({number}), ({number})\]", FINDINGS + shown)
     assert len(found) > 30
     for written in found:
         places = len(written[0].partition(".")[2])
@@ -168,3 +181,11 @@ def test_effects_are_those_of_the_results() -> None:
             for factor in (1, 100)  # accuracies are in points
         }
         assert tuple(text.lstrip("+") for text in written) in known, written
+
+
+def test_readme_is_short_and_plain() -> None:
+    problems = runpy.run_path(str(ROOT / "docs/check_readme.py"))["problems"]
+    assert problems(README) == []
+    assert problems("word " * 31)[0].startswith("31 words")
+    assert problems("line.\n" * 181)[0].startswith("181 lines")
+    assert problems("| " + "cell " * 40 + "|\n```sh\n" + "word " * 40 + "\n```\n") == []
