@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -31,6 +32,23 @@ def telling_disk_errors(what: str | Path) -> Iterator[None]:
         raise LopeError(
             f"{what} cannot be written ({error.strerror}); whole checkpoints stay so. Free "
             "disk space and run again with --resume."
+        ) from None
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written, before the work whose result goes there.
+
+    Raises:
+        LopeError: it cannot be made, or a file in it cannot be.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise LopeError(
+            f"{folder} cannot be written ({error.strerror}); make it writable, or copy the run's "
+            "folder to where it is."
         ) from None
 
 

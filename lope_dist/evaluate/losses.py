@@ -14,6 +14,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from lope_dist.core.errors import LopeError
+from lope_dist.core.files import refuse_unwritable
 from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import Losses, SideFile
 from lope_dist.corpus.records import ExampleSource
@@ -77,6 +78,7 @@ def measure_losses(run_dir: Path, request: LossRequest, *, progress: bool = True
         known = table.losses(row)
         missing = [i for i in ids if i not in known]
         if missing:
+            refuse_unwritable(run_dir)
             run = run or load_run(run_dir, checkpoint=checkpoint)
             row.apply(run.context)
             _measure(run, row, source, missing, request.batch_size, table, progress)

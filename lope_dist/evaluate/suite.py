@@ -18,6 +18,7 @@ from lm_eval.evaluator import evaluate
 
 from lope_dist.config.suite import SuiteConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.core.files import refuse_unwritable
 from lope_dist.engine.exchange import exchange
 from lope_dist.engine.world import World
 from lope_dist.evaluate import questions, results
@@ -78,6 +79,7 @@ def evaluate_run(run_dir: Path, request: EvalRequest, world: World | None = None
     job = _Job(run_dir, request, suite, checkpoint, world)
     plan = job.plan(rows)
     if plan:
+        refuse_unwritable(run_dir)
         loaded = load_run(run_dir, checkpoint=checkpoint, progress=job.is_main)
         if request.apply_chat_template and loaded.tokenizer.chat_template is None:
             raise LopeError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from lope_dist.core.errors import LopeError
+from lope_dist.core.files import refuse_unwritable
 from lope_dist.train.integrity import publish, seal
 
 
@@ -71,10 +72,11 @@ def _remove_left_over(out: Path) -> None:
 
 
 def refuse_existing(out: Path) -> None:
-    """Refuse a path that is taken.
+    """Refuse a path that is taken, or where nothing can be written.
 
     Raises:
-        LopeError: ``out`` exists.
+        LopeError: ``out`` exists, or its folder cannot be written.
     """
     if out.exists():
         raise LopeError(f"'{out}' exists already and was left as it is; name another --out.")
+    refuse_unwritable(out.parent)

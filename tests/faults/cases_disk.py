@@ -28,7 +28,7 @@ GROUP = "Full disks"
 
 
 @contextlib.contextmanager
-def _tmpfs(place: Path, kib: int) -> Iterator[None]:
+def tmpfs(place: Path, kib: int) -> Iterator[None]:
     """Mount a small file system.
 
     Raises:
@@ -52,7 +52,7 @@ def _tmpfs(place: Path, kib: int) -> Iterator[None]:
     "whole, nothing half-written stays, and with space it goes on.",
 )
 def _full_disk(folder: Path) -> dict[str, Any]:
-    with _tmpfs(folder / "run", kib=1024):
+    with tmpfs(folder / "run", kib=1024):
         recipe = stopped(folder)
         places = folder / "run" / "checkpoints"
         size = sum(path.stat().st_size for path in (places / NEWEST).iterdir())
@@ -77,7 +77,7 @@ def _full_disk(folder: Path) -> dict[str, Any]:
     states="A disk without one free byte ends a resume with a sentence and harms nothing.",
 )
 def _no_byte_free(folder: Path) -> dict[str, Any]:
-    with _tmpfs(folder / "run", kib=1024):
+    with tmpfs(folder / "run", kib=1024):
         recipe = stopped(folder)
         ballast = folder / "run" / "ballast"
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:

@@ -86,7 +86,6 @@ def _absent(folder: Path, rank: int) -> tuple[list[Rank], float]:
     group=HANGS,
     states="A rank that never starts: the others end after engine.timeout_s and name it and the "
     "host where it belongs.",
-    in_ci=True,
 )
 def _never_starts(folder: Path) -> dict[str, Any]:
     ended, seconds = _absent(folder, 1)

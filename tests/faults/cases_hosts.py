@@ -252,7 +252,6 @@ def _absent(folder: Path) -> dict[str, Any]:
     "a wrong interface",
     group=LAUNCHING,
     states="`engine.interface` names none of the host's: one sentence lists those there are.",
-    in_ci=True,
 )
 def _interface(folder: Path) -> dict[str, Any]:
     with hosts(1, folder / "hosts") as group:

@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,6 @@ from faults.table import write_docs
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "runs" / "faults.json"
-LIMIT_S = 420.0
 _PACKAGES = ("torch", "deepspeed", "bitsandbytes", "transformers")
 _NOT_RUN = 3
 
@@ -75,10 +75,10 @@ def run_case(case: Case, folder: Path) -> dict[str, Any]:
 
     `survived` is None for a case that this machine cannot run.
     """
-    own = folder / case.name.replace(" ", "_").replace("/", "_")
+    own = _own_folder(case, folder)
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir(parents=True)
-    result, log = own.with_suffix(".json"), own.with_suffix(".log")
+    result, log = own.with_suffix(".json"), log_of(case, folder)
     result.unlink(missing_ok=True)
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
     command = [sys.executable, "-m", "faults.run", "--harm", case.name, str(own)]
@@ -96,9 +96,9 @@ def run_case(case: Case, folder: Path) -> dict[str, Any]:
         )
         error = None
         try:
-            status = process.wait(LIMIT_S)
+            status = process.wait(case.limit_s)
         except subprocess.TimeoutExpired:
-            status, error = -1, f"did not end within {LIMIT_S:.0f} s"
+            status, error = -1, f"did not end within {case.limit_s:.0f} s"
     seconds = round(time.monotonic() - begin, 1)
     orphans = _end_marked(mark)
     process.wait()
@@ -115,6 +115,15 @@ def run_case(case: Case, folder: Path) -> dict[str, Any]:
         "figures": said.get("figures", {}),
         "error": error,
     }
+
+
+def log_of(case: Case, folder: Path) -> Path:
+    """Return where a case writes what its processes said."""
+    return _own_folder(case, folder).with_suffix(".log")
+
+
+def _own_folder(case: Case, folder: Path) -> Path:
+    return folder / re.sub(r"[^\w-]", "_", case.name)
 
 
 def _harm(name: str, folder: Path) -> int:
