@@ -37,7 +37,7 @@ from pathlib import Path
 
 import psutil
 
-USER_ERROR, ON_REQUEST = 2, 75
+USER_ERROR, ON_REQUEST, BY_CTRL_C = 2, 75, 130
 _PR_SET_CHILD_SUBREAPER = 36
 _LONGEST_WAIT_S = 60.0
 
@@ -71,8 +71,8 @@ def supervise(supervisor: Supervisor, max_restarts: int, window_s: float, wait_s
         status, reason = supervisor.launch(resume=bool(restarts))
         if status == 0 or supervisor.is_stopped:
             return status
-        if status == USER_ERROR:
-            _say(f"{reason}; no restart, for it would end the same way.")
+        if status in (USER_ERROR, BY_CTRL_C):
+            _say(f"{reason}; no restart, for it would end the same way or was not wanted.")
             return status
         restarts = [t for t in restarts if time.monotonic() - t < window_s]
         if len(restarts) >= max_restarts:
@@ -220,7 +220,7 @@ def resumed(command: list[str]) -> list[str]:
 def _judge(status: int, num_left: int, notes: str) -> tuple[int, str]:
     """Return the status that counts and a few words on it."""
     noted = [line.split(" ", 2) for line in notes.splitlines() if line.count(" ") >= 2]
-    for own in (USER_ERROR, ON_REQUEST):
+    for own in (USER_ERROR, BY_CTRL_C, ON_REQUEST):
         if status and (first := next((n for n in noted if n[1] == str(own)), None)):
             return own, f"Rank {first[0]} ended with status {own}: {first[2]}"
     if noted and status:

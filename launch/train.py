@@ -2,7 +2,8 @@
 
 Works the same under `torchrun launch/train.py ...` and, on one rank, under plain python.
 Every rank runs this file; rank 0 prints, logs and writes. Exit status 0: done; 2: an error,
-told in one sentence; 75: stopped by SIGTERM or SIGUSR1 after a checkpoint, to be resumed.
+told in one sentence; 75: stopped by SIGTERM or SIGUSR1 after a checkpoint, to be resumed; 130:
+the same by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 
 from lope_dist.config.load import load_config, split_resume
-from lope_dist.core.errors import LopeError, Preempted
+from lope_dist.core.errors import Interrupted, LopeError, Preempted
 from lope_dist.core.exits import end
 
 
@@ -51,6 +52,8 @@ def main() -> None:
         train(config, resume=resume, accepts_other_data=arguments.accept_data_change)
     except (LopeError, Preempted) as error:
         end(error)
+    except KeyboardInterrupt:
+        end(Interrupted("Stopped by Ctrl-C before the run began."))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-EXIT_USER_ERROR, EXIT_PEER_LOST, EXIT_PREEMPTED = 2, 69, 75
+EXIT_USER_ERROR, EXIT_PEER_LOST, EXIT_PREEMPTED, EXIT_INTERRUPTED = 2, 69, 75, 130
 """Exit statuses: a mistake that another try would make again; a rank, host or network that is
-gone, where another try may well succeed (EX_UNAVAILABLE of sysexits.h); and a run that a signal
-stopped, which wrote a checkpoint and can be resumed (EX_TEMPFAIL)."""
+gone, where another try may well succeed (EX_UNAVAILABLE of sysexits.h); a run that a signal
+stopped, which wrote a checkpoint and can be resumed (EX_TEMPFAIL); and one that Ctrl-C stopped, the
+status that shells give it."""
 
 
 class LopeError(ValueError):
@@ -56,6 +57,12 @@ class Preempted(Exception):
     """A signal stopped the run; its message says where it can be resumed."""
 
     status = EXIT_PREEMPTED
+
+
+class Interrupted(Preempted):
+    """Ctrl-C stopped it; its message says what is left to go on from."""
+
+    status = EXIT_INTERRUPTED
 
 
 def suggest(given: str, allowed: Iterable[str]) -> str:

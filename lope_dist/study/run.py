@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from types import FrameType
 
-from lope_dist.core.errors import EXIT_PREEMPTED, LopeError, suggest
+from lope_dist.core.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, LopeError, suggest
 from lope_dist.evaluate.rows import rows_for
 from lope_dist.study.cells import Cell, Study
 from lope_dist.study.children import Child
@@ -182,7 +182,7 @@ class _Runner:
             else:
                 job.child = self._start(job.steps[0])
                 return True
-        elif status == EXIT_PREEMPTED or (
+        elif status in (EXIT_PREEMPTED, EXIT_INTERRUPTED) or (
             self._is_stopping and status in (-signal.SIGTERM, -signal.SIGKILL)
         ):
             self._outcome.left.append(name)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from lope_dist.config.schema import RunConfig
-from lope_dist.core.errors import Preempted
+from lope_dist.core.errors import Interrupted, Preempted
 from lope_dist.core.files import telling_disk_errors
 from lope_dist.engine.world import start_world
 from lope_dist.model.build import load_tokenizer
@@ -47,7 +47,18 @@ def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool
     Raises:
         LopeError: anything that the user can mend; nothing is half-written.
         Preempted: SIGTERM or SIGUSR1 came, and the run was saved where it is.
+        Interrupted: Ctrl-C was pressed, and the same, or nothing was to be saved yet.
     """
+    try:
+        return _train(config, resume, accepts_other_data)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Stopped by Ctrl-C before the first step of this start; {config.output_dir} has what "
+            "it had: start again the same way, with --resume where there are checkpoints."
+        ) from None
+
+
+def _train(config: RunConfig, resume: Resume, accepts_other_data: bool) -> Path:
     check_installed(config.train.trackers)
     plan = preflight(config)
     tokenizer = load_tokenizer(config.model)
@@ -73,11 +84,13 @@ def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool
                 found = prove(session, is_resumed=checkpoint is not None)
                 world.on_main(lambda: _tell_premises(session, found, it))
                 stopped_at = _train_stages(session, checkpoint)
+                (by_ctrl_c,) = world.max([float(stop.is_interrupt)])
                 if stopped_at is not None:
                     it |= {"status": "stopped", "reason": stopped_at}
             world.close()
     if stopped_at is not None:
-        raise Preempted(
+        kind = Interrupted if by_ctrl_c else Preempted
+        raise kind(
             f"{stopped_at}; the checkpoint is whole, go on with --resume auto "
             f"(output_dir {inputs.run_dir})."
         )

@@ -93,6 +93,7 @@ class StageRun:
     def train(self) -> bool:
         """Train the stage to its end or to a stop, and save it; return whether it was a stop."""
         session, config, stage = self._session, self._session.config, self._progress.stage
+        session.stop.saves = True
         log = MetricsLog(
             session.run_dir,
             self._name,
