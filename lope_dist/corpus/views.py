@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -195,13 +195,13 @@ def _fields(
 
 def _with_texts(example: Example, texts: dict[int, str]) -> Example:
     turns = list(example.turns)
-    for place in texts:
-        turn = turns[place // 2]
-        text, context = (
-            (texts[place], turn.context) if place % 2 == 0 else (turn.text, texts[place])
-        )
-        turns[place // 2] = replace(turn, text=text, context=context)
-    return replace(example, turns=tuple(turns))
+    for place, text in texts.items():
+        number, is_context = divmod(place, 2)
+        old = turns[number]
+        said, context = (old.text, text) if is_context else (text, old.context)
+        turns[number] = Turn(old.role, said, context, old.is_learnt, old.more)
+    # Not `dataclasses.replace`, which takes a fifth of the time of all noise.
+    return Example(example.id, tuple(turns), example.tools, example.is_plain, example.tokens)
 
 
 def _last_answer(example: Example) -> tuple[int, Turn]:

@@ -28,7 +28,7 @@ from lope_dist.engine.world import World
 from lope_dist.model.build import architecture, load_tokenizer
 from lope_dist.noise.mix import check_operations
 from lope_dist.train.checkpoint import CONFIG
-from lope_dist.train.data_changes import data_changes
+from lope_dist.train.data_changes import data_changes, idle_noise
 
 
 def dated(
@@ -110,7 +110,8 @@ def lines_of(
 ) -> list[str]:
     """Return what is done to a run's rows, and the table of them, as text."""
     lines = table(source.account, source.bad_rows, steps_of(config, source))
-    return [*data_changes(config), *lines, *_validation_lines(config, source, validation)]
+    told = [*data_changes(config), *idle_noise(config, source)]
+    return [*told, *lines, *_validation_lines(config, source, validation)]
 
 
 def _validation_lines(

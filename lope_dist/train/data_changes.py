@@ -1,9 +1,18 @@
-"""What a run does to its data, and which of them it leaves out, in sentences."""
+"""What a run does to its data, which of them it leaves out, and noise that does nothing to them."""
 
 from __future__ import annotations
 
-from lope_dist.config.noise import DataNoiseConfig
+from collections.abc import Iterator
+
+import numpy as np
+
+from lope_dist.config.noise import DataNoiseConfig, TextNoiseConfig
 from lope_dist.config.schema import RunConfig
+from lope_dist.corpus.records import ExampleSource
+from lope_dist.corpus.views import with_noise
+from lope_dist.noise.mix import DATA_NOISE, TEXT_NOISE, example_keys
+
+_TRIED = 200
 
 
 def data_changes(config: RunConfig) -> list[str]:
@@ -27,3 +36,37 @@ def _noise(noise: DataNoiseConfig) -> str:
         f"noise.data changes {' and '.join(parts)}, in every stage; noise.data.rate=0 leaves the "
         "data as they are."
     )
+
+
+def idle_noise(config: RunConfig, source: ExampleSource) -> list[str]:
+    """Return a sentence for each noise operation that finds nothing to change in the first rows.
+
+    Each is tried alone, on every word, character and answer that it is allowed to hit.
+    """
+    injects = any(stage.noise in ("text", "hybrid") for stage in config.train.stages.values())
+    sections = [("data", DATA_NOISE, config.noise.data)]
+    sections += [("text", TEXT_NOISE, config.noise.text)] if injects else []
+    examples = list(source.read(0, _TRIED))
+    ids = [example.id for example in examples]
+    told = []
+    for key, purpose, section in sections:
+        keys = example_keys(config.seed, purpose, 0, ids)
+        for name, where, alone in _one_by_one(section):
+            if not with_noise(examples, source, alone, np.array(keys))[1]:
+                told.append(
+                    f"noise.{key}.{where}: '{name}' finds nothing to change in the first "
+                    f"{len(examples):,} examples, so its share of the rate hits nothing there."
+                )
+    return told
+
+
+def _one_by_one(section: TextNoiseConfig) -> Iterator[tuple[str, str, TextNoiseConfig]]:
+    """Yield each operation that is on, its key, and the section with it alone at the full rate."""
+    answers = section.responses
+    for name in section.shares if section.rate > 0 else ():
+        alone = {"rate": 1.0, "operations": (name,)}
+        none = answers.model_copy(update={"rate": 0.0})
+        yield name, "operations", section.model_copy(update=alone | {"responses": none})
+    for name in answers.shares if answers.rate > 0 else ():
+        all_of_it = answers.model_copy(update={"rate": 1.0, "operations": (name,)})
+        yield name, "responses", section.model_copy(update={"rate": 0.0, "responses": all_of_it})
