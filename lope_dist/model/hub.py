@@ -79,8 +79,11 @@ def indexed_files(index: Path) -> set[str]:
     """
     try:
         names = set(json.loads(index.read_text())["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        raise LopeError(f"{index} is not a safetensors index: copy it again.") from None
+        are_names = all(isinstance(name, str) and "\0" not in name for name in names)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        are_names, names = False, set()
+    if not are_names:
+        raise LopeError(f"{index} is not a safetensors index: copy it again.")
     if any(Path(name).name != name for name in names):
         raise LopeError(f"{index} names a file outside its folder; it is not to be trusted.")
     return names

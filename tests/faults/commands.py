@@ -53,7 +53,8 @@ def refused(*arguments: object, told: tuple[str, ...]) -> str:
     """Assert that a command ends with one sentence, in which all of ``told`` stand; return it."""
     ended = lope(*arguments)
     assert ended.status == EXIT_USER_ERROR, ended.said[-3000:]
-    (sentence,) = [line for line in ended.said.splitlines() if line.startswith("error: ")]
+    # It may stand behind a progress bar.
+    (sentence,) = [line for line in ended.said.splitlines() if "error: " in line]
     for part in told:
         assert part in sentence, f"{part!r} is not in: {sentence}"
     assert "Traceback" not in ended.said

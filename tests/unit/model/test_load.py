@@ -139,6 +139,13 @@ def test_an_index_cannot_point_outside_its_folder(tmp_path: Path) -> None:
         TensorFiles(tmp_path)
 
 
+@pytest.mark.parametrize("names", [{"a": 7}, {"a": None}, {"a": ["x"]}, {"a": "x\0"}, [], "x"])
+def test_an_index_of_no_file_names_is_told(names: object, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(LopeError, match="is not a safetensors index"):
+        TensorFiles(tmp_path)
+
+
 def test_a_wrong_stated_architecture_is_refused(tiny_llama: Path) -> None:
     with pytest.raises(LopeError, match="hidden_size is 64, stated 65"):
         _load(tiny_llama, architecture={"model_type": "llama", "hidden_size": 65})
