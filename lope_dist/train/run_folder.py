@@ -84,7 +84,7 @@ def open_run_folder(config: RunConfig, resume: Resume) -> Checkpoint | None:
 
 def _refuse_foreign(folder: Path) -> None:
     """Refuse a folder without a run in which names are taken that a run writes."""
-    taken = [name for name in (FOLDER, *_WRITTEN) if (folder / name).is_symlink()]
+    taken = [name for name in (CONFIG, FOLDER, *_WRITTEN) if (folder / name).is_symlink()]
     taken += [name for name in (FOLDER, *_WRITTEN) if (folder / name).exists()]
     if (folder / FOLDER).is_dir() and not any((folder / FOLDER).iterdir()):
         taken.remove(FOLDER)

@@ -80,6 +80,8 @@ def run_lock(run_dir: Path) -> Iterator[RunHold]:
             yield RunHold(run_dir)
         finally:
             _write(file.fileno(), "")
+            if not (run_dir / "run.yaml").exists():  # it was refused, and is another's
+                path.unlink(missing_ok=True)
 
 
 def _lock(descriptor: int) -> None:
