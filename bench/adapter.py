@@ -79,7 +79,7 @@ def build_lope(width: int, dropout: float, tokens: int) -> LopeLinear:
         rank=RANK, num_normal=NORMAL, num_poison=POISON, lora_alpha=ALPHA, dropout=dropout
     )
     context = AdapterContext(
-        num_normal=NORMAL, num_poison=POISON, compensation=CompensationConfig()
+        num_normal=NORMAL, num_poison=POISON, compensation=CompensationConfig(mode="conserve")
     )
     context.token_keys = {"decoder": torch.from_numpy(token_keys(0, "bench", 0, 0, tokens))[None]}
     layer = LopeLinear(build_base(width), config, context, name="bench", stream="decoder", seed=0)

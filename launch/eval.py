@@ -1,9 +1,9 @@
 """Score a run on many ranks: `torchrun launch/eval.py RUN --suite paper`.
 
-Works the same under `deepspeed launch/eval.py ...` and, on one rank, under plain python. Every
-rank loads the whole model (no ZeRO) and answers its share of the requests; rank 0 writes
-RUN/results.json. The scores are those of `lope eval`: few-shot examples, metrics and standard
-errors are computed from all answers in one order.
+Works the same under `deepspeed launch/eval.py ...` and, on one rank, under plain python. Each
+rank holds the whole base model, or with `--base sharded` its part of it, and answers its share of
+the batches; rank 0 writes RUN/results.json. The scores are those of `lope eval`: batches, few-shot
+examples, metrics and standard errors do not depend on the number of ranks.
 
 Environment: as for launch/train.py. RUN and the model's folder must be readable on every host
 by the same path. `--interface eth0` names the network between the hosts.
@@ -36,6 +36,11 @@ def main() -> None:
     parser.add_argument("--apply-chat-template", action="store_true", help="wrap prompts in it")
     parser.add_argument("--checkpoint", default="last", help="last, best or a number of steps")
     parser.add_argument("--rescore", action="store_true", help="score again what is scored")
+    parser.add_argument(
+        "--base",
+        default="auto",
+        help="whole on each rank, sharded over them, or auto: whole where that fits",
+    )
     parser.add_argument("--interface", help="network interface that joins the hosts")
     parser.add_argument(
         "--timeout", type=float, default=3600.0, metavar="S", help="how long ranks wait for another"
@@ -49,9 +54,10 @@ def main() -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from lope_dist.config.engine import EngineConfig
-    from lope_dist.engine.world import start_world
-    from lope_dist.evaluate.suite import EvalRequest, evaluate_run, read_batch_size
+    from lope_dist.evaluate.batching import read_batch_size
+    from lope_dist.evaluate.parallel import is_main
+    from lope_dist.evaluate.placing import RankSettings, ranks
+    from lope_dist.evaluate.suite import EvalRequest, evaluate_run
     from lope_dist.report.tables import print_results
 
     request = EvalRequest(
@@ -66,17 +72,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         rescore=arguments.rescore,
         checkpoint=arguments.checkpoint,
     )
-    engine = EngineConfig(
-        zero_stage=2,  # each rank holds the whole model
-        timeout_s=arguments.timeout,
-        interface=arguments.interface,
-    )
-    world = start_world(engine)
-    with world.told():
-        results = evaluate_run(arguments.run, request, world)
-        if world.is_main:
+    settings = RankSettings(arguments.base, arguments.timeout, arguments.interface)
+    with ranks(settings) as world:
+        results = evaluate_run(arguments.run, request, world, arguments.base)
+        if is_main(world):
             print_results(results)
-        world.close()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import typer
 
 from lope_dist import __version__
 from lope_dist.cli import (
+    asking,
     corpus,
     data,
     doctor,
@@ -27,6 +28,8 @@ from lope_dist.cli import (
     training,
 )
 from lope_dist.core.errors import EXIT_USER_ERROR, LopeError, Preempted
+from lope_dist.core.exits import end
+from lope_dist.engine.processes import num_ranks
 
 app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -35,7 +38,7 @@ app = typer.Typer(
     help="Noise-robust LoRA fine-tuning of quantized models with a poisoning expert (LoPE).",
 )
 _GROUPS = (
-    *(init, recipes, training, launch, data, corpus, noise, results, likelihood, study),
+    *(init, recipes, training, launch, data, corpus, noise, results, likelihood, asking, study),
     *(export, doctor, repro),
 )
 for group in _GROUPS:
@@ -68,6 +71,8 @@ def main() -> None:
         typer.echo(stop, err=True)
         sys.exit(stop.status)
     except LopeError as error:
+        if num_ranks() > 1:
+            end(error)
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.status)
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lope_dist.cli.options import CheckpointOption, JsonOption, RunArg
+from lope_dist.cli.options import BaseOption, CheckpointOption, JsonOption, RunArg, TimeoutOption
 from lope_dist.core.errors import LopeError
 
 app = typer.Typer()
@@ -35,13 +35,20 @@ def loss(
     limit: LimitOption = None,
     batch_size: BatchOption = 16,
     checkpoint: CheckpointOption = "last",
+    base: BaseOption = "auto",
+    timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
     """Measure the loss of held-out responses, masked or not, beside the base model's."""
     from lope_dist.evaluate.losses import LossRequest, measure_losses
+    from lope_dist.evaluate.parallel import is_main
+    from lope_dist.evaluate.placing import RankSettings, ranks
 
     request = LossRequest(data, _words(experts), limit, batch_size, checkpoint)
-    table = measure_losses(run, request)
+    with ranks(RankSettings(base, timeout)) as world:
+        table = measure_losses(run, request, world=world, base=base)
+        if not is_main(world):
+            return
     from lope_dist.evaluate.scale import was_chosen_on
 
     if was_chosen_on(run, table["fingerprint"]):
@@ -75,12 +82,20 @@ def score(
     limit: LimitOption = None,
     batch_size: BatchOption = 16,
     checkpoint: CheckpointOption = "last",
+    base: BaseOption = "auto",
+    timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
     """Rank examples by how noisy they look to the poisoning expert."""
+    from lope_dist.evaluate.parallel import is_main
+    from lope_dist.evaluate.placing import RankSettings, ranks
     from lope_dist.evaluate.score import ScoreRequest, score_run
 
-    summary = score_run(run, ScoreRequest(data, out, truth, by, limit, batch_size, checkpoint))
+    request = ScoreRequest(data, out, truth, by, limit, batch_size, checkpoint)
+    with ranks(RankSettings(base, timeout)) as world:
+        summary = score_run(run, request, world=world, base=base)
+        if not is_main(world):
+            return
     from lope_dist.report.score_plots import plot_ranking
     from lope_dist.report.scores import print_scores
 
@@ -109,16 +124,23 @@ def scale(
     ] = "0.25,0.5,0.75,1,1.25",
     limit: LimitOption = None,
     batch_size: BatchOption = 16,
+    base: BaseOption = "auto",
+    timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
     """Choose the scale of the adapter that gives held-out responses the least loss.
 
     Report results on other rows than these.
     """
+    from lope_dist.evaluate.parallel import is_main
+    from lope_dist.evaluate.placing import RankSettings, ranks
     from lope_dist.evaluate.scale import ScaleRequest, choose_scale
 
     request = ScaleRequest(data, _words(experts), _grid(grid), limit, batch_size)
-    chosen = choose_scale(run, request)
+    with ranks(RankSettings(base, timeout)) as world:
+        chosen = choose_scale(run, request, world=world, base=base)
+        if not is_main(world):
+            return
     if as_json:
         typer.echo(json.dumps(chosen, indent=2))
     else:

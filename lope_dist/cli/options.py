@@ -26,3 +26,14 @@ CheckpointOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+BaseOption = Annotated[
+    str,
+    typer.Option(
+        help="Where the base is under a launcher: whole on each rank, sharded over them, or auto: "
+        "whole where that fits."
+    ),
+]
+TimeoutOption = Annotated[
+    float,
+    typer.Option(metavar="S", min=1.0, help="How long ranks wait for one that hangs."),
+]

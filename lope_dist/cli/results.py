@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lope_dist.cli.options import CheckpointOption, JsonOption, RunArg
+from lope_dist.cli.options import BaseOption, CheckpointOption, JsonOption, RunArg, TimeoutOption
 
 app = typer.Typer()
 
@@ -44,13 +44,18 @@ def evaluate(
         bool, typer.Option(help="Score again what results.json holds already.")
     ] = False,
     checkpoint: CheckpointOption = "last",
+    base: BaseOption = "auto",
+    timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
     """Score a run through lm-eval, masked or not, beside its base model.
 
     What is scored already is not scored again; an interrupted evaluation goes on where it stopped.
     """
-    from lope_dist.evaluate.suite import EvalRequest, evaluate_run, read_batch_size
+    from lope_dist.evaluate.batching import read_batch_size
+    from lope_dist.evaluate.parallel import is_main
+    from lope_dist.evaluate.placing import RankSettings, ranks
+    from lope_dist.evaluate.suite import EvalRequest, evaluate_run
 
     request = EvalRequest(
         tasks=tuple(tasks.split(",")) if tasks is not None else (),
@@ -64,13 +69,16 @@ def evaluate(
         rescore=rescore,
         checkpoint=checkpoint,
     )
-    results = evaluate_run(run, request)
-    if as_json:
-        typer.echo(json.dumps(results, indent=2))
-    else:
-        from lope_dist.report.tables import print_results
+    with ranks(RankSettings(base, timeout)) as world:
+        results = evaluate_run(run, request, world, base)
+        if not is_main(world):
+            return
+        if as_json:
+            typer.echo(json.dumps(results, indent=2))
+        else:
+            from lope_dist.report.tables import print_results
 
-        print_results(results)
+            print_results(results)
 
 
 @app.command()

@@ -12,14 +12,15 @@ from lope_dist.config.base import Section
 class CompensationConfig(Section):
     """DyCompEnSate (paper, section 3.3): the weights of the experts that stay at inference."""
 
-    mode: Literal["conserve", "unit", "constant", "renormalize", "none"] = "conserve"
-    """With `theta = cos(y_i, y_D)`, each compensated expert's weight becomes
+    mode: Literal["conserve", "unit", "constant", "renormalize", "none"] = "none"
+    """`none`: `w`, plain masking, which had the lower loss in every study here. The others, with
+    `theta = cos(y_i, y_D)`, give each compensated expert the weight
     `conserve`: `w (1 + theta) / beta`, beta such that all weights sum to 1;
     `unit`: `w (1 + theta)`; `constant`: `w (1 + theta) / beta` with the `beta` given below;
-    `renormalize`: `w / (sum of the unmasked weights)`, no theta; `none`: `w`, plain masking."""
+    `renormalize`: `w / (sum of the unmasked weights)`, no theta."""
     top_k: int | None = Field(default=None, ge=0)
     """How many normal experts are compensated, the ones of largest router weight for each
-    token; default all, 0 is plain masking (the paper's K)."""
+    token; default all, 0 is plain masking (the paper's K). Not with mode `none`."""
     beta: float | None = Field(default=None, gt=0)
     """The divisor of mode `constant`."""
 
@@ -29,6 +30,15 @@ class CompensationConfig(Section):
             raise ValueError(
                 f"beta = {self.beta} with mode = {self.mode}: beta must be given with mode "
                 "'constant' and with no other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _top_k_has_an_effect(self) -> CompensationConfig:
+        if self.mode == "none" and self.top_k is not None:
+            raise ValueError(
+                f"top_k = {self.top_k} has no effect with mode = none, which compensates nothing: "
+                "choose another mode, such as conserve, or leave top_k out"
             )
         return self
 

@@ -46,6 +46,11 @@ def local_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
 
 
+def num_ranks() -> int:
+    """Return how many ranks the launcher started on all hosts."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
 def is_alive(identity: Identity) -> bool:
     """Return whether a process lives; one that cannot be looked up from here counts as living."""
     if not identity.machine or identity.machine != _machine():

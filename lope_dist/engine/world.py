@@ -136,7 +136,7 @@ def start_world(config: EngineConfig) -> World:
         PeerLost: ranks that do not come, or that cannot connect to each other.
     """
     if config.partitions_parameters:
-        _calm_allocator()
+        calm_allocator()
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = _device(local_rank)
@@ -226,7 +226,7 @@ def _set_threads(local_size: int) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
 
 
-def _calm_allocator() -> None:
+def calm_allocator() -> None:
     """Make glibc give freed memory back: gathered weights otherwise fragment its heaps.
 
     The same as MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_ and MALLOC_ARENA_MAX, but

@@ -50,14 +50,18 @@ class KeptAnswers:
             record = {"request": _digest([kind, *arguments]), "answer": answer}
             self._file.write(json.dumps(record) + "\n")
 
-    def find(self, kind: str, requests: Sequence[Any]) -> dict[int, Any]:
-        """Return the answers that are known, by the request's position."""
+    def find(self, kind: str, requests: Sequence[Sequence[Any]]) -> dict[int, Any]:
+        """Return the answers that are known, by the request's position.
+
+        Args:
+            kind: Of the requests.
+            requests: What each one asks, lm-eval's `args`.
+        """
         found = {}
-        for index, request in enumerate(requests):
-            key = _digest([kind, *request.args])
-            if key in self._known and not _is_sampled(request.args):
-                answer = self._known[key]
-                found[index] = tuple(answer) if isinstance(answer, list) else answer
+        for index, arguments in enumerate(requests):
+            key = _digest([kind, *arguments])
+            if key in self._known and not _is_sampled(arguments):
+                found[index] = as_answer(self._known[key])
         return found
 
     def close(self) -> None:
@@ -69,6 +73,11 @@ class KeptAnswers:
         shutil.rmtree(self.folder, ignore_errors=True)
         with suppress(OSError):  # it holds others still, or another process was faster
             self.folder.parent.rmdir()
+
+
+def as_answer(read: Any) -> Any:
+    """Return an answer as lm-eval has it from what JSON made of it."""
+    return tuple(read) if isinstance(read, list) else read
 
 
 def agree(found: dict[int, Any], world: World) -> dict[int, Any]:

@@ -21,11 +21,11 @@ from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.tokens import Tokenized, encode
 from lope_dist.corpus.turns import Example
 from lope_dist.evaluate.load import LoadedRun
+from lope_dist.evaluate.parallel import answer_in_rounds
+from lope_dist.evaluate.sizing import TOKENS_AT_ONCE
 from lope_dist.model.families import decoder_start_of
 from lope_dist.model.loss_head import loss_head
 from lope_dist.train.objective import targets_of, token_losses
-
-_TOKENS = 4096  # of a batch at most, padding included
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,24 @@ def row_losses(
 def iter_row_losses(
     run: LoadedRun, examples: Sequence[Example], *, batch_size: int
 ) -> Iterator[list[RowLoss]]:
-    """Yield what `row_losses` returns batch by batch, the longest rows first.
+    """Yield what `row_losses` returns, a batch of each rank at a time, the longest rows first.
+
+    Collective: yes, where ranks have loaded the run together; all take all rows.
 
     Raises:
         LopeError: a loss that is not finite.
     """
-    for batch in length_batches(run, examples, batch_size):
-        losses = losses_of(run, batch, batch.labels)
-        sums_N = finite_sums(losses, batch.example_ids)
-        counts_N = losses.rows_P.bincount(minlength=len(batch.example_ids))
-        yield [
-            RowLoss(*row)
-            for row in zip(batch.example_ids, sums_N.tolist(), counts_N.tolist(), strict=True)
-        ]
+    groups = length_groups(run, examples, batch_size)
+    for answers in answer_in_rounds(run, groups, lambda rows: _row_losses(run, rows)):
+        yield [RowLoss(*row) for batch in answers for row in batch]
+
+
+def _row_losses(run: LoadedRun, rows: Sequence[Tokenized]) -> list[tuple[int, float, int]]:
+    batch = build_batch(run, rows)
+    losses = losses_of(run, batch, batch.labels)
+    sums_N = finite_sums(losses, batch.example_ids)
+    counts_N = losses.rows_P.bincount(minlength=len(batch.example_ids))
+    return list(zip(batch.example_ids, sums_N.tolist(), counts_N.tolist(), strict=True))
 
 
 class TokenLosses(NamedTuple):
@@ -111,26 +116,28 @@ def finite_sums(losses: TokenLosses, example_ids: Sequence[int]) -> Tensor:
     return sums_N
 
 
-def length_batches(
+def length_groups(
     run: LoadedRun, examples: Sequence[Example], batch_size: int
-) -> Iterator[MicroBatch]:
-    """Yield the examples as unpacked batches without noise, the longest rows first."""
+) -> list[list[Tokenized]]:
+    """Return the rows of each batch, the longest ones first."""
     data, arch = run.config.data, run.model.config
     form = Form.of(data, run.tokenizer, is_encoder_decoder=arch.is_encoder_decoder)
     tokenized = encode(examples, form)
     tokenized.sort(key=_length, reverse=True)
-    start = 0
+    groups, start = [], 0
     while start < len(tokenized):
-        size = max(1, min(batch_size, _TOKENS // _length(tokenized[start])))
-        yield _build(run, tokenized[start : start + size])
+        size = max(1, min(batch_size, TOKENS_AT_ONCE // _length(tokenized[start])))
+        groups.append(tokenized[start : start + size])
         start += size
+    return groups
 
 
 def _length(example: Tokenized) -> int:
     return max(len(example.input_ids), len(example.labels))
 
 
-def _build(run: LoadedRun, rows: Sequence[Tokenized]) -> MicroBatch:
+def build_batch(run: LoadedRun, rows: Sequence[Tokenized]) -> MicroBatch:
+    """Return rows as an unpacked batch without noise."""
     pad_id, seed = run.tokenizer.pad_token_id, run.config.seed
     assert isinstance(pad_id, int), "load_tokenizer sets it"
     if not run.model.config.is_encoder_decoder:

@@ -12,15 +12,16 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
 from lope_dist.core.errors import LopeError
-from lope_dist.engine.world import World
-from lope_dist.evaluate.answers import KeptAnswers, agree
+from lope_dist.evaluate.answers import KeptAnswers, agree, as_answer
+from lope_dist.evaluate.batching import likelihood_batches, text_batches
+from lope_dist.evaluate.facts import model_facts
+from lope_dist.evaluate.lm_arguments import check_arguments, check_device, tokenizer_with
+from lope_dist.evaluate.lm_cache import use_table_of
 from lope_dist.evaluate.load import LoadedRun, load_run
-from lope_dist.evaluate.parallel import answer_together
+from lope_dist.evaluate.parallel import answer_batches, is_main
 from lope_dist.evaluate.rows import Row, rows_for
 
 _HFLM: Any = HFLM  # its own registration hides its type
-TOKENS_AT_ONCE = 4096
-"""Of a forward pass with `batch_size="auto"`, padding included."""
 _PROBE = "The quick brown fox jumps over the lazy dog."
 
 
@@ -30,30 +31,51 @@ class LopeLM(_HFLM):
     Args:
         run: A run folder, or one already loaded.
         experts: The row to answer as: a word of `rows_for`.
-        world: The ranks that share the requests out among themselves; None: this process alone.
-        kwargs: What `HFLM` takes: `batch_size`, `max_length`, ...; a `batch_size` of `auto` is as
-            many requests as make `TOKENS_AT_ONCE` (`HFLM` would try sizes out on the device).
+        device: That of lm-eval's `--device`; the weights are where they were loaded.
+        arguments: What `HFLM` takes and what acts on a run: `batch_size`, `max_length`, ...; a
+            `batch_size` of `auto` is as many requests as make `TOKENS_AT_ONCE` (`HFLM` would try
+            sizes out on the device).
 
     Raises:
-        LopeError: what `load_run`, `rows_for` and `choose` raise.
+        LopeError: an argument that would have no effect; what `load_run`, `rows_for` and `choose`
+            raise.
     """
 
     def __init__(
         self,
         run: str | Path | LoadedRun,
         experts: str = "masked",
-        world: World | None = None,
-        **kwargs: Any,
+        device: str | None = None,
+        **arguments: Any,
     ) -> None:
-        loaded = run if isinstance(run, LoadedRun) else load_run(Path(run))
-        kwargs.pop("device", None)  # the weights are where they were loaded
-        super().__init__(pretrained=loaded.model, tokenizer=loaded.tokenizer, **kwargs)
-        self.run, self._world = loaded, world
+        check_arguments(arguments)
+        loaded = run if isinstance(run, LoadedRun) else load_run(run, experts=experts)
+        check_device(device, loaded.model.device)
+        tokenizer = tokenizer_with(arguments, loaded.tokenizer, loaded.config.model)
+        super().__init__(pretrained=loaded.model, tokenizer=tokenizer, **arguments)
+        self.run = loaded
+        self._facts: dict[str, Any] = {}
+        self._arguments = {k: v for k, v in arguments.items() if k != "batch_size"}
         self._kept: KeptAnswers | None = None
-        self._auto_start = self._auto_size = 0  # of the current batch, with batch_size="auto"
-        self._longest = self.max_length  # of the prompts to be continued
+        self._size_now = 1
         is_purified = loaded.context.is_purified
         self.choose(rows_for([experts], loaded.config.adapter, is_purified=is_purified)[0])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What results say of the model; see `model_facts`."""
+        self._facts = self._facts or model_facts(self.run)
+        return self._facts
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """Take lm-eval's cache of `--use_cache`; see `lm_cache`."""
+        super().set_cache_hook(cache_hook)
+        self._name_cache()
+
+    def _name_cache(self) -> None:
+        cache = getattr(self.cache_hook, "dbdict", None)
+        if cache is not None:
+            use_table_of(cache, [self.get_model_info(), self._arguments])
 
     def choose(self, row: Row) -> None:
         """Answer from now on with the row's experts.
@@ -63,11 +85,12 @@ class LopeLM(_HFLM):
                 logits that are not finite.
         """
         context = self.run.context
-        context.experts = "none"
-        base = answer = self._probe()
-        row.apply(context)
-        if row.experts != "none":
-            answer = self._probe()
+        with self.run.together():
+            context.experts = "none"
+            base = answer = self._probe()
+            row.apply(context)
+            if row.experts != "none":
+                answer = self._probe()
         if not answer.isfinite().all():
             raise LopeError(
                 f"With experts '{row.experts}' the logits of {self.run.checkpoint.folder} are not "
@@ -80,26 +103,48 @@ class LopeLM(_HFLM):
                 "exactly the base model's logits: it is not applied or not trained, so its "
                 "scores would be the base model's."
             )
+        self._name_cache()
 
     def loglikelihood(self, requests: list[Any], **options: Any) -> list[Any]:
         """Return (log-likelihood, is greedy) of each request. Collective: yes."""
-        return self._answer("loglikelihood", super().loglikelihood, requests, options)
+        return super().loglikelihood(requests, **self._quietly(options))
 
     def loglikelihood_rolling(self, requests: list[Any], **options: Any) -> list[Any]:
         """Return each text's log-likelihood. Collective: yes."""
+        texts = [request.args[0] for request in requests]
+        lengths = [len(self.tok_encode(text)) + 1 for text in texts]
+        batches = text_batches(lengths, texts, [None] * len(texts), self.batch_size)
         answer = super().loglikelihood_rolling
-        return self._answer("loglikelihood_rolling", answer, requests, options)
+
+        def answer_batch(batch: list[int]) -> list[Any]:
+            self._size_now = len(batch)
+            return answer([requests[i] for i in batch], disable_tqdm=True)
+
+        return self._answer(
+            "loglikelihood_rolling", [r.args for r in requests], batches, answer_batch, options
+        )
 
     def generate_until(self, requests: list[Any], **options: Any) -> list[Any]:
         """Return each request's generated text. Collective: yes."""
+        texts, settings = [r.args[0] for r in requests], [r.args[1] for r in requests]
+        lengths = [
+            min(
+                len(self.tok_encode(text)) + own.get("max_gen_toks", self.max_gen_toks),
+                self.max_length,
+            )
+            for text, own in zip(texts, settings, strict=True)
+        ]
+        batches = text_batches(lengths, texts, settings, self.batch_size)
         answer = super().generate_until
-        if self.batch_size == "auto":
-            lengths = [
-                len(self.tok_encode(prompt)) + settings.get("max_gen_toks", self.max_gen_toks)
-                for prompt, settings in (request.args for request in requests)
-            ]
-            self._longest = min(max(lengths, default=1), self.max_length)
-        return self._answer("generate_until", answer, requests, options)
+
+        def answer_batch(batch: list[int]) -> list[Any]:
+            self._size_now = len(batch)
+            torch.manual_seed(batch[0])  # what is drawn depends on the batch, not on the rank
+            return answer([requests[i] for i in batch], disable_tqdm=True)
+
+        return self._answer(
+            "generate_until", [r.args for r in requests], batches, answer_batch, options
+        )
 
     @contextmanager
     def keeping(self, answers: KeptAnswers) -> Iterator[KeptAnswers]:
@@ -111,57 +156,76 @@ class LopeLM(_HFLM):
             self.cache_hook, self._kept = hook, None
             answers.close()
 
+    def _loglikelihood_tokens(
+        self, requests: Any, disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[Any]:
+        """Return the answers to encoded requests, or to windows of texts that are in a batch."""
+        answer = super()._loglikelihood_tokens
+        if not requests or requests[0][0] is None:
+            return answer(requests, disable_tqdm=True, override_bs=override_bs)
+        shares_rows = self.backend == "causal" and self.logits_cache
+        batches = likelihood_batches(requests, self.batch_size, shares_rows=shares_rows)
+
+        def answer_batch(batch: list[int]) -> list[Any]:
+            own = [requests[i] for i in batch]
+            return answer(own, disable_tqdm=True, override_bs=len(own))
+
+        asked = [request[0] for request in requests]
+        return self._answer(
+            "loglikelihood", asked, batches, answer_batch, {"disable_tqdm": disable_tqdm}
+        )
+
     def _answer(
         self,
         kind: str,
-        answer: Callable[..., list[Any]],
-        requests: list[Any],
+        asked: list[Any],
+        batches: list[list[int]],
+        answer: Callable[[list[int]], list[Any]],
         options: dict[str, Any],
     ) -> list[Any]:
-        """Return kept answers and, for the rest, new ones from the ranks together."""
-        known = self._kept.find(kind, requests) if self._kept is not None else {}
-        if self._world is None:
-            open_requests = [r for i, r in enumerate(requests) if i not in known]
-            given = answer(open_requests, **options) if open_requests else []
-        else:
-            known = agree(known, self._world)
-            open_requests = [r for i, r in enumerate(requests) if i not in known]
-            quiet = options.pop("disable_tqdm", False) or not self._world.is_main
-            given = answer_together(
-                self._world, open_requests, lambda own: answer(own, disable_tqdm=quiet, **options)
-            )
-        new = iter(given)
-        return [known[i] if i in known else next(new) for i in range(len(requests))]
+        """Return kept answers and, for batches that are not whole, new ones from the ranks."""
+        known = self._kept.find(kind, asked) if self._kept is not None else {}
+        if self.run.world is not None:
+            known = agree(known, self.run.world)
+        left = [batch for batch in batches if not known.keys() >= set(batch)]
+        given = answer_batches(
+            self.run, left, answer, what=kind, progress=not options.get("disable_tqdm", False)
+        )
+        for batch, answers in zip(left, given, strict=True):
+            known |= dict(zip(batch, map(as_answer, answers), strict=True))
+        return [known[i] for i in range(len(asked))]
 
-    def _batch_scheduler(self, pos: int, n_reordered_requests: Any) -> int:
-        """Return the size of the batch that request number ``pos`` is in; the longest come first.
-
-        lm-eval asks for one position after the other and ends the batch once it is as large.
-        """
-        if pos == 0 or pos == self._auto_start + self._auto_size:
-            _, context, continuation = n_reordered_requests[pos]
-            self._auto_start = pos
-            self._auto_size = max(1, TOKENS_AT_ONCE // (len(context) + len(continuation)))
-        return self._auto_size
+    def _quietly(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return lm-eval's options for a rank that shows a bar, or none."""
+        is_silent = options.get("disable_tqdm", False) or not is_main(self.run.world)
+        return options | {"disable_tqdm": is_silent}
 
     def _detect_batch_size(self, requests: Any = None, pos: int = 0) -> int:
-        """Return the size of batches of generation: all of them are this large."""
-        return max(1, TOKENS_AT_ONCE // self._longest)
+        """Return the size of the batch that is under way; lm-eval would try sizes out."""
+        return self._size_now
 
-    @torch.no_grad()
     def _probe(self) -> torch.Tensor:
         ids = self.tokenizer(_PROBE, return_tensors="pt").input_ids.to(self.device)
         more = {"decoder_input_ids": ids} if self.model.config.is_encoder_decoder else {}
         return self.model(input_ids=ids, **more).logits
 
     def get_model_info(self) -> dict[str, Any]:
-        """Return what lm-eval records of the model, with the adapter's identity."""
-        return super().get_model_info() | {
+        """Return what lm-eval records of the model: base, run and row."""
+        facts, context = self.facts, self.run.context
+        return {
+            "model_num_parameters": facts["base_parameters"] + facts["adapter_parameters"],
+            "model_dtype": str(self.run.model.dtype),
+            "model_revision": facts["base_revision"],
+            "model_sha": facts["base_sha"],
+            **facts,
             "adapter_sha256": self.run.checkpoint.adapter_sha256,
-            "experts": self.run.context.experts,
-            "compensation": self.run.context.compensation.mode,
-            "scale": self.run.context.scale,
-            "poison_scale": self.run.context.poison_scale,
+            "checkpoint": self.run.checkpoint.folder.name,
+            "experts": context.experts,
+            "compensation": context.compensation.mode,
+            "top_k": context.compensation.top_k,
+            "beta": context.compensation.beta,
+            "scale": context.scale,
+            "poison_scale": context.poison_scale,
         }
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 import math
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.files import refuse_unwritable
 from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import Losses, SideFile
-from lope_dist.corpus.records import ExampleSource
+from lope_dist.engine.world import World
 from lope_dist.evaluate.examples import data_fingerprint, first_ids, open_examples
 from lope_dist.evaluate.likelihood import RowLoss, iter_row_losses
 from lope_dist.evaluate.load import (
@@ -27,6 +29,7 @@ from lope_dist.evaluate.load import (
     load_run_config,
     run_checkpoint,
 )
+from lope_dist.evaluate.parallel import agreed, is_main, on_main
 from lope_dist.evaluate.rows import Row, rows_for, usual_words
 
 FOLDER = "losses"
@@ -51,12 +54,23 @@ class LossRequest:
     """Which of the run's: `last`, `best`, a number of steps or a folder's name."""
 
 
-def measure_losses(run_dir: Path, request: LossRequest, *, progress: bool = True) -> dict[str, Any]:
+def measure_losses(
+    run_dir: Path,
+    request: LossRequest,
+    *,
+    progress: bool = True,
+    world: World | None = None,
+    base: str = "auto",
+) -> dict[str, Any]:
     """Return the losses of the rows asked for on the examples asked for.
 
     What is measured is kept in `RUN/losses/<stem of data>.json`, example by example, so that a
     call does only what is missing: another one may have been stopped, had a smaller limit, or
     been of other rows. Losses of another adapter are replaced.
+
+    With a ``world`` its ranks share the work, and rank 0 writes; ``base`` as for `load_run`.
+
+    Collective: yes, with a ``world``.
 
     Returns:
         What the file holds, of these rows and examples alone.
@@ -65,7 +79,8 @@ def measure_losses(run_dir: Path, request: LossRequest, *, progress: bool = True
         LopeError: not a run, unknown experts, data that cannot be read, or a file of losses of
             other data.
     """
-    config, checkpoint = load_run_config(run_dir), run_checkpoint(run_dir, request.checkpoint)
+    config = load_run_config(run_dir)
+    checkpoint = agreed(run_checkpoint(run_dir, request.checkpoint), world)
     is_purified = checkpoint.stage == PURIFIED
     words = request.experts or usual_words(USUAL, config.adapter, is_purified=is_purified)
     rows = rows_for(words, config.adapter, is_purified=is_purified)
@@ -73,38 +88,43 @@ def measure_losses(run_dir: Path, request: LossRequest, *, progress: bool = True
     ids = first_ids(source, request.limit)
     fingerprint = data_fingerprint(config, source)
     table = _LossFile(run_dir, request.data, fingerprint, checkpoint.adapter_sha256)
+    on_main(world, table.check)
+    writes = is_main(world)
     run: LoadedRun | None = None
     for row in rows:
-        known = table.losses(row)
-        missing = [i for i in ids if i not in known]
+        missing = on_main(world, partial(table.missing, row, ids))
         if missing:
-            refuse_unwritable(run_dir)
-            run = run or load_run(run_dir, checkpoint=checkpoint)
+            on_main(world, partial(refuse_unwritable, run_dir))
+            run = run or load_run(
+                run_dir,
+                checkpoint=checkpoint,
+                progress=progress and writes,
+                world=world,
+                base=base,
+            )
             row.apply(run.context)
-            _measure(run, row, source, missing, request.batch_size, table, progress)
-    return table.view(rows, ids)
+            examples = [source[i] for i in missing]
+            batches = iter_row_losses(run, examples, batch_size=request.batch_size)
+            with tqdm(
+                total=len(missing), desc=row.name, unit=" rows", disable=not (progress and writes)
+            ) as bar:
+                if writes:
+                    _keep(batches, row, table, bar)
+                else:
+                    deque(batches, maxlen=0)
+    return on_main(world, lambda: table.view(rows, ids))
 
 
-def _measure(
-    run: LoadedRun,
-    row: Row,
-    source: ExampleSource,
-    ids: Sequence[int],
-    batch_size: int,
-    table: _LossFile,
-    progress: bool,
-) -> None:
-    examples = [source[i] for i in ids]
+def _keep(batches: Iterable[list[RowLoss]], row: Row, table: _LossFile, bar: tqdm) -> None:
     unsaved: list[RowLoss] = []
     saved_at = time.monotonic()
     try:
-        with tqdm(total=len(ids), desc=row.name, unit=" rows", disable=not progress) as bar:
-            for done in iter_row_losses(run, examples, batch_size=batch_size):
-                unsaved += done
-                bar.update(len(done))
-                if time.monotonic() - saved_at > _SAVE_EVERY_S:
-                    table.add(row, unsaved)
-                    unsaved, saved_at = [], time.monotonic()
+        for done in batches:
+            unsaved += done
+            bar.update(len(done))
+            if time.monotonic() - saved_at > _SAVE_EVERY_S:
+                table.add(row, unsaved)
+                unsaved, saved_at = [], time.monotonic()
     finally:  # a stop too keeps what is done
         table.add(row, unsaved)
 
@@ -116,7 +136,19 @@ class _LossFile:
         self._path = run_dir / FOLDER / f"{Path(data).stem}.json"
         self._data, self._fingerprint = _place(data), fingerprint
         self._adapter_sha256 = adapter_sha256
-        self._read()  # refuses losses of other data before anything is measured
+
+    def check(self) -> None:
+        """Refuse losses of other data, before anything is measured.
+
+        Raises:
+            LopeError: there are such.
+        """
+        self._read()
+
+    def missing(self, row: Row, ids: range) -> list[int]:
+        """Return the examples whose loss is not known of a row."""
+        known = self.losses(row)
+        return [i for i in ids if i not in known]
 
     def losses(self, row: Row) -> dict[int, RowLoss]:
         """Return what is known of a row, by example."""

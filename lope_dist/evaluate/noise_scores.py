@@ -20,11 +20,17 @@ from torch import Tensor
 
 from lope_dist.adapters.lope import LopeLinear, lope_layers
 from lope_dist.corpus.batches import MicroBatch
-from lope_dist.corpus.tokens import IGNORED
+from lope_dist.corpus.tokens import IGNORED, Tokenized
 from lope_dist.corpus.turns import Example
-from lope_dist.evaluate.likelihood import finite_sums, length_batches, losses_of
+from lope_dist.evaluate.likelihood import (
+    build_batch,
+    finite_sums,
+    length_groups,
+    losses_of,
+)
 from lope_dist.evaluate.load import LoadedRun
-from lope_dist.evaluate.rows import rows_for
+from lope_dist.evaluate.parallel import answer_in_rounds
+from lope_dist.evaluate.rows import Row, rows_for
 
 PASSES = {"base": "none", "masked": "masked", "all": "all"}
 """Name in a measurement -> word of `rows_for`."""
@@ -81,33 +87,41 @@ def scores_of(row: Measures) -> dict[str, float | None]:
 def measure_rows(
     run: LoadedRun, examples: Sequence[Example], *, batch_size: int
 ) -> Iterator[list[Measures]]:
-    """Yield what the scores are made of, batch by batch, the longest rows first.
+    """Yield what the scores are made of, a batch of each rank at a time, the longest rows first.
 
     Three passes a batch: base model, masked, all experts.
+
+    Collective: yes, where ranks have loaded the run together; all take all rows.
 
     Raises:
         LopeError: the run has no poisoning expert, or a loss is not finite.
     """
-    rows = {name: rows_for([word], run.config.adapter)[0] for name, word in PASSES.items()}
-    for batch in length_batches(run, examples, batch_size):
-        text_NT = _text_labels(run, batch)
-        losses: dict[str, Tensor] = {}
-        for name, row in rows.items():
-            row.apply(run.context)
-            with _poison_weights(run, batch) as weights:
-                found = losses_of(run, batch, text_NT)
-            finite_sums(found, batch.example_ids)  # before a NaN is ranked, or lost among others
-            losses[name], rows_P = found
-        is_response_P = (batch.labels != IGNORED)[text_NT != IGNORED]
-        yield [
-            _measures(
-                example_id,
-                {name: losses_P[rows_P == n] for name, losses_P in losses.items()},
-                is_response_P[rows_P == n],
-                weights[n],
-            )
-            for n, example_id in enumerate(batch.example_ids)
-        ]
+    passes = {name: rows_for([word], run.config.adapter)[0] for name, word in PASSES.items()}
+    groups = length_groups(run, examples, batch_size)
+    for answers in answer_in_rounds(run, groups, lambda rows: _measure(run, rows, passes)):
+        yield [row for batch in answers for row in batch]
+
+
+def _measure(run: LoadedRun, rows: Sequence[Tokenized], passes: dict[str, Row]) -> list[Measures]:
+    batch = build_batch(run, rows)
+    text_NT = _text_labels(run, batch)
+    losses: dict[str, Tensor] = {}
+    for name, row in passes.items():
+        row.apply(run.context)
+        with _poison_weights(run, batch) as weights:
+            found = losses_of(run, batch, text_NT)
+        finite_sums(found, batch.example_ids)  # before a NaN is ranked, or lost among others
+        losses[name], rows_P = found
+    is_response_P = (batch.labels != IGNORED)[text_NT != IGNORED]
+    return [
+        _measures(
+            example_id,
+            {name: losses_P[rows_P == n] for name, losses_P in losses.items()},
+            is_response_P[rows_P == n],
+            weights[n],
+        )
+        for n, example_id in enumerate(batch.example_ids)
+    ]
 
 
 def _text_labels(run: LoadedRun, batch: MicroBatch) -> Tensor:

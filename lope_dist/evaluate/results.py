@@ -53,6 +53,7 @@ def record(
     identity: dict[str, Any],
     figures: dict[str, dict[str, Any]],
     groups: dict[str, list[str]] | None = None,
+    model: dict[str, Any] | None = None,
 ) -> None:
     """Write figures of one row; what it has of other tasks stays, unless of another adapter.
 
@@ -65,6 +66,7 @@ def record(
         identity: What its scores depend on.
         figures: Task or group -> metrics and settings.
         groups: Group -> its members, of groups among the figures.
+        model: What `facts.model_facts` says of the model that gave them.
     """
     with FileLock(run_dir / f".{RESULTS.name}.lock"):
         table = read_results(run_dir)
@@ -79,6 +81,8 @@ def record(
         entry |= identity
         entry["tasks"] = {name: old for name, old in known.items() if name not in stale} | figures
         table["rows"] = list(rows.values())
+        if model is not None:
+            table["model"] = model
         table["versions"] = {name: version(name) for name in ("lm_eval", "torch", "transformers")}
         write_json(run_dir / RESULTS.name, table)
 

@@ -16,8 +16,10 @@ from typing_extensions import TypedDict
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import SideFile
+from lope_dist.engine.world import World
 from lope_dist.evaluate.load import PURIFIED, load_run_config, run_checkpoint
 from lope_dist.evaluate.losses import LossRequest, measure_losses
+from lope_dist.evaluate.parallel import on_main
 from lope_dist.evaluate.rows import rows_for, usual_words
 
 FILE = "scale.json"
@@ -46,10 +48,19 @@ class ScaleRequest:
     """Rows of a forward pass at most."""
 
 
-def choose_scale(run_dir: Path, request: ScaleRequest, *, progress: bool = True) -> dict[str, Any]:
+def choose_scale(
+    run_dir: Path,
+    request: ScaleRequest,
+    *,
+    progress: bool = True,
+    world: World | None = None,
+    base: str = "auto",
+) -> dict[str, Any]:
     """Measure the loss at each scale and write the best ones to `RUN/scale.json`.
 
-    The losses are those of `lope loss`, kept in the same file.
+    The losses are those of `lope loss`, kept in the same file; ``world`` and ``base`` as there.
+
+    Collective: yes, with a ``world``.
 
     Returns:
         What was written: `rows`: word -> `row` (the word with its scale, as `--experts` takes it),
@@ -66,7 +77,7 @@ def choose_scale(run_dir: Path, request: ScaleRequest, *, progress: bool = True)
     rows_for([word for at in words.values() for word in at], adapter, is_purified=is_purified)
     asked = ("none", *(word for at in words.values() for word in at))
     losses = LossRequest(request.data, asked, request.limit, request.batch_size)
-    table = measure_losses(run_dir, losses, progress=progress)
+    table = measure_losses(run_dir, losses, progress=progress, world=world, base=base)
     found = list(table["rows"].values())  # in the order asked for
     if found[0]["loss_per_token"] is None:
         raise LopeError(
@@ -84,7 +95,7 @@ def choose_scale(run_dir: Path, request: ScaleRequest, *, progress: bool = True)
             for word, at in words.items()
         },
     }
-    write_json(run_dir / FILE, chosen)
+    on_main(world, lambda: write_json(run_dir / FILE, chosen))
     return chosen
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from lope_dist.corpus.corrupt import COLUMN
 from lope_dist.corpus.readers import find_rows
 from lope_dist.corpus.readers.files import FileRows
 from lope_dist.corpus.records import ExampleSource
+from lope_dist.engine.world import World
 from lope_dist.evaluate.detection import detection
 from lope_dist.evaluate.examples import data_fingerprint, first_ids, open_examples
-from lope_dist.evaluate.load import PURIFIED, load_run, load_run_config, run_checkpoint
+from lope_dist.evaluate.load import PURIFIED, LoadedRun, load_run, load_run_config, run_checkpoint
 from lope_dist.evaluate.noise_scores import SCORES, Measures, measure_rows, scores_of
+from lope_dist.evaluate.parallel import agreed, is_main, on_main
 from lope_dist.evaluate.truth import Truth, read_truth
 from lope_dist.train.checkpoint import Checkpoint
 
@@ -60,25 +63,36 @@ class ScoreRequest:
     """Which of the run's: `last`, `best`, a number of steps or a folder's name."""
 
 
-def score_run(run_dir: Path, request: ScoreRequest, *, progress: bool = True) -> dict[str, Any]:
+def score_run(
+    run_dir: Path,
+    request: ScoreRequest,
+    *,
+    progress: bool = True,
+    world: World | None = None,
+    base: str = "auto",
+) -> dict[str, Any]:
     """Write the examples ranked by noise, and return the summary.
 
     What the passes measure is kept in `RUN/scores/`, row by row: a second call, with another limit,
-    truth or score to rank by, does only what is missing.
+    truth or score to rank by, does only what is missing. With a ``world`` its ranks share the
+    work, and rank 0 writes; ``base`` as for `load_run`.
+
+    Collective: yes, with a ``world``.
 
     Raises:
         LopeError: not a run, no poisoning expert, an unknown score, data or truth that cannot be
             read, a loss that is not finite, or a file in the place of ``out`` or beside it that no
             earlier call wrote.
     """
-    config, checkpoint = load_run_config(run_dir), run_checkpoint(run_dir, request.checkpoint)
+    config = load_run_config(run_dir)
+    checkpoint = agreed(run_checkpoint(run_dir, request.checkpoint), world)
     _check_poison(run_dir, config, checkpoint)
     if request.by not in SCORES:
         raise LopeError(
             f"--by: '{request.by}' is not known; allowed: {', '.join(SCORES)}."
             f"{suggest(request.by, SCORES)}"
         )
-    _check_out(request)
+    on_main(world, lambda: _check_out(request))
     source = open_examples(config, request.data)
     ids = first_ids(source, request.limit)
     truth = read_truth(request.data, request.truth, source)
@@ -86,18 +100,25 @@ def score_run(run_dir: Path, request: ScoreRequest, *, progress: bool = True) ->
         "fingerprint": data_fingerprint(config, source),
         "adapter_sha256": checkpoint.adapter_sha256,
     }
-    measured = _measure(run_dir, request, checkpoint, identity, source, ids, progress)
-    ranked = _rank([measured[i] for i in ids], source, truth, request.by)
-    write_atomic(request.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ranked))
-    summary = {
-        "run": str(run_dir),
-        "data": request.data,
-        **identity,
-        "by": request.by,
-        **_summary(ranked, request.by, has_truth=truth is not None),
-    }
-    write_json(request.out.with_suffix(".json"), summary)
-    return summary
+    load = partial(load_run, run_dir, checkpoint=checkpoint, world=world, base=base)
+    measured = _measure(run_dir, request, load, identity, source, ids, world, progress)
+
+    def write() -> dict[str, Any]:
+        ranked = _rank([measured[i] for i in ids], source, truth, request.by)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in ranked)
+        write_atomic(request.out, "".join(lines))
+        has_truth = truth is not None
+        summary = {
+            "run": str(run_dir),
+            "data": request.data,
+            **identity,
+            "by": request.by,
+            **_summary(ranked, request.by, has_truth=has_truth),
+        }
+        write_json(request.out.with_suffix(".json"), summary)
+        return summary
+
+    return on_main(world, write)
 
 
 def _check_poison(run_dir: Path, config: RunConfig, checkpoint: Checkpoint) -> None:
@@ -159,40 +180,56 @@ def _files_of(data: str) -> set[Path]:
 def _measure(
     run_dir: Path,
     request: ScoreRequest,
-    checkpoint: Checkpoint,
+    load: Callable[..., LoadedRun],
     identity: dict[str, str],
     source: ExampleSource,
     ids: range,
+    world: World | None,
     progress: bool,
 ) -> dict[int, Measures]:
-    """Return the measures of the examples asked for; what is not on file is measured."""
+    """Return the measures of the examples asked for, on rank 0; what is not on file is measured.
+
+    Collective: yes, with a ``world``.
+    """
     key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=4).hexdigest()
     path = run_dir / FOLDER / f"{Path(request.data).stem}-{key}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    known: dict[int, Measures] = {}
+    writes = is_main(world)
+
+    def missing() -> list[int]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise LopeError(
+                f"Another process scores {request.data} with '{run_dir}' now; wait until it is "
+                "done."
+            ) from None
+        known.update(_known(path))
+        return [i for i in ids if i not in known]
+
     try:
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
-            known = _known(path)
-            missing = [source[i] for i in ids if i not in known]
-            if not missing:
-                return known
-            run = load_run(run_dir, checkpoint=checkpoint)
-            with tqdm(
-                total=len(ids),
-                initial=len(ids) - len(missing),
-                desc="Scoring",
-                unit=" rows",
-                disable=not progress,
-            ) as bar:
-                for rows in measure_rows(run, missing, batch_size=request.batch_size):
-                    for row in rows:
-                        append_line(path, row)
-                        known[row["example_id"]] = row
-                    bar.update(len(rows))
+        left = on_main(world, missing)
+        if not left:
             return known
-    except Timeout:
-        raise LopeError(
-            f"Another process scores {request.data} with '{run_dir}' now; wait until it is done."
-        ) from None
+        run = load(progress=progress and writes)
+        with tqdm(
+            total=len(ids),
+            initial=len(ids) - len(left),
+            desc="Scoring",
+            unit=" rows",
+            disable=not (progress and writes),
+        ) as bar:
+            examples = [source[i] for i in left]
+            for rows in measure_rows(run, examples, batch_size=request.batch_size):
+                for row in rows if writes else ():
+                    append_line(path, row)
+                    known[row["example_id"]] = row
+                bar.update(len(rows))
+        return known
+    finally:
+        lock.release()
 
 
 def _known(path: Path) -> dict[int, Measures]:

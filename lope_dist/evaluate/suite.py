@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
@@ -19,16 +18,16 @@ from lm_eval.evaluator import evaluate
 from lope_dist.config.suite import SuiteConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import refuse_unwritable
-from lope_dist.engine.exchange import exchange
 from lope_dist.engine.world import World
 from lope_dist.evaluate import questions, results
 from lope_dist.evaluate.answers import KeptAnswers
 from lope_dist.evaluate.lm import LopeLM
 from lope_dist.evaluate.load import PURIFIED, load_run, load_run_config, run_checkpoint
+from lope_dist.evaluate.parallel import agreed, is_main, on_main
 from lope_dist.evaluate.rows import Row, rows_for
 from lope_dist.evaluate.suite_file import load_suite
 from lope_dist.evaluate.tasks import LoadedSuite, Unit, load_tasks, suite_of_tasks, task_manager
-from lope_dist.train.checkpoint import Checkpoint, checkpoint_in
+from lope_dist.train.checkpoint import Checkpoint
 
 _evaluate: Any = evaluate  # its decorator hides its parameters
 _SEED = 1234  # lm-eval's own, with which few-shot examples of published figures are drawn
@@ -54,13 +53,15 @@ class EvalRequest:
     """Which of the run's: `last`, `best`, a number of steps or a folder's name."""
 
 
-def evaluate_run(run_dir: Path, request: EvalRequest, world: World | None = None) -> dict[str, Any]:
+def evaluate_run(
+    run_dir: Path, request: EvalRequest, world: World | None = None, base: str = "auto"
+) -> dict[str, Any]:
     """Score each row and return all rows known of this run.
 
     Tasks of an entry of the suite are scored together and written at once; what is written of
     the same adapter, limit, few-shot count, task version and noise is not scored again. An
     interrupted entry goes on from the answers that it has (`answers.KeptAnswers`). With a
-    ``world`` its ranks share the work, and rank 0 writes.
+    ``world`` its ranks share the work, and rank 0 writes; ``base`` as for `load_run`.
 
     Collective: yes, with a ``world``.
 
@@ -74,19 +75,20 @@ def evaluate_run(run_dir: Path, request: EvalRequest, world: World | None = None
     checkpoint = run_checkpoint(run_dir, request.checkpoint)
     rows = rows_for(request.experts, config.adapter, is_purified=checkpoint.stage == PURIFIED)
     suite = _load_suite(request)
-    if world is not None:
-        checkpoint = _agreed(checkpoint, world)
+    checkpoint = agreed(checkpoint, world)
     job = _Job(run_dir, request, suite, checkpoint, world)
     plan = job.plan(rows)
     if plan:
-        refuse_unwritable(run_dir)
-        loaded = load_run(run_dir, checkpoint=checkpoint, progress=job.is_main)
+        on_main(world, lambda: refuse_unwritable(run_dir))
+        loaded = load_run(
+            run_dir, checkpoint=checkpoint, progress=job.is_main, world=world, base=base
+        )
         if request.apply_chat_template and loaded.tokenizer.chat_template is None:
             raise LopeError(
                 f"--apply-chat-template: the tokenizer of '{config.model.name_or_path}' has no "
                 "chat template; leave the option out, or use a model that has one."
             )
-        model = LopeLM(loaded, "none", world, batch_size=request.batch_size)
+        model = LopeLM(loaded, "none", batch_size=request.batch_size)
         for row in {row.name: row for row, _, _ in plan}.values():
             model.choose(row)  # what a row cannot answer shows now, not after hours of others
         for row, unit, names in plan:
@@ -99,19 +101,6 @@ def evaluate_run(run_dir: Path, request: EvalRequest, world: World | None = None
     return results.read_results(run_dir)
 
 
-def read_batch_size(text: str) -> int | str:
-    """Read `--batch-size`.
-
-    Raises:
-        LopeError: neither `auto` nor a whole number from 1.
-    """
-    if text == "auto":
-        return text
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise LopeError(f"--batch-size: '{text}' must be a whole number from 1, or auto.")
-    return int(text)
-
-
 def _check_settings(request: EvalRequest) -> None:
     """Check what the suite's schema says of its own settings."""
     if request.limit is not None and not 0 < request.limit < math.inf:
@@ -121,17 +110,6 @@ def _check_settings(request: EvalRequest) -> None:
         )
     if request.num_fewshot is not None and request.num_fewshot < 0:
         raise LopeError(f"--num-fewshot {request.num_fewshot}: must be a whole number from 0.")
-
-
-def _agreed(checkpoint: Checkpoint, world: World) -> Checkpoint:
-    """Return the checkpoint that rank 0 found; a run that goes on may have two. Collective: yes."""
-    folder = checkpoint.folder
-    name = exchange(folder.name, world)[0]
-    if name == folder.name:
-        return checkpoint
-    agreed = checkpoint_in(folder.with_name(name))
-    assert agreed is not None, "rank 0 read it from a folder's name"
-    return agreed
 
 
 def _load_suite(request: EvalRequest) -> LoadedSuite:
@@ -170,14 +148,16 @@ class _Job:
 
     @property
     def is_main(self) -> bool:
-        return self.world is None or self.world.is_main
+        return is_main(self.world)
 
     def plan(self, rows: list[Row]) -> list[tuple[Row, Unit, list[str]]]:
         """Return what is to be scored, as rank 0 sees it. Collective: yes, with a world."""
-        table = results.read_results(self.run_dir)
-        names = [[self._unscored(table, row, unit) for row in rows] for unit in self.suite.units]
-        if self.world is not None:
-            names = json.loads(exchange(json.dumps(names), self.world)[0])
+
+        def unscored() -> list[list[list[str]]]:
+            table = results.read_results(self.run_dir)
+            return [[self._unscored(table, row, unit) for row in rows] for unit in self.suite.units]
+
+        names = on_main(self.world, unscored)
         return [
             (row, unit, own)
             for unit, of_rows in zip(self.suite.units, names, strict=True)
@@ -209,7 +189,7 @@ class _Job:
                 of_row = results.depends_on(row, identity) | self._settings(unit, task)
                 scores = results.question_scores(raw["samples"][name], figures[name])
                 questions.write_scores(self.run_dir, row.name, name, of_row, scores)
-            results.record(self.run_dir, row, identity, figures)
+            results.record(self.run_dir, row, identity, figures, model=model.facts)
             kept.remove()
         if self.world is not None:
             self.world.barrier()

@@ -16,7 +16,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.evaluate.load import LoadedRun
 from lope_dist.export.plain import PlainModel
 from lope_dist.export.static import LowRank
-from lope_dist.model.source import is_package, local_folder, model_folder
+from lope_dist.model.source import is_package, local_folder, model_folder, revision_of
 
 _PREFIX = "base_model.model."
 
@@ -86,10 +86,8 @@ def base_address(settings: ModelConfig, beside: Path) -> tuple[str, str | None]:
     A model of the hub by its name, with the commit that was read; a folder by its absolute path.
     A package is none of both: its model is to be written ``beside`` the export.
     """
-    source = model_folder(settings)
     if is_package(settings.name_or_path):
         return str(beside.resolve()), None
     if local_folder(settings) is not None:
-        return str(source.resolve()), None
-    is_snapshot = source.parent.name == "snapshots"  # .../snapshots/COMMIT in the hub's cache
-    return settings.name_or_path, source.name if is_snapshot else settings.revision
+        return str(model_folder(settings).resolve()), None
+    return settings.name_or_path, revision_of(settings)

@@ -55,6 +55,14 @@ def local_folder(config: ModelConfig) -> Path | None:
     return path if path.is_dir() else None
 
 
+def revision_of(config: ModelConfig) -> str | None:
+    """Return the commit that was read of a model on the hub, or what was asked for; else None."""
+    if is_package(config.name_or_path) or local_folder(config) is not None:
+        return None
+    folder = model_folder(config)  # .../snapshots/COMMIT in the hub's cache
+    return folder.name if folder.parent.name == "snapshots" else config.revision
+
+
 def _folder(config: ModelConfig, *, weights: bool) -> Path:
     name = config.name_or_path
     is_hub_name = not is_package(name) and local_folder(config) is None

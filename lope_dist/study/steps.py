@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from typing_extensions import TypedDict
 
-from lope_dist.config.load import dump_config, load_config
+from lope_dist.config.load import dump_config
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.core.fingerprint import fingerprint
@@ -20,6 +20,7 @@ from lope_dist.evaluate.suite_file import load_suite
 from lope_dist.study.cells import Cell, Study
 from lope_dist.study.schema import SuiteConfig
 from lope_dist.train.method import method_differences
+from lope_dist.train.recorded import load_recorded
 
 RECORDS = "study"
 """Folder in a run's folder: logs and records of its steps."""
@@ -134,7 +135,7 @@ def _changes(train: Step) -> list[str]:
         return []
     try:
         # Through the schema: settings that are newer than the run have their defaults there.
-        before = yaml.safe_load(dump_config(load_config(recorded)))
+        before = yaml.safe_load(dump_config(load_recorded(recorded)))
     except LopeError as error:
         return [str(error)]
     changes = method_differences(before, yaml.safe_load(dump_config(train.cell.config)))

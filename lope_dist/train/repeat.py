@@ -19,13 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lope_dist.config.load import dump_config, load_config
+from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.core.side_files import MANIFEST, METRICS
 from lope_dist.core.versions import code_version, package_versions
 from lope_dist.train.checkpoint import CONFIG
+from lope_dist.train.recorded import load_recorded
 
 TOLERANCE = 1e-4
 """Relative difference of a loss that another world size or other versions may cause."""
@@ -61,7 +62,7 @@ def repeat(run_dir: Path, num_steps: int, num_ranks: int | None, timeout_s: floa
     manifest = MANIFEST.read(run_dir)
     if manifest is None or not manifest["starts"]:
         raise LopeError(f"'{run_dir}' has no {MANIFEST.name}: it is no run, or an older one.")
-    config = load_config(run_dir / CONFIG)
+    config = load_recorded(run_dir / CONFIG)
     ranks = num_ranks or len(manifest["starts"][-1]["ranks"])
     differs = _differences(manifest["starts"], ranks)
     result = Repeat(not differs, differs)

@@ -101,7 +101,8 @@ def tiny_tree(model: Path, data: Path, output: Path) -> dict:
     return {
         "output_dir": str(output),
         "model": {"name_or_path": str(model), "dtype": "float32"},
-        "adapter": {"rank": 4, "dropout": 0.1},
+        # Compensated, so that each choice of experts is another one.
+        "adapter": {"rank": 4, "dropout": 0.1, "compensation": {"mode": "conserve"}},
         "data": {"path": str(data), "max_length": 256},
         "train": {
             "global_batch": 8,

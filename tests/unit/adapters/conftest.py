@@ -76,7 +76,9 @@ def make_layer() -> Callable[..., LopeLinear]:
     """Return a builder of a filled layer, 12 -> 10, from settings of `AdapterConfig`."""
 
     def make(base: nn.Linear | None = None, **settings: object) -> LopeLinear:
-        config = AdapterConfig.model_validate({"dropout": 0.0, **settings})
+        config = AdapterConfig.model_validate(
+            {"dropout": 0.0, "compensation": {"mode": "conserve"}, **settings}
+        )
         context = AdapterContext(
             num_normal=config.num_normal,
             num_poison=config.num_poison,

@@ -97,6 +97,7 @@ def by_hand(w: Tensor, theta: Tensor, config: CompensationConfig) -> Tensor:
 @pytest.mark.parametrize("mode", ["conserve", "unit", "constant", "renormalize", "none"])
 def test_every_mode_equals_its_formula(mode: str, top_k: int | None, num_poison: int) -> None:
     beta = 1.25 if mode == "constant" else None
+    top_k = None if mode == "none" else top_k  # with which it is refused
     config = CompensationConfig(mode=mode, top_k=top_k, beta=beta)  # type: ignore[arg-type]
     h, w, normal, poison = draw(num_poison)
     theta = gram_theta(h, w, normal, poison)
@@ -112,11 +113,12 @@ def test_every_mode_equals_its_formula(mode: str, top_k: int | None, num_poison:
 def test_conserve_shares_by_w_where_nothing_is_left_to_divide() -> None:
     _, w, _, _ = draw()
     opposite = -torch.ones(N, T, K)
-    new = compensated_weights(w[..., :K], w[..., K:], opposite, CompensationConfig())
+    conserve = CompensationConfig(mode="conserve")
+    new = compensated_weights(w[..., :K], w[..., K:], opposite, conserve)
     torch.testing.assert_close(new, w[..., :K] / w[..., :K].sum(-1, keepdim=True))
 
 
 def test_uses_cosine_says_when_grams_are_needed() -> None:
-    assert uses_cosine(CompensationConfig())
-    assert not uses_cosine(CompensationConfig(top_k=0))
+    assert uses_cosine(CompensationConfig(mode="conserve"))
+    assert not uses_cosine(CompensationConfig(mode="conserve", top_k=0))
     assert not uses_cosine(CompensationConfig(mode="renormalize"))

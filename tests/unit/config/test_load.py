@@ -84,7 +84,11 @@ def test_layers_that_include_each_other_are_refused(tmp_path: Path) -> None:
         ("adapter.rank=many", ["adapter.rank = 'many'", "whole number"]),
         ("adapter.num_normal=0", ["adapter.num_normal = 0", "nothing is left"]),
         ("adapter.num_poison=0", ["train.stages.poison", "poison_b", "num_poison is 0"]),
-        ("adapter.compensation.top_k=4", ["top_k = 4", "num_normal = 3"]),
+        (
+            "adapter.compensation={mode: unit, top_k: 4}",
+            ["top_k = 4", "num_normal = 3"],
+        ),
+        ("adapter.compensation.top_k=2", ["top_k = 2", "no effect", "mode = none"]),
         ("adapter.compensation.mode=constant", ["beta", "constant"]),
         ("adapter.router=rnk", ["adapter.router = 'rnk'", "'rank' or 'input'", "mean 'rank'"]),
         ("engine.zero_stage=1", ["engine.zero_stage = 1", "2 or 3"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,6 @@ from lope_dist.engine.world import World
 from lope_dist.evaluate import answers
 from lope_dist.evaluate.answers import KeptAnswers, agree
 
-
-@dataclass(frozen=True)
-class Request:
-    """What of lm-eval's instances is looked at."""
-
-    args: tuple[Any, ...]
-
-
 CHOICE = ("Räksmörgås?", " yes"), (-1.25e-7, True)
 TEXT = ("Count", {"until": ["\n"], "do_sample": False}), "1 2\n3 \u2028"
 
@@ -30,10 +21,10 @@ def test_answers_are_found_by_request_kind_and_identity(tmp_path: Path) -> None:
     kept = KeptAnswers(tmp_path, {"row": 1}, 0)
     kept.add_partial("loglikelihood", *CHOICE)
     kept.add_partial("generate_until", *TEXT)
-    requests = [Request(("other", " yes")), Request(CHOICE[0])]
+    requests = [("other", " yes"), CHOICE[0]]
     other_rank = KeptAnswers(tmp_path, {"row": 1}, 1)  # before the first one is closed
     assert other_rank.find("loglikelihood", requests) == {1: CHOICE[1]}
-    assert other_rank.find("generate_until", [Request(TEXT[0])]) == {0: TEXT[1]}
+    assert other_rank.find("generate_until", [TEXT[0]]) == {0: TEXT[1]}
     assert other_rank.find("generate_until", requests) == {}
     assert KeptAnswers(tmp_path, {"row": 2}, 0).find("loglikelihood", requests) == {}
     kept.remove()
@@ -51,8 +42,8 @@ def test_a_half_written_line_is_passed_over_and_the_next_is_whole(tmp_path: Path
     kept.add_partial("generate_until", *TEXT)
     kept.close()
     kept = KeptAnswers(tmp_path, "x", 0)
-    assert kept.find("loglikelihood", [Request(CHOICE[0])]) == {0: CHOICE[1]}
-    assert kept.find("generate_until", [Request(TEXT[0])]) == {0: TEXT[1]}
+    assert kept.find("loglikelihood", [CHOICE[0]]) == {0: CHOICE[1]}
+    assert kept.find("generate_until", [TEXT[0]]) == {0: TEXT[1]}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +62,7 @@ def test_sampled_answers_are_not_kept(
     asked = ("Count", settings)
     kept = KeptAnswers(tmp_path, "x", 0)
     kept.add_partial("generate_until", asked, "1")
-    found = KeptAnswers(tmp_path, "x", 0).find("generate_until", [Request(asked)])
+    found = KeptAnswers(tmp_path, "x", 0).find("generate_until", [asked])
     assert found == ({} if is_drawn else {0: "1"})
 
 

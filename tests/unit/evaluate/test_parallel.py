@@ -1,70 +1,81 @@
-"""Requests are dealt whole, and answers come back in their places."""
+"""Batches are those of one process, are dealt whole, and answers come back in their places."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lm_eval.models.utils import Collator
 
 from lope_dist.engine.world import World
 from lope_dist.evaluate import parallel
-from lope_dist.evaluate.parallel import answer_together, deal
+from lope_dist.evaluate.batching import likelihood_batches, text_batches
+from lope_dist.evaluate.parallel import answer_batches
+
+TOKENS = st.lists(st.integers(0, 3), min_size=1, max_size=6)
+ENCODED = st.lists(st.tuples(st.just("asked"), TOKENS, TOKENS), min_size=1, max_size=30)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What of lm-eval's instances is looked at."""
-
-    task_name: str
-    doc_id: int
-    args: tuple[str, ...]
-
-
-REQUESTS = st.lists(
-    st.builds(Request, st.sampled_from("ab"), st.integers(0, 9), st.tuples(st.text(max_size=30))),
-    max_size=40,
-)
-
-
-@given(REQUESTS, st.integers(1, 5))
-def test_each_request_has_one_rank_and_a_document_is_not_split(
-    requests: list[Request], num_ranks: int
+@given(ENCODED, st.integers(1, 5), st.booleans())
+def test_batches_of_likelihoods_are_those_that_lm_eval_forms(
+    requests: list[Any], size: int, shares_rows: bool
 ) -> None:
-    shares = deal(requests, num_ranks)
-    assert sorted(i for share in shares for i in share) == list(range(len(requests)))
-    owner = {i: rank for rank, share in enumerate(shares) for i in share}
-    documents: dict[tuple[str, int], set[int]] = {}
-    for i, request in enumerate(requests):
-        documents.setdefault((request.task_name, request.doc_id), set()).add(owner[i])
-    assert all(len(ranks) == 1 for ranks in documents.values())
+    theirs = Collator(
+        list(enumerate(requests)),
+        sort_fn=lambda r: (-len(r[1][1] + r[1][2]), tuple(r[1][1] + r[1][2])),
+        group_by="contexts" if shares_rows else None,
+        group_fn=lambda r: tuple(r[1][1] + r[1][2][:-1]),
+    )
+    ours = likelihood_batches(requests, size, shares_rows=shares_rows)
+    assert sorted(i for batch in ours for i in batch) == list(range(len(requests)))
+
+    def rows(batch: list[int]) -> list[tuple[int, ...]]:
+        """What a forward pass reads."""
+        read = [tuple(requests[i][1] + requests[i][2][:-1]) for i in batch]
+        return sorted(set(read) if shares_rows else read)
+
+    def read(request: Any) -> tuple[int, ...]:
+        return tuple(request[1] + request[2][:-1])
+
+    expected = [sorted(read(r) for _, r in chunk) for chunk in theirs.get_batched(n=size)]
+    assert [rows(batch) for batch in ours] == expected
 
 
-def test_shares_have_about_the_same_text() -> None:
-    requests = [Request("t", i, ("x" * (i + 1),)) for i in range(64)]
-    sizes = [sum(len(requests[i].args[0]) for i in share) for share in deal(requests, 4)]
-    assert max(sizes) <= 1.02 * min(sizes)
+def test_batches_of_texts_keep_settings_apart_and_fill_a_pass_with_tokens() -> None:
+    lengths = [3000, 10, 2000, 2048, 11, 12]
+    settings = [{"a": 1}, {"a": 2}, {"a": 1}, {"a": 1}, {"a": 2}, {"a": 2}]
+    found = text_batches(lengths, list("abcdef"), settings, "auto")
+    assert found == [[0], [3, 2], [5, 4, 1]]
+    assert text_batches(lengths, list("abcdef"), settings, 2) == [[0, 3], [2], [5, 4], [1]]
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 7])
 def test_all_ranks_get_all_answers_in_order(
     monkeypatch: pytest.MonkeyPatch, num_ranks: int
 ) -> None:
-    requests = [Request("t", i // 3, (f"text {i}" * (i % 5),)) for i in range(20)]
-    expected = [(-1.1 / (i + 3), i % 2 == 0) for i in range(20)]
+    batches = [[i, i + 1] for i in range(0, 20, 2)]
+
+    def run(rank: int) -> Any:
+        world = World(rank, num_ranks, torch.device("cpu"))
+        return SimpleNamespace(world=world, together=nullcontext)
+
+    def ask(rank: int) -> list[Any]:
+        def answer(batch: list[int]) -> list[float]:
+            return [-1.1 / (i + 3) for i in batch]
+
+        return answer_batches(run(rank), batches, answer, what="", progress=False)
+
     told: list[str] = []
-
-    def answer(own: list[Request]) -> list[tuple[float, bool]]:
-        return [expected[requests.index(request)] for request in own]
-
     # What each rank would say, first; then every rank receives all of it.
-    monkeypatch.setattr(parallel, "exchange", lambda text, world: told.append(text) or told * 0)
+    monkeypatch.setattr(parallel, "exchange", lambda text, world: told.append(text) or [])
     for rank in range(num_ranks):
-        with pytest.raises(ValueError, match="zip"):
-            answer_together(World(rank, num_ranks, torch.device("cpu")), requests, answer)
+        ask(rank)
+    assert sum(text.count("[") - 1 for text in told) == len(batches), "each batch by one rank"
     monkeypatch.setattr(parallel, "exchange", lambda text, world: told)
     for rank in range(num_ranks):
-        world = World(rank, num_ranks, torch.device("cpu"))
-        assert answer_together(world, requests, answer) == expected
+        assert ask(rank) == [[-1.1 / (i + 3) for i in batch] for batch in batches]

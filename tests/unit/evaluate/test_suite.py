@@ -7,7 +7,7 @@ import torch
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, write_json
 from lope_dist.engine.world import World
-from lope_dist.evaluate import suite
+from lope_dist.evaluate import parallel, suite
 from lope_dist.evaluate.lm import LopeLM
 from lope_dist.evaluate.results import plain_metrics
 from lope_dist.evaluate.suite import EvalRequest, evaluate_run
@@ -178,8 +178,8 @@ def test_the_checkpoint_is_looked_for_once_and_is_that_of_rank_0(
     assert loads == [older]
     assert (row["checkpoint"], row["adapter_sha256"]) == ("1-poison", older.adapter_sha256)
 
-    monkeypatch.setattr(suite, "exchange", lambda text, world: ["1-poison", text])
-    assert suite._agreed(newest, World(1, 2, torch.device("cpu"))) == older
+    monkeypatch.setattr(parallel, "exchange", lambda text, world: ["1-poison", text])
+    assert parallel.agreed(newest, World(1, 2, torch.device("cpu"))) == older
 
 
 def test_a_folder_that_is_no_run_is_told_first(tmp_path: Path, monkeypatch) -> None:

@@ -1,0 +1,75 @@
+"""What answering takes of each rank, with a base that is whole there or spread over the ranks.
+
+Plain arithmetic on a model without weights. While a rank answers with a spread base it holds its
+share and one unit whole: a layer, the embedding or the head (`engine/gathering.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from lope_dist.engine.gathering import units_of
+from lope_dist.model.nf4 import packed_weights
+
+TOKENS_AT_ONCE = 4096
+"""Of a forward pass, padding included, where batches are formed by tokens."""
+_WIDTHS = 16
+"""Hidden states that a layer holds at once: a generous count of projections and copies."""
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """One rank that answers; all in bytes."""
+
+    world_size: int
+    base: int
+    """All of the base, as it is kept."""
+    unit: int
+    """The largest unit, as it is kept: what is gathered at once."""
+    working: int
+    """Of a forward pass of `TOKENS_AT_ONCE`: logits, their logarithms, one layer's states and one
+    weight dequantized."""
+
+    @property
+    def whole(self) -> int:
+        """Peak where each rank holds the base."""
+        return self.base + self.working
+
+    @property
+    def sharded(self) -> int:
+        """Peak where each rank holds a part of the base."""
+        return -(-self.base // self.world_size) + self.unit * (self.world_size > 1) + self.working
+
+    @property
+    def wire(self) -> int:
+        """What a rank receives in each forward pass, and so for each token that it generates."""
+        return self.base * (self.world_size - 1) // self.world_size
+
+    def as_json(self) -> dict[str, int]:
+        """Return all of it."""
+        names = ("world_size", "base", "unit", "working", "whole", "sharded", "wire")
+        return {name: getattr(self, name) for name in names}
+
+
+def plan_evaluation(model: nn.Module, world_size: int) -> EvaluationPlan:
+    """Return what answering with this model takes; it may be on the meta device."""
+    kept: dict[int, int] = {}
+    largest = 0
+    for module in model.modules():
+        packed = packed_weights(module)
+        for name, parameter in module.named_parameters(recurse=False):
+            numel = packed[name].layout.num_elements if name in packed else parameter.numel()
+            kept[id(parameter)] = numel * parameter.element_size()
+            numel = packed[name].shape.numel() if name in packed else 0
+            largest = max(largest, numel * parameter.element_size())
+    vocabulary, width = model.get_input_embeddings().weight.shape  # pyright: ignore
+    itemsize = model.get_input_embeddings().weight.element_size()  # pyright: ignore
+    per_token = itemsize * (2 * vocabulary + _WIDTHS * width)
+    return EvaluationPlan(
+        world_size,
+        base=sum(kept.values()),
+        unit=max(sum(kept[id(p)] for p in own) for _, own in units_of(model)),
+        working=TOKENS_AT_ONCE * per_token + largest,
+    )
