@@ -13,6 +13,7 @@ from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError, refuse_newer
 from lope_dist.core.runlog import parse_json, read_json
 from lope_dist.core.side_files import has_shape
+from lope_dist.train.recorded import of_its_time
 
 DESCRIPTION, STATE = "adapter.json", "state.json"
 DESCRIPTION_FORMAT, STATE_FORMAT = 1, 2
@@ -96,6 +97,6 @@ def read_recorded(text: bytes) -> dict[str, Any] | None:
     if not isinstance(tree, dict):
         return None
     try:
-        return RunConfig.model_validate(tree).model_dump(mode="json")
+        return RunConfig.model_validate(of_its_time(tree)).model_dump(mode="json")
     except ValidationError:  # of a key that is no more; the difference is told
         return tree

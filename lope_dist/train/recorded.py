@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lope_dist.config.load import load_config
+import yaml
+
+from lope_dist.config.load import load_config, validate_config
 from lope_dist.config.schema import RunConfig
-from lope_dist.train.descriptions import read_recorded
 
 
 def load_recorded(path: Path) -> RunConfig:
@@ -18,19 +19,26 @@ def load_recorded(path: Path) -> RunConfig:
     Raises:
         LopeError: what `load_config` raises.
     """
-    return load_config(path, _of_its_time(read_recorded(path.read_bytes()) or {}))
+    try:
+        tree = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return load_config(path)  # which says what is wrong
+    return validate_config(of_its_time(tree), str(path)) if _is_plain(tree) else load_config(path)
 
 
-def _of_its_time(recorded: dict[str, Any]) -> list[str]:
-    """Return overrides for what another version took for granted."""
-    adapter = recorded.get("adapter", {})
+def of_its_time(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded configuration with what its version took for granted."""
+    adapter = tree.get("adapter", {})
     if not isinstance(adapter, dict) or adapter.get("kind", "lope") != "lope":
-        return []
+        return tree
     compensation = adapter.get("compensation", {})
     if not isinstance(compensation, dict):
-        return []
-    if "mode" not in compensation:
-        return ["adapter.compensation.mode=conserve"]  # the default until it became `none`
-    if compensation["mode"] == "none" and compensation.get("top_k") is not None:
-        return ["adapter.compensation.top_k=null"]  # without effect, and once allowed
-    return []
+        return tree
+    compensation = {"mode": "conserve"} | compensation  # the default until it became `none`
+    if compensation["mode"] == "none":
+        compensation["top_k"] = None  # without effect, and once allowed
+    return tree | {"adapter": adapter | {"compensation": compensation}}
+
+
+def _is_plain(tree: Any) -> bool:
+    return isinstance(tree, dict) and "include" not in tree
