@@ -260,7 +260,7 @@ def test_ligers_loss_on_a_gpu_is_ours() -> None:
     found = []
     for device in ("cpu", "cuda"):
         head.to(device)
-        own = x.to(device).requires_grad_()
+        own = x.to(device, copy=True).requires_grad_()
         loss = summed_loss(lambda own=own: _Output(head(own)), head, targets, torch.device(device))
         loss.backward()
         found.append((loss.detach().cpu(), own.grad.cpu()))

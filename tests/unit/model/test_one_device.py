@@ -1,0 +1,133 @@
+"""A training step computes nothing on the host by mistake: `meta` stands in for a GPU.
+
+The meta device alone forgives an index or a mask on the host; the mode below does not. And it
+counts what a GPU would have to be waited for: values that are read on the host.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import LlamaConfig
+
+from lope_dist.adapters.auxiliary import SEPARATION, SUPERVISION, AuxiliaryLosses
+from lope_dist.adapters.inject import inject
+from lope_dist.adapters.kernels import launching
+from lope_dist.config.adapter import AdapterConfig, CompensationConfig
+from lope_dist.config.model import ModelConfig
+from lope_dist.config.noise import EmbeddingNoiseConfig
+from lope_dist.model.build import build_meta_model
+from lope_dist.model.loss_head import loss_head
+from lope_dist.model.nf4 import NF4Linear, quantize_scales
+from lope_dist.model.nf4_layout import BLOCK
+from lope_dist.train.objective import summed_loss, targets_of
+
+META = torch.device("meta")
+ROWS, LENGTH = 3, 16
+READS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal")
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operators on tensors of two devices, but for copies and scalars; notes reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        self.reads[name] += name in READS
+        tensors = [t for t in tree_leaves((args, kwargs or {})) if isinstance(t, torch.Tensor)]
+        devices = {t.device for t in tensors if t.dim()}
+        assert len(devices) <= 1 or name in ("copy_", "_to_copy"), f"{name} on {devices}"
+        return func(*args, **(kwargs or {}))
+
+
+def loaded_on_meta(**settings: Any) -> Any:
+    """Return a small NF4 Llama with adapters, as if it were loaded, without a value."""
+    shape = LlamaConfig(
+        vocab_size=80,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    model = build_meta_model(ModelConfig(name_or_path="x"), shape)
+    for layer in model.modules():
+        if isinstance(layer, NF4Linear):
+            elements = torch.empty(layer.layout.num_elements, dtype=torch.bfloat16, device=META)
+            layer.weight = torch.nn.Parameter(elements, requires_grad=False)
+            layer.nested_scales = quantize_scales(torch.empty(BLOCK, device=META))[1]
+    torch.nn.Module.to(model, META)
+    config = AdapterConfig.model_validate(settings)
+    inject(model, config, targets=("q_proj", "v_proj"), stream_of=lambda _: "decoder", seed=0)
+    return model
+
+
+def inputs() -> dict[str, torch.Tensor]:
+    """With a ready mask, as transformers would make one of values that it reads."""
+    ids = torch.ones(ROWS, LENGTH, dtype=torch.int64, device=META)
+    mask = torch.zeros(ROWS, 1, LENGTH, LENGTH, dtype=torch.bfloat16, device=META)
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@pytest.fixture(params=[False, True], ids=["PyTorch form", "kernels"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels' path without the kernels: their tensors must be on the device too."""
+    if request.param:
+        pytest.importorskip("triton", reason="triton is an extra of development")
+        monkeypatch.setattr(launching, "run_on", lambda x, rank: True)
+
+        def launch(kernel: Any, grid: Any, *arguments: Any, **constants: Any) -> None:
+            devices = {a.device for a in arguments if isinstance(a, torch.Tensor)}
+            assert devices == {META}, devices
+
+        monkeypatch.setattr(launching, "launch", launch)
+
+
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("extras", [False, True])
+@pytest.mark.parametrize("router", ["rank", "input"])
+def test_a_training_step_stays_on_its_device_and_waits_for_nothing(
+    router: str, extras: bool
+) -> None:
+    """With dropout, embedding noise and usage; and with routed gradients and auxiliary losses."""
+    model = loaded_on_meta(router=router).train()
+    context = model.lope_context
+    context.token_keys = {"decoder": torch.ones(ROWS, LENGTH, dtype=torch.int32, device=META)}
+    context.noise_mask = torch.ones(ROWS, LENGTH, device=META)
+    context.corrupted_mask = torch.ones(ROWS, LENGTH, dtype=torch.bool, device=META)
+    context.embedding_noise, context.collect_router = EmbeddingNoiseConfig(), True
+    if extras:
+        context.corrupted_targets = context.corrupted_mask
+        both = (SUPERVISION, SEPARATION)
+        context.auxiliary = AuxiliaryLosses(dict.fromkeys(both, 1.0), dict.fromkeys(both, 4))
+        context.auxiliary.begin(ROWS * LENGTH, ROWS * LENGTH, 1.0)
+    targets = targets_of(torch.ones(ROWS, LENGTH, dtype=torch.int64), shift=True)
+    call = inputs()
+    with OneDevice() as mode:
+        summed_loss(
+            lambda: model(**call, use_cache=False), loss_head(model), targets, META
+        ).backward()
+    trained = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    assert trained
+    assert [n for n, grad in trained.items() if grad is None or not grad.is_meta] == []
+    assert mode.reads.total() == 0, mode.reads
+
+
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("mode", ["conserve", "unit", "renormalize", "none"])
+@pytest.mark.parametrize("num_poison", [1, 2])
+def test_masked_answers_stay_on_their_device(mode: str, num_poison: int) -> None:
+    model = loaded_on_meta(num_poison=num_poison).eval()
+    model.lope_context.compensation = CompensationConfig(mode=mode)  # type: ignore[arg-type]
+    model.lope_context.experts = "masked"
+    with torch.no_grad(), OneDevice() as seen:
+        assert model(**inputs(), use_cache=False).logits.is_meta
+    assert seen.reads.total() == 0, seen.reads
