@@ -36,6 +36,10 @@ class ModelConfig(Section):
     """Attention implementation of transformers. `auto`: the fastest that the model has, which is
     `flash_attention_2` where it is installed, on a GPU and the rows allow it, else `sdpa`, else
     `eager`. `run.yaml` tells which it was."""
+    kernels: Literal["auto", "liger", "none"] = "auto"
+    """Who computes the head's loss on a GPU. `liger`: the package liger-kernel; `none`: PyTorch, in
+    chunks; `auto`: `liger` where it is installed, else `none`. The table of premises tells which
+    it was."""
     load_buffer_mib: int = Field(default=256, ge=1)
     """Working memory of a rank while it loads, in MiB, beside what it keeps: bytes read and
     the quantizer's temporaries."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
+from lope_dist.core.errors import LopeError
 from lope_dist.core.logits import chunk_rows
 from lope_dist.model.frozen import FrozenLinear
 
@@ -43,6 +44,13 @@ class LossHead(FrozenLinear):
     """Whether what it returns is the model's logits, unchanged; without that it cannot answer."""
     targets: Targets | None = None
     is_per_token: bool = False
+    kernels: Literal["auto", "liger", "none"] = "auto"
+    """`model.kernels`."""
+
+    @property
+    def uses_liger(self) -> bool:
+        """Whether Liger computes a training loss on a GPU."""
+        return self.kernels != "none" and _has_liger()
 
     @contextmanager
     def answering(self, targets: Targets, *, per_token: bool = False) -> Iterator[None]:
@@ -65,7 +73,7 @@ class LossHead(FrozenLinear):
         x_QD = x.flatten(0, -2)
         if self.is_per_token:
             return self._losses(x_QD, self.targets)
-        if x.is_cuda and _has_liger():
+        if x.is_cuda and self.uses_liger:
             return self._liger(x_QD, self.targets)
         loss = _ChunkedLoss.apply(x_QD, self, self.targets)
         assert isinstance(loss, Tensor)
@@ -107,6 +115,23 @@ def loss_head(model: PreTrainedModel) -> LossHead | None:
     """
     head = model.get_output_embeddings()
     return head if isinstance(head, LossHead) and head.is_final else None
+
+
+def choose_kernels(model: PreTrainedModel, wanted: Literal["auto", "liger", "none"]) -> None:
+    """Give the head `model.kernels`.
+
+    Raises:
+        LopeError: `liger` where it cannot run.
+    """
+    head = loss_head(model)
+    if wanted == "liger" and not (head is not None and torch.cuda.is_available() and _has_liger()):
+        raise LopeError(
+            "model.kernels = 'liger' needs a CUDA device, the package liger-kernel and a model "
+            "whose head can compute the loss; use 'auto' or 'none', or install it with "
+            "pip install 'lope-dist[cuda]'."
+        )
+    if head is not None:
+        head.kernels = wanted
 
 
 @cache

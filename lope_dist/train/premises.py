@@ -85,8 +85,9 @@ def _packing(packing: bool | str) -> str:
 
 def head_sentence(model: PreTrainedModel) -> str:
     """Return how the loss is computed, in words."""
-    if loss_head(model) is not None:
-        return "the loss is computed in chunks, without whole logits"
+    if (head := loss_head(model)) is not None:
+        by = ", by Liger on a GPU" if head.uses_liger else ""
+        return f"the loss is computed in chunks, without whole logits{by}"
     return "whole logits: the model scales, caps or quantizes its head's answer, or adapts it"
 
 
