@@ -31,6 +31,9 @@ def main() -> None:
         action="store_true",
         help="with --resume: go on although rows were changed, as when a bad one was mended",
     )
+    parser.add_argument(
+        "--extend", metavar="STAGE=N", help="go on until the stage has N epochs or steps in all"
+    )
     parser.add_argument("--local_rank", type=int, help="set by some launchers; not used")
     parser.add_argument(
         "words",
@@ -49,7 +52,12 @@ def main() -> None:
         config = load_config(recipe, overrides)
         from lope_dist.train.session import train
 
-        train(config, resume=resume, accepts_other_data=arguments.accept_data_change)
+        train(
+            config,
+            resume=resume,
+            accepts_other_data=arguments.accept_data_change,
+            extend=arguments.extend,
+        )
     except (LopeError, Preempted) as error:
         end(error)
     except KeyboardInterrupt:

@@ -30,6 +30,14 @@ def train(
             help="With --resume: go on although rows were changed, as when a bad one was mended.",
         ),
     ] = False,
+    extend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STAGE=N",
+            help="Go on with the run in the folder until the stage has N epochs in all, or N steps "
+            "where it has max_steps.",
+        ),
+    ] = None,
 ) -> None:
     """Train all stages in this process; launch/train.py does it on many."""
     from lope_dist.config.load import load_config, split_resume
@@ -38,7 +46,7 @@ def train(
     resolved = load_config(config, rest)
     from lope_dist.train.session import train as run
 
-    folder = run(resolved, resume=mode, accepts_other_data=accept_data_change)
+    folder = run(resolved, resume=mode, accepts_other_data=accept_data_change, extend=extend)
     typer.echo(f"Done: {folder}")
 
 

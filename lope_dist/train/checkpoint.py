@@ -4,7 +4,7 @@ RUN/checkpoints/1-poison-step-000050/   a checkpoint in the middle of a stage
 RUN/checkpoints/1-poison/               a stage's end
     adapter.safetensors      weights by logical name
     adapter.json             shapes, norms, roles, sha256
-    optimizer.safetensors    AdamW's state by parameter name; not at a stage's end
+    optimizer.safetensors    AdamW's state by parameter name
     state.json               how far the run is, fingerprints
     run.yaml                 the resolved configuration
     MANIFEST.json            size and sha256 of each of these
@@ -114,7 +114,7 @@ def checkpoint_defect(checkpoint: Checkpoint, own: dict[str, Any] | None = None)
         return str(error).rstrip(".")
     if its is None:
         return f"{CONFIG} is no configuration"
-    differences = [] if own is None else method_differences(own, its)
+    differences = [] if own is None else method_differences(own, its, with_lengths=False)
     return f"it is of another run ({'; '.join(differences[:6])})" if differences else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 _DECIDES_THE_RESULT = ("seed", "model", "adapter", "noise", "data", "train")
@@ -24,15 +25,22 @@ _FREE_TO_CHANGE = (
     "train.tracking.tags",
 )
 
+_LENGTH = re.compile(r"train\.stages\..+\.(epochs|max_steps): ")
 _SETTLED_BY_THE_RUN = ("data.packing", "model.attention")
 
 
-def method_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return `key: old -> new` for each value of two whole configurations that differs."""
+def method_differences(
+    before: dict[str, Any], now: dict[str, Any], *, with_lengths: bool = True
+) -> list[str]:
+    """Return `key: old -> new` for each value of two whole configurations that differs.
+
+    ``with_lengths``: epochs and steps of stages too, which `--extend` changes.
+    """
     old, new = ({key: tree.get(key) for key in _DECIDES_THE_RESULT} for tree in (before, now))
     if not _validation_decides(old) and not _validation_decides(new):
         old, new = _without_validation(old), _without_validation(new)
-    return describe_difference(old, new)
+    found = describe_difference(old, new)
+    return found if with_lengths else [each for each in found if not _LENGTH.match(each)]
 
 
 def _validation_decides(tree: dict[str, Any]) -> bool:

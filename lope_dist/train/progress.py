@@ -26,6 +26,8 @@ class StageProgress:
     """Examples of the first epoch, so far, that were longer than a row."""
     skipped_steps: list[dict[str, Any]] = field(default_factory=list)
     """Steps that were left out: `step`, `reason`, `examples`."""
+    patience_from: int = 0
+    """Step from which early stopping counts: where the stage had ended before it was extended."""
     empty_steps: int = 0
     """Steps that were left out because no example in them has anything to learn."""
     router_sums: Usage = field(default_factory=dict)

@@ -6,19 +6,25 @@ from typing import Any
 
 from lope_dist.core.errors import LopeError
 from lope_dist.train.checkpoint import Checkpoint, checkpoint_at, read_state
+from lope_dist.train.extend import Extension, extend_folder
 from lope_dist.train.run_folder import Resume, open_run_folder
 from lope_dist.train.setup import Inputs, stage_loader
 
 
 def open_run(
-    inputs: Inputs, resume: Resume, *, accepts_other_data: bool = False
+    inputs: Inputs,
+    resume: Resume,
+    *,
+    accepts_other_data: bool = False,
+    extension: Extension | None = None,
 ) -> tuple[Checkpoint | None, dict[str, Any]]:
     """Claim the run's folder; return the checkpoint to go on from, the same on every rank.
 
     The main rank looks and verifies; the others are told its choice. Collective: yes.
 
     Returns:
-        The checkpoint, and on the main rank what the manifest is to say of changed data.
+        The checkpoint, and on the main rank what the manifest is to say of changed data and of
+        a stage that was extended.
 
     Raises:
         LopeError: what `open_run_folder` refuses; base weights, architecture, tokenizer or
@@ -27,6 +33,8 @@ def open_run(
     accepted: dict[str, Any] = {}
 
     def look() -> Checkpoint | None:
+        if extension is not None:
+            accepted.update(extend_folder(inputs.config, extension))
         checkpoint = open_run_folder(inputs.config, resume)
         if checkpoint is not None:
             accepted.update(_refuse_other_inputs(inputs, checkpoint, accepts_other_data))

@@ -69,7 +69,7 @@ def open_run_folder(config: RunConfig, resume: Resume) -> Checkpoint | None:
     before = read_recorded(recorded.read_bytes()) if recorded.is_file() else None
     if before is None:
         before = _rescued(recorded)
-    _refuse_changes(before, config, folder)
+    refuse_changes(before, config, folder)
     if not recorded.exists():
         _write_recorded(recorded, config)
     remove_leftovers(folder)
@@ -127,7 +127,12 @@ def _rescued(recorded: Path) -> dict[str, Any]:
     )
 
 
-def _refuse_changes(before: dict[str, Any], config: RunConfig, folder: Path) -> None:
+def refuse_changes(before: dict[str, Any], config: RunConfig, folder: Path) -> None:
+    """Refuse a configuration that would change the result of the run in a folder.
+
+    Raises:
+        LopeError: it would; tells each difference.
+    """
     differences = method_differences(before, yaml.safe_load(dump_config(config)))
     if differences:
         raise LopeError(

@@ -20,6 +20,7 @@ from lope_dist.model.tokenizer_fit import check_tokenizer
 from lope_dist.train.checkpoint import Checkpoint, install_checkpoint, read_state
 from lope_dist.train.data import dated, figures_of, open_parts, tell_rows
 from lope_dist.train.drift import values_at_stage_start
+from lope_dist.train.extend import Extension, parse_extension
 from lope_dist.train.manifest import note, recorded
 from lope_dist.train.metrics import trim_metrics
 from lope_dist.train.preflight import preflight
@@ -37,9 +38,16 @@ from lope_dist.train.trackers.base import check_installed
 from lope_dist.train.tracking import tracking
 
 
-def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool = False) -> Path:
+def train(
+    config: RunConfig,
+    *,
+    resume: Resume = False,
+    accepts_other_data: bool = False,
+    extend: str | None = None,
+) -> Path:
     """Train all stages and return the run's folder.
 
+    ``extend``: what `parse_extension` reads; the run in the folder goes on.
     ``accepts_other_data``: a resume may go on with rows that were changed; the manifest says so.
 
     Collective: yes; every rank of the launcher calls this.
@@ -50,7 +58,10 @@ def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool
         Interrupted: Ctrl-C was pressed, and the same, or nothing was to be saved yet.
     """
     try:
-        return _train(config, resume, accepts_other_data)
+        extension = None
+        if extend is not None:
+            config, extension = parse_extension(config, extend)
+        return _train(config, resume or extension is not None, accepts_other_data, extension)
     except KeyboardInterrupt:
         raise Interrupted(
             f"Stopped by Ctrl-C before the first step of this start; {config.output_dir} has what "
@@ -58,7 +69,9 @@ def train(config: RunConfig, *, resume: Resume = False, accepts_other_data: bool
         ) from None
 
 
-def _train(config: RunConfig, resume: Resume, accepts_other_data: bool) -> Path:
+def _train(
+    config: RunConfig, resume: Resume, accepts_other_data: bool, extension: Extension | None
+) -> Path:
     check_installed(config.train.trackers)
     plan = preflight(config)
     tokenizer = load_tokenizer(config.model)
@@ -75,7 +88,9 @@ def _train(config: RunConfig, resume: Resume, accepts_other_data: bool) -> Path:
             inputs.fingerprints = known or {}
             for stage in config.train.stages.values():
                 stage_loader(inputs, stage)  # data that do not fit it show before any is trained
-            checkpoint, accepted = open_run(inputs, resume, accepts_other_data=accepts_other_data)
+            checkpoint, accepted = open_run(
+                inputs, resume, accepts_other_data=accepts_other_data, extension=extension
+            )
             take_recorded(inputs, checkpoint)
             known = {**inputs.fingerprints, "data": source.fingerprint}
             with recorded(inputs.config, world, known) as it:

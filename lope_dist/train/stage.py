@@ -170,12 +170,14 @@ class StageRun:
         """Save the stage's end, and move on to the next stage."""
         session, progress = self._session, self._progress
         adapter = self._adapter()
+        optimizer = self._engine.optimizer_state()
         self._engine.close()
         self._model.eval()
+        progress.stage.router_sums = self._usage.totals(session.world.sum)
+        progress.stage.corrupted_sums = self._usage.corrupted_totals(session.world.sum)
         if (poison_weight := self._usage.poison_means(session.world.sum)) is not None:
             progress.poison_weight[self._name] = poison_weight
         progress.router[self._name] = self._usage.means(session.world.sum)
-        progress.stage.router_sums, progress.stage.corrupted_sums = {}, {}
         progress.stage.cut_examples = num_cut = self._count_cut()
         if num_cut and session.world.is_main:
             print(
@@ -194,7 +196,7 @@ class StageRun:
 
         def save() -> None:
             with self._folder_that_may_be_gone(place):
-                save_checkpoint(place, session.config, adapter, state)
+                save_checkpoint(place, session.config, adapter, state, optimizer)
 
         session.world.on_main(save)
         session.world.on_main(lambda: write_run_files(session, place, state))

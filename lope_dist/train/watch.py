@@ -30,6 +30,12 @@ class Watch:
         self._validator = None if session.validation is None else Validator(session)
         if self._validator is not None:
             progress.validation.on(self._validator.fingerprint)
+        rule, row = session.config.train.early_stopping, session.config.watched
+        if rule is not None and progress.stage.next_step:
+            after = progress.stage.patience_from
+            stale = progress.validation.stale(row, progress.index, rule.min_delta, after)
+            if stale >= rule.patience:  # it had ended here, and was extended
+                progress.stage.patience_from = progress.stage.next_step
 
     def after_step(self, engine: Engine, log: MetricsLog) -> Ending | None:
         """Take the loss if it is due and was not taken; return what that makes of the stage.
@@ -81,7 +87,9 @@ class Watch:
             return False
         if not is_trained(row, config.train.stages[self._stage].trainable):
             return False
-        stale = progress.validation.stale(row, progress.index, rule.min_delta)
+        stale = progress.validation.stale(
+            row, progress.index, rule.min_delta, progress.stage.patience_from
+        )
         if stale < rule.patience:
             return False
         if self._session.world.is_main:
