@@ -1,5 +1,6 @@
 # make run    fresh machine -> trained and scored demo in runs/quickstart
 # make test   the same set-up, then the tests
+# make test-gpu  the tests that need a GPU
 # make faults the whole fault matrix: runs/faults.json and docs/reliability.md
 # make wheel  dist/lope_dist-VERSION-py3-none-any.whl, with recipes and launch scripts inside
 # make bench  every benchmark, then docs/performance.md
@@ -12,13 +13,16 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test faults bench check docs wheel clean setup
+.PHONY: run test test-gpu faults bench check docs wheel clean setup
 
 run: $(READY)
 	$(BIN)/python launch/quickstart.py
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+test-gpu: $(READY)
+	DS_ACCELERATOR=cuda $(BIN)/python -m pytest -m gpu
 
 # Cases that are done are kept; rm runs/faults.json starts over. Hosts need root, iproute2,
 # openssh-server and pdsh; without them their cases are listed as not run.
@@ -41,7 +45,7 @@ wheel: $(READY)
 
 # about 15 minutes on two idle cores; bench/sharded_load.py, bench/gpu.py and bench/export.py,
 # which takes a trained run, go by themselves
-BENCHES := startup adapter corpus eval step growth long
+BENCHES := startup adapter launches corpus eval step growth long
 
 bench: $(READY)
 	for name in $(BENCHES); do $(BIN)/python bench/$$name.py || exit 1; done

@@ -22,7 +22,10 @@ def runs(config_in, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     save_tiny_t5(folder / "t5_base")
     short = {"train__stages__poison__max_steps": 2, "train__stages__finetune__max_steps": 2}
     t5 = {"model__name_or_path": str(folder / "t5_base"), "data__packing": False}
-    return [train(config_in(folder / "llama", **short)), train(config_in(folder / "t5", **short | t5))]
+    return [
+        train(config_in(folder / "llama", **short)),
+        train(config_in(folder / "t5", **short | t5)),
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Validation under ZeRO-3: training goes on to the bit, and the ranks agree with the local engine."""
+"""Validation under ZeRO-3: training goes on to the bit, and ranks agree with the local engine."""
 
 from __future__ import annotations
 

@@ -48,7 +48,9 @@ def note(module: FrozenModule) -> None:
     weights = [p for m in modules for p in m.parameters(recurse=False)]
     parts = [getattr(p, "ds_tensor", None) for p in weights]
     tensors = [p.data for p in weights] + [part for part in parts if part is not None]
-    sizes = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.numel()}
+    sizes = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.numel()
+    }
     held.append(sum(sizes.values()))
 
 

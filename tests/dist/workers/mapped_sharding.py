@@ -68,7 +68,8 @@ for quantization in ("nf4", "none"):
             unequal.append(name)
         if packed is not None:
             theirs = packed_weights(loads["whole"].get_submodule(path))[attribute]
-            assert packed.nested_scales is not None and theirs.nested_scales is not None
+            assert packed.nested_scales is not None
+            assert theirs.nested_scales is not None
             if not torch.equal(packed.nested_scales.offset, theirs.nested_scales.offset):
                 unequal.append(f"{name} offset")
         parameter.partition()

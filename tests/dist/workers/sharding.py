@@ -134,7 +134,9 @@ def weight_storages() -> dict[int, torch.UntypedStorage]:
     """Address -> what looks like a whole packed weight: flat, or a column of bytes."""
     shapes = {(layer.layout.packed_bytes, 1) for layer in layers}
     shapes |= {(layer.layout.num_elements,) for layer in layers}
-    found = [x for x in gc.get_objects() if isinstance(x, torch.Tensor) and tuple(x.shape) in shapes]
+    found = [
+        x for x in gc.get_objects() if isinstance(x, torch.Tensor) and tuple(x.shape) in shapes
+    ]
     return {x.untyped_storage().data_ptr(): x.untyped_storage() for x in found}
 
 
