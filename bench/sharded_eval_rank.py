@@ -74,7 +74,7 @@ def main() -> None:
         run = LoadedRun(Path(folder), config, checkpoint, model.eval(), tokenizer, context, world)
         with Peak(before) as answer:
             start = time.monotonic()
-            lm = LopeLM(run, "masked", batch_size="auto")
+            lm = LopeLM(run, "masked", batch_size=8)
             answers = lm.loglikelihood(requests, disable_tqdm=True)
             answer_s = time.monotonic() - start
             start = time.monotonic()
