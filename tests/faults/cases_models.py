@@ -105,13 +105,19 @@ def _entry(header: dict, **changes: Any) -> dict:
     return header | {PLAIN: header[PLAIN] | changes}
 
 
+def _refused(folder: Path, told: tuple[str, ...] = ()) -> None:
+    """Assert that the model is refused: each time in a folder of a run that is new."""
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    refused("train", folder / "recipe.yaml", told=told)
+
+
 @case(
     "headers that cannot be",
     group=GROUP,
     states="17 malformed safetensors headers, and a length that is none: one sentence each.",
 )
 def _headers(folder: Path) -> dict[str, Any]:
-    recipe, model = _own_model(folder, engine__kind="local")
+    _, model = _own_model(folder, engine__kind="local")
     path = model / "model.safetensors"
     whole = path.read_bytes()
     (length,) = struct.unpack("<Q", whole[:8])
@@ -119,13 +125,13 @@ def _headers(folder: Path) -> dict[str, Any]:
     for name, change in HEADERS.items():
         text = b"[" * 50_000 if name == "nested" else json.dumps(change(header)).encode()
         path.write_bytes(struct.pack("<Q", len(text)) + text + rest)
-        refused("train", recipe, told=())
+        _refused(folder)
     for number in (0, 7, 1 << 40, (1 << 64) - 1):
         path.write_bytes(struct.pack("<Q", number) + whole[8:])
-        refused("train", recipe, told=(str(path),))
+        _refused(folder, told=(str(path),))
     for size in (0, 5, 8, 100, len(whole) - 1):
         path.write_bytes(whole[:size])
-        refused("train", recipe, told=(str(path),))
+        _refused(folder, told=(str(path),))
     return {"headers": len(HEADERS) + 9}
 
 
@@ -159,10 +165,11 @@ def _index(folder: Path) -> dict[str, Any]:
         {"weight_map": dict.fromkeys(names, "a.safetensors")},
     ):
         index.write_text(json.dumps(wrong))
-        refused("train", recipe, told=())
+        _refused(folder)
     index.write_text(json.dumps({"weight_map": right}))
     twice = {n: tensors[n] for n in [*second, first[0]]}
     save_file(twice, model / "b.safetensors", metadata={"format": "pt"})
+    shutil.rmtree(folder / "run", ignore_errors=True)
     works("train", recipe, told=("more than one file",))
     return {"wrong indices": 10}
 

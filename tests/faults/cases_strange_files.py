@@ -65,7 +65,7 @@ def _links_in_run(folder: Path) -> dict[str, Any]:
     precious.write_text("mine")
     newest = run / "checkpoints" / "2-finetune"
     for path in (run / ".lock", run / "metrics.jsonl", newest / "adapter.safetensors"):
-        kept = path.with_name("kept")
+        kept = folder / "kept"
         shutil.copyfile(path, kept) if path.exists() else kept.write_text("")
         path.unlink(missing_ok=True)
         path.symlink_to(precious)
