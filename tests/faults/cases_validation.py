@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from faults.base import case
-from faults.commands import lope, refused, works
-from faults.runs import adapter, train, write_recipe
+from faults.commands import refused, works
+from faults.runs import NUM_STEPS, adapter, train, write_recipe
 from support.launching import succeed
 
 from lope_dist.core.runlog import read_lines
@@ -56,8 +56,8 @@ def _stopped(folder: Path) -> dict[str, Any]:
 @case(
     "the best checkpoint is damaged",
     group=GROUP,
-    states="One bit of the best checkpoint: `--checkpoint best` names it in one sentence; so does "
-    "a best that is named and is not there.",
+    states="One bit of the best checkpoint: `--checkpoint best` names it in one sentence and "
+    "exports no other.",
 )
 def _best(folder: Path) -> dict[str, Any]:
     recipe = write_recipe(folder, **SETTINGS)
@@ -66,16 +66,11 @@ def _best(folder: Path) -> dict[str, Any]:
     state = json.loads((run / "state.json").read_text())
     command = ("export", run, "--format", "purified", "--checkpoint", "best")
     works(*command, "--out", folder / "whole")
-    (weights,) = (
-        p for p in run.rglob("adapter.safetensors") if str(state["best"]).find(p.parent.name) >= 0
-    )
+    best = state["best"]
+    middle = "" if best["steps"] == NUM_STEPS else f"-step-{best['steps']:06d}"
+    (weights,) = run.glob(f"checkpoints/*-{best['stage']}{middle}/adapter.safetensors")
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
     refused(*command, "--out", folder / "harmed", told=(weights.parent.name,))
-    for best in ({}, [], 7, "../../x", {"folder": "absent"}, None):
-        (run / "state.json").write_text(json.dumps(state | {"best": best}))
-        ended = lope(*command, "--out", folder / "harmed")
-        assert ended.status == 2, ended.said[-2000:]
-        assert "Traceback" not in ended.said, ended.said[-2000:]
-    return {"harms": 7}
+    return {}
