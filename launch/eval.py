@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lope_dist.core.console import open_console
 from lope_dist.core.errors import LopeError
 from lope_dist.core.exits import end
 
@@ -47,10 +48,11 @@ def main() -> None:
     )
     parser.add_argument("--local_rank", type=int, help="set by some launchers; not used")
     arguments = parser.parse_args()
-    try:
-        _evaluate(arguments)
-    except LopeError as error:
-        end(error)
+    with open_console():
+        try:
+            _evaluate(arguments)
+        except LopeError as error:
+            end(error)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -41,6 +41,7 @@ def main() -> None:
         resume = ["--resume"] if (RUN / "run.yaml").exists() else []
         launcher = [str(bin_dir / "deepspeed"), "--num_gpus", str(_num_ranks())]
         launcher += ["--master_port", str(free_port()), "--no_local_rank"]
+        launcher += ["--log_level", "error"]  # what it starts is said above
         _step("2. Training", [*launcher, "launch/train.py", "--config", CONFIG, *resume])
     if not _is_scored():
         arguments = ["--tasks", TASKS, "--experts", ROWS, "--include-path", "eval/tasks/demo"]
@@ -49,7 +50,8 @@ def main() -> None:
 
 
 def _step(title: str, command: list[str]) -> None:
-    print(f"\n== {title}: {shlex.join(command)}", flush=True)
+    root = f"{ROOT}{os.sep}"
+    print(f"== {title}: {shlex.join(command).replace(root, '')}", flush=True)
     environment = os.environ | {"LOPE_DEMO_DATA": str(DATA.resolve())}
     if not _has_gpu():
         environment["DS_ACCELERATOR"] = "cpu"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 
 from lope_dist.config.load import load_config, split_resume
+from lope_dist.core.console import open_console
 from lope_dist.core.errors import Interrupted, LopeError, Preempted
 from lope_dist.core.exits import end
 
@@ -65,4 +66,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with open_console():
+        main()

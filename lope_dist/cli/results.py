@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lope_dist.cli.options import BaseOption, CheckpointOption, JsonOption, RunArg, TimeoutOption
+from lope_dist.core.console import open_console
 
 app = typer.Typer()
 
@@ -52,33 +53,34 @@ def evaluate(
 
     What is scored already is not scored again; an interrupted evaluation goes on where it stopped.
     """
-    from lope_dist.evaluate.batching import read_batch_size
-    from lope_dist.evaluate.parallel import is_main
-    from lope_dist.evaluate.placing import RankSettings, ranks
-    from lope_dist.evaluate.suite import EvalRequest, evaluate_run
+    with open_console():
+        from lope_dist.evaluate.batching import read_batch_size
+        from lope_dist.evaluate.parallel import is_main
+        from lope_dist.evaluate.placing import RankSettings, ranks
+        from lope_dist.evaluate.suite import EvalRequest, evaluate_run
 
-    request = EvalRequest(
-        tasks=tuple(tasks.split(",")) if tasks is not None else (),
-        suite=suite,
-        experts=tuple(experts.split(",")),
-        include_path=include_path,
-        num_fewshot=num_fewshot,
-        limit=limit,
-        batch_size=read_batch_size(batch_size),
-        apply_chat_template=apply_chat_template,
-        rescore=rescore,
-        checkpoint=checkpoint,
-    )
-    with ranks(RankSettings(base, timeout)) as world:
-        results = evaluate_run(run, request, world, base)
-        if not is_main(world):
-            return
-        if as_json:
-            typer.echo(json.dumps(results, indent=2))
-        else:
-            from lope_dist.report.tables import print_results
+        request = EvalRequest(
+            tasks=tuple(tasks.split(",")) if tasks is not None else (),
+            suite=suite,
+            experts=tuple(experts.split(",")),
+            include_path=include_path,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            batch_size=read_batch_size(batch_size),
+            apply_chat_template=apply_chat_template,
+            rescore=rescore,
+            checkpoint=checkpoint,
+        )
+        with ranks(RankSettings(base, timeout)) as world:
+            results = evaluate_run(run, request, world, base)
+            if not is_main(world):
+                return
+            if as_json:
+                typer.echo(json.dumps(results, indent=2))
+            else:
+                from lope_dist.report.tables import print_results
 
-            print_results(results)
+                print_results(results)
 
 
 @app.command()

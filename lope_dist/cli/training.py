@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lope_dist.cli.options import ConfigArg, JsonOption, OverridesArg, TargetArg
+from lope_dist.core.console import open_console
 
 app = typer.Typer()
 
@@ -44,9 +45,10 @@ def train(
 
     mode, rest = split_resume(resume, overrides or ())
     resolved = load_config(config, rest)
-    from lope_dist.train.session import train as run
+    with open_console():
+        from lope_dist.train.session import train as run
 
-    folder = run(resolved, resume=mode, accepts_other_data=accept_data_change, extend=extend)
+        folder = run(resolved, resume=mode, accepts_other_data=accept_data_change, extend=extend)
     typer.echo(f"Done: {folder}")
 
 

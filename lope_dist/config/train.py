@@ -139,6 +139,9 @@ class TrainConfig(Section):
     one more ends the run. Which, and of which examples, is in the checkpoint's `state.json`."""
     log_every_steps: int = Field(default=1, ge=1)
     """How often a line goes to `metrics.jsonl`."""
+    log_every_seconds: float = Field(default=30.0, ge=0)
+    """How often a step has a line on a console that is no terminal, and in `logs/`; the first and
+    the last step of a stage always have one."""
     trackers: tuple[TrackerName, ...] = ()
     """Where figures go beside `metrics.jsonl`; each needs the extra of its name. One that fails is
     named once and left out, and the run goes on."""

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
+from lope_dist.core.console import show_error, tell
 from lope_dist.core.errors import LopeError, Preempted
 
 
@@ -13,9 +14,9 @@ def end(cause: LopeError | Preempted) -> NoReturn:
     """Print why this rank ends and exit with the cause's status; of a stop only rank 0 prints."""
     rank = os.environ.get("RANK", "0")
     if isinstance(cause, LopeError):
-        print(f"error (rank {rank}): {cause}", file=sys.stderr, flush=True)
+        show_error(f"error (rank {rank}): {cause}")
     elif rank == "0":
-        print(cause, file=sys.stderr, flush=True)
+        tell(str(cause))
     note_exit(cause.status, str(cause))
     sys.exit(cause.status)
 
@@ -23,7 +24,7 @@ def end(cause: LopeError | Preempted) -> NoReturn:
 def end_at_once(cause: LopeError) -> NoReturn:
     """The same from a thread that is not the main one, which may hang: nothing is cleaned up."""
     rank = os.environ.get("RANK", "0")
-    print(f"error (rank {rank}): {cause}", file=sys.stderr, flush=True)
+    show_error(f"error (rank {rank}): {cause}")
     note_exit(cause.status, str(cause))
     sys.stdout.flush()
     os._exit(cause.status)

@@ -7,6 +7,8 @@ import resource
 import sys
 from pathlib import Path
 
+import psutil
+
 from lope_dist.core.errors import LopeError
 
 _UNITS = {"": 1024**3, "B": 1}
@@ -44,6 +46,11 @@ def peak_rss_bytes() -> int:
         return peak if sys.platform == "darwin" else peak << 10
     # Not getrusage: a child begins there with what its parent had when it was forked.
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+
+
+def rss_bytes() -> int:
+    """Return the resident set of this process as it is now."""
+    return psutil.Process().memory_info().rss
 
 
 def format_bytes(size: int) -> str:

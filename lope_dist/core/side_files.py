@@ -29,6 +29,7 @@ class _Step(TypedDict):
     lr: NotRequired[dict[str, Number]]
     grad_norm: NotRequired[Number]
     tokens_per_s: NotRequired[Number]
+    memory_bytes: NotRequired[int]
     target_tokens: NotRequired[int]
     drift: NotRequired[dict[str, Number]]
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from lope_dist.config.noise import NoiseConfig
+from lope_dist.core.bars import counted
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import remove_torn, whole_file
 from lope_dist.core.workers import in_order
@@ -203,7 +203,7 @@ def _make_all(
         what=f"the build of {folder}",
         remedy="the same command goes on where it stopped; try fewer --workers",
     )
-    for _ in tqdm(made, desc="Shards", unit="shard", total=len(todo), disable=not progress):
+    for _ in counted(made, "Shards", "shards", total=len(todo), is_shown=progress):
         pass
 
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from tqdm import tqdm
-
 from lope_dist.core import blocks
+from lope_dist.core.bars import counted
 from lope_dist.core.blocks import all_blocks, hash_blocks
 from lope_dist.core.errors import LopeError
 from lope_dist.core.fingerprint import sha256_of
@@ -186,7 +185,7 @@ def _faults(folder: Path, manifest: Manifest, progress: bool) -> Iterator[str]:
     if sorted(listed) != sorted(spans):
         odd = sorted(set(listed) ^ set(spans)) or [f for f in spans if listed.count(f) > 1]
         yield f"the manifest does not list each shard once ({', '.join(odd[:5])})"
-    for shard in tqdm(manifest.shards, desc="Shards", unit="shard", disable=not progress):
+    for shard in counted(manifest.shards, "Shards", "shards", is_shown=progress):
         span = spans.get(shard.file)
         place = (shard.view, shard.first, shard.first + shard.examples)
         if span is not None and place != (span.view, span.first, span.end):

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from lope_dist.config.data import DataConfig, SourceConfig
 from lope_dist.config.noise import DataNoiseConfig, NoiseConfig
+from lope_dist.core.bars import bar
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.corpus.layouts import Layout
@@ -69,7 +70,7 @@ def corrupt_file(
     rows_hit = 0
     layout = Layout(place, allow_empty_response=True)
     layout.parse(rows[0])  # finds the format
-    with tqdm(total=len(rows), desc="corrupt", unit=" rows", disable=not progress) as bar:
+    with closing(bar("Corrupting", len(rows), "rows", is_shown=progress)) as shown:
         for start in range(0, len(rows), _AT_ONCE):
             batch = [examples[i] for i in range(start, min(start + _AT_ONCE, len(rows)))]
             for example, done in _corrupted(batch, examples, config, seed):
@@ -78,7 +79,7 @@ def corrupt_file(
                 rows_hit += bool(done)
                 for entry in done:
                     counts[entry["operation"]] += entry["count"]
-            bar.update(len(batch))
+            shown.update(len(batch))
     _write(target, rows, pq.read_schema(source) if source.suffix.lower() == ".parquet" else None)
     return CorruptSummary(len(rows), rows_hit, dict(sorted(counts.items())))
 

@@ -12,11 +12,11 @@ import json
 import sys
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
-from tqdm import tqdm
-
 from lope_dist.config.data import DataConfig, SourceConfig
+from lope_dist.core.bars import Bar, bar
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.account import Account, BadRows
 from lope_dist.corpus.layouts import Layout
@@ -173,10 +173,10 @@ class _Pass:
         """Write the rows of all sources; return the store's index."""
         digest = hashlib.blake2b(digest_size=16)
         sizes, account, bad_rows = [], self._account, self._bad_rows
-        with tqdm(desc="Reading the data", unit=" rows", delay=2, leave=False, disable=None) as bar:
+        with closing(bar("Reading the data", None, "rows", is_kept=False)) as shown:
             for place, files in inputs:
                 before = account.examples
-                for where, line in self._lines(place, files, bar):
+                for where, line in self._lines(place, files, shown):
                     digest.update(line + b"\n")
                     writer.add(b"%d %d %b\n" % (*where, line))
                 size = account.examples - before
@@ -204,7 +204,7 @@ class _Pass:
         }
 
     def _lines(
-        self, place: SourceConfig, files: list[Rows], bar: tqdm
+        self, place: SourceConfig, files: list[Rows], shown: Bar
     ) -> Iterator[tuple[tuple[int, int], bytes]]:
         """Yield the examples of one source and where they stand."""
         layout = Layout(place, allow_empty_response=self._config.allow_empty_response)
@@ -214,7 +214,7 @@ class _Pass:
         outcomes = survey(rows, self._form, place.max_examples, keeps_untaught=keeps)
         for where, outcome in outcomes:
             self._bad_rows.num_rows += 1
-            bar.update()
+            shown.update()
             if isinstance(outcome, RowError):
                 self._bad_rows.add(self._files[where[0]].place(where[1]), outcome)
                 continue

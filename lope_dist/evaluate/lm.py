@@ -57,6 +57,7 @@ class LopeLM(_HFLM):
         self._facts: dict[str, Any] = {}
         self._arguments = {k: v for k, v in arguments.items() if k != "batch_size"}
         self._kept: KeptAnswers | None = None
+        self._what = ""
         self._size_now = 1
         is_purified = loaded.context.is_purified
         self.choose(rows_for([experts], loaded.config.adapter, is_purified=is_purified)[0])
@@ -147,8 +148,12 @@ class LopeLM(_HFLM):
         )
 
     @contextmanager
-    def keeping(self, answers: KeptAnswers) -> Iterator[KeptAnswers]:
-        """Keep every answer on disk, and give those that are there already, within the block."""
+    def keeping(self, answers: KeptAnswers, what: str = "") -> Iterator[KeptAnswers]:
+        """Keep every answer on disk, and give those that are there already, within the block.
+
+        ``what`` stands before the bar.
+        """
+        self._what = what
         hook, self.cache_hook, self._kept = self.cache_hook, answers, answers
         try:
             yield answers
@@ -189,7 +194,11 @@ class LopeLM(_HFLM):
             known = agree(known, self.run.world)
         left = [batch for batch in batches if not known.keys() >= set(batch)]
         given = answer_batches(
-            self.run, left, answer, what=kind, progress=not options.get("disable_tqdm", False)
+            self.run,
+            left,
+            answer,
+            what=self._what or kind,
+            progress=not options.get("disable_tqdm", False),
         )
         for batch, answers in zip(left, given, strict=True):
             known |= dict(zip(batch, map(as_answer, answers), strict=True))

@@ -7,14 +7,15 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from tqdm import tqdm
 
+from lope_dist.core.bars import Bar, bar
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import refuse_unwritable
 from lope_dist.core.runlog import write_json
@@ -105,23 +106,22 @@ def measure_losses(
             row.apply(run.context)
             examples = [source[i] for i in missing]
             batches = iter_row_losses(run, examples, batch_size=request.batch_size)
-            with tqdm(
-                total=len(missing), desc=row.name, unit=" rows", disable=not (progress and writes)
-            ) as bar:
+            shown = bar(row.name, len(missing), "rows", is_shown=progress and writes)
+            with closing(shown):
                 if writes:
-                    _keep(batches, row, table, bar)
+                    _keep(batches, row, table, shown)
                 else:
                     deque(batches, maxlen=0)
     return on_main(world, lambda: table.view(rows, ids))
 
 
-def _keep(batches: Iterable[list[RowLoss]], row: Row, table: _LossFile, bar: tqdm) -> None:
+def _keep(batches: Iterable[list[RowLoss]], row: Row, table: _LossFile, shown: Bar) -> None:
     unsaved: list[RowLoss] = []
     saved_at = time.monotonic()
     try:
         for done in batches:
             unsaved += done
-            bar.update(len(done))
+            shown.update(len(done))
             if time.monotonic() - saved_at > _SAVE_EVERY_S:
                 table.add(row, unsaved)
                 unsaved, saved_at = [], time.monotonic()

@@ -12,8 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
+from lope_dist.core.bars import counted
 from lope_dist.engine.exchange import exchange
 from lope_dist.engine.world import World
 from lope_dist.evaluate.load import LoadedRun
@@ -38,9 +37,9 @@ def answer_batches(
     """
     world = run.world
     own = batches if world is None else batches[world.rank :: world.size]
-    bar = tqdm(own, desc=what, unit=" batches", disable=not (progress and is_main(world)))
+    shown = counted(own, what, "batches", is_shown=progress and is_main(world))
     with run.together():
-        given = [answer(batch) for batch in bar]
+        given = [answer(batch) for batch in shown]
     if world is None:
         return json.loads(json.dumps(given))
     answers: list[Any] = [None] * len(batches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 from typing_extensions import TypedDict
 
 from lope_dist.config.data import SourceConfig
 from lope_dist.config.schema import RunConfig
+from lope_dist.core.bars import bar
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.files import write_atomic
 from lope_dist.core.runlog import append_line, read_json, write_json
@@ -214,19 +215,16 @@ def _measure(
         if not left:
             return known
         run = load(progress=progress and writes)
-        with tqdm(
-            total=len(ids),
-            initial=len(ids) - len(left),
-            desc="Scoring",
-            unit=" rows",
-            disable=not (progress and writes),
-        ) as bar:
+        shown = bar(
+            "Scoring", len(ids), "rows", done=len(ids) - len(left), is_shown=progress and writes
+        )
+        with closing(shown):
             examples = [source[i] for i in left]
             for rows in measure_rows(run, examples, batch_size=request.batch_size):
                 for row in rows if writes else ():
                     append_line(path, row)
                     known[row["example_id"]] = row
-                bar.update(len(rows))
+                shown.update(len(rows))
         return known
     finally:
         lock.release()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
-import sys
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import torch
 from lm_eval.evaluator import evaluate
 
 from lope_dist.config.suite import SuiteConfig
+from lope_dist.core.console import keep_log_in, library_output_to_log
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import refuse_unwritable
 from lope_dist.engine.world import World
@@ -28,6 +26,7 @@ from lope_dist.evaluate.rows import Row, rows_for
 from lope_dist.evaluate.suite_file import load_suite
 from lope_dist.evaluate.tasks import LoadedSuite, Unit, load_tasks, suite_of_tasks, task_manager
 from lope_dist.train.checkpoint import Checkpoint
+from lope_dist.train.run_folder import LOGS
 
 _evaluate: Any = evaluate  # its decorator hides its parameters
 _SEED = 1234  # lm-eval's own, with which few-shot examples of published figures are drawn
@@ -80,6 +79,7 @@ def evaluate_run(
     plan = job.plan(rows)
     if plan:
         on_main(world, lambda: refuse_unwritable(run_dir))
+        keep_log_in(run_dir / LOGS, "eval")
         loaded = load_run(
             run_dir, checkpoint=checkpoint, progress=job.is_main, world=world, base=base
         )
@@ -115,7 +115,6 @@ def _check_settings(request: EvalRequest) -> None:
 def _load_suite(request: EvalRequest) -> LoadedSuite:
     if bool(request.tasks) == (request.suite is not None):
         raise LopeError("Give --tasks or --suite, one of them: it says what is scored.")
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     suite = load_suite(request.suite) if request.suite is not None else None
     include_path = request.include_path or (suite and suite.include_path)
     manager = task_manager(include_path)
@@ -167,8 +166,6 @@ class _Job:
 
     def score(self, model: LopeLM, row: Row, unit: Unit, names: list[str]) -> None:
         """Score tasks of a unit in one row and write the figures. Collective: yes."""
-        if self.is_main:
-            print(f"{unit.name}, {row.name}", file=sys.stderr)
         model.choose(row)
         identity = results.identity_of(row, self.checkpoint)
         depends_on = {"model": model.run.config.model.model_dump(mode="json")} | identity
@@ -176,7 +173,8 @@ class _Job:
         depends_on |= {"unit": unit.name, "noise": unit.noise}
         rank = 0 if self.world is None else self.world.rank
         tasks = {name: unit.tasks[name] for name in names}
-        with model.keeping(KeptAnswers(self.run_dir, depends_on, rank)) as kept:
+        what = f"{unit.name}, {row.name}"
+        with model.keeping(KeptAnswers(self.run_dir, depends_on, rank), what) as kept:
             raw = score_tasks(model, tasks, unit.limit, self.request.apply_chat_template)
         if self.is_main:
             figures = {
@@ -239,7 +237,7 @@ def score_tasks(
     torch.manual_seed(_SEED)
     for task in tasks.values():
         task.set_fewshot_seed(_SEED)
-    with redirect_stdout(sys.stderr):  # lm-eval prints; what is printed here may be JSON
+    with library_output_to_log():
         return _evaluate(
             lm=model,
             task_dict={"tasks": tasks, "groups": {}, "group_map": {}},

@@ -12,14 +12,14 @@ of scales, keeps its part and lets the rest go.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from lope_dist.core.bars import counted
+from lope_dist.core.console import tell
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.finite import refuse_infinite
 from lope_dist.model.inventory import Slot, take_inventory
@@ -68,24 +68,17 @@ def load_weights(
     inventory = take_inventory(model, files, dtype)
     if inventory.left_out and progress:
         parts = sorted({name.partition(".")[0] for name in inventory.left_out})
-        tqdm.write(
+        tell(
             f"{type(model).__name__} leaves {len(inventory.left_out)} tensors of the files unread, "
-            f"which belong to other parts of the model ({', '.join(parts)}).",
-            file=sys.stderr,
+            f"which belong to other parts of the model ({', '.join(parts)})."
         )
     if files.repeated and progress:
-        tqdm.write(
+        tell(
             f"{len(files.repeated)} tensors stand in more than one file ({files.repeated[0]} for "
-            "one); as in transformers, the last file's are read.",
-            file=sys.stderr,
+            "one); as in transformers, the last file's are read."
         )
-    for slot in tqdm(
-        loader.settled(inventory.slots),
-        desc="Loading weights",
-        unit="tensor",
-        disable=not progress,
-        mininterval=1.0,
-    ):
+    slots = loader.settled(inventory.slots)
+    for slot in counted(slots, "Loading weights", "tensors", is_shown=progress):
         tensor = loader.load_buffer(slot) if slot.is_buffer else loader.load(slot)
         for module, attribute in slot.owners.values():
             setattr(module, attribute, tensor)

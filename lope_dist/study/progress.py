@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
-from tqdm import tqdm
-
+from lope_dist.core.bars import bar
+from lope_dist.core.console import tell
 from lope_dist.report.tables import format_duration
 from lope_dist.study.steps import Step
 
@@ -16,19 +15,14 @@ class Progress:
 
     def __init__(self, num_steps: int) -> None:
         self._shown = ""
-        self._bar = tqdm(
-            total=num_steps,
-            desc="Study",
-            unit="step",
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,  # a log file wants few lines
-        )
+        self._bar = bar("Study", num_steps, "steps")
 
     def show(self, running: list[tuple[str, str]]) -> None:
         """Show what runs, as (cell, step)."""
         text = ", ".join(f"{cell} {step}" for cell, step in running)
         if text != self._shown:
             self._shown = text
-            self._bar.set_postfix_str(text, refresh=sys.stderr.isatty())
+            self._bar.set_postfix_str(text)
 
     def advance(self) -> None:
         """Count a step that ended well."""
@@ -49,4 +43,4 @@ class Progress:
         self._bar.close()
 
     def _print(self, text: str) -> None:
-        self._bar.write(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr)
+        tell(f"{time.strftime('%H:%M:%S')} {text}")

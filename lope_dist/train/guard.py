@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 
 from lope_dist.adapters.usage import RouterUsage
+from lope_dist.core.console import tell
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.batches import MicroBatch
 from lope_dist.engine.world import World
@@ -75,4 +75,4 @@ class StepGuard:
         self._skipped.append({"step": step, "reason": reason, "examples": ids})
         if self._world.is_main:
             count = f"{len(self._skipped)} of train.max_skipped_steps = {self._max}"
-            print(f"Skipped ({count}): {told}.", file=sys.stderr)
+            tell(f"Skipped ({count}): {told}.")

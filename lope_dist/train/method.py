@@ -16,6 +16,7 @@ _FREE_TO_CHANGE = (
     "train.checkpoint.every_steps",
     "train.checkpoint.keep_last",
     "train.keep_best",
+    "train.log_every_seconds",
     "train.log_every_steps",
     "train.max_skipped_steps",
     "train.micro_batch",

@@ -1,19 +1,18 @@
-"""What rank 0 tells: a progress bar, `metrics.jsonl`, and what the trackers get."""
+"""What rank 0 says of steps: on the console, in `metrics.jsonl`, to the trackers."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from lope_dist.core.console import tell
 from lope_dist.core.files import telling_disk_errors, write_atomic
 from lope_dist.core.runlog import append_line
 from lope_dist.core.side_files import METRICS
+from lope_dist.train.display import StageDisplay, memory_in_use
 from lope_dist.train.trackers.base import Trackers
 from lope_dist.train.validation import Measured
 
@@ -30,23 +29,16 @@ class MetricsLog:
         trackers: Trackers,
         on: bool,
         *,
-        first: int = 0,
+        display: StageDisplay | None = None,
         is_folder_there: Callable[[], bool] = lambda: True,
         steps_before: int = 0,
     ) -> None:
-        """Start at step ``first`` of a stage that ``steps_before`` steps of others precede."""
+        """Start a stage that ``steps_before`` steps of others precede."""
         self._path = run_dir / METRICS.name
         self._stage, self._every, self._on = stage, every, on
         self._num_steps, self._is_folder_there = num_steps, is_folder_there
         self._trackers, self._steps_before = trackers, steps_before
-        self._bar = tqdm(
-            total=num_steps,
-            initial=first,
-            desc=f"Stage {stage}",
-            unit="step",
-            disable=not on,
-            mininterval=0.2 if sys.stderr.isatty() else 15.0,  # a log file wants few lines
-        )
+        self._display = display
         self._since, self._tokens = time.perf_counter(), 0
 
     def is_due(self, step: int) -> bool:
@@ -58,7 +50,9 @@ class MetricsLog:
         if not self._on:
             return
         self._tokens += tokens
-        self._bar.update(1)
+        lr = max(values["lr"].values())
+        if self._display is not None:
+            self._display.step(step, values["loss"], lr, tokens)
         if not self.is_due(step) or not self._is_folder_there():
             return
         now = time.perf_counter()
@@ -66,11 +60,8 @@ class MetricsLog:
         self._since, self._tokens = now, 0
         record = {"stage": self._stage, "step": step, **values, "tokens": tokens}
         with telling_disk_errors(self._path):
-            append_line(self._path, record | {"tokens_per_s": rate, "time": time.time()})
-        lr = max(values["lr"].values())
-        self._bar.set_postfix_str(
-            f"loss {values['loss']:.4f}, lr {lr:.1e}, {rate:.0f} tokens/s", refresh=False
-        )
+            record |= {"tokens_per_s": rate, "memory_bytes": memory_in_use(), "time": time.time()}
+            append_line(self._path, record)
         told = {"loss": values["loss"], "lr": values["lr"], "grad_norm": values["grad_norm"]}
         told |= {"tokens_per_s": rate, "drift": values.get("drift", {})}
         self._trackers.log(self._steps_before + step + 1, {self._stage: told})
@@ -85,15 +76,17 @@ class MetricsLog:
         with telling_disk_errors(self._path):
             append_line(self._path, record | {"seconds": seconds, "time": time.time()})
         losses = ", ".join(f"{row} {loss:.4f}" for row, loss in measured.losses.items())
-        self._bar.write(
-            f"Stage {self._stage}, step {step + 1}: validation loss {losses}", sys.stderr
+        tell(
+            f"{time.strftime('%H:%M:%S')} {self._stage} {step + 1}/{self._num_steps} "
+            f"validation loss {losses}"
         )
         told = {self._stage: {"validation": measured.losses}}
         self._trackers.log(self._steps_before + step + 1, told)
 
     def close(self) -> None:
-        """End the bar."""
-        self._bar.close()
+        """End the display."""
+        if self._display is not None:
+            self._display.close()
 
 
 def trim_metrics(run_dir: Path, done: Collection[str], stage: str | None, next_step: int) -> None:

@@ -34,10 +34,12 @@ from lope_dist.train.method import method_differences
 
 Resume = bool | Literal["auto"]
 """Whether to go on with the run in the folder. `auto`: start anew where none of it can be used."""
+LOGS = "logs"
+"""Folder with what each rank said."""
 _WRITTEN = (
     *(file.name for file in (METRICS, MANIFEST, STATE, ROUTER, COST, RESULTS, TRACKERS)),
     *("tensorboard", "wandb", "mlruns", "losses", "scores", "answers", "questions", "scale.json"),
-    *("report.html", "plots"),
+    *("report.html", "plots", LOGS),
 )
 """What a run and the commands that are given its folder write there, beside checkpoints."""
 

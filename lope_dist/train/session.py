@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from lope_dist.config.schema import RunConfig
+from lope_dist.core.console import keep_log_in, tell
 from lope_dist.core.errors import Interrupted, Preempted
 from lope_dist.core.files import telling_disk_errors
 from lope_dist.engine.world import start_world
@@ -28,7 +28,7 @@ from lope_dist.train.premises import check_premises, head_sentence
 from lope_dist.train.progress import RunProgress
 from lope_dist.train.resume import open_run
 from lope_dist.train.run_files import write_run_files
-from lope_dist.train.run_folder import Resume
+from lope_dist.train.run_folder import LOGS, Resume
 from lope_dist.train.run_lock import run_lock
 from lope_dist.train.settle import prove, take_recorded
 from lope_dist.train.setup import Inputs, Session, load_session, stage_loader
@@ -91,6 +91,7 @@ def _train(
             checkpoint, accepted = open_run(
                 inputs, resume, accepts_other_data=accepts_other_data, extension=extension
             )
+            keep_log_in(inputs.run_dir / LOGS, "rank")
             take_recorded(inputs, checkpoint)
             known = {**inputs.fingerprints, "data": source.fingerprint}
             with recorded(inputs.config, world, known) as it:
@@ -119,7 +120,7 @@ def _tell_premises(session: Session, packing: str, start: dict[str, Any]) -> Non
     premises.dropout += "; two training forwards of one input are equal"
     premises.data = figures_of(session.config, session.source, session.validation)
     for line in premises.lines():
-        print(line, file=sys.stderr)
+        tell(line)
     note(session.run_dir, start, premises=premises.as_json())
 
 

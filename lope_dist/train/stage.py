@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 from lope_dist.adapters.inject import set_trainable
 from lope_dist.adapters.usage import RouterUsage
 from lope_dist.config.load import dump_config
+from lope_dist.core.console import tell
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.model.loss_head import loss_head
@@ -25,6 +25,7 @@ from lope_dist.train.checkpoint import (
 )
 from lope_dist.train.cost import CostMeter, StageCost
 from lope_dist.train.descriptions import STATE_FORMAT
+from lope_dist.train.display import StageDisplay
 from lope_dist.train.drift import Drift
 from lope_dist.train.guard import StepGuard
 from lope_dist.train.history import prune
@@ -33,7 +34,7 @@ from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.progress import RunProgress, StageProgress
 from lope_dist.train.run_files import write_run_files
 from lope_dist.train.setup import Session, auxiliary_losses, stage_engine, stage_loader
-from lope_dist.train.tracking import steps_before
+from lope_dist.train.tracking import steps_after, steps_before
 from lope_dist.train.watch import Watch
 
 _WORKER_SHARE = 0.75
@@ -101,7 +102,7 @@ class StageRun:
             config.train.log_every_steps,
             session.trackers,
             session.world.is_main,
-            first=stage.next_step,
+            display=self._display() if session.world.is_main else None,
             is_folder_there=self._is_folder_there,
             steps_before=steps_before(session, self._progress),
         )
@@ -133,6 +134,15 @@ class StageRun:
             self._engine.close()
         log.close()
         return ending is Ending.STOPPED
+
+    def _display(self) -> StageDisplay:
+        return StageDisplay(
+            self._name,
+            self._loader.num_steps,
+            self._progress.stage.next_step,
+            steps_after(self._session, self._progress),
+            self._session.config.train.log_every_seconds,
+        )
 
     def _after_step(self, log: MetricsLog) -> Ending | None:
         """Take and save what is due after a step; return what ends the stage, if anything."""
@@ -180,16 +190,14 @@ class StageRun:
         progress.router[self._name] = self._usage.means(session.world.sum)
         progress.stage.cut_examples = num_cut = self._count_cut()
         if num_cut and session.world.is_main:
-            print(
+            tell(
                 f"Stage {self._name}: {num_cut} examples were longer than data.max_length = "
-                f"{session.config.data.max_length} tokens and cut at the end.",
-                file=sys.stderr,
+                f"{session.config.data.max_length} tokens and cut at the end."
             )
         if progress.stage.empty_steps and session.world.is_main:
-            print(
+            tell(
                 f"Stage {self._name}: {progress.stage.empty_steps} steps had nothing to learn and "
-                "were left out.",
-                file=sys.stderr,
+                "were left out."
             )
         place = checkpoint_at(session.run_dir, progress.index, self._name)
         state = self._state()

@@ -40,3 +40,9 @@ def steps_before(session: Session, progress: RunProgress) -> int:
     """Return the optimizer steps of the stages before the one that the run has come to."""
     steps = steps_of(session.config, session.source)
     return sum(list(steps.values())[: progress.index - 1])
+
+
+def steps_after(session: Session, progress: RunProgress) -> int:
+    """Return the optimizer steps of the stages behind the one that the run has come to."""
+    steps = steps_of(session.config, session.source)
+    return sum(list(steps.values())[progress.index :])

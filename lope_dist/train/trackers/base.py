@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from lope_dist.core.console import library_output_to_log, tell
 from lope_dist.core.errors import LopeError
 from lope_dist.core.registry import Registry
 from lope_dist.core.runlog import write_json
@@ -97,7 +97,8 @@ class Trackers:
         flat = dict(_flat(values))
         for name, tracker in list(self._open.items()):
             try:
-                tracker.log(step, flat)
+                with library_output_to_log():
+                    tracker.log(step, flat)
             except Exception as error:
                 _tell(name, f"failed at step {step} and gets no more", error)
                 del self._open[name]
@@ -106,7 +107,8 @@ class Trackers:
         """End all of them."""
         for name, tracker in self._open.items():
             try:
-                tracker.finish(is_finished)
+                with library_output_to_log():
+                    tracker.finish(is_finished)
             except Exception as error:
                 _tell(name, "could not end", error)
         self._open = {}
@@ -118,7 +120,8 @@ def start_trackers(names: Sequence[str], run: TrackedRun) -> Trackers:
     started: dict[str, Tracker] = {}
     for name in names:
         try:
-            started[name] = TRACKERS[name].start(replace(run, known_id=ids.get(name)))
+            with library_output_to_log():
+                started[name] = TRACKERS[name].start(replace(run, known_id=ids.get(name)))
         except Exception as error:  # whatever it is: the run goes on
             _tell(name, "could not start", error)
     if started:
@@ -142,4 +145,4 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 def _tell(name: str, what: str, error: Exception) -> None:
     reason = " ".join(str(error).split())[:300] or type(error).__name__
-    print(f"Tracker {name} {what} ({reason}); the run goes on without it.", file=sys.stderr)
+    tell(f"Tracker {name} {what} ({reason}); the run goes on without it.")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 
 from lope_dist.train.trackers.base import TRACKERS, TrackedRun, TrackerKind
 
@@ -16,16 +14,15 @@ class TrackioTracker:
         import trackio
 
         self.run_id = run.known_id or run.name
-        with redirect_stdout(sys.stderr):
-            self._run = trackio.init(
-                project=run.project,
-                name=self.run_id,
-                config=dict(run.config),
-                resume="allow" if run.known_id else "never",
-                embed=False,
-                auto_log_gpu=False,
-                auto_log_cpu=False,
-            )
+        self._run = trackio.init(
+            project=run.project,
+            name=self.run_id,
+            config=dict(run.config),
+            resume="allow" if run.known_id else "never",
+            embed=False,
+            auto_log_gpu=False,
+            auto_log_cpu=False,
+        )
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Log one step."""
@@ -33,8 +30,7 @@ class TrackioTracker:
 
     def finish(self, is_finished: bool) -> None:
         """Write what is left."""
-        with redirect_stdout(sys.stderr):
-            self._run.finish()
+        self._run.finish()
 
 
 TRACKERS.register("trackio")(TrackerKind("trackio", "trackio", TrackioTracker))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import Mapping
 
+from lope_dist.core.console import tell
 from lope_dist.train.trackers.base import TRACKERS, TrackedRun, TrackerKind
 
 _START_LIMIT_S = 60
@@ -29,7 +29,7 @@ class WandbTracker:
             settings=wandb.Settings(console="off", silent=True, init_timeout=_START_LIMIT_S),
         )
         if self._run.url:
-            print(f"W&B: {self._run.url}", file=sys.stderr)
+            tell(f"W&B: {self._run.url}")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Log one step."""
