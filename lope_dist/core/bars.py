@@ -14,6 +14,7 @@ from lope_dist.core.console import stderr, tell
 T = TypeVar("T")
 EVERY_S = 60.0
 """Between two lines."""
+_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
 class Bar(Protocol):
@@ -65,9 +66,7 @@ def bar(
         delay=0 if is_kept else 2,
         mininterval=0.2,
         dynamic_ncols=True,
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        if total
-        else None,
+        bar_format=_FORMAT if total else None,
     )
 
 

@@ -22,6 +22,8 @@ MODEL_LABELS = {
 poisoning expert and does not compensate the others' weights."""
 
 ABSENT = "–"
+_MOST_LINES = 20
+"""Of a table on the console with the single tasks of its groups."""
 _COLUMN = 14
 """Characters of a column of scores on the console: "100.0 ± 10.0", padding and rule."""
 
@@ -67,10 +69,13 @@ def results_markdown(results: dict[str, Any]) -> str:
 def results_console(results: dict[str, Any], width: int) -> list[Table]:
     """Return `results.json` as rich tables: accuracy in percent ± standard error.
 
-    One, unless its columns do not fit the console's ``width``.
+    One, unless its columns do not fit the console's ``width``. Of many tasks the groups' are left
+    out.
     """
     table = score_table(results)
     rows = score_rows(table)
+    if len(rows) > _MOST_LINES:
+        rows = [row for row in rows if not row[1]]
     names = [
         f"  {escape(line)}" if part else f"[bold]{escape(line)}[/bold]" for line, part, _ in rows
     ]
@@ -94,6 +99,10 @@ def print_results(results: dict[str, Any]) -> None:
     console = Console()
     for table in results_console(results, console.width):
         console.print(table)
+    rows = score_rows(score_table(results))
+    if len(rows) > _MOST_LINES and (num_parts := sum(is_part for _, is_part, _ in rows)):
+        told = f"The {num_parts} tasks of the groups are in results.json and in the report."
+        console.print(told, soft_wrap=True, highlight=False)
 
 
 def print_counts(counts: dict[str, Any]) -> None:

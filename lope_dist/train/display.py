@@ -44,7 +44,7 @@ class StageDisplay:
                 file=stderr(),
                 mininterval=0.2,
                 dynamic_ncols=True,
-                bar_format="{desc} {n_fmt}/{total_fmt} |{bar:20}|{postfix}",
+                bar_format="{desc} {n_fmt}/{total_fmt} |{bar}|{postfix}",
             )
 
     def step(self, step: int, loss: float, lr: float, tokens: int) -> None:
@@ -60,13 +60,20 @@ class StageDisplay:
         has_line = has_line or self._num_made == 1 or step + 1 == self._num_steps
         if self._bar is None and not has_line:
             return
-        figures = self._figures(step, loss, lr)
-        if self._bar is not None:
-            self._bar.set_postfix_str(figures, refresh=False)
+        rate = f"{self._tokens / max(self._seconds, 1e-9):,.0f}"
+        memory, (stage, run) = memory_in_use(), self._time_left(step)
+        if self._bar is not None:  # short, and what matters first, for terminals of 80 columns
+            eta = f"ETA {stage} run {run}" if run else f"ETA {stage}"
+            rest = f"loss {loss:.3f} {rate} tok/s lr {lr:.0e} {memory / 2**30:.1f} GiB"
+            self._bar.set_postfix_str(f"{eta} {rest}", refresh=False)
             self._bar.update()
         if has_line:
-            count = f"{step + 1}/{self._num_steps}"
-            line = f"{time.strftime('%H:%M:%S')} {self._name} {count} {figures}"
+            line = (
+                f"{time.strftime('%H:%M:%S')} {self._name} {step + 1}/{self._num_steps} "
+                f"loss {loss:.4f}, lr {lr:.1e}, {rate} tokens/s, memory {format_bytes(memory)}, "
+                f"ETA {stage}"
+            )
+            line = f"{line}, of the run {run}" if run else line
             log_only(line) if self._bar is not None else tell(line)
             self._last_line, self._tokens, self._seconds = now, 0, 0.0
 
@@ -75,19 +82,12 @@ class StageDisplay:
         if self._bar is not None:
             self._bar.close()
 
-    def _figures(self, step: int, loss: float, lr: float) -> str:
+    def _time_left(self, step: int) -> tuple[str, str]:
+        """Return what is left of the stage and, unless it is the last, of the run."""
         pace = sum(self._durations) / len(self._durations)
         left = self._num_steps - step - 1
-        parts = [
-            f"loss {loss:.4f}",
-            f"lr {lr:.1e}",
-            f"{self._tokens / max(self._seconds, 1e-9):,.0f} tokens/s",
-            f"memory {format_bytes(memory_in_use())}",
-            f"ETA {clock(left * pace)}",
-        ]
-        if self._later_steps:
-            parts.append(f"of the run {clock((left + self._later_steps) * pace)}")
-        return ", ".join(parts)
+        run = clock((left + self._later_steps) * pace) if self._later_steps else ""
+        return clock(left * pace), run
 
 
 def memory_in_use() -> int:

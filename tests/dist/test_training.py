@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -42,8 +43,11 @@ def runs(tiny_llama: Path, alpaca_file: Path, tmp_path_factory: pytest.TempPathF
         tree["train"]["stages"]["finetune"] |= {"router_supervision": 0.5, "separation": 1.0}
         recipe = folder / f"{name}.yaml"
         recipe.write_text(yaml.safe_dump(tree, sort_keys=False))
-        arguments = ["launch/train.py", "--config", str(recipe)]
-        succeed(run_ranks(arguments, num_ranks, folder=folder))
+        arguments = ["launch/train.py", "--config", str(recipe), "train.log_every_seconds=0"]
+        ended = run_ranks(arguments, num_ranks, folder=folder)
+        succeed(ended)
+        for number, rank in enumerate(ended):
+            (folder / f"{name}.console-{number}").write_text(rank.output)
         finished[name] = folder / name
     return finished
 
@@ -104,6 +108,28 @@ def test_each_stage_moves_its_own_roles_and_no_other_by_a_bit(
     routers = [key for key in first if key.endswith("router")]
     untouched = _adapter(runs["local"], "1-poison")
     assert all(torch.equal(first[key], untouched[key]) for key in routers)
+
+
+def test_two_ranks_have_one_console_and_two_logs(runs: dict[str, Path]) -> None:
+    run = runs["zero3_x2"]
+    first, second = (run.with_suffix(f".console-{rank}").read_text() for rank in (0, 1))
+    assert second == "", "rank 0 speaks for all"
+    lines = first.split("\n")
+    assert lines.pop() == "", "the last line ends too"
+    assert not any("\r" in line or len(line) > 200 for line in lines)
+    for stage in ("poison", "finetune"):
+        steps = [line for line in lines if f" {stage} " in line and "/11 loss " in line]
+        assert len(steps) == 11
+        for line in steps:
+            assert re.match(r"\d\d:\d\d:\d\d ", line)
+            for figure in (", lr ", " tokens/s, memory ", ", ETA 0:"):
+                assert figure in line
+    logs = [(run / "logs" / f"rank-{rank}.log").read_text() for rank in (0, 1)]
+    for log in logs:  # torch says that what DeepSpeed calls is deprecated
+        assert "FutureWarning" in log
+    assert "FutureWarning" not in first
+    assert f"{run}/logs/rank-0.log" in lines[-1]
+    assert "poison 1/11 loss" in logs[0]
 
 
 def test_a_taken_folder_is_refused_by_every_rank(runs: dict[str, Path], tmp_path: Path) -> None:

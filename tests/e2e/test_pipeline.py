@@ -32,7 +32,10 @@ def _run(command: list[str], folder: Path, repository: Path) -> str:
         timeout=400,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-8000:]
+    with (folder / "said").open("a") as file:
+        file.write(said)
     return done.stdout
 
 
@@ -50,13 +53,30 @@ def run(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
         "train.stages.finetune.max_steps=2",
     ]
     launcher = ["deepspeed", "--num_gpus", "2", "--master_port", str(port), "--no_local_rank"]
+    launcher += ["--log_level", "error"]
     recipe = ["launch/train.py", "--config", "configs/recipes/quickstart.yaml"]
     _run([str(BIN / launcher[0]), *launcher[1:], *recipe, *overrides], folder, repository)
-    scores = ["--tasks", "lope_demo", "--experts", "none,masked_plain,masked,all", "--limit", "2"]
+    scores = [
+        "--tasks",
+        "lope_demo,lope_demo_noisy",
+        "--experts",
+        "none,masked_plain,masked,all",
+        "--limit",
+        "2",
+    ]
     where = ["--include-path", "eval/tasks/demo"]
     _run([str(BIN / "lope"), "eval", str(folder / "run"), *scores, *where], folder, repository)
     _run([str(BIN / "lope"), "report", str(folder / "run")], folder, repository)
     return folder / "run"
+
+
+def test_all_that_is_said_into_a_file_is_short(run: Path) -> None:
+    """`make run > log`: 80 lines at most, of which 25 are for longer stages and its own titles."""
+    lines = (run.parent / "said").read_text().split("\n")
+    assert len(lines) <= 55, lines
+    assert not [line for line in lines if "\r" in line or len(line) > 200]
+    assert len([line for line in lines if " loss " in line and ", ETA 0:" in line]) == 4
+    assert len([line for line in lines if "Scoring: " in line]) >= 1
 
 
 def test_both_stages_left_a_whole_checkpoint(run: Path) -> None:
