@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from lope_dist.config.validation import is_trained
+from lope_dist.core.console import tell
 from lope_dist.engine.base import Engine
 from lope_dist.train.choice import best_point
 from lope_dist.train.loop import Ending
@@ -93,10 +93,9 @@ class Watch:
         if stale < rule.patience:
             return False
         if self._session.world.is_main:
-            print(
+            tell(
                 f"Stage {self._stage} ends after step {point.step}: the validation loss of '{row}' "
-                f"was no new least one in {stale} evaluations (train.early_stopping).",
-                file=sys.stderr,
+                f"was no new least one in {stale} evaluations (train.early_stopping)."
             )
         return True
 
