@@ -41,8 +41,8 @@ def whole(config_in, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def told(run: Path) -> list[dict[str, Any]]:
-    """Return all that is logged of steps and evaluations but their times."""
-    times = ("time", "seconds", "tokens_per_s")
+    """Return all that is logged of steps and evaluations but times and memory."""
+    times = ("time", "seconds", "tokens_per_s", "memory_bytes")
     lines = [yaml.safe_load(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in times} for line in lines]
 
