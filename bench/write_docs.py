@@ -26,6 +26,7 @@ TITLES = {
     "step": "Whole steps: Hugging Face Trainer with peft, packing, two ZeRO-3 ranks",
     "eval": "Evaluation: lm-eval's `hf` with peft",
     "corpus": "The corpus: noise and tokenizing on one core, memory of a build",
+    "peers": "Ranks that watch each other: keys the store serves, and who is named when",
     "growth": "How cost grows: slope of log time over log quantity",
     "long": "Long sequences: memory of loss and embedding noise, LLaMA2-7B's shape",
     "export": "Exports of the quickstart's run",

@@ -238,8 +238,8 @@ def batches_of(
     )
     for step, given in made:
         batches = pickle.loads(given) if isinstance(given, bytes) else given
-        loader.note(step, batches)
         yield step, batches
+        loader.note(step, batches)  # used, where the next ones are asked for
 
 
 def num_steps(mixture: Mixture, stage: StageConfig, global_batch: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
 import torch
@@ -23,6 +22,7 @@ from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.objective import summed_loss, targets_of
 from lope_dist.train.progress import StageProgress
 from lope_dist.train.schedule import lr_factor
+from lope_dist.train.step_plan import ComingStep, StepPlan
 from lope_dist.train.stop import StopRequest
 
 
@@ -35,17 +35,6 @@ class Ending(Enum):
     """The loss on the validation rows does not fall any more."""
     STOPPED = "stopped"
     """A rank was asked to stop."""
-
-
-@dataclass(frozen=True)
-class StepPlan:
-    """One optimizer step as all ranks see it."""
-
-    batches: list[MicroBatch]
-    target_tokens: int
-    tokens: int
-    read_tokens: int
-    """Real tokens of `input_ids`, as `MicroBatch.noise_mask` has them."""
 
 
 def run_stage(
@@ -86,7 +75,9 @@ def run_stage(
         if plan.target_tokens == 0 and not may_be_empty:
             progress.empty_steps += 1
             progress.next_step = step + 1
-            if world.sum([float(stop.is_made)])[0] > 0:
+            stopping, *coming = world.sum([float(stop.is_made), *plan.coming.counts()])
+            plan.coming.note(coming)
+            if stopping > 0:
                 return Ending.STOPPED
             if progress.next_step < loader.num_steps and (ending := after_step()):
                 return ending
@@ -100,9 +91,13 @@ def run_stage(
         ]
         auxiliary = context.auxiliary.take() if context.auxiliary is not None else []
         losses += [value.to(losses[0]) for value in auxiliary]
+        coming = plan.coming.counts()  # drawn while the device computes
         values = torch.stack(losses).tolist()  # one wait for the device a step
         values, own_terms = values[: len(plan.batches)], values[len(plan.batches) :]
-        loss, is_stopping, guilty, terms = _global_loss(values, own_terms, world, stop)
+        loss, is_stopping, guilty, terms, coming = _global_loss(
+            values, own_terms, coming, world, stop
+        )
+        plan.coming.note(coming)
         factor = lr_factor(stage, step, loader.num_steps)
         grad_norm = math.nan
         if guilty is None:
@@ -118,7 +113,7 @@ def run_stage(
             }
             if context.auxiliary is not None:
                 values_to_log |= zip(context.auxiliary.names, terms, strict=True)
-            if drift is not None and log.is_due(step):
+            if drift is not None and log.has_drift(step):
                 values_to_log["drift"] = drift.measure()
             log.step(step, plan.tokens, values_to_log)
         elif guilty is None:
@@ -137,17 +132,15 @@ def run_stage(
 def _plans(
     loader: StageLoader, world: World, first: int, timeout_s: float
 ) -> Iterator[tuple[int, StepPlan]]:
-    """Yield each step's micro-batches, as many on each rank: collectives need company."""
-    for step, batches in batches_of(
-        loader, first_step=first, workers=loader.workers, timeout_s=timeout_s
-    ):
-        targets = sum(batch.num_target_tokens for batch in batches)
-        tokens = sum(batch.num_tokens for batch in batches)
-        read = sum(int(batch.noise_mask.sum()) for batch in batches)
-        totals = [int(n) for n in world.sum([targets, tokens, read])]
-        (longest,) = world.max([len(batches)])
-        batches += [loader.filler() for _ in range(int(longest) - len(batches))]
-        yield step, StepPlan(batches, *totals)
+    """Yield each step and its plan; what is summed in a step includes the next one's counts.
+
+    Collective: yes, once, before the first step.
+    """
+    made = batches_of(loader, first_step=first, workers=loader.workers, timeout_s=timeout_s)
+    coming = ComingStep(made, world)
+    coming.note(world.sum(coming.counts()))
+    while (begun := coming.begin(loader)) is not None:
+        yield begun
 
 
 def _micro_step(
@@ -178,17 +171,23 @@ def _micro_step(
 
 
 def _global_loss(
-    values: Sequence[float], terms: Sequence[float], world: World, stop: StopRequest
-) -> tuple[float, bool, int | None, list[float]]:
+    values: Sequence[float],
+    terms: Sequence[float],
+    coming: Sequence[float],
+    world: World,
+    stop: StopRequest,
+) -> tuple[float, bool, int | None, list[float], list[float]]:
     """Return the step's loss over all ranks, and what else every rank must know of the others.
 
-    That is whether any was asked to stop, the first whose loss is no finite number, and the
-    auxiliary losses' ``terms``.
+    That is whether any was asked to stop, the first whose loss is no finite number, the
+    auxiliary losses' ``terms``, and the counts of the ``coming`` step: one sum for all of it.
     Collective: yes.
     """
     flags = [0.0] * world.size
     flags[world.rank] = float(not all(map(math.isfinite, values)))
-    loss, stopping, *rest = world.sum([sum(values), float(stop.is_made), *terms, *flags])
-    terms, flags = rest[: len(terms)], rest[len(terms) :]
+    summed = [sum(values), float(stop.is_made), *terms, *flags, *coming]
+    loss, stopping, *rest = world.sum(summed)
+    ends = len(terms), len(terms) + world.size
+    terms, flags, coming = rest[: ends[0]], rest[ends[0] : ends[1]], rest[ends[1] :]
     guilty = next((rank for rank, flag in enumerate(flags) if flag), None)
-    return loss, stopping > 0, guilty, terms
+    return loss, stopping > 0, guilty, terms, coming

@@ -16,6 +16,9 @@ from lope_dist.train.display import StageDisplay, memory_in_use
 from lope_dist.train.trackers.base import Trackers
 from lope_dist.train.validation import Measured
 
+_DRIFT_STEPS = 10
+"""The drift is measured this seldom, for its sum over the ranks is a message of its own."""
+
 
 class MetricsLog:
     """Log of one stage; a silent no-op on every rank but the main one."""
@@ -44,6 +47,14 @@ class MetricsLog:
     def is_due(self, step: int) -> bool:
         """Return whether a step has a line; the same on every rank."""
         return (step + 1) % self._every == 0 or step + 1 == self._num_steps
+
+    def has_drift(self, step: int) -> bool:
+        """Return whether a step's line tells the drift: the first, the last and some between."""
+        lines = -(-_DRIFT_STEPS // self._every)
+        every = lines * self._every
+        return self.is_due(step) and (
+            step + 1 in (self._every, self._num_steps) or (step + 1) % every == 0
+        )
 
     def step(self, step: int, tokens: int, values: dict[str, Any]) -> None:
         """Record one optimizer step; ``tokens`` are those of the whole global batch."""

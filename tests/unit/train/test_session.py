@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, read_lines
+from lope_dist.corpus.loader import StageLoader
 from lope_dist.engine.local import LocalEngine
+from lope_dist.engine.world import World
 from lope_dist.train import loop, session, stage
 from lope_dist.train.session import train
 
@@ -122,9 +124,9 @@ def test_a_run_killed_and_resumed_equals_one_that_was_not(
     assert read_json(folder / "state.json")["status"] == "finished"
 
 
-def drifts(folder: Path) -> list[dict[str, float]]:
+def drifts(folder: Path) -> list[dict[str, float] | None]:
     """Return what each line says of the drift."""
-    return [line["drift"] for line in read_lines(folder / "metrics.jsonl")]
+    return [line.get("drift") for line in read_lines(folder / "metrics.jsonl")]
 
 
 def counts(folder: Path) -> dict[str, tuple[int, int]]:
@@ -145,8 +147,45 @@ def test_a_stage_whose_start_is_lost_goes_on_without_its_drift(
     folder = train(config, resume=True)
     assert "The drift of stage 'finetune' is not logged any more" in capsys.readouterr().err
     lines = list(read_lines(folder / "metrics.jsonl"))
-    assert ["drift" in line for line in lines] == [True] * 5 + [False]
+    assert ["drift" in line for line in lines] == [True, False, True, True, False, False]
     assert losses(folder) == losses(short)
+
+
+def test_a_step_has_one_sum_over_the_ranks(tiny_config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One before the stage, one a step, and one for each drift: of the first step and the last."""
+    real_sum, real_run, sums = World._reduce, stage.run_stage, []
+    counts: list[int] = []
+
+    def run_stage(*arguments, **settings):
+        before = len(sums)
+        stopped = real_run(*arguments, **settings)
+        counts.append(len(sums) - before)
+        return stopped
+
+    monkeypatch.setattr(World, "_reduce", lambda w, v, op: sums.append(v) or real_sum(w, v, op))
+    monkeypatch.setattr(stage, "run_stage", run_stage)
+    train(tiny_config(**SHORT))
+    assert counts == [1 + 3 + 2] * 2
+
+
+def test_a_step_whose_data_fail_ends_the_run_after_the_step_before(
+    tiny_config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = StageLoader.micro_batches
+
+    def micro_batches(loader: StageLoader, step: int):
+        if step == 2:
+            raise LopeError("row 7 is no row")
+        return real(loader, step)
+
+    monkeypatch.setattr(StageLoader, "micro_batches", micro_batches)
+    config = tiny_config(train__checkpoint__every_steps=1, **SHORT)
+    with pytest.raises(LopeError, match="row 7 is no row"):
+        train(config)
+    folder = Path(config.output_dir)
+    assert [line["step"] for line in read_lines(folder / "metrics.jsonl")] == [0, 1]
+    state = read_json(next((folder / "checkpoints").glob("*poison*")) / "state.json")
+    assert state["next_step"] == 2
 
 
 def count_steps(patch: pytest.MonkeyPatch) -> list[float]:
