@@ -110,9 +110,15 @@ def plan(
     ] = "80GiB",
     node_memory: Annotated[str | None, typer.Option(help="Host memory of each node.")] = None,
     ranks_per_node: Annotated[int, typer.Option(help="Ranks of a full node.")] = 8,
+    tflops: Annotated[float, typer.Option(help="Sustained TFLOP/s of a device.")] = 400.0,
+    memory_gbs: Annotated[float, typer.Option(help="GB/s of a device's own memory.")] = 3350.0,
+    node_gbs: Annotated[float, typer.Option(help="GB/s a rank receives inside a node.")] = 300.0,
+    network_gbs: Annotated[float, typer.Option(help="GB/s a node receives from others.")] = 50.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a run will take of memory and network, and how to shard it; reads no weights.
+    """Say what a run will take of memory, network and time, and how to shard it.
+
+    Reads no weights. The speeds are those of H100 nodes unless given.
 
     Ends with status 1 if it fits in neither ZeRO stage.
     """
@@ -122,6 +128,7 @@ def plan(
     gpu = parse_bytes(gpu_memory, "--gpu-memory")
     node = None if node_memory is None else parse_bytes(node_memory, "--node-memory")
     resolved = load_recipe_or_model(config, overrides or ())
+    from lope_dist.engine.speed import Hardware
     from lope_dist.train.sizing import plan_run
 
     figures = plan_run(
@@ -130,6 +137,7 @@ def plan(
         gpu_memory=gpu,
         node_memory=node,
         ranks_per_node=ranks_per_node,
+        hardware=Hardware(tflops, memory_gbs, node_gbs, network_gbs),
     )
     if as_json:
         typer.echo(json.dumps(figures, indent=2))

@@ -1,9 +1,8 @@
-"""Which ZeRO stage, micro-batch and accumulation a plan speaks for, and why.
+"""Which ZeRO stage, micro-batch and recomputation a plan speaks for, and why.
 
-Pure arithmetic. Replicating needs no gathers, so it is faster wherever it fits with room to
-spare. Gathers pay off where the base would take so much of each device that what sharding
-frees makes larger micro-batches possible: from tens of billions of parameters, or on small
-cards.
+Pure arithmetic. Each way that fits is taken with its largest micro-batch, and the one with most
+tokens a second wins (`engine/speed.py`). Replicating needs no gathers; sharding makes room for
+larger micro-batches, or for doing without recomputation.
 """
 
 from __future__ import annotations
@@ -11,15 +10,30 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lope_dist.core.memory import format_bytes
-from lope_dist.engine.plan import RankPlan, accumulation, plan_rank, rows_per_rank
+from lope_dist.engine.plan import accumulation, plan_rank, rows_per_rank
 from lope_dist.engine.sizes import Settings, Sizes
+from lope_dist.engine.speed import Hardware, Speed, speed
 
 USABLE = 0.9
 """Share of a device that a plan may fill; the rest is the CUDA context, the libraries' own
 buffers and fragmentation."""
-LARGE_BASE = 1 / 3
-"""From this share of the usable memory on, a replicated base is better sharded (a rule of
-thumb: below it, sharding makes room for at most half as many rows again)."""
+CLEARLY = 1.02
+"""How much faster sharding must be to be recommended where both ways fit."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A way to run that fits, with the largest micro-batch that does."""
+
+    zero_stage: int
+    gradient_checkpointing: bool
+    micro_batch: int
+    accumulation_steps: int
+    total: int
+    """Peak bytes of a training step."""
+    received: int
+    """Bytes that a rank receives in a step."""
+    speed: Speed
 
 
 @dataclass(frozen=True)
@@ -30,19 +44,28 @@ class Advice:
     """None: the run fits in neither stage."""
     micro_batch: int
     accumulation_steps: int
+    gradient_checkpointing: bool
     why: str
     helps: tuple[str, ...]
-    """What would make room, where the run does not fit; else what is worth knowing."""
+    """What would make room, where the run does not fit."""
+    choices: tuple[Choice, ...]
+    """All ways that fit, the fastest first."""
 
 
-def advise(sizes: Sizes, run: Settings, *, device: int, node: int | None, one_row: bool) -> Advice:
+def advise(
+    sizes: Sizes,
+    run: Settings,
+    *,
+    device: int,
+    node: int | None,
+    one_row: bool,
+    hardware: Hardware,
+) -> Advice:
     """Return the recommendation for devices of ``device`` bytes and nodes of ``node`` bytes.
 
     ``one_row``: the attention implementation allows micro-batches of one row only.
     """
     usable = int(USABLE * device)
-    most = 1 if one_row else rows_per_rank(run)
-    rows = {stage: _rows_that_fit(sizes, run, stage, usable, most) for stage in (2, 3)}
     least = {stage: plan_rank(sizes, run, stage, 1) for stage in (2, 3)}
     host = least[2].host_per_node
     if node is not None and host > node:
@@ -50,42 +73,76 @@ def advise(sizes: Sizes, run: Settings, *, device: int, node: int | None, one_ro
             f"The processes of a node need {format_bytes(host)} of host memory, and it has "
             f"{format_bytes(node)}."
         )
-        return Advice(None, 0, 0, text, ("fewer ranks on a node (--ranks-per-node)",))
-    if not any(rows.values()):
-        return _fits_nowhere(sizes, run, least, usable)
-    base = least[2].base_weights + least[2].statistics
-    stage, why = _choose(run, rows, base, usable)
-    steps = -(-rows_per_rank(run) // rows[stage])
-    micro_batch = min(rows[stage], -(-rows_per_rank(run) // steps))  # even micro-batches
-    helps = []
-    if run.checkpointing:
-        without = replace(run, checkpointing=False)
-        if plan_rank(sizes, without, stage, micro_batch).total <= usable:
-            helps.append("it fits without recomputation too: model.gradient_checkpointing=false")
-    return Advice(stage, micro_batch, accumulation(run, micro_batch), why, tuple(helps))
+        return _none(run, text, ("fewer ranks on a node (--ranks-per-node)",))
+    most = 1 if one_row else rows_per_rank(run)
+    ways = [(stage, recomputes) for stage in (2, 3) for recomputes in (False, True)]
+    found = [_choice(sizes, run, way, usable, most, hardware) for way in ways]
+    choices = sorted(filter(None, found), key=lambda choice: -choice.speed.tokens_per_s)
+    if not choices:
+        return _fits_nowhere(sizes, run, usable)
+    best = {c.zero_stage: c for c in reversed(choices)}
+    chosen, why = _choose(run, best, least[2].base_weights + least[2].statistics, usable)
+    return Advice(
+        chosen.zero_stage,
+        chosen.micro_batch,
+        chosen.accumulation_steps,
+        chosen.gradient_checkpointing,
+        why,
+        (),
+        tuple(choices),
+    )
 
 
-def _choose(run: Settings, rows: dict[int, int], base: int, usable: int) -> tuple[int, str]:
-    """Return the stage and one sentence for it; at least one stage has rows that fit."""
+def _choice(
+    sizes: Sizes,
+    run: Settings,
+    way: tuple[int, bool],
+    usable: int,
+    most: int,
+    hardware: Hardware,
+) -> Choice | None:
+    stage, recomputes = way
+    run = replace(run, checkpointing=recomputes)
+    rows = _rows_that_fit(sizes, run, stage, usable, most)
+    if rows == 0:
+        return None
+    rows = min(rows, -(-rows_per_rank(run) // accumulation(run, rows)))  # even micro-batches
+    plan = plan_rank(sizes, run, stage, rows)
+    return Choice(
+        stage,
+        recomputes,
+        rows,
+        accumulation(run, rows),
+        plan.total,
+        plan.wire_base + plan.wire_adapters,
+        speed(sizes, run, plan, rows, hardware),
+    )
+
+
+def _choose(run: Settings, best: dict[int, Choice], base: int, usable: int) -> tuple[Choice, str]:
+    """Return the stage and one sentence for it; ``best``: the fastest choice of each stage."""
     share = f"{format_bytes(base)}, {base / usable:.0%} of a device's usable memory"
-    if run.world_size == 1:
-        return (2, f"One rank has nobody to share with: the base takes {share}.")
+    if run.world_size == 1 and 2 in best:
+        return best[2], f"One rank has nobody to share with: the base takes {share}."
     saved = format_bytes(base - base // run.world_size)
-    if not rows[2]:
-        return 3, (
+    if 2 not in best:
+        return best[3], (
             f"Only a sharded base fits: whole, it would take {share}; over "
             f"{run.world_size} ranks sharding saves {saved} on each."
         )
-    if not rows[3]:
-        return 2, f"Only a replicated base fits beside what gathering would take: {share}."
-    if base <= LARGE_BASE * usable:
-        return 2, (
-            f"The base fits whole on every device ({share}), so gathering it in every pass "
-            f"would only cost time; ZeRO-3 would save {saved} a rank."
+    if 3 not in best:
+        return best[2], f"Only a replicated base fits beside what gathering would take: {share}."
+    two, three = best[2].speed, best[3].speed
+    times = f"a step takes {two.step_s:.3g} s replicated and {three.step_s:.3g} s sharded"
+    if three.tokens_per_s <= CLEARLY * two.tokens_per_s:
+        return best[2], (
+            f"The base fits whole on every device ({share}), and {times}, with "
+            f"{format_bytes(best[3].received)} received in {three.gather_s:.3g} s; ZeRO-3 would "
+            f"save {saved} a rank."
         )
-    return 3, (
-        f"A whole base would take {share}; sharding leaves {saved} more a rank to "
-        "activations, which larger micro-batches turn into speed."
+    return best[3], (
+        f"A whole base would take {share}; sharding leaves {saved} more a rank to activations, "
+        f"which pays for its gathers: {times}."
     )
 
 
@@ -102,17 +159,17 @@ def _rows_that_fit(sizes: Sizes, run: Settings, stage: int, usable: int, most: i
     return low
 
 
-def _fits_nowhere(sizes: Sizes, run: Settings, least: dict[int, RankPlan], usable: int) -> Advice:
+def _fits_nowhere(sizes: Sizes, run: Settings, usable: int) -> Advice:
+    run = replace(run, checkpointing=True)
+    least = {stage: plan_rank(sizes, run, stage, 1) for stage in (2, 3)}
     smallest = min((2, 3), key=lambda stage: max(least[stage].total, least[stage].load_peak))
     need = max(least[smallest].total, least[smallest].load_peak)
     text = (
-        f"It fits in neither stage: even one row a micro-batch takes {format_bytes(need)} under "
-        f"ZeRO-{smallest}, and {format_bytes(usable)} of a device are usable."
+        f"It fits in neither stage: even one row a micro-batch, recomputed, takes "
+        f"{format_bytes(need)} under ZeRO-{smallest}, and {format_bytes(usable)} of a device are "
+        "usable."
     )
     helps = []
-    if not run.checkpointing:
-        lean = plan_rank(sizes, replace(run, checkpointing=True), smallest, 1).total
-        helps.append(f"model.gradient_checkpointing=true ({format_bytes(lean)})")
     for factor in (2, 4, 8, 16):
         ranks = factor * run.world_size
         plan = plan_rank(sizes, replace(run, world_size=ranks), 3, 1)
@@ -123,4 +180,8 @@ def _fits_nowhere(sizes: Sizes, run: Settings, least: dict[int, RankPlan], usabl
     shorter = plan_rank(sizes, half, smallest, 1).total
     helps.append(f"data.max_length={half.max_length} ({format_bytes(shorter)})")
     helps.append(f"devices of {format_bytes(int(need / USABLE))} or more")
-    return Advice(None, 0, 0, text, tuple(helps))
+    return _none(run, text, tuple(helps))
+
+
+def _none(run: Settings, why: str, helps: tuple[str, ...]) -> Advice:
+    return Advice(None, 0, 0, run.checkpointing, why, helps, ())

@@ -27,6 +27,10 @@ class Sizes:
     """Whether the NF4 scales are quantized too."""
     input_only: int
     """Elements of the embedding that the backward pass does not need (0 where tied)."""
+    active: int
+    """Weights that a token is multiplied with: of banks of experts those that it is sent to."""
+    active_in_layers: int
+    """The same without the head."""
     in_layers: int
     """Bytes of the base inside the layers, which checkpointing computes twice."""
     adapter: int

@@ -72,13 +72,40 @@ def print_plan(plan: dict[str, Any]) -> None:
         return
     console.print(
         f"[bold]Recommended: engine.zero_stage={advice['zero_stage']} "
-        f"train.micro_batch={advice['micro_batch']}[/bold] (accumulation over "
+        f"train.micro_batch={advice['micro_batch']} model.gradient_checkpointing="
+        f"{str(advice['gradient_checkpointing']).lower()}[/bold] (accumulation over "
         f"{advice['accumulation_steps']} for a global batch of {plan['global_batch']}).",
         advice["why"],
         soft_wrap=True,
     )
-    for note in advice["helps"]:
-        console.print("Note:", note, soft_wrap=True)
+    console.print(choices_table(plan))
+    console.print(
+        "Computed from stated speeds, to rank the choices; no measurement.", soft_wrap=True
+    )
+
+
+def choices_table(plan: dict[str, Any]) -> Table:
+    """Return all ways that fit, the fastest first, as a rich table."""
+    speeds = plan["hardware"]
+    title = (
+        f"What fits, at {speeds['tflops']:g} TFLOP/s, {speeds['memory_gbs']:g} GB/s of memory, "
+        f"{speeds['node_gbs']:g} GB/s inside a node and {speeds['network_gbs']:g} between nodes (s)"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True)
+    for name in ("rows", "peak", "compute", "gathers", "step", "tokens/s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for choice in plan["recommendation"]["choices"]:
+        speed = choice["speed"]
+        recomputes = " recomputing" if choice["gradient_checkpointing"] else ""
+        table.add_row(
+            f"ZeRO-{choice['zero_stage']}{recomputes}",
+            f"{choice['micro_batch']} x {choice['accumulation_steps']}",
+            format_bytes(choice["total"]),
+            *(f"{speed[key]:.3g}" for key in ("compute_s", "gather_s", "step_s")),
+            f"{speed['tokens_per_s']:,.0f}",
+        )
+    return table
 
 
 def _add_rows(table: Table, plan: dict[str, Any], rows: dict[str, str]) -> None:

@@ -202,15 +202,20 @@ def _widths(layer: nn.Module, model: PreTrainedModel) -> list[tuple[int, int]]:
 
     Of a bank of experts as many as a token is sent to; all where the architecture tells none.
     """
-    arch: Any = model.config.get_text_config()
-    keys = ("num_experts_per_tok", "top_k_experts", "moe_topk", "top_k")
-    chosen = next((n for key in keys if (n := _int(arch, key))), None)
+    chosen = chosen_experts(model)
     shapes = [parameter.shape for parameter in layer.parameters() if parameter.ndim > 1]
     return [
         (times * shape[-2], times * shape[-1])
         for shape in shapes
         for times in [(chosen or shape[0]) if len(shape) > 2 else 1]
     ]
+
+
+def chosen_experts(model: PreTrainedModel) -> int | None:
+    """Return to how many experts of a bank a token is sent; None where that is not told."""
+    arch: Any = model.config.get_text_config()
+    keys = ("num_experts_per_tok", "top_k_experts", "moe_topk", "top_k")
+    return next((n for key in keys if (n := _int(arch, key))), None)
 
 
 def _nothing(_record: logging.LogRecord) -> bool:

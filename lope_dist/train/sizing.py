@@ -15,9 +15,10 @@ from lope_dist.core.roles import Role
 from lope_dist.engine.advice import advise
 from lope_dist.engine.plan import plan_rank
 from lope_dist.engine.sizes import Settings, Sizes, packed_bytes
+from lope_dist.engine.speed import Hardware
 from lope_dist.model.nf4 import packed_weights
 from lope_dist.model.quantization import quantization_of
-from lope_dist.train.kept import kept_activations, layers_of
+from lope_dist.train.kept import chosen_experts, kept_activations, layers_of
 from lope_dist.train.preflight import preflight
 
 
@@ -28,6 +29,7 @@ def plan_run(
     gpu_memory: int,
     node_memory: int | None,
     ranks_per_node: int,
+    hardware: Hardware | None = None,
 ) -> dict[str, Any]:
     """Return the plan of `lope plan --json`: both ZeRO stages, all sizes in bytes.
 
@@ -37,6 +39,11 @@ def plan_run(
     for name, value in (("--world-size", world_size), ("--ranks-per-node", ranks_per_node)):
         if value < 1:
             raise LopeError(f"{name} = {value} is not allowed; give a number of at least 1.")
+    hardware = hardware or Hardware()
+    for name, value in asdict(hardware).items():
+        if not value > 0:
+            option = f"--{name.replace('_', '-')}"
+            raise LopeError(f"{option} = {value:g} is not allowed; give a number above 0.")
     if config.engine.offload != "none":
         raise LopeError(
             f"engine.offload = '{config.engine.offload}' is not planned for; plan with "
@@ -58,7 +65,9 @@ def plan_run(
         load_buffer=config.model.load_buffer_mib << 20,
     )
     one_row = config.model.attention == "flash_attention_2" and config.data.packing is not False
-    advice = advise(sizes, run, device=gpu_memory, node=node_memory, one_row=one_row)
+    advice = advise(
+        sizes, run, device=gpu_memory, node=node_memory, one_row=one_row, hardware=hardware
+    )
     plan = {
         "model": config.model.name_or_path,
         "quantization": facts.sentence(),
@@ -70,6 +79,7 @@ def plan_run(
         "gpu_memory": gpu_memory,
         "node_memory": node_memory,
         **asdict(run),
+        "hardware": asdict(hardware),
         "zero2": asdict(plan_rank(sizes, run, 2, run.micro_batch)),
         "zero3": asdict(plan_rank(sizes, run, 3, run.micro_batch)),
         "activations_bound": sizes.activations.bound,
@@ -102,6 +112,7 @@ def measure(model: nn.Module, config: RunConfig) -> Sizes:
     )
     embedding = model.get_input_embeddings().weight  # pyright: ignore
     head = model.get_output_embeddings()  # pyright: ignore
+    active = _active_weights(model)
     is_tied = head is not None and head.weight is embedding
     return Sizes(
         quantized=tuple(packed.values()),
@@ -109,10 +120,22 @@ def measure(model: nn.Module, config: RunConfig) -> Sizes:
         itemsize=itemsize,
         nested=config.model.double_quantization,
         input_only=0 if is_tied else embedding.numel(),
+        active=active + (0 if head is None else head.weight.numel()),
+        active_in_layers=active,
         in_layers=in_layers,
         adapter=sum(adapter.values()),
         trainable=max(map(sum, stages)),
         largest_adapter=max(max(sizes) for sizes in stages),
         vocabulary=int(embedding.shape[0]),
         activations=kept_activations(config),
+    )
+
+
+def _active_weights(model: nn.Module) -> int:
+    """Return the quantized weights that a token is multiplied with."""
+    chosen = chosen_experts(model)  # pyright: ignore[reportArgumentType]
+    shapes = [w.shape for m in model.modules() for w in packed_weights(m).values()]
+    return sum(
+        shape.numel() // shape[0] * chosen if chosen and len(shape) > 2 else shape.numel()
+        for shape in shapes
     )

@@ -58,9 +58,9 @@ MIXTRAL = {
 
 
 @pytest.mark.parametrize(
-    ("recipe", "overrides", "parameters"),
+    ("recipe", "overrides", "parameters", "zero_stage"),
     [
-        ("qwen3_30b_a3b", [], 30_532_122_624),
+        ("qwen3_30b_a3b", [], 30_532_122_624, 2),
         (
             "llama2_7b_alpaca",
             [
@@ -68,17 +68,41 @@ MIXTRAL = {
                 f"model.architecture={json.dumps(MIXTRAL)}",
             ],
             46_702_792_704,
+            3,
         ),
     ],
     ids=["qwen3", "mixtral"],
 )
-def test_experts_are_in_nf4(repository, recipe: str, overrides: list[str], parameters: int) -> None:
+def test_experts_are_in_nf4(
+    repository, recipe: str, overrides: list[str], parameters: int, zero_stage: int
+) -> None:
     plan = _plan(repository, recipe, "--world-size", "8", "--gpu-memory", "24", *overrides)
     assert plan["nf4_share"] > 0.97
     assert plan["quantized_weights"] + plan["unquantized_weights"] == parameters
     assert plan["zero3"]["base_weights"] < 0.6 * parameters / 8
-    assert plan["recommendation"]["zero_stage"] == 3
+    assert plan["recommendation"]["zero_stage"] == zero_stage
     assert plan["activations_bound"] is None
+
+
+def test_70b_on_four_nodes_that_hold_it_whole_receives_nothing(repository) -> None:
+    plan = _plan(
+        repository, "llama2_70b_alpaca", "--world-size", "32", "--gpu-memory", "80",
+        "train.global_batch=32",
+    )  # fmt: skip
+    assert plan["gpu_memory"] == 80 << 30
+    advice = plan["recommendation"]
+    assert advice["zero_stage"] == 2
+    speeds = [choice["speed"]["tokens_per_s"] for choice in advice["choices"]]
+    assert speeds == sorted(speeds, reverse=True)
+    assert {choice["zero_stage"] for choice in advice["choices"]} == {2, 3}
+
+
+def test_experts_that_a_token_is_not_sent_to_take_no_time(repository) -> None:
+    path = repository / "configs" / "recipes" / "qwen3_30b_a3b.yaml"
+    config = load_config(path, [])
+    sizes = measure(preflight(config).model, config)
+    assert sizes.active == pytest.approx(3.0e9, rel=0.15)  # "A3B"
+    assert sizes.active < sum(sizes.quantized) / 8
 
 
 @pytest.mark.parametrize("recipe", ["qwen2_7b_alpaca", "qwen1_5_14b_alpaca", "t5_large_alpaca"])
@@ -109,6 +133,7 @@ def test_the_table_shows_both_stages_and_the_advice(repository) -> None:
         (["--world-size", "2", "--gpu-memory", "much"], "--gpu-memory: 'much' is no size"),
         (["--world-size", "2", "--node-memory", "1 Tb it"], "--node-memory"),
         (["--world-size", "2", "--ranks-per-node", "0"], "--ranks-per-node = 0"),
+        (["--world-size", "2", "--network-gbs", "0"], "--network-gbs = 0"),
         (["--world-size", "2", "engine.offload=both"], "engine.offload = 'both' is not planned"),
     ],
 )
