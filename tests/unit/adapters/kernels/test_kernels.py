@@ -49,7 +49,8 @@ def assert_near(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> None:
     assert ours.dtype == theirs.dtype
     assert ours.shape == theirs.shape
     ours, theirs = ours.detach().float(), theirs.detach().float()
-    assert float((ours - theirs).abs().max()) <= SLACK[dtype] * float(theirs.abs().max())
+    largest = max(float(theirs.abs().max()), 0.05)  # terms of about 1 may cancel
+    assert float((ours - theirs).abs().max()) <= SLACK[dtype] * largest
 
 
 @pytest.mark.parametrize("salt", [0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
@@ -122,6 +123,8 @@ def test_routing(shape: tuple[int, int], E: int, dtype: torch.dtype) -> None:
 def test_masked_routing(experts: tuple[int, int], mode: str, are_kept: bool) -> None:
     K, M = experts
     for R, P, top_k in ((4, 21, None), (5, 16, 1), (20, 3, 0)):
+        if mode == "none" and top_k is not None:
+            continue  # refused: it would have no effect
         compensation = CompensationConfig.model_validate(
             {"mode": mode, "top_k": top_k, "beta": 1.7 if mode == "constant" else None}
         )
