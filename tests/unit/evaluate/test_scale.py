@@ -52,7 +52,7 @@ def test_what_has_no_scale_to_choose_is_refused(run_copy, data) -> None:
     with pytest.raises(LopeError, match="'mased' is not known"):
         choose(run_copy, data, "mased")
     data.write_text(json.dumps({"instruction": "word " * 200, "output": "far"}) + "\n")
-    with pytest.raises(LopeError, match="no response has a token"):
+    with pytest.raises(LopeError, match="can be learnt"):
         choose(run_copy, data, "all")
 
 

@@ -55,7 +55,7 @@ def test_include_path_is_relative_to_the_file(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("tasks: []", "tasks"),
-        ("tasks: [{tsk: x}]", r"tasks.0.tsk"),
+        ("tasks: [{tsk: x}]", "'tsk' in tasks.0. Did you mean 'task'"),
         ("tasks: [{task: x, limit: 0}]", r"tasks.0.limit"),
         ("tasks: [{task: x}]\nnoise: {text: {fields: [input]}}", "fields and responses are for"),
         (

@@ -145,7 +145,7 @@ def test_the_base_is_found_by_its_address(
 
 def test_a_base_of_the_hub_is_named_with_its_commit(tmp_path: Path, monkeypatch) -> None:
     commit = tmp_path / "models--org--name" / "snapshots" / "0123abc"
-    monkeypatch.setattr(lora, "model_folder", lambda config: commit)
+    monkeypatch.setattr(source, "model_folder", lambda config: commit)
     address = lora.base_address(ModelConfig(name_or_path="org/name"), tmp_path)
     assert address == ("org/name", "0123abc")
 
@@ -200,9 +200,8 @@ def test_an_adapted_head_is_untied(tmp_path: Path, alpaca_file: Path, name: str)
     with torch.no_grad():
         for layer in lope_layers(model).values():
             layer.lope.B.normal_0.normal_(std=0.1)
-    run = LoadedRun(
-        config, Checkpoint(tmp_path, 1, "only"), model, load_tokenizer(config.model), context
-    )
+    checkpoint, tokenizer = Checkpoint(tmp_path, 1, "only"), load_tokenizer(config.model)
+    run = LoadedRun(tmp_path / "run", config, checkpoint, model, tokenizer, context)
     for kind in ("peft", "merged"):
         folder = tmp_path / kind
         folder.mkdir()

@@ -178,7 +178,7 @@ CLAIM = {"claim": "x", "metric": "acc:piqa", "better": "lope/masked", "than": "h
         ({"claims": {"c": CLAIM | {"metric": "loss:clean"}}}, ["claims.c.metric", "'loss:clean'"]),
         ({"claims": {"c": CLAIM | {"metric": "mean"}}}, ["claims.c.metric", "'mean'"]),
         ({"paper": {"acc:piqa": {"lope/none": 1}}}, ["paper.acc:piqa", "'lope/none'"]),
-        ({"seed": [1]}, ["seed", "not permitted"]),
+        ({"seed": [1]}, ["'seed' in the top level", "mean 'seeds'"]),
         ({"seeds": []}, ["seeds"]),
         ({"files": {"a b": {"source": "x"}}}, ["'a b'", "names folders"]),
         ({"files": {"a": {"source": "x", "rows": [3, 3]}}}, ["rows = [3, 3]"]),
