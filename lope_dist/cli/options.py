@@ -25,6 +25,7 @@ CheckpointOption = Annotated[
         "steps of its stage, or one by its folder's name.",
     ),
 ]
+RunsArg = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of training runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 BaseOption = Annotated[
     str,

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lope_dist.cli.options import BaseOption, CheckpointOption, JsonOption, RunArg, TimeoutOption
+from lope_dist.cli.options import (
+    BaseOption,
+    CheckpointOption,
+    JsonOption,
+    RunArg,
+    RunsArg,
+    TimeoutOption,
+)
 from lope_dist.core.console import open_console
 
 app = typer.Typer()
@@ -84,8 +92,15 @@ def evaluate(
 
 
 @app.command()
-def report(run: RunArg) -> None:
-    """Write report.html with plots and tables of a run."""
+def report(
+    runs: RunsArg,
+    out: Annotated[
+        Path, typer.Option(help="Of several runs: where their common page goes.")
+    ] = Path("comparison.html"),
+) -> None:
+    """Write report.html with plots and tables of a run, or one page on several side by side."""
     from lope_dist.report.html import write_report
+    from lope_dist.report.side_by_side import write_comparison
 
-    typer.echo(f"Written: {write_report(run)}")
+    page = write_report(runs[0]) if len(runs) == 1 else write_comparison(runs, out)
+    typer.echo(f"Written: {page}")

@@ -10,9 +10,9 @@ from typing import Any
 from filelock import FileLock
 from lm_eval.api.group import Group
 
+from lope_dist.core.questions import is_figure, mean
 from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import RESULTS
-from lope_dist.evaluate.questions import is_figure, mean
 from lope_dist.evaluate.rows import Row
 from lope_dist.train.checkpoint import Checkpoint
 

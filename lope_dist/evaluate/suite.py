@@ -13,11 +13,12 @@ import torch
 from lm_eval.evaluator import evaluate
 
 from lope_dist.config.suite import SuiteConfig
+from lope_dist.core import questions
 from lope_dist.core.console import keep_log_in, library_output_to_log
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import refuse_unwritable
 from lope_dist.engine.world import World
-from lope_dist.evaluate import questions, results
+from lope_dist.evaluate import results
 from lope_dist.evaluate.answers import KeptAnswers
 from lope_dist.evaluate.lm import LopeLM
 from lope_dist.evaluate.load import PURIFIED, load_run, load_run_config, run_checkpoint

@@ -10,10 +10,17 @@ from lope_dist.core.files import write_atomic
 from lope_dist.core.memory import format_bytes
 from lope_dist.report.data_facts import data_section
 from lope_dist.report.page import Plots, absent, facts, folded, page, source
+from lope_dist.report.premises import premises_section
 from lope_dist.report.quality import evaluation_section, losses_section, noise_scores_section
 from lope_dist.report.read import RunFiles, read_run
 from lope_dist.report.tables import StageCost, format_duration, stage_costs
-from lope_dist.report.training import cost_section, drift_section, router_section, training_section
+from lope_dist.report.training import (
+    cost_section,
+    drift_section,
+    router_section,
+    training_section,
+    validation_section,
+)
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -25,13 +32,15 @@ def write_report(run_dir: str | Path) -> Path:
     run = read_run(run_dir)
     plots, costs = Plots(run.path / "plots"), stage_costs(run)
     sections = {
+        "Premises": premises_section(run),
         "Evaluation": evaluation_section(run, plots),
         "Held-out loss": losses_section(run),
         "Noise scores": noise_scores_section(run, plots),
         "Training": training_section(run, costs, plots),
+        "Validation": validation_section(run, plots),
         "Drift": drift_section(run, plots),
         "Router": router_section(run, plots),
-        "Cost": cost_section(costs),
+        "Cost": cost_section(run, costs, plots),
         "Data": data_section(run),
         "Configuration": _file(run.config, "run.yaml"),
         "State": _file(_json(run.state), "state.json") + _starts(run),

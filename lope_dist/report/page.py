@@ -46,8 +46,9 @@ thead th {{ color: var(--muted); font-weight: 600; font-size: 13px; white-space:
   vertical-align: bottom; min-width: 72px; max-width: 150px; }}
 tr > :first-child {{ text-align: left; padding-left: 2px; position: sticky; left: 0;
   background: var(--paper); }}
-table.text td {{ text-align: left; white-space: normal; overflow-wrap: anywhere; }}
-tbody th {{ font-weight: 600; }}
+table.text :is(td, th) {{ text-align: left; }}
+table.text td {{ white-space: normal; overflow-wrap: anywhere; }}
+tbody th {{ font-weight: 600; white-space: normal; min-width: 9em; }}
 tbody tr:last-child > * {{ border-bottom: 0; }}
 tbody tr:hover > * {{ background: var(--band); }}
 .plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 290px), 1fr));

@@ -14,9 +14,10 @@ from lope_dist.report.page import (
     plots,
     table,
 )
-from lope_dist.report.read import RunFiles, score_table
+from lope_dist.report.paired import Difference, loss_differences, score_differences
+from lope_dist.report.read import RunFiles, ScoreTable, score_table
 from lope_dist.report.score_plots import plot_histogram, plot_results
-from lope_dist.report.tables import format_score, model_label
+from lope_dist.report.tables import ABSENT, format_score, model_label
 
 
 def evaluation_section(run: RunFiles, drawn: Plots) -> str:
@@ -45,8 +46,38 @@ def evaluation_section(run: RunFiles, drawn: Plots) -> str:
         if parts:
             title = f"{group}: its {len(parts)} tasks"
             content += folded(title, table(head, rows(parts, f"{group}_")))
+    content += _paired_scores(run, scores)
     caption = "Scores, one standard error to each side"
     return content + plots([drawn.add(plot_results(scores), "results", caption)], are_broad=True)
+
+
+def _paired_scores(run: RunFiles, scores: ScoreTable) -> str:
+    """Return each model's difference to the base model, question by question."""
+    found = score_differences(run.path, run.results or {"rows": []})
+    models = [model for model in scores.models if any(m == model for _, m in found)]
+    if not models:
+        return ""
+    lines = [line for line in scores.overall() if any(name == line for name, _ in found)]
+    rows = [
+        [line, *(_difference(found.get((line, model)), 100.0, 1) for model in models)]
+        for line in lines
+    ]
+    note = (
+        "Difference to the base model in percentage points, taken question by question, with its "
+        "95 % interval."
+    )
+    head = ["task", *map(model_label, models)]
+    return heading("Against the base model") + paragraph(note) + table(head, rows)
+
+
+def _difference(found: Difference | None, scale: float, digits: int) -> str:
+    if found is None:
+        return ABSENT
+    text = f"{scale * found.value:+.{digits}f}"
+    if found.ends is None:
+        return text
+    low, high = (f"{scale * end:+.{digits}f}" for end in found.ends)
+    return f"{text} [{low}, {high}]"
 
 
 def losses_section(run: RunFiles) -> str:
@@ -62,9 +93,15 @@ def losses_section(run: RunFiles) -> str:
             ]
             for name, row in losses["rows"].items()
         ]
+        differences = loss_differences(losses)
+        for row, name in zip(rows, losses["rows"], strict=True):
+            row.append(_difference(differences.get(name), 1.0, 4))
         content += heading(str(losses["data"]))
-        content += table(["model", "loss", "tokens", "examples"], rows)
-    note = "Cross-entropy in nats per response token ± one standard error; lower is better."
+        content += table(["model", "loss", "tokens", "examples", "to the base model"], rows)
+    note = (
+        "Cross-entropy in nats per response token ± one standard error; lower is better. The "
+        "difference to the base model is taken row by row, with its 95 % interval."
+    )
     return content and paragraph(note) + content
 
 

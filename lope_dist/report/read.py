@@ -17,6 +17,7 @@ from lope_dist.core.side_files import (
     RESULTS,
     ROUTER,
     STATE,
+    VALIDATION,
     Losses,
     NoiseScores,
     SideFile,
@@ -31,6 +32,8 @@ class RunFiles:
     path: Path
     metrics: list[dict[str, Any]]
     """Lines of `metrics.jsonl`, at least one."""
+    validation: list[dict[str, Any]]
+    """Its lines with the loss on the validation rows."""
     results: dict[str, Any] | None
     """`results.json`."""
     router: dict[str, Any] | None
@@ -52,10 +55,11 @@ class RunFiles:
 
     def stages(self) -> dict[str, list[dict[str, Any]]]:
         """Return the metrics of each stage, in the order in which the stages ran."""
-        stages: dict[str, list[dict[str, Any]]] = {}
-        for line in self.metrics:
-            stages.setdefault(str(line["stage"]), []).append(line)
-        return stages
+        return _by_stage(self.metrics)
+
+    def validated_stages(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the losses on the validation rows of each stage."""
+        return _by_stage(self.validation)
 
     def router_usage(self) -> dict[str, dict[str, list[float]]]:
         """Return the mean weights by stage and layer, of the stages that have some."""
@@ -112,6 +116,7 @@ def read_run(run_dir: str | Path) -> RunFiles:
     return RunFiles(
         path=path,
         metrics=metrics,
+        validation=list(VALIDATION.read(path)),
         results=RESULTS.read(path),
         router=ROUTER.read(path),
         config=config,
@@ -146,6 +151,13 @@ def score_table(results: dict[str, Any]) -> ScoreTable:
         if group in lines
     }
     return ScoreTable([row["name"] for row in results["rows"]], list(lines), scores, parts)
+
+
+def _by_stage(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    stages: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        stages.setdefault(str(line["stage"]), []).append(line)
+    return stages
 
 
 def _metrics(figures: dict[str, Any]) -> dict[str, float | None]:

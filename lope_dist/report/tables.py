@@ -33,6 +33,12 @@ def model_label(name: str) -> str:
     return MODEL_LABELS.get(name, name)
 
 
+def experts_label(experts: str) -> str:
+    """Return how a row of experts is called, by its word of `--experts`."""
+    names = {"base": "base", "all": "lope_unmasked", "masked_normal": "masked_normal"}
+    return model_label(names.get(experts, f"lope_{experts}"))
+
+
 def format_score(score: Score | None) -> str:
     """Return ``"61.4 ± 1.2"``, in percent, or a dash."""
     if score is None:

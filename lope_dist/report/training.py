@@ -9,9 +9,14 @@ from lope_dist.report.page import Plots, absent, heading, paragraph, plots, tabl
 from lope_dist.report.plots import ROLES, plot_drift, plot_grad_norm, plot_loss, plot_lr
 from lope_dist.report.read import RunFiles
 from lope_dist.report.router_plots import plot_poison_weight, plot_usage, usage_scale
-from lope_dist.report.tables import ABSENT, StageCost, format_duration
+from lope_dist.report.tables import ABSENT, StageCost, experts_label, format_duration
+from lope_dist.report.timeline import plot_over_time, plot_validation
 
 _MARGIN = 1.06
+_OVER_TIME = (
+    ("tokens_per_s", "tokens/s over all ranks", 1.0, "speed", "Tokens a second"),
+    ("memory_bytes", "GiB that rank 0 holds", 2.0**-30, "memory", "Memory of rank 0"),
+)
 
 
 def training_section(run: RunFiles, costs: list[StageCost], drawn: Plots) -> str:
@@ -34,6 +39,30 @@ def training_section(run: RunFiles, costs: list[StageCost], drawn: Plots) -> str
             figures.append(drawn.add(plot_lr(lines), f"lr-{stage}", caption))
         content += heading(f"Stage {stage}") + plots(figures)
     return content
+
+
+def validation_section(run: RunFiles, drawn: Plots) -> str:
+    """Return the loss on the validation rows; nothing where none was taken."""
+    stages = run.validated_stages()
+    if not stages:
+        return ""
+    experts = list(dict.fromkeys(row for line in run.validation for row in line["validation"]))
+    rows = []
+    for stage, lines in stages.items():
+        for row in experts:
+            found = [line for line in lines if row in line["validation"]]
+            if found:
+                best = min(found, key=lambda line, row=row: line["validation"][row])
+                first, last = (found[i]["validation"][row] for i in (0, -1))
+                least = f"{best['validation'][row]:.4f} (step {best['step'] + 1})"
+                rows.append(
+                    [f"{stage}: {experts_label(row)}", f"{first:.4f}", least, f"{last:.4f}"]
+                )
+    note = "Cross-entropy in nats per response token on rows that are never trained on."
+    caption = "Loss on the validation rows; a dotted line ends a stage"
+    figure = drawn.add(plot_validation(stages), "validation", caption)
+    content = paragraph(note) + plots([figure], are_broad=True)
+    return content + table(["stage and experts", "first", "least", "last"], rows)
 
 
 def drift_section(run: RunFiles, drawn: Plots) -> str:
@@ -87,8 +116,8 @@ def router_section(run: RunFiles, drawn: Plots) -> str:
     return content + _poison_weight(run, drawn)
 
 
-def cost_section(costs: list[StageCost]) -> str:
-    """Return time, tokens and memory of each stage."""
+def cost_section(run: RunFiles, costs: list[StageCost], drawn: Plots) -> str:
+    """Return time, tokens and memory of each stage, and speed and memory over time."""
     head = ["stage", "steps", "tokens", "time", "tokens/s", "ranks", "peak memory", "peak host"]
     rows = [
         [
@@ -109,7 +138,13 @@ def cost_section(costs: list[StageCost]) -> str:
         "that of the rank that had most: of the device in the stage, of the host's process since "
         "it started, loading included. On a CPU both are the process's."
     )
-    return paragraph(note) + table(head, rows)
+    stages = run.stages()
+    figures = [
+        drawn.add(plot_over_time(stages, key, label, scale), name, caption)
+        for key, label, scale, name, caption in _OVER_TIME
+        if any(key in line for line in run.metrics)
+    ]
+    return paragraph(note) + table(head, rows) + plots(figures)
 
 
 def _poison_weight(run: RunFiles, drawn: Plots) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from lope_dist.core.fingerprint import fingerprint
+from lope_dist.core.questions import read_scores
 from lope_dist.core.side_files import COST, METRICS, RESULTS, ROUTER, Losses, SideFile
-from lope_dist.evaluate.questions import read_scores
 from lope_dist.evaluate.rows import rows_for
 from lope_dist.study.cells import CHOSEN, Cell, Study
 from lope_dist.study.steps import recorded_inputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from lope_dist.study.summary import Summary
 from lope_dist.study.tables import column_title, row_title
 
 _POISON_ROLE = "poison_b"
+_MOST_ROWS, _MOST_CLAIMS = 30, 15
+"""Of one plot; more are paged."""
 _LABEL_WIDTH = 60
 """Characters of a line beside a plot."""
 
@@ -24,14 +27,20 @@ def study_figures(summary: Summary) -> dict[str, tuple[Figure, str]]:
     axis = _numeric_axis(summary)
     for metric in summary["columns"]:
         name = re.sub(r"[^A-Za-z0-9]+", "-", metric)
-        draw = _plot_rows if axis is None else _plot_axis
-        figures[name] = draw(summary, metric), column_title(summary, metric)
+        title = column_title(summary, metric)
+        if axis is not None:
+            figures[name] = _plot_axis(summary, metric), title
+            continue
+        rows = [row for row in summary["rows"] if metric in row["figures"]]
+        for suffix, of_page, page in _pages(rows, _MOST_ROWS):
+            figures[name + suffix] = _plot_rows(summary, metric, rows, page), title + of_page
     judged = [claim for claim in summary["claims"] if claim["ci95"] is not None]
     for metric in dict.fromkeys(claim["metric"] for claim in judged):
         own = [claim for claim in judged if claim["metric"] == metric]
         name = "claims-" + re.sub(r"[^A-Za-z0-9]+", "-", metric)
         title = f"Claims: {column_title(summary, metric)}, effect and 95 % interval"
-        figures[name] = _plot_claims(summary, own), title
+        for suffix, of_page, page in _pages(own, _MOST_CLAIMS):
+            figures[name + suffix] = _plot_claims(summary, page), title + of_page
     for group in dict.fromkeys(line["group"] for line in summary["drift"]):
         own = [line for line in summary["drift"] if line["group"] == group]
         figures[f"drift-{group}"] = _plot_drift(own), f"Drift of parameters: {group}"
@@ -53,18 +62,31 @@ def _scale(summary: Summary, metric: str) -> float:
     return 100.0 if metric in summary["shares"] else 1.0
 
 
-def _plot_rows(summary: Summary, metric: str) -> Figure:
-    """Draw a metric row by row: each seed, and the mean with its standard deviation.
+def _pages(items: list[Any], most: int) -> Iterator[tuple[str, str, list[Any]]]:
+    """Yield the items page by page, each with what its file's name and its caption end in."""
+    num_pages = -(-len(items) // most)
+    size = -(-len(items) // num_pages) if num_pages else 0  # about as many on each
+    for number in range(num_pages):
+        page = items[number * size : (number + 1) * size]
+        if num_pages == 1:
+            yield "", "", page
+        else:
+            yield f"-{number + 1}", f" ({number + 1} of {num_pages})", page
+
+
+def _plot_rows(
+    summary: Summary, metric: str, rows: list[dict[str, Any]], page: list[dict[str, Any]]
+) -> Figure:
+    """Draw a metric for a page of the rows: each seed, and the mean with its standard deviation.
 
     Means far from the others are written at the edge: the axis is for the rest.
     """
-    rows = [row for row in summary["rows"] if metric in row["figures"]]
     scale = _scale(summary, metric)
-    figure = new_figure(9.0, 0.8 + 0.27 * len(rows))
+    figure = new_figure(9.0, 0.8 + 0.27 * len(page))
     axes = figure.subplots()
     low, high = _fences([scale * row["figures"][metric]["mean"] for row in rows])
     colors = _colors([row["variant"] for row in rows])
-    for place, row in enumerate(rows):
+    for place, row in enumerate(page):
         found = row["figures"][metric]
         color = colors[row["variant"]]
         mean = scale * found["mean"]
@@ -81,8 +103,8 @@ def _plot_rows(summary: Summary, metric: str) -> Figure:
         axes.errorbar(mean, place, xerr=spread, fmt="o", color=color, capsize=2)
         if found["paper"] is not None:
             axes.plot(found["paper"], place, "x", color=MUTED)
-    axes.set_yticks(range(len(rows)), [row_title(row) for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks(range(len(page)), [row_title(row) for row in page])
+    axes.set_ylim(len(page) - 0.5, -0.5)
     title = f"{column_title(summary, metric)}  (± 1 standard deviation over seeds)"
     axes.set_xlabel(title, fontsize=9, color=INK)
     tidy(axes, grid="both")
@@ -155,9 +177,9 @@ def _plot_drift(lines: list[dict[str, Any]]) -> Figure:
                 axes.plot(x, y, color=colors[line["role"]], label=line["role"])
         axes.set_title(f"stage {stage}", fontsize=10, color=INK, loc="left")
         axes.set_xlabel("optimizer step", fontsize=9, color=INK)
+        axes.legend(frameon=False, fontsize=8)
         tidy(axes)
     all_axes[0].set_ylabel("mean absolute change", fontsize=9, color=INK)
-    all_axes[0].legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -116,12 +116,13 @@ def test_two_ranks_have_one_console_and_two_logs(runs: dict[str, Path]) -> None:
     assert second == "", "rank 0 speaks for all"
     lines = first.split("\n")
     assert lines.pop() == "", "the last line ends too"
-    assert not any("\r" in line or len(line) > 200 for line in lines)
+    assert not any("\r" in line for line in lines)
     for stage in ("poison", "finetune"):
         steps = [line for line in lines if f" {stage} " in line and "/11 loss " in line]
         assert len(steps) == 11
         for line in steps:
             assert re.match(r"\d\d:\d\d:\d\d ", line)
+            assert len(line) <= 200
             for figure in (", lr ", " tokens/s, memory ", ", ETA 0:"):
                 assert figure in line
     logs = [(run / "logs" / f"rank-{rank}.log").read_text() for rank in (0, 1)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lope_dist.core.fingerprint import fingerprint
-from lope_dist.evaluate.questions import write_scores
+from lope_dist.core.questions import write_scores
 from lope_dist.evaluate.rows import rows_for
 from lope_dist.study.cells import Cell, Study
 

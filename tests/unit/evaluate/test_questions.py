@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from lope_dist.core.questions import read_scores
 from lope_dist.core.runlog import read_json, write_json
 from lope_dist.evaluate import suite
-from lope_dist.evaluate.questions import read_scores
 from lope_dist.evaluate.results import question_scores, read_results
 from lope_dist.evaluate.suite import EvalRequest, evaluate_run
 

@@ -108,8 +108,8 @@ def test_page_holds_figures_errors_cost_and_plots(run):
     )
     curves = [f"{s}: {k}" for s in ("poison", "finetune") for k in ("loss", "drift", "v_proj")]
     assert {*curves, "Scores, one standard error to each side"} <= set(page.labels)
-    assert page.tags.count("svg") == len(page.labels) == 16
-    assert len(list((run / "plots").glob("*.svg"))) == 16
+    assert page.tags.count("svg") == len(page.labels) == 17
+    assert len(list((run / "plots").glob("*.svg"))) == 17
 
 
 def test_page_needs_no_network_and_escapes_everything(run):
@@ -155,7 +155,7 @@ def test_absent_inputs_are_named(run):
     without = {"Held-out loss", "Noise scores", "Drift"}
     assert Page(text).sections == [name for name in SECTIONS if name not in without]
     drawn = sorted(path.name for path in (run / "plots").iterdir())
-    assert drawn == ["gradient-poison.svg", "loss-poison.svg", "lr-poison.svg"]
+    assert drawn == ["gradient-poison.svg", "loss-poison.svg", "lr-poison.svg", "speed.svg"]
 
 
 def test_no_metrics_or_no_folder_are_errors_and_damaged_files_are_left_out(run, tmp_path, capsys):

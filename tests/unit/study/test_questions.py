@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.study_runs import write_answers
 
-from lope_dist.evaluate.questions import write_shares
+from lope_dist.core.questions import write_shares
 from lope_dist.study.compare import compare
 from lope_dist.study.observe import observe
 
