@@ -50,7 +50,9 @@ def launches() -> Iterator[Launch]:
         leaf = h.clone().requires_grad_()
         routing.route(leaf, router, dtype)[1].sum().backward()
         grams = torch.empty(E * R, E * R)
-        masked.route_masked(h, router, E - 1, grams, False, CompensationConfig(mode="conserve"), dtype)
+        masked.route_masked(
+            h, router, E - 1, grams, False, CompensationConfig(mode="conserve"), dtype
+        )
         if needs is both:
             continue
         unit = CompensationConfig(mode="unit", top_k=1)
