@@ -50,7 +50,7 @@ def test_training_is_the_same_to_the_bit(runs: Path) -> None:
     plain, validated = runs / "plain", runs / "validated"
     for ours, theirs in zip(_lines(validated, "loss"), _lines(plain, "loss"), strict=True):
         for key in ("stage", "step", "loss", "grad_norm", "drift"):
-            assert ours[key] == theirs[key], (ours["stage"], ours["step"], key)
+            assert ours.get(key) == theirs.get(key), (ours["stage"], ours["step"], key)
     for stage in ("1-poison", "2-finetune"):
         ours, theirs = (
             load_file(run / "checkpoints" / stage / "adapter.safetensors")

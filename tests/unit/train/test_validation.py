@@ -62,8 +62,9 @@ def runs(config_in, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_training_is_the_same_to_the_bit_and_never_sees_what_is_held_out(runs: Path) -> None:
     plain, validated = runs / "plain", runs / "validated"
     for ours, theirs in zip(METRICS.read(validated), METRICS.read(plain), strict=True):
-        for key in ("stage", "step", "loss", "grad_norm", "drift", "tokens"):
+        for key in ("stage", "step", "loss", "grad_norm", "tokens"):
             assert ours[key] == theirs[key]
+        assert ours.get("drift") == theirs.get("drift")
     for stage in ("1-poison", "2-finetune"):
         ours, theirs = (
             load_file(run / "checkpoints" / stage / "adapter.safetensors")
