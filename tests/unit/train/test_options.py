@@ -226,7 +226,7 @@ def test_the_poisoning_experts_weigh_what_each_stage_says(config_in, tmp_path: P
             },
             "poison_scale = 2.0 is about the poisoning experts, and adapter.num_poison is 0",
         ),
-        ({"train__stages__poison__separation": -1}, "greater than or equal to 0"),
+        ({"train__stages__poison__separation": -1}, "the least is 0"),
     ],
 )
 def test_an_option_without_what_it_needs_is_refused(tiny_config, changes, problem) -> None:
