@@ -45,7 +45,8 @@ def load_ours(model_name: str) -> LoadedRun:
                 parameter.normal_(0.0, 0.02, generator=generator)
     model.eval()
     checkpoint = Checkpoint(Path("unused"), 0, "bench")
-    return LoadedRun(config, checkpoint, model, load_tokenizer(config.model), context)
+    tokenizer = load_tokenizer(config.model)
+    return LoadedRun(checkpoint.folder, config, checkpoint, model, tokenizer, context)
 
 
 def main() -> None:

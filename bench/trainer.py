@@ -67,7 +67,7 @@ class Trainer:
     def __init__(self, config: RunConfig, world: World) -> None:
         plan = preflight(config)
         source, tokenizer = open_source(config.data), load_tokenizer(config.model)
-        inputs = Inputs(config, world, StopRequest(), plan, source, tokenizer, {})
+        inputs = Inputs(config, world, StopRequest(), plan, source, None, tokenizer, {})
         self.session = load_session(inputs)
         self._stage = config.train.stages["finetune"]
         set_trainable(self.session.model, self._stage.trainable)

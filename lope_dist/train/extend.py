@@ -112,7 +112,7 @@ def _open_end(config: RunConfig, extension: Extension, index: int) -> dict[str, 
     if not (end.folder / OPTIMIZER).is_file():
         raise LopeError(
             f"--extend {name}={count}: {end.folder} has no {OPTIMIZER}, for an older version has "
-            "written it; start anew, or from its adapter with adapter.init_from."
+            "written it; start anew in another output_dir."
         )
     step = read_state(end)["next_step"]
     middle = checkpoint_at(Path(config.output_dir), index, name, step)

@@ -73,7 +73,8 @@ def test_losses_equal_the_local_engines(runs: dict[str, Path], name: str) -> Non
             if key in theirs:
                 assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-7)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-3)
-        assert ours.get("drift") == pytest.approx(theirs.get("drift"), rel=1e-3)
+        if "drift" in theirs:
+            assert ours["drift"] == pytest.approx(theirs["drift"], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", DISTRIBUTED)
@@ -174,7 +175,8 @@ def test_a_resume_from_any_checkpoint_ends_in_the_same_adapter(
     for ours, theirs in zip(_metrics(run), _metrics(whole), strict=True):
         assert (ours["stage"], ours["step"]) == (theirs["stage"], theirs["step"])
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
-        assert ours.get("drift") == pytest.approx(theirs.get("drift"), rel=1e-3)
+        if "drift" in theirs:
+            assert ours["drift"] == pytest.approx(theirs["drift"], rel=1e-3)
     expected, found = _adapter(whole, "2-finetune"), _adapter(run, "2-finetune")
     for key, value in found.items():
         torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-4)

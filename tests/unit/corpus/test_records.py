@@ -110,7 +110,7 @@ def test_a_bad_row_of_parquet_is_named(tmp_path):
     ("messages", "reason"),
     [
         ([], "list of"),
-        ("hi", "list of"),
+        ("hi", "a string and no JSON"),
         (["hi"], "message 1 must be an object"),
         (CHAT[:2], "last message is of role 'user'"),
         ([*CHAT, {"role": "narrator", "content": "x"}], "role of message 4 is 'narrator'"),
