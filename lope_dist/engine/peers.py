@@ -92,7 +92,8 @@ class Peers:
         self._end_watch()
         self._guard.note_answer()
         with suppress(RuntimeError):  # the store is gone, and the others see that
-            self._judge([self._rank], f"{self._name([self._rank])} stopped: {reason}")
+            if self._verdict is None:
+                self._judge([self._rank], f"{self._name([self._rank])} stopped: {reason}")
             if self._rank == 0:
                 self._wait_until_heard()
         self._guard.close()
@@ -109,7 +110,8 @@ class Peers:
         deadline = time.monotonic() + self._silence_s + 2 * self._period_s
         while time.monotonic() < deadline:
             if sentence := self._look():
-                time.sleep(_EXIT_S)
+                if self._standing is None:
+                    time.sleep(_EXIT_S)
                 return self._look() or sentence
             time.sleep(self._interval_s)
         return None
@@ -118,6 +120,12 @@ class Peers:
         """Stop watching: the run is over."""
         self._end_watch()
         self._guard.close()
+
+    @property
+    def _standing(self) -> str | None:
+        """The verdict that this rank has heard, unless it is on this rank itself."""
+        heard = self._verdict
+        return None if heard is None or self._rank in heard.ranks else heard.sentence
 
     @property
     def _silence_s(self) -> float:
@@ -183,6 +191,8 @@ class Peers:
     def _look(self) -> str | None:
         """Beat, look at the others and return a sentence on who is gone, if anyone is."""
         with self._lock:
+            if self._standing is not None:  # the store may be gone by now, with rank 0
+                return self._standing
             begin = time.monotonic()
             if begin - self._last_look > self._late_s:
                 self._lives.start_anew()

@@ -100,6 +100,21 @@ def test_rank_0_ends_after_the_others_have_heard_why(meet) -> None:
     assert all("the disk is full" in peers._verdict.sentence for peers in (second, third))
 
 
+def test_a_verdict_once_heard_outlives_the_store(meet, monkeypatch) -> None:
+    """Rank 0 ends with its store when all have heard, and is not to blame for that."""
+    first, second, third = meet(3, [0, 1, 2], timeout_s=4)
+    third.tell("the disk is full")
+    heard = second._look()
+    assert heard is not None
+
+    def gone(*_: object) -> None:
+        raise RuntimeError("the store is gone")
+
+    monkeypatch.setattr(second, "_read", gone)
+    monkeypatch.setattr(second._board, "judge", gone)
+    assert second.blame() == heard == first._look()
+
+
 def test_a_new_attempt_does_not_read_the_last_ones_reasons(meet) -> None:
     first, second = meet(2, [0, 1], timeout_s=2)
     second.tell("a bad example")
