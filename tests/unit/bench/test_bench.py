@@ -164,3 +164,14 @@ def test_the_wheels_are_those_that_the_project_needs(repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     needed = {word.split(">")[0].split("<")[0].split("[")[0] for word in project["dependencies"]}
     assert needed <= listed
+
+
+@pytest.mark.dist
+def test_simulated_ranks_name_who_is_gone(bench) -> None:
+    """Who hangs, who is killed, and who was on a killed host; what is served is a count."""
+    short = ("--beats-s", "4", "--timeout-s", "6", "--thrice", "16")
+    printed, written = bench("peers", "--sizes", "16", *short)
+    assert printed == written
+    assert (printed["ratios"]["unnamed"], printed["ratios"]["false_ends"]) == (0, 0)
+    (row,) = printed["figures"]["sizes"]["rows"]
+    assert row["keys_per_s"] < 4 * 16
