@@ -26,7 +26,8 @@ def open_examples(config: RunConfig, path: str) -> ExampleSource:
     if config.data.path is not None:  # several sources have a format each: found out anew
         for key in ("format", "columns", "roles", "message_keys"):
             place[key] = getattr(config.data, key)
-    changes = {**place, "sources": (), "corpus": None, "allow_empty_response": True}
+    changes = {**place, "sources": (), "corpus": None, "validation": None}
+    changes["allow_empty_response"] = True
     data = DataConfig.model_validate(config.data.model_dump() | changes)
     asked = config.model_copy(update={"data": data})
     source = open_rows(asked, load_tokenizer(config.model), architecture(config.model))
