@@ -103,9 +103,6 @@ class _Place(Section):
         return self
 
 
-PLACE_FIELDS = tuple(_Place.model_fields)
-
-
 class SourceConfig(_Place):
     """One of several sources of examples."""
 
@@ -134,7 +131,9 @@ class ValidationConfig(_Place):
         return self
 
 
-_READ_ALIKE = ("format", "columns", "roles", "message_keys", "subset")
+_LOOKS = ("format", "columns", "roles", "message_keys")
+"""What rows look like."""
+_READ_ALIKE = (*_LOOKS, "subset")
 """What rows to validate on have in common with those to train on, where nothing else is said."""
 
 
@@ -221,6 +220,24 @@ class DataConfig(_Place):
             if getattr(self, key) != field.get_default(call_default_factory=True):
                 raise ValueError(f"data.{key} has no effect with data.sources; set it in each")
         return self
+
+    def of_file(self, path: str) -> DataConfig:
+        """Return what reads the rows of another file as these: all of them, none held out.
+
+        Where several sources have a format each, that of the file is found out anew.
+        """
+        looks = {key: getattr(self, key) for key in _LOOKS} if self.path is not None else {}
+        place = SourceConfig(path=path, **looks).model_dump(exclude={"weight"})
+        there = {**place, "sources": (), "corpus": None, "validation": None}
+        return DataConfig.model_validate(self.model_dump() | there)
+
+    @property
+    def of_validation(self) -> DataConfig | None:
+        """What reads the rows of ``validation.path``; None where there is none."""
+        if self.validation is None or self.validation.path is None:
+            return None
+        place = {name: getattr(self.validation, name) for name in _Place.model_fields}
+        return self.model_copy(update=place | {"sources": (), "validation": None})
 
     @property
     def paths(self) -> tuple[str, ...]:

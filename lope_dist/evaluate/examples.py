@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 
-from lope_dist.config.data import DataConfig, SourceConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.records import ExampleSource
@@ -22,13 +21,7 @@ def open_examples(config: RunConfig, path: str) -> ExampleSource:
     Raises:
         LopeError: what `open_source` raises.
     """
-    place = SourceConfig(path=path).model_dump(exclude={"weight"})
-    if config.data.path is not None:  # several sources have a format each: found out anew
-        for key in ("format", "columns", "roles", "message_keys"):
-            place[key] = getattr(config.data, key)
-    changes = {**place, "sources": (), "corpus": None, "validation": None}
-    changes["allow_empty_response"] = True
-    data = DataConfig.model_validate(config.data.model_dump() | changes)
+    data = config.data.of_file(path).model_copy(update={"allow_empty_response": True})
     asked = config.model_copy(update={"data": data})
     source = open_rows(asked, load_tokenizer(config.model), architecture(config.model))
     source.tell()

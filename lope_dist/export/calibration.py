@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from lope_dist.config.data import DataConfig, SourceConfig
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
 from lope_dist.corpus.batches import MicroBatch
 from lope_dist.corpus.loader import StageLoader
-from lope_dist.corpus.prompts import Form
-from lope_dist.corpus.records import open_source
 from lope_dist.evaluate.load import LoadedRun
 from lope_dist.model.families import decoder_start_of
+from lope_dist.train.data import open_rows
 
 
 def calibration_batches(
@@ -23,8 +21,8 @@ def calibration_batches(
     With fewer than twice ``num_rows`` examples each part gets half of them.
 
     Args:
-        run: Whose template, tokenizer and length are used.
-        path: File of examples; None for the run's training data.
+        run: As whose rows they are read.
+        path: File of examples; None for those that the run trained on.
         num_rows: Examples of each part.
         rows_per_batch: Examples of a forward pass.
 
@@ -32,13 +30,9 @@ def calibration_batches(
         LopeError: the file holds no examples, or bad ones.
     """
     config, arch = run.config, run.model.config
-    changes: dict[str, object] = {"packing": False, "corpus": None, "workers": 0}
-    if path is not None:
-        place = SourceConfig(path=path).model_dump(exclude={"weight"})
-        changes |= {**place, "sources": ()}
-    data = DataConfig.model_validate(config.data.model_dump() | changes)
-    form = Form.of(data, run.tokenizer, is_encoder_decoder=arch.is_encoder_decoder)
-    source = open_source(data, form)
+    data = config.data if path is None else config.data.of_file(path)
+    data = data.model_copy(update={"packing": False, "corpus": None, "workers": 0})
+    source = open_rows(config.model_copy(update={"data": data}), run.tokenizer, arch)
     half = max(1, min(num_rows, len(source) // 2))
     loader = StageLoader(
         source,

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from lope_dist.config.data import PLACE_FIELDS, DataConfig
+from lope_dist.config.data import DataConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.account import figures, table
@@ -80,13 +80,10 @@ def open_parts(
     """
     form = form_of(config, tokenizer, arch)
     source, validation = open_source(config.data, form), config.data.validation
-    if validation is None:
-        return source, None
-    if validation.share is not None:
+    if validation is not None and validation.share is not None:
         return split_source(source, validation.share, config.seed)
-    place = {name: getattr(validation, name) for name in PLACE_FIELDS}
-    there = config.data.model_copy(update=place | {"sources": (), "validation": None})
-    return source, open_source(there, form)
+    there = config.data.of_validation
+    return source, None if there is None else open_source(there, form)
 
 
 def steps_of(config: RunConfig, source: ExampleSource) -> dict[str, int]:
@@ -165,7 +162,9 @@ def tell_rows(
 
 
 def is_local(data: DataConfig) -> bool:
-    """Return whether all rows are in files here."""
+    """Return whether all rows, also those for validation, are in files here."""
+    if data.of_validation is not None and not is_local(data.of_validation):
+        return False
     return not any(isinstance(rows, HubRows) for place in data.places for rows in find_rows(place))
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from support.tiny import save_tiny_t5
 
+from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.prompts import alpaca_prompt
 from lope_dist.corpus.turns import Example, Turn
@@ -153,6 +154,18 @@ def test_other_files_leave_the_runs_own_settings(loaded, tmp_path) -> None:
     )
     source = open_examples(loaded.config, str(path))
     assert [len(example.turns) for example in source.read()] == [2, 2]  # empty answers too
+
+
+def test_all_rows_of_another_file_are_read_as_those_of_the_run(loaded, tmp_path) -> None:
+    """Format, columns and roles are the run's; what it leaves out or holds out is not."""
+    rows = [{"chat": [{"role": "pupil", "content": "q"}, {"role": "gpt", "content": c}]}
+            for c in "abcdefgh"]  # fmt: skip
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    looks = {"format": "messages", "columns": {"messages": "chat"}, "roles": {"pupil": "user"}}
+    tree = loaded.config.data.model_dump() | looks | {"max_examples": 3, "corpus": "no"}
+    data = DataConfig.model_validate(tree | {"validation": {"share": 0.5}})
+    assert len(open_examples(loaded.config.model_copy(update={"data": data}), str(path))) == 8
 
 
 def test_rows_of_ones_own_go_through_the_pass_of_training(loaded, tmp_path, monkeypatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from lope_dist.adapters.lope import lope_layers
 from lope_dist.cli import main
+from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.evaluate.load import load_run
 from lope_dist.export import purified
@@ -156,6 +158,24 @@ def test_mean_weights_are_those_of_masked_answers(loaded) -> None:
     handle.remove()
     expected = sum(w * B for w, B in zip(total / count, normal, strict=True))
     torch.testing.assert_close(low[name].B_OR, expected.detach())
+
+
+def test_calibration_rows_are_read_as_the_runs_own_and_none_is_held_out(
+    loaded, tmp_path: Path
+) -> None:
+    rows = [{"question": f"q{i}", "output": f"a{i}"} for i in range(40)]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+
+    def ids_of(given: str | None, **settings: object) -> list[int]:
+        tree = loaded.config.data.model_dump() | settings
+        config = loaded.config.model_copy(update={"data": DataConfig.model_validate(tree)})
+        parts = calibration_batches(replace(loaded, config=config), given, 99)
+        return sorted(i for batches in parts for batch in batches for i in batch.example_ids)
+
+    looks = {"columns": {"instruction": "question"}, "validation": {"share": 0.5}}
+    assert ids_of(str(path), **looks, max_examples=4) == list(range(40))
+    assert 8 < len(ids_of(None, **looks, path=str(path))) < 32  # those that it trained on
 
 
 @pytest.mark.parametrize("kind", ["purified", "peft", "merged"])
