@@ -43,7 +43,26 @@ class CompensationConfig(Section):
         return self
 
 
-class AdapterConfig(Section):
+class InitialConfig(Section):
+    """What every adapter begins with."""
+
+    init_from: str | None = None
+    """A run's folder: begin with its adapter, on this run's data. Base model, kind and shape of the
+    adapter must be the same ones. A resume does not read it again."""
+    init_checkpoint: str = "last"
+    """Which of its checkpoints: `last`, `best`, a number of steps or a checkpoint's folder name."""
+
+    @model_validator(mode="after")
+    def _a_checkpoint_is_one_of_a_run(self) -> InitialConfig:
+        if self.init_from is None and self.init_checkpoint != "last":
+            raise ValueError(
+                f"init_checkpoint = '{self.init_checkpoint}' has no effect without init_from, the "
+                "run that it is one of; set init_from, or leave init_checkpoint out"
+            )
+        return self
+
+
+class AdapterConfig(InitialConfig):
     """LoRA with one shared A, several experts B and a router (paper, section 3.1).
 
     One normal expert and no poisoning expert is plain LoRA; several normal ones and no

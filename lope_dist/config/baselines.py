@@ -9,11 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from lope_dist.config.adapter import AdapterConfig, CompensationConfig
-from lope_dist.config.base import Section
+from lope_dist.config.adapter import AdapterConfig, CompensationConfig, InitialConfig
 
 
-class _WithoutExperts(Section):
+class _WithoutExperts(InitialConfig):
     """What is asked of every adapter, answered for one that has no experts."""
 
     num_normal: ClassVar[int] = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 _STAGE = "train.stages.STAGE."
 
 PLACES = {
+    "adapter_name_or_path": "adapter.init_from",
     "attn_implementation": "model.attention",
     "base_model": "model.name_or_path",
     "cutoff_len": "data.max_length",
@@ -20,7 +21,9 @@ PLACES = {
     "learning_rate": _STAGE + "lr",
     "load_best_model_at_end": "train.keep_best",
     "logging_steps": "train.log_every_steps",
+    "load_adapter": "adapter.init_from",
     "lora_dropout": "adapter.dropout",
+    "lora_model_dir": "adapter.init_from",
     "lora_r": "adapter.rank",
     "lora_target_modules": "adapter.targets",
     "lr": _STAGE + "lr",

@@ -15,6 +15,7 @@ from lope_dist.model.source import local_folder
 from lope_dist.model.tokenizer_fit import check_tokenizer
 from lope_dist.train.data import dated, is_local, lines_of, open_parts
 from lope_dist.train.data_changes import data_changes
+from lope_dist.train.initial import find_initial
 from lope_dist.train.preflight import preflight
 from lope_dist.train.premises import Premises, check_premises
 
@@ -68,7 +69,10 @@ def check_run(config: RunConfig, *, has_data: bool, reads_rows: bool) -> Checked
         if has_data and reads_rows:
             rows = _rows(dated(config, tokenizer), tokenizer, plan.model.config)
     changes = data_changes(config) if has_data else []
-    return Checked(check_premises(plan, config), told, changes, rows)
+    premises = check_premises(plan, config)
+    if (initial := find_initial(config, plan.model)) is not None:
+        premises.init_from = initial.sentence()
+    return Checked(premises, told, changes, rows)
 
 
 def _rows(

@@ -53,15 +53,15 @@ def _best(run_dir: Path, newest: Checkpoint) -> Checkpoint:
     config = validate_config(recorded, str(newest.folder / CONFIG))
     if config.train.keep_best is None:
         raise LopeError(
-            f"'{run_dir}' has no best checkpoint: train.keep_best was not set; take --checkpoint "
-            f"last or one of {_names(run_dir)}."
+            f"'{run_dir}' has no best checkpoint: train.keep_best was not set; take 'last' or "
+            f"one of {_names(run_dir)}."
         )
     history = ValidationHistory.from_json(read_state(newest).get("validation", {}))
     point = best_point(config, history)
     if point is None:
         raise LopeError(
             f"'{run_dir}' has no best checkpoint yet: no loss was taken on its validation rows in "
-            "a stage that counts; let it go on, or take --checkpoint last."
+            "a stage that counts; let it go on, or take 'last'."
         )
     for checkpoint in checkpoints(run_dir):
         if checkpoint.index == point.index and _steps(checkpoint) == point.step:
@@ -80,8 +80,8 @@ def _named(run_dir: Path, wanted: str) -> Checkpoint:
         if wanted.isascii() and wanted.isdigit() and _steps(checkpoint) == int(wanted):
             return checkpoint
     raise LopeError(
-        f"--checkpoint {wanted}: '{run_dir}' has no such checkpoint; allowed: last, best, a number "
-        f"of steps, or one of {_names(run_dir)}."
+        f"'{run_dir}' has no checkpoint '{wanted}'; allowed: last, best, a number of steps, or one "
+        f"of {_names(run_dir)}."
     )
 
 

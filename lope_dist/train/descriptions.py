@@ -32,6 +32,11 @@ class _Validation(TypedDict):
     points: list[_Point]
 
 
+class _Initial(TypedDict):
+    checkpoint: str
+    sha256: str
+
+
 class _State(TypedDict):
     """What a resume needs of `state.json`; what later versions added is filled in."""
 
@@ -44,6 +49,7 @@ class _State(TypedDict):
     router: dict[str, dict[str, list[float]]]
     progress: dict[str, Any]
     validation: NotRequired[_Validation]
+    init_from: NotRequired[_Initial | None]
 
 
 def parse_state(text: bytes, path: Path) -> dict[str, Any]:

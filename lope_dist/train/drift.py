@@ -16,7 +16,12 @@ from lope_dist.adapters.lope import adapter_tensors
 from lope_dist.core.roles import Role
 from lope_dist.engine.base import Engine
 from lope_dist.engine.world import World
-from lope_dist.train.checkpoint import checkpoint_at, checkpoint_defect, install_checkpoint
+from lope_dist.train.checkpoint import (
+    Checkpoint,
+    checkpoint_at,
+    checkpoint_defect,
+    install_checkpoint,
+)
 from lope_dist.train.progress import RunProgress
 from lope_dist.train.setup import Session
 
@@ -69,24 +74,42 @@ class Drift:
 def values_at_stage_start(session: Session, progress: RunProgress) -> dict[str, Tensor] | None:
     """Return the adapter as the stage began that a resume goes on in the middle of.
 
-    To be called while the model has its initial values still, which are where the first stage
-    began; a later one began at the end of the stage before it, whose checkpoint is loaded into the
-    model. None, and told, if that is not whole any more. Collective: yes.
+    To be called while the model has its initial values still. Those are where a first stage began,
+    unless it began with another run's adapter; a later one began at the end of the stage before
+    it. That checkpoint is loaded into the model. None, and told, if it is not there whole any more.
+
+    Collective: yes.
     """
+    before, initial = None, progress.init_from
     if progress.index > 1:
         stages = list(session.config.train.stages)
         before = checkpoint_at(session.run_dir, progress.index - 1, stages[progress.index - 2])
-        defect = session.world.on_main(lambda: checkpoint_defect(before))
-        (is_lost,) = session.world.max([float(defect is not None)])
-        if defect is not None:
-            print(
-                f"The drift of stage '{stages[progress.index - 1]}' is not logged any more: "
-                f"{before.folder}, where it began, is not whole ({defect}).",
-                file=sys.stderr,
-            )
-        if is_lost:
+    elif initial is not None:
+        before = initial.place
+    if before is not None:
+        if _is_lost(session, progress, before):
             return None
         install_checkpoint(session.model, before)
     return {
         name: tensor.detach().clone() for name, tensor in adapter_tensors(session.model).items()
     }
+
+
+def _is_lost(session: Session, progress: RunProgress, before: Checkpoint) -> bool:
+    """Return whether the checkpoint that a stage began at is gone, and tell it. Collective: yes."""
+
+    def look() -> str | None:
+        if progress.index == 1 and progress.init_from is not None:
+            return progress.init_from.defect()
+        return checkpoint_defect(before)
+
+    defect = session.world.on_main(look)
+    if defect is not None:
+        name = list(session.config.train.stages)[progress.index - 1]
+        print(
+            f"The drift of stage '{name}' is not logged any more: {before.folder}, where it "
+            f"began, is not whole ({defect}).",
+            file=sys.stderr,
+        )
+    (is_lost,) = session.world.max([float(defect is not None)])
+    return is_lost > 0

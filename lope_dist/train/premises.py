@@ -32,6 +32,8 @@ class Premises:
     packing: str
     head: str
     dropout: str
+    init_from: str | None = None
+    """The checkpoint of another run that the adapter began with."""
     parts: str | None = None
     """What of the model is not trained because it reads no text."""
     data: dict[str, Any] | None = None

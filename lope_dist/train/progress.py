@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lope_dist.train.cost import StageCost
+from lope_dist.train.initial import InitialAdapter
 from lope_dist.train.validation import ValidationHistory
 
 Usage = dict[str, list[float]]
@@ -47,6 +48,7 @@ class RunProgress:
         poison_weight: Of those with marks of noise, the poisoning experts' mean weight.
         cost: What each stage took, the current one included.
         validation: The losses on the validation rows, of all stages.
+        init_from: Of a run that began with another's adapter, which one.
     """
 
     index: int = 1
@@ -55,6 +57,7 @@ class RunProgress:
     poison_weight: dict[str, PoisonWeight] = field(default_factory=dict)
     cost: dict[str, StageCost] = field(default_factory=dict)
     validation: ValidationHistory = field(default_factory=ValidationHistory)
+    init_from: InitialAdapter | None = None
 
     def of_stage(self) -> dict[str, Any]:
         """Return as JSON the current stage's progress, router usage and cost of all."""
@@ -64,6 +67,7 @@ class RunProgress:
             "poison_weight": self.poison_weight,
             "cost": {name: asdict(cost) for name, cost in self.cost.items()},
             "validation": self.validation.as_json(),
+            "init_from": None if self.init_from is None else self.init_from.as_json(),
         }
 
     @classmethod
@@ -74,7 +78,9 @@ class RunProgress:
         """
         cost = {name: StageCost(**cost) for name, cost in state.get("cost", {}).items()}
         validation = ValidationHistory.from_json(state.get("validation", {}))
-        of_done = state["router"], state.get("poison_weight", {}), cost, validation
+        began = state.get("init_from")
+        initial = None if began is None else InitialAdapter(**began)
+        of_done = state["router"], state.get("poison_weight", {}), cost, validation, initial
         if is_end:
             return cls(state["stage_index"] + 1, StageProgress(), *of_done)
         return cls(state["stage_index"], StageProgress(**state["progress"]), *of_done)

@@ -1,14 +1,30 @@
-"""Where a run goes on, and whether it may: nothing that decides its result has changed."""
+"""Where a run goes on or begins, and whether it may: what decides its result is as it was."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, NamedTuple
 
 from lope_dist.core.errors import LopeError
+from lope_dist.engine.exchange import exchange
 from lope_dist.train.checkpoint import Checkpoint, checkpoint_at, read_state
 from lope_dist.train.extend import Extension, extend_folder
+from lope_dist.train.history import checkpoints
+from lope_dist.train.initial import InitialAdapter, find_initial
 from lope_dist.train.run_folder import Resume, open_run_folder
 from lope_dist.train.setup import Inputs, stage_loader
+
+
+class Opened(NamedTuple):
+    """Where a run begins or goes on."""
+
+    checkpoint: Checkpoint | None
+    """The checkpoint to go on from."""
+    initial: InitialAdapter | None
+    """Without one, the adapter to begin with, if it is another run's."""
+    told: dict[str, Any]
+    """What the manifest is to say of that, of changed data and of a stage that was extended; on the
+    main rank alone."""
 
 
 def open_run(
@@ -17,36 +33,41 @@ def open_run(
     *,
     accepts_other_data: bool = False,
     extension: Extension | None = None,
-) -> tuple[Checkpoint | None, dict[str, Any]]:
-    """Claim the run's folder; return the checkpoint to go on from, the same on every rank.
+) -> Opened:
+    """Claim the run's folder; return where it goes on or begins, the same on every rank.
 
     The main rank looks and verifies; the others are told its choice. Collective: yes.
 
-    Returns:
-        The checkpoint, and on the main rank what the manifest is to say of changed data and of
-        a stage that was extended.
-
     Raises:
-        LopeError: what `open_run_folder` refuses; base weights, architecture, tokenizer or
-            data that are not those of the checkpoint.
+        LopeError: what `open_run_folder` and `find_initial` refuse; base weights, architecture,
+            tokenizer or data that are not those of the checkpoint.
     """
-    accepted: dict[str, Any] = {}
+    told: dict[str, Any] = {}
+
+    def initial() -> None:
+        found = find_initial(inputs.config, inputs.plan.model, inputs.fingerprints)
+        told.update({} if found is None else {"init_from": found.as_json()})
 
     def look() -> Checkpoint | None:
         if extension is not None:
-            accepted.update(extend_folder(inputs.config, extension))
+            told.update(extend_folder(inputs.config, extension))
+        begins = not checkpoints(inputs.run_dir)
+        if begins:
+            initial()  # before the folder is claimed: what is refused can be mended
         checkpoint = open_run_folder(inputs.config, resume)
         if checkpoint is not None:
-            accepted.update(_refuse_other_inputs(inputs, checkpoint, accepts_other_data))
+            told.update(_refuse_other_inputs(inputs, checkpoint, accepts_other_data))
+        elif not begins:
+            initial()
         return checkpoint
 
     found = inputs.world.on_main(look)
-    choice = (0, 0) if found is None else (found.index, found.step or 0)
-    index, step = (int(n) for n in inputs.world.max(choice))
-    if index == 0:
-        return None, accepted
-    stage = list(inputs.config.train.stages)[index - 1]
-    return checkpoint_at(inputs.run_dir, index, stage, step or None), accepted
+    choice = None if found is None else (found.index, found.stage, found.step)
+    said = exchange(json.dumps([choice, told.get("init_from")]), inputs.world)
+    choice, began = json.loads(said[0])
+    began_with = None if began is None else InitialAdapter(**began)
+    checkpoint = None if choice is None else checkpoint_at(inputs.run_dir, *choice)
+    return Opened(checkpoint, began_with, told)
 
 
 def _refuse_other_inputs(

@@ -26,7 +26,7 @@ from lope_dist.train.metrics import trim_metrics
 from lope_dist.train.preflight import preflight
 from lope_dist.train.premises import check_premises, head_sentence
 from lope_dist.train.progress import RunProgress
-from lope_dist.train.resume import open_run
+from lope_dist.train.resume import Opened, open_run
 from lope_dist.train.run_files import write_run_files
 from lope_dist.train.run_folder import LOGS, Resume
 from lope_dist.train.run_lock import run_lock
@@ -88,18 +88,19 @@ def _train(
             inputs.fingerprints = known or {}
             for stage in config.train.stages.values():
                 stage_loader(inputs, stage)  # data that do not fit it show before any is trained
-            checkpoint, accepted = open_run(
+            opened = open_run(
                 inputs, resume, accepts_other_data=accepts_other_data, extension=extension
             )
             keep_log_in(inputs.run_dir / LOGS, "rank")
-            take_recorded(inputs, checkpoint)
+            take_recorded(inputs, opened.checkpoint)
             known = {**inputs.fingerprints, "data": source.fingerprint}
             with recorded(inputs.config, world, known) as it:
-                it |= accepted
+                it |= opened.told
                 session = load_session(inputs)
-                found = prove(session, is_resumed=checkpoint is not None)
-                world.on_main(lambda: _tell_premises(session, found, it))
-                stopped_at = _train_stages(session, checkpoint)
+                found = prove(session, is_resumed=opened.checkpoint is not None)
+                progress, start = _restore(session, opened)
+                world.on_main(lambda: _tell_premises(session, found, progress, it))
+                stopped_at = _train_stages(session, progress, opened.checkpoint, start)
                 (by_ctrl_c,) = world.max([float(stop.is_interrupt)])
                 if stopped_at is not None:
                     it |= {"status": "stopped", "reason": stopped_at}
@@ -113,20 +114,28 @@ def _train(
     return inputs.run_dir
 
 
-def _tell_premises(session: Session, packing: str, start: dict[str, Any]) -> None:
+def _tell_premises(
+    session: Session, packing: str, progress: RunProgress, start: dict[str, Any]
+) -> None:
     """Print what the run stands on and write it down. One rank calls this."""
     premises = check_premises(replace(session.plan, config=session.config), session.config)
     premises.packing, premises.head = packing, head_sentence(session.model)
     premises.dropout += "; two training forwards of one input are equal"
+    if progress.init_from is not None:
+        premises.init_from = progress.init_from.sentence()
     premises.data = figures_of(session.config, session.source, session.validation)
     for line in premises.lines():
         tell(line)
     note(session.run_dir, start, premises=premises.as_json())
 
 
-def _train_stages(session: Session, checkpoint: Checkpoint | None) -> str | None:
+def _train_stages(
+    session: Session,
+    progress: RunProgress,
+    checkpoint: Checkpoint | None,
+    start: dict[str, Tensor] | None,
+) -> str | None:
     """Train what is left; return where a signal stopped it, or None. Collective: yes."""
-    progress, start = _restore(session, checkpoint)
     stages = list(session.config.train.stages)
     with tracking(session, progress):
         while progress.index <= len(stages):
@@ -140,10 +149,8 @@ def _train_stages(session: Session, checkpoint: Checkpoint | None) -> str | None
     return None
 
 
-def _restore(
-    session: Session, checkpoint: Checkpoint | None
-) -> tuple[RunProgress, dict[str, Tensor] | None]:
-    """Load a checkpoint's adapter; make the run's files fit it.
+def _restore(session: Session, opened: Opened) -> tuple[RunProgress, dict[str, Tensor] | None]:
+    """Load the adapter to go on or to begin with; make the run's files fit it.
 
     Returns:
         Where it was, and of one in the middle of a stage the adapter as the stage began.
@@ -153,13 +160,16 @@ def _restore(
     Raises:
         LopeError: an adapter that does not fit, or a file that was changed meanwhile.
     """
-    progress, state, start = RunProgress(), None, None
+    checkpoint, state, start = opened.checkpoint, None, None
+    progress = RunProgress(init_from=opened.initial)
     if checkpoint is not None:
         state = read_state(checkpoint)
         progress = RunProgress.from_state(state, is_end=checkpoint.step is None)
         if progress.stage.next_step:
             start = values_at_stage_start(session, progress)
         install_checkpoint(session.model, checkpoint)
+    elif opened.initial is not None:
+        opened.initial.install(session.model)
 
     def make_files_fit() -> None:
         names = list(session.config.train.stages)

@@ -1,4 +1,7 @@
-"""Validation under ZeRO-3: training goes on to the bit, and ranks agree with the local engine."""
+"""Validation under ZeRO: training goes on to the bit, and ranks agree with the local engine.
+
+All runs begin with another one's adapter (`adapter.init_from`).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ import yaml
 from safetensors.torch import load_file
 from support.launching import run_ranks, succeed
 from support.tiny import save_alpaca, tiny_tree
+from torch import Tensor
+
+from lope_dist.train.session import train
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(600)]
 
@@ -24,13 +30,18 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_llama: Path, alpaca_file: Path, tmp_path_factory: pytest.TempPathFactory):
+def runs(
+    tiny_llama: Path, alpaca_file: Path, config_in, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Train the same configuration with and without validation, one launch each."""
     folder = tmp_path_factory.mktemp("runs")
+    begun = {"train__stages__poison__max_steps": 2, "train__stages__finetune__max_steps": 2}
+    train(config_in(folder / "before", **begun))
     save_alpaca(folder / "valid.jsonl", 7)  # an odd number: one rank has a filler
     for name, (num_ranks, engine, is_validated) in RUNS.items():
         tree: dict[str, Any] = tiny_tree(tiny_llama, alpaca_file, folder / name)
         tree |= {"engine": engine, "noise": {"data": {"rate": 0.1}}}
+        tree["adapter"]["init_from"] = str(folder / "before")
         tree["train"]["stages"]["finetune"] |= {"router_supervision": 0.5, "separation": 1.0}
         if is_validated:
             tree["data"]["validation"] = {"path": str(folder / "valid.jsonl")}
@@ -39,6 +50,10 @@ def runs(tiny_llama: Path, alpaca_file: Path, tmp_path_factory: pytest.TempPathF
         arguments = ["launch/train.py", str(folder / f"{name}.yaml")]
         succeed(run_ranks(arguments, num_ranks, folder=folder))
     return folder
+
+
+def _adapter(run: Path, stage: str) -> dict[str, Tensor]:
+    return load_file(run / "checkpoints" / stage / "adapter.safetensors")
 
 
 def _lines(run: Path, kind: str) -> list[dict[str, Any]]:
@@ -52,10 +67,7 @@ def test_training_is_the_same_to_the_bit(runs: Path) -> None:
         for key in ("stage", "step", "loss", "grad_norm", "drift"):
             assert ours.get(key) == theirs.get(key), (ours["stage"], ours["step"], key)
     for stage in ("1-poison", "2-finetune"):
-        ours, theirs = (
-            load_file(run / "checkpoints" / stage / "adapter.safetensors")
-            for run in (validated, plain)
-        )
+        ours, theirs = (_adapter(run, stage) for run in (validated, plain))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert json.loads((validated / "router.json").read_text()) == json.loads(
@@ -70,3 +82,14 @@ def test_the_ranks_measure_what_the_local_engine_measures(runs: Path) -> None:
         assert ours["target_tokens"] == theirs["target_tokens"] > 0
         assert ours["validation"].keys() == {"masked", "all", "base"}
         assert ours["validation"] == pytest.approx(theirs["validation"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", list(RUNS))
+def test_ranks_begin_with_the_other_runs_adapter(runs: Path, name: str) -> None:
+    """Stage 1 leaves the normal experts as they were, and every rank's part of them."""
+    before, after = _adapter(runs / "before", "2-finetune"), _adapter(runs / name, "1-poison")
+    normal = [key for key in before if ".B.normal" in key]
+    assert normal
+    assert all(torch.equal(after[key], before[key]) for key in normal)
+    (start,) = json.loads((runs / name / "manifest.json").read_text())["starts"]
+    assert start["init_from"]["checkpoint"] == str(runs / "before" / "checkpoints" / "2-finetune")

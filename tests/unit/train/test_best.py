@@ -76,7 +76,7 @@ def test_others_are_found_by_their_steps_or_name(run: Path) -> None:
     assert choose_checkpoint(run, "9").folder.name == "2-finetune"
     assert choose_checkpoint(run, "8").folder.name == "2-finetune-step-000008"
     assert choose_checkpoint(run, "1-poison").stage == "poison"
-    with pytest.raises(LopeError, match="has no such checkpoint; allowed: last, best, a number"):
+    with pytest.raises(LopeError, match="has no checkpoint '77'; allowed: last, best, a number"):
         choose_checkpoint(run, "77")
 
 
