@@ -7,7 +7,10 @@ from typing import Any
 from lope_dist.report.page import table
 from lope_dist.report.read import RunFiles
 
-_ROWS = ("model", "quantization", "adapter", "attention", "packing", "head", "dropout", "parts")
+_ROWS = (
+    *("model", "quantization", "adapter", "attention", "packing", "head", "dropout", "batch"),
+    *("memory", "output", "init_from", "parts"),
+)
 _COUNTS = {
     "rows": "rows",
     "examples": "examples",
@@ -32,7 +35,8 @@ def premises_section(run: RunFiles) -> str:
         rows.append(["data", _counts(data)])
         if isinstance(data.get("steps"), dict):
             rows.append(["steps", ", ".join(f"{k} {v:,}" for k, v in data["steps"].items())])
-    rows.append(["global batch", _batch(run, starts[-1])])
+    if "batch" not in premises:  # of a run of an older version
+        rows.append(["batch", _batch(run, starts[-1])])
     return table(["", ""], [row for row in rows if row[1]], is_text=True)
 
 

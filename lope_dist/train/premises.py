@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from lope_dist.adapters.base import adapter_modules
@@ -16,6 +17,7 @@ from lope_dist.config.schema import RunConfig
 from lope_dist.core.roles import Role
 from lope_dist.model.loss_head import loss_head
 from lope_dist.model.quantization import quantization_of
+from lope_dist.train.expected import batch_sentence, memory_sentence
 from lope_dist.train.preflight import Plan
 
 _SHOWN = 6
@@ -32,6 +34,9 @@ class Premises:
     packing: str
     head: str
     dropout: str
+    batch: str
+    memory: str | None
+    output: str
     init_from: str | None = None
     """The checkpoint of another run that the adapter began with."""
     parts: str | None = None
@@ -51,8 +56,18 @@ class Premises:
         return [f"{key:<{width}}  {value}" for key, value in rows.items()]
 
 
-def check_premises(plan: Plan, config: RunConfig) -> Premises:
-    """Return the premises as far as structure shows them: no weight is read."""
+def check_premises(
+    plan: Plan, config: RunConfig, num_ranks: int = 1, device: torch.device | None = None
+) -> Premises:
+    """Return the premises as far as structure shows them: no weight is read.
+
+    Args:
+        plan: The model's structure, and what was decided in the place of `auto`.
+        config: The run's.
+        num_ranks: How many ranks there are.
+        device: That of this rank; None: a GPU, if there is one.
+    """
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, settled = plan.model, plan.config
     facts = quantization_of(model, settled.model)
     by_stage = _trainable(model, config)
@@ -69,6 +84,9 @@ def check_premises(plan: Plan, config: RunConfig) -> Premises:
         packing=_packing(settled.data.packing),
         head=head_sentence(model),
         dropout="the base's is off",
+        batch=batch_sentence(settled, num_ranks),
+        memory=memory_sentence(plan, num_ranks, device),
+        output=_output(config),
         parts=f"{', '.join(parts)}: not trained, they read no text" if parts else None,
         facts={
             **facts.as_json(),
@@ -77,6 +95,12 @@ def check_premises(plan: Plan, config: RunConfig) -> Premises:
             "model_type": model.config.model_type,
         },
     )
+
+
+def _output(config: RunConfig) -> str:
+    every = config.train.checkpoint.every_steps
+    saved = "at each stage's end" if every is None else f"every {every:,} steps"
+    return f"{config.output_dir}; the same command with --resume goes on with it, saved {saved}"
 
 
 def _packing(packing: bool | str) -> str:

@@ -118,7 +118,8 @@ def _tell_premises(
     session: Session, packing: str, progress: RunProgress, start: dict[str, Any]
 ) -> None:
     """Print what the run stands on and write it down. One rank calls this."""
-    premises = check_premises(replace(session.plan, config=session.config), session.config)
+    plan, world = replace(session.plan, config=session.config), session.world
+    premises = check_premises(plan, session.config, world.size, world.device)
     premises.packing, premises.head = packing, head_sentence(session.model)
     premises.dropout += "; two training forwards of one input are equal"
     if progress.init_from is not None:

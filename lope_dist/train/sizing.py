@@ -53,17 +53,7 @@ def plan_run(
     model, config = checked.model, checked.config
     facts = quantization_of(model, config.model)
     sizes = measure(model, config)
-    run = Settings(
-        world_size=world_size,
-        ranks_per_node=ranks_per_node,
-        global_batch=config.train.global_batch,
-        micro_batch=config.train.micro_batch,
-        max_length=config.data.max_length,
-        checkpointing=config.model.gradient_checkpointing,
-        prefetch_numel=config.engine.prefetch_bucket_numel,
-        bucket_numel=config.engine.reduce_bucket_numel,
-        load_buffer=config.model.load_buffer_mib << 20,
-    )
+    run = settings_of(config, world_size, ranks_per_node)
     one_row = config.model.attention == "flash_attention_2" and config.data.packing is not False
     advice = advise(
         sizes, run, device=gpu_memory, node=node_memory, one_row=one_row, hardware=hardware
@@ -86,6 +76,21 @@ def plan_run(
         "recommendation": asdict(advice),
     }
     return json.loads(json.dumps(plan))
+
+
+def settings_of(config: RunConfig, world_size: int, ranks_per_node: int) -> Settings:
+    """Return what a configuration says of a run on so many ranks."""
+    return Settings(
+        world_size=world_size,
+        ranks_per_node=ranks_per_node,
+        global_batch=config.train.global_batch,
+        micro_batch=config.train.micro_batch,
+        max_length=config.data.max_length,
+        checkpointing=config.model.gradient_checkpointing,
+        prefetch_numel=config.engine.prefetch_bucket_numel,
+        bucket_numel=config.engine.reduce_bucket_numel,
+        load_buffer=config.model.load_buffer_mib << 20,
+    )
 
 
 def measure(model: nn.Module, config: RunConfig) -> Sizes:

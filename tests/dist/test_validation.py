@@ -93,3 +93,5 @@ def test_ranks_begin_with_the_other_runs_adapter(runs: Path, name: str) -> None:
     assert all(torch.equal(after[key], before[key]) for key in normal)
     (start,) = json.loads((runs / name / "manifest.json").read_text())["starts"]
     assert start["init_from"]["checkpoint"] == str(runs / "before" / "checkpoints" / "2-finetune")
+    ranks = "1 rank x 2 rows" if name == "local" else "2 ranks x 2 rows"
+    assert start["premises"]["batch"].startswith(f"8 examples a step: {ranks} a forward pass x ")

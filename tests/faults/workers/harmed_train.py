@@ -1,6 +1,6 @@
 """Train, with one rank harmed at a chosen moment.
 
-    harmed_train.py RECIPE JOURNAL RANK MOMENT NTH HARM [KEY=VALUE]...
+    harmed_train.py RECIPE JOURNAL RANK MOMENT NTH HARM [--extend=STAGE=N] [KEY=VALUE]...
 
 In the NTH call (from 1) of what MOMENT names, the rank RANK does HARM to itself: a signal's name
 (KILL, STOP, TERM, USR1), or `hang` or `none`. Each rank writes the examples of each step that it
@@ -20,9 +20,13 @@ from lope_dist.config.load import load_config
 from lope_dist.core.errors import LopeError, Preempted
 from lope_dist.engine import local, zero
 from lope_dist.model import stream
-from lope_dist.train import checkpoint, history, loop, session, setup, stage
+from lope_dist.train import checkpoint, history, loop, session, setup, stage, validate
 
-recipe, journal, victim, moment, nth, harm, *overrides = sys.argv[1:]
+_EXTEND = "--extend="
+
+recipe, journal, victim, moment, nth, harm, *rest = sys.argv[1:]
+overrides = [each for each in rest if not each.startswith(_EXTEND)]
+extend = next((each.removeprefix(_EXTEND) for each in rest if each.startswith(_EXTEND)), None)
 own_rank = os.environ.get("RANK", "0")
 num_calls = [0]
 
@@ -87,6 +91,7 @@ MOMENTS = {
     "prune": lambda: at(history.shutil, "rmtree", when=is_pruned),
     "stage end": lambda: at(stage, "write_run_files"),
     "stage switch": lambda: at(stage, "set_trainable"),
+    "validation": lambda: at(validate, "token_losses"),
     "engine made": lambda: at(stage, "stage_engine", after=True),
 }
 
@@ -114,7 +119,7 @@ if __name__ == "__main__":
         MOMENTS[moment]()
     keep_journal()
     try:
-        session.train(load_config(recipe, overrides), resume="auto")
+        session.train(load_config(recipe, overrides), resume="auto", extend=extend)
     except Preempted as stop:
         print(stop, flush=True)
         sys.exit(stop.status)

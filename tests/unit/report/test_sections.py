@@ -26,7 +26,8 @@ def make(folder, base: dict[int, float], masked: dict[int, float]):
     write_metrics(folder, lines)
     (folder / "run.yaml").write_text(SETTINGS.replace("train: {", "train: {global_batch: 8, "))
     data = {"rows": 1234, "cut": 0, "bad_rows": {"bad": 2}, "steps": {"poison": 4}}
-    premises = {"model": "tiny <b>", "packing": "on: asked", "facts": {}, "data": data}
+    premises = {"model": "tiny <b>", "packing": "on: asked", "facts": {}, "data": data,
+                "output": "runs/x; go on with --resume"}  # fmt: skip
     starts = [{"status": "finished", "ranks": [{}, {}], "premises": premises}]
     (folder / "manifest.json").write_text(json.dumps({"starts": starts}))
     rows = []
@@ -46,7 +47,13 @@ def test_sections_of_a_run_are_there(tmp_path):
     page = write_report(make(tmp_path / "run", BASE, MASKED)).read_text()
     places = [page.index(f"<h2>{name}</h2>") for name in ("Premises", "Evaluation", "Validation")]
     assert places == sorted(places), "what a run stands on comes first"
-    for text in ("tiny &lt;b&gt;", "1,234 rows, 2 bad ones left out", "2 ranks", "poison 4"):
+    for text in (
+        "tiny &lt;b&gt;",
+        "1,234 rows, 2 bad ones left out",
+        "2 ranks",
+        "poison 4",
+        "runs/x; go on",
+    ):
         assert text in page
     assert "<td>1.5000 (step 4)</td>" in page, "the least validation loss and its step"
     # Two of four questions are gained, none is lost: the interval is that of pairs.
