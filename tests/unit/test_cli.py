@@ -111,7 +111,7 @@ def test_check_prints_a_configuration_that_loads_again(lope, recipe: str, tmp_pa
     found = json.loads(out)
     assert found["ok"] is True
     assert found["premises"]["facts"]["nf4_share"] == 1
-    wanted = "8 examples a step: 1 rank x 2 rows a forward pass x up to 4 accumulated"
+    wanted = "32 examples a step: 1 rank x 4 rows a forward pass x up to 8 accumulated"
     assert found["premises"]["batch"] == wanted
     assert " planned of the " in found["premises"]["memory"]
     assert "--resume goes on" in found["premises"]["output"]
