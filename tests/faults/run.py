@@ -39,11 +39,12 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="only this case; repeatable")
     parser.add_argument("--again", action="store_true", help="also cases that are done already")
     parser.add_argument("--write-docs", action="store_true", help="write docs/reliability.md")
-    parser.add_argument("--harm", nargs=2, metavar=("CASE", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--harm", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    load_cases()
     if arguments.harm:
-        sys.exit(_harm(arguments.harm[0], Path(arguments.harm[1])))
+        module, name, folder = arguments.harm
+        sys.exit(_harm(module, name, Path(folder)))
+    load_cases()
     if unknown := set(arguments.only) - CASES.keys():
         parser.error(f"no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
     asked = [c for c in CASES.values() if not arguments.only or c.name in arguments.only]
@@ -81,7 +82,8 @@ def run_case(case: Case, folder: Path) -> dict[str, Any]:
     result, log = own.with_suffix(".json"), log_of(case, folder)
     result.unlink(missing_ok=True)
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
-    command = [sys.executable, "-m", "faults.run", "--harm", case.name, str(own)]
+    command = [sys.executable, "-m", "faults.run", "--harm"]
+    command += [case.harm.__module__, case.name, str(own)]
     paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "LOPE_FAULT_CASE": mark}
     begin = time.monotonic()
     with log.open("w") as output:
@@ -126,8 +128,9 @@ def _own_folder(case: Case, folder: Path) -> Path:
     return folder / re.sub(r"[^\w-]", "_", case.name)
 
 
-def _harm(name: str, folder: Path) -> int:
+def _harm(module: str, name: str, folder: Path) -> int:
     """Run a case in this process; its figures or its error go to a file."""
+    importlib.import_module(module)  # no other: most of them import the whole of training
     said: dict[str, Any]
     try:
         said, status = {"figures": CASES[name].harm(folder)}, 0
