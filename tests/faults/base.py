@@ -44,7 +44,7 @@ class Case:
     harm: Harm
     in_ci: bool
     """Whether it is of the subset that every test run makes."""
-    limit_s: float = 420.0
+    limit_s: float = 1200.0
     """What has not ended by then is lost."""
 
 
@@ -52,7 +52,7 @@ CASES: dict[str, Case] = {}
 
 
 def case(
-    name: str, *, group: str, states: str, in_ci: bool = False, limit_s: float = 420.0
+    name: str, *, group: str, states: str, in_ci: bool = False, limit_s: float = 1200.0
 ) -> Callable[[Harm], Harm]:
     """Register the decorated function as a case."""
 

@@ -11,6 +11,7 @@ from typing import Any
 from faults.base import case
 from faults.cases_scores import _tasks
 from faults.runs import reference
+from faults.waits import LIMIT_S
 from support.launching import Rank, start_ranks, succeed
 
 ANSWERS = "Answers"
@@ -25,7 +26,7 @@ def _ask(folder: Path, words: list[str], signal: str | None) -> tuple[list[Rank]
     arguments = [worker, "1", "30" if signal else "-1", signal or "SIGKILL", *words]
     start = time.monotonic()
     running = start_ranks(arguments, 2, folder=folder)
-    ended = running.wait(150, stopped={1} if signal == "SIGSTOP" else ())
+    ended = running.wait(LIMIT_S, stopped={1} if signal == "SIGSTOP" else ())
     return ended, time.monotonic() - start
 
 

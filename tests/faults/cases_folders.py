@@ -17,6 +17,7 @@ from faults.base import NotRun, case
 from faults.cases_disk import tmpfs
 from faults.commands import finished_run, lope, refused, works
 from faults.runs import write_recipe
+from faults.waits import LIMIT_S
 from support.launching import REPOSITORY, rank_environment
 
 from lope_dist.train import loop
@@ -103,7 +104,7 @@ def _killed(folder: Path, *arguments: object, when: Callable[[], bool]) -> None:
         cwd=REPOSITORY,
         env=rank_environment(folder),
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LIMIT_S
     while not when():
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline

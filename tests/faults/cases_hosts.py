@@ -28,6 +28,7 @@ from faults.launchers import (
     wait,
     workers,
 )
+from faults.waits import assert_within
 
 from lope_dist.core.errors import EXIT_PEER_LOST
 
@@ -42,7 +43,7 @@ def _train_on(num: int, folder: Path, by: _By, *, ssh: bool = False) -> dict[str
     alone, together = alone_on_one_host(folder, STEPS), folder / "together"
     with hosts(num, folder / "hosts", ssh=ssh) as group:
         begin = time.monotonic()
-        succeed(by(group, training(recipe(folder, steps=STEPS, run="together"))), 200)
+        succeed(by(group, training(recipe(folder, steps=STEPS, run="together"))))
         seconds = time.monotonic() - begin
         assert not any(host.pids() for host in group), [host.pids() for host in group]
     worst = assert_same_losses([alone, together])
@@ -114,16 +115,17 @@ def _lose(
     with hosts(2, folder / "hosts") as group:
         path = recipe(folder, steps=MANY, timeout_s=TIMEOUT_S, **engine)
         launches = by(group, training(path))
-        until(lambda: len(steps_of(folder / "run")) >= 5, 150, launches)
+        until(lambda: len(steps_of(folder / "run")) >= 5, launches)
         begin = time.monotonic()
         harm(group)
         left = [launches[i] for i in survivors]
-        statuses = wait(left, TIMEOUT_S + 70)
+        statuses = wait(left)
         seconds = time.monotonic() - begin
+        assert_within(seconds, TIMEOUT_S + 60)
         assert all(status != 0 for status in statuses), tails(left)
         assert all("error (rank" in launch.output for launch in left), tails(left)
         for i in survivors:
-            until(lambda i=i: not group[i].pids(), 10, launches)
+            until(lambda i=i: not group[i].pids(), launches)
     return {"survivors end after (s)": round(seconds, 1), "status": statuses[0]}
 
 
@@ -218,14 +220,15 @@ def _kill_over_ssh(folder: Path) -> dict[str, Any]:
     require("pdsh", "sshd")
     with hosts(2, folder / "hosts", ssh=True) as group:
         launches = by_ssh(group, training(recipe(folder, steps=MANY, timeout_s=TIMEOUT_S)))
-        until(lambda: len(steps_of(folder / "run")) >= 5, 150, launches)
+        until(lambda: len(steps_of(folder / "run")) >= 5, launches)
         begin = time.monotonic()
         kill(workers(group, 1))
-        (status,) = wait(launches, TIMEOUT_S + 70)
+        (status,) = wait(launches)
         seconds = time.monotonic() - begin
+        assert_within(seconds, TIMEOUT_S + 60)
         assert status != 0
         assert "Rank 1 (process" in launches[0].output, tails(launches)
-        until(lambda: not (group[0].pids() or group[1].pids()), 15, launches)
+        until(lambda: not (group[0].pids() or group[1].pids()), launches)
     return {"launcher ends after (s)": round(seconds, 1), "status": status}
 
 
@@ -239,7 +242,7 @@ def _absent(folder: Path) -> dict[str, Any]:
         path = recipe(folder, steps=STEPS, timeout_s=TIMEOUT_S)
         launches = by_no_ssh(group, training(path), first=1)
         begin = time.monotonic()
-        (status,) = wait(launches, TIMEOUT_S + 90)
+        (status,) = wait(launches)
         seconds = round(time.monotonic() - begin, 1)
         assert status == EXIT_PEER_LOST, tails(launches)
         told = "Rank 1 cannot use the rendezvous at 10.77.0.1:29600"
@@ -258,7 +261,7 @@ def _interface(folder: Path) -> dict[str, Any]:
         command = training(recipe(folder, steps=STEPS), "engine.interface=eth7")
         launches = by_torchrun(group, command)
         begin = time.monotonic()
-        (status,) = wait(launches, 90)
+        (status,) = wait(launches)
         seconds = round(time.monotonic() - begin, 1)
         assert status != 0
         output = launches[0].output
@@ -278,7 +281,7 @@ def _interface(folder: Path) -> dict[str, Any]:
 def _bound(folder: Path) -> dict[str, Any]:
     with hosts(2, folder / "hosts") as group:
         launches = by_no_ssh(group, training(recipe(folder, steps=MANY, timeout_s=TIMEOUT_S)))
-        until(lambda: len(steps_of(folder / "run")) >= 3, 150, launches)
+        until(lambda: len(steps_of(folder / "run")) >= 3, launches)
         found = {}
         for i, host in enumerate(group):
             log = group.folder / f"ss{i}.log"
@@ -288,5 +291,5 @@ def _bound(folder: Path) -> dict[str, Any]:
             assert addresses <= {host.address}, found
         assert "10.77.0.1:29600" in found[0], found
         kill(workers(group, 0))
-        wait(launches, TIMEOUT_S + 70)
+        wait(launches)
     return {"listening sockets": sum(len(a) for a in found.values())}

@@ -17,6 +17,7 @@ from faults.runs import (
     train,
     write_recipe,
 )
+from faults.waits import assert_within
 from support.launching import processes_naming, succeed
 
 from lope_dist.core.errors import EXIT_PEER_LOST
@@ -93,7 +94,7 @@ def _kill(
     for rank in others:
         assert rank.status == EXIT_PEER_LOST, rank.output[-3000:]
         assert f"Rank {victim} " in rank.output, rank.output[-3000:]
-    assert slowest < ENDS_S, slowest
+    assert_within(slowest, ENDS_S)
     assert not processes_naming(str(folder))
 
     last = last_checkpoint(run)

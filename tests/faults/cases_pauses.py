@@ -23,6 +23,7 @@ from faults.runs import (
     start,
     write_recipe,
 )
+from faults.waits import LIMIT_S, assert_within
 from support.launching import REPOSITORY, Running, rank_environment, succeed
 
 from lope_dist.core.errors import EXIT_PEER_LOST
@@ -51,7 +52,7 @@ def _paused(folder: Path, moment: str, nth: int, pauses: tuple[float, ...]) -> d
     for seconds in pauses:
         _pause(running, seconds)
         time.sleep(0.5)
-    succeed(running.wait())
+    succeed(running.wait(LIMIT_S))
     assert_equals_undisturbed(folder, 1, reference(folder, 2))
     gap = distance(folder, reference(folder, 2))
     assert gap == 0.0, gap
@@ -88,9 +89,9 @@ def _long_run(folder: Path, **changes: Any) -> Path:
     return recipe
 
 
-def _stop_a_child(parent: int, limit_s: float = 90.0) -> int:
+def _stop_a_child(parent: int) -> int:
     """Stop the first child of a process that has more than one, once it has worked."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + LIMIT_S
     while True:
         children = psutil.Process(parent).children()
         working = [child for child in children if sum(child.cpu_times()[:2]) > 0.05]
@@ -107,14 +108,14 @@ def _stopped_worker(folder: Path, num_ranks: int, **changes: Any) -> dict[str, A
     wait_for_step(folder, running)
     worker = _stop_a_child(running.processes[0].pid)
     began = time.monotonic()
-    ended = running.wait(90)
+    ended = running.wait(LIMIT_S)
     seconds = ended[0].ended - began
     assert ended[0].status == 2, ended[0].output[-3000:]
     sentence = f"A worker of data.workers = 2 stands still: process {worker} is stopped"
     for rank in ended:
         assert_tells(rank, sentence)
     assert [rank.status for rank in ended[1:]] == [EXIT_PEER_LOST] * (num_ranks - 1)
-    assert seconds < 2 * PATIENCE_S, seconds
+    assert_within(seconds, 2 * PATIENCE_S)
     return {"ended_s": round(seconds, 1)}
 
 
@@ -144,7 +145,7 @@ def _command_with_a_stopped_worker(folder: Path, what: str, *arguments: object) 
     try:
         worker = _stop_a_child(process.pid)
         began = time.monotonic()
-        _, said = process.communicate(timeout=90)
+        _, said = process.communicate(timeout=LIMIT_S)
     finally:
         process.kill()
     assert process.returncode == 2, said[-3000:]

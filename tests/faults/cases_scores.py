@@ -73,12 +73,12 @@ def _tasks(folder: Path) -> Path:
 def _scores(folder: Path) -> dict[str, Any]:
     tasks = _tasks(folder)
     with hosts(1, folder / "one") as one:
-        succeed([start(one, 0, [sys.executable, *training(recipe(folder, steps=3))], "train")], 150)
+        succeed([start(one, 0, [sys.executable, *training(recipe(folder, steps=3))], "train")])
         lope = [sys.executable, "-c", "from lope_dist.cli import main; main()"]
         options = ["--tasks", "bytes_choice,bytes_answer,bytes_text", "--experts", "masked,none"]
         options += ["--include-path", str(tasks), "--batch-size", "1"]
         single = start(one, 0, [*lope, "eval", str(folder / "run"), *options], "single")
-        succeed([single], 150)
+        succeed([single])
     results = folder / "run" / "results.json"
     alone = json.loads(results.read_text())
     results.unlink()
@@ -86,7 +86,7 @@ def _scores(folder: Path) -> dict[str, Any]:
         command = ["launch/eval.py", str(folder / "run"), *options]
         begin = time.monotonic()
         launches = by_torchrun(group, [*command, "--interface", INTERFACE])
-        succeed(launches, 200)
+        succeed(launches)
         seconds = time.monotonic() - begin
     assert json.loads(results.read_text()) == alone
     assert {row["name"] for row in alone["rows"]} == {"base", "lope_masked"}

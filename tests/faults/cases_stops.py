@@ -20,6 +20,7 @@ from faults.runs import (
     train,
     write_recipe,
 )
+from faults.waits import LIMIT_S
 from support.launching import (
     Running,
     processes_naming,
@@ -69,9 +70,9 @@ def _sighup(folder: Path) -> dict[str, Any]:
     return _stop_by(folder, "HUP")
 
 
-def wait_for_step(folder: Path, running: Running, limit_s: float = 90.0) -> None:
+def wait_for_step(folder: Path, running: Running) -> None:
     """Wait until a run has logged a step."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + LIMIT_S
     while not (folder / "run" / "metrics.jsonl").exists() or not metrics(folder):
         assert running.processes[0].poll() is None, "ended before its first step"
         assert time.monotonic() < deadline, "no step was made"
@@ -99,8 +100,8 @@ def _sigterm_to_launcher(folder: Path) -> dict[str, Any]:
     recipe, running = _under_launcher(folder)
     began = time.monotonic()
     os.killpg(running.processes[0].pid, signal.SIGTERM)
-    ended = running.wait(60)
-    while processes_naming(str(recipe)) and time.monotonic() < began + 40:
+    ended = running.wait(LIMIT_S)
+    while processes_naming(str(recipe)) and time.monotonic() < began + LIMIT_S:
         time.sleep(0.1)
     assert not processes_naming(str(recipe))
     last = last_checkpoint(folder / "run")
@@ -121,7 +122,7 @@ def _sigusr1_under_launcher(folder: Path) -> dict[str, Any]:
     own = [pid for pid, line in processes_naming(str(recipe)).items() if "deepspeed" not in line]
     assert len(own) == 2, processes_naming(str(recipe))
     os.kill(max(own), signal.SIGUSR1)
-    (ended,) = running.wait(60)
+    (ended,) = running.wait(LIMIT_S)
     assert ended.status == 75, ended.output[-3000:]
     last = last_checkpoint(folder / "run")
     assert last is not None
@@ -152,7 +153,7 @@ def _second_run(folder: Path) -> dict[str, Any]:
     assert_tells(second, f"is being written by {holder}")
     assert {p: p.read_bytes() for p in (folder / "run").rglob("*") if p.is_file()} == before
     process.kill()
-    first.wait()
+    first.wait(LIMIT_S)
     succeed(train(recipe, 1, attempt=2))
     assert_equals_undisturbed(folder, 3, reference(folder, 2))
     return {}

@@ -12,6 +12,7 @@ from typing import Any
 
 from faults.base import case
 from faults.runs import metrics, write_recipe
+from faults.waits import LIMIT_S
 from support.launching import REPOSITORY, processes_naming, rank_environment
 
 from lope_dist.train.history import last_checkpoint
@@ -40,16 +41,16 @@ def _supervise(folder: Path, recipe: Path) -> subprocess.Popen[str]:
 
 
 def _until_steps(folder: Path, num: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LIMIT_S
     while not (folder / "run" / "metrics.jsonl").exists() or len(metrics(folder)) < num:
         assert time.monotonic() < deadline, "no steps were made"
         time.sleep(0.05)
 
 
-def _until_gone(recipe: Path, limit_s: float = 90.0) -> float:
+def _until_gone(recipe: Path) -> float:
     began = time.monotonic()
     while left := processes_naming(str(recipe)):
-        assert time.monotonic() < began + limit_s, left
+        assert time.monotonic() < began + LIMIT_S, left
         time.sleep(0.1)
     return round(time.monotonic() - began, 1)
 
@@ -91,7 +92,7 @@ def _succeeded(folder: Path) -> dict[str, Any]:
     first.kill()
     first.wait()
     second = _supervise(folder, recipe)
-    assert second.wait(240) == 0
+    assert second.wait(LIMIT_S) == 0
     steps = [(line["stage"], line["step"]) for line in metrics(folder)]
     assert steps == [*(("poison", i) for i in range(STEPS)), *(("finetune", i) for i in range(4))]
     assert not _litter(folder)
@@ -108,7 +109,7 @@ def _hung_up(folder: Path) -> dict[str, Any]:
     supervisor = _supervise(folder, recipe)
     _until_steps(folder, 5)
     os.kill(supervisor.pid, signal.SIGHUP)
-    assert supervisor.wait(90) == 75
+    assert supervisor.wait(LIMIT_S) == 75
     _until_gone(recipe)
     last = last_checkpoint(folder / "run")
     assert last is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from typing import Any
 
 import yaml
 from faults.hosts import INTERFACE, Hosts, hosts
+from faults.waits import LIMIT_S
+from filelock import FileLock
 from support.launching import REPOSITORY
 from support.tiny import save_alpaca, save_tiny_llama, tiny_tree
 
@@ -27,16 +28,10 @@ PORT = "29600"
 def material(folder: Path) -> tuple[Path, Path]:
     """Return the model and the rows that all cases share, made once."""
     shared = folder.parent / "material"
-    if not shared.exists():
-        staging = shared.with_name(f"material.{os.getpid()}")
-        shutil.rmtree(staging, ignore_errors=True)
-        (staging / "model").mkdir(parents=True)
-        save_tiny_llama(staging / "model")
-        save_alpaca(staging / "rows.jsonl", 2400)
-        try:
-            staging.rename(shared)
-        except OSError:  # another made it meanwhile
-            shutil.rmtree(staging)
+    with FileLock(f"{shared}.lock"):
+        if not (shared / "rows.jsonl").exists():
+            save_tiny_llama(shared / "model")
+            save_alpaca(shared / "rows.jsonl", 2400)
     return shared / "model", shared / "rows.jsonl"
 
 
@@ -133,32 +128,33 @@ def alone_on_one_host(folder: Path, steps: int) -> Path:
     """Return a run of so many steps a stage that nothing disturbed, made once for all cases."""
     name = f"alone-{steps}"
     shared = folder.parent / name
-    if not shared.exists():
-        with hosts(1, folder / "one") as one:
-            path = recipe(folder, steps=steps, run=name)
-            succeed(by_torchrun(one, training(path)), 200)
-        (folder / name).rename(shared)
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            with hosts(1, folder / "one") as one:
+                path = recipe(folder, steps=steps, run=name)
+                succeed(by_torchrun(one, training(path)))
+            (folder / name).rename(shared)
     return shared
 
 
-def wait(launches: Sequence[Launch], limit_s: float) -> list[int]:
+def wait(launches: Sequence[Launch]) -> list[int]:
     """Wait for all and return their statuses.
 
     Raises:
         AssertionError: not all ended in time; the message has what they printed.
     """
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + LIMIT_S
     for launch in launches:
         try:
             launch.process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"did not end within {limit_s} s:\n{tails(launches)}") from None
+            raise AssertionError(f"did not end within {LIMIT_S} s:\n{tails(launches)}") from None
     return [launch.process.returncode for launch in launches]
 
 
-def succeed(launches: Sequence[Launch], limit_s: float) -> None:
+def succeed(launches: Sequence[Launch]) -> None:
     """Assert that all end well in time."""
-    statuses = wait(launches, limit_s)
+    statuses = wait(launches)
     assert not any(statuses), f"statuses {statuses}:\n{tails(launches)}"
 
 
@@ -175,11 +171,11 @@ def steps_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines(True) if line.endswith("\n")]
 
 
-def until(done: Callable[[], Any], limit_s: float, launches: Sequence[Launch] = ()) -> Any:
+def until(done: Callable[[], Any], launches: Sequence[Launch] = ()) -> Any:
     """Wait for something to come true and return it."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + LIMIT_S
     while not (value := done()):
-        assert time.monotonic() < deadline, f"not within {limit_s} s:\n{tails(launches)}"
+        assert time.monotonic() < deadline, f"not within {LIMIT_S} s:\n{tails(launches)}"
         time.sleep(0.05)
     return value
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import yaml
+from faults.waits import LIMIT_S
 from filelock import FileLock
 from safetensors.torch import load_file
 from support.launching import Rank, Running, start_ranks, succeed
@@ -69,7 +70,7 @@ def start(
 
 def train(recipe: Path, num_ranks: int, *overrides: str, **settings: Any) -> list[Rank]:
     """Run `start` to its end."""
-    return start(recipe, num_ranks, *overrides, **settings).wait()
+    return start(recipe, num_ranks, *overrides, **settings).wait(LIMIT_S)
 
 
 def reference(folder: Path, num_ranks: int) -> Path:

@@ -10,7 +10,7 @@ from faults.run import load_cases, log_of, run_case
 
 load_cases()
 
-pytestmark = [pytest.mark.dist, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.dist, pytest.mark.timeout(1300)]
 
 
 @pytest.fixture(scope="module")
