@@ -15,6 +15,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import AllowInfNan, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from lope_dist.core.errors import NewerFormat, refuse_newer
 from lope_dist.core.runlog import log_entries, parse_json
 
 Number = Annotated[float, AllowInfNan(False)]
@@ -97,13 +98,26 @@ class SideFile:
     Args:
         name: Its path in the run's folder.
         shape: What its value must be; more keys than those are of no harm.
+        newest: Its newest `format`, if it tells one. A newer one is refused and never written over.
     """
 
-    def __init__(self, name: str, shape: Any) -> None:
-        self.name, self._shape = name, TypeAdapter(shape)
+    def __init__(self, name: str, shape: Any, newest: int | None = None) -> None:
+        self.name, self._shape, self._newest = name, TypeAdapter(shape), newest
+
+    def refuse_newer(self, run_dir: Path) -> None:
+        """Refuse a file that a newer version has written; a damaged one is no matter here.
+
+        Raises:
+            NewerFormat: it is one.
+        """
+        self._parsed(run_dir / self.name)
 
     def read(self, run_dir: Path) -> Any | None:
-        """Return the value; None where there is none, and, told, where it is damaged."""
+        """Return the value; None where there is none, and, told, where it is damaged.
+
+        Raises:
+            NewerFormat: a newer version has written it.
+        """
         path = run_dir / self.name
         value, defect = self._parsed(path)
         if defect is not None:
@@ -121,9 +135,13 @@ class SideFile:
     def _parsed(self, path: Path) -> tuple[Any | None, str | None]:
         try:
             value = parse_json(path.read_bytes())
+            if self._newest is not None and isinstance(value, dict):
+                refuse_newer(value.get("format", 1), self._newest, path)
             self._shape.validate_python(value, strict=True)
         except FileNotFoundError:
             return None, None
+        except NewerFormat:
+            raise
         except ValidationError as error:
             return None, _first(error)
         except (OSError, ValueError) as error:
@@ -180,7 +198,8 @@ METRICS = LogFile("metrics.jsonl", _Step, beside=_Validation)
 """One logged optimizer step a line."""
 VALIDATION = LogFile("metrics.jsonl", _Validation, beside=_Step)
 """One loss on the validation rows a line, by row of experts."""
-MANIFEST = SideFile("manifest.json", _Manifest)
+MANIFEST_FORMAT = 1
+MANIFEST = SideFile("manifest.json", _Manifest, newest=MANIFEST_FORMAT)
 RESULTS = SideFile("results.json", _Results)
 ROUTER = SideFile("router.json", _Router)
 STATE = SideFile("state.json", _State)

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.core.bars import counted
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, NewerFormat
 from lope_dist.core.files import remove_torn, whole_file
 from lope_dist.core.workers import in_order
 from lope_dist.corpus.built import refuse_changed
@@ -160,10 +160,22 @@ def finish(plan: Plan, folder: Path) -> Manifest:
             "of plan.json's order is made by node i modulo --num-nodes)."
         )
     manifest = make_manifest(plan, [record for _, record in records if record is not None])
-    path = folder / MANIFEST
-    if not path.exists() or read_section(path, Manifest) != manifest:
-        write_section(path, manifest)
+    if _written(folder / MANIFEST) != manifest:
+        write_section(folder / MANIFEST, manifest)
     return manifest
+
+
+def _written(path: Path) -> Manifest | None:
+    """Return the manifest that is there; None for none, and, told, for one that is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return read_section(path, Manifest)
+    except NewerFormat:
+        raise
+    except LopeError as damage:
+        print(f"Made anew: {damage}", file=sys.stderr)
+        return None
 
 
 def make_shard(recipe: Recipe, folder: Path, span: Span) -> ShardRecord:

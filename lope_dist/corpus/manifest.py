@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from lope_dist.config.base import Section
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.train import StageConfig
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, refuse_newer
 from lope_dist.core.fingerprint import tokenizer_hash
 from lope_dist.core.runlog import read_json, write_json
 from lope_dist.corpus.prompts import Form
@@ -27,6 +27,8 @@ from lope_dist.corpus.shards import Counts
 from lope_dist.corpus.views import CLEAN, noisy_view
 
 MANIFEST, PLAN, SHARDS = "manifest.json", "plan.json", "shards"
+FORMAT = 1
+"""Of plan and manifest; older ones are read, newer ones refused."""
 T = TypeVar("T", bound=Section)
 _FILE = re.compile(r"[a-z]+(-\d+)?-\d{6,}\.arrow")
 
@@ -98,7 +100,7 @@ class ShardRecord(Section):
 class Plan(Section):
     """What is to be built; stands in the folder from the first moment."""
 
-    format: Literal[1] = 1
+    format: int = Field(FORMAT, ge=1, le=FORMAT)
     """Version of this form."""
     fingerprint: Fingerprint
     """Decides the content."""
@@ -230,10 +232,14 @@ def read_section(path: Path, kind: type[T]) -> T:
     """Read what `write_section` wrote.
 
     Raises:
+        NewerFormat: a newer version of the program has written it.
         LopeError: absent, not JSON, or of another form.
     """
+    tree = read_json(path)
+    if isinstance(tree, dict) and "format" in kind.model_fields:
+        refuse_newer(tree.get("format"), FORMAT, path)
     try:
-        return kind.model_validate(read_json(path))
+        return kind.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"

@@ -28,7 +28,7 @@ from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.files import telling_disk_errors
 from lope_dist.core.runlog import write_json
-from lope_dist.core.side_files import MANIFEST, METRICS
+from lope_dist.core.side_files import MANIFEST, MANIFEST_FORMAT, METRICS
 from lope_dist.core.versions import code_version, package_versions
 from lope_dist.engine.exchange import exchange
 from lope_dist.engine.world import World
@@ -111,7 +111,7 @@ def recorded(
             start["status"] = "finished"
     finally:
         start |= {"ended": _now(), "seconds": round(time.monotonic() - begin, 1)}
-        if path.exists():  # else the folder went away, and the run has ended with that
+        if path.parent.is_dir():  # else the folder went away, and the run has ended with that
             manifest["stages"] = _stages(path.parent)
             _write(path, manifest)
 
@@ -123,10 +123,10 @@ def note(run_dir: Path, start: dict[str, Any], **values: Any) -> None:
         LopeError: the disk is full.
     """
     start |= values
-    path = run_dir / MANIFEST.name
-    manifest = json.loads(path.read_text())
-    manifest["starts"][-1] = start
-    _write(path, manifest)
+    manifest = MANIFEST.recover(run_dir)
+    if manifest is not None and manifest["starts"]:  # else it is written whole at the end
+        manifest["starts"][-1] = start
+        _write(run_dir / MANIFEST.name, manifest)
 
 
 def redact(text: str) -> str:
@@ -146,7 +146,7 @@ def _opened(path: Path, config: RunConfig, fingerprints: Mapping[str, str]) -> d
         if start["status"] == "running":
             start["status"] = "interrupted"
     return {
-        "format": 1,
+        "format": MANIFEST_FORMAT,
         "config_sha256": hashlib.sha256(dump_config(config).encode()).hexdigest(),
         "seed": config.seed,
         "fingerprints": dict(fingerprints),

@@ -52,9 +52,9 @@ def open_run_folder(config: RunConfig, resume: Resume) -> Checkpoint | None:
 
     Raises:
         LopeError: a folder that cannot be written, holds a run already and no ``resume``, or
-            another's files under names that the run would write; a resume whose configuration
-            would change the result, with each difference; or one where there are checkpoints
-            and none of them is whole.
+            another's files under names that the run would write; a run of a newer version; a
+            resume whose configuration would change the result, with each difference; or one
+            where there are checkpoints and none of them is whole.
     """
     folder = Path(config.output_dir)
     recorded = folder / CONFIG
@@ -68,6 +68,7 @@ def open_run_folder(config: RunConfig, resume: Resume) -> Checkpoint | None:
             f"{folder} holds a run already; add --resume to continue it, or set output_dir "
             "to another folder."
         )
+    MANIFEST.refuse_newer(folder)
     before = read_recorded(recorded.read_bytes()) if recorded.is_file() else None
     if before is None:
         before = _rescued(recorded)

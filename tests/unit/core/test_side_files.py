@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, NewerFormat
 from lope_dist.core.files import own_file
 from lope_dist.core.runlog import append_line, read_json
 from lope_dist.core.side_files import MANIFEST, METRICS, RESULTS
@@ -45,6 +45,24 @@ def test_a_whole_or_absent_file_is_not_spoken_of(tmp_path: Path, capsys) -> None
     assert RESULTS.recover(tmp_path) == table
     assert list(METRICS.read(tmp_path)) == METRICS.recover(tmp_path) == []
     assert capsys.readouterr().err == ""
+
+
+def test_a_manifest_of_a_newer_version_is_refused_and_left(tmp_path: Path, capsys) -> None:
+    path = tmp_path / MANIFEST.name
+    for known in ({"starts": []}, {"format": 1, "starts": []}):
+        path.write_text(json.dumps(known))
+        MANIFEST.refuse_newer(tmp_path)
+        assert MANIFEST.read(tmp_path) == known
+    path.write_text('{"format": 2, "begun": []}')
+    for look in (MANIFEST.refuse_newer, MANIFEST.read, MANIFEST.recover):
+        with pytest.raises(NewerFormat, match=rf"{path} is of format 2, written by a newer"):
+            look(tmp_path)
+    assert path.read_text() == '{"format": 2, "begun": []}'
+    for none in ("2", -1, [1], None):
+        path.write_text(json.dumps({"format": none, "starts": []}))
+        MANIFEST.refuse_newer(tmp_path)
+        assert MANIFEST.read(tmp_path) is None
+        assert "of no known format" in capsys.readouterr().err
 
 
 def test_of_a_log_the_whole_lines_are_kept(tmp_path: Path, capsys) -> None:

@@ -1,17 +1,18 @@
 """The same corpus from any number of processes and nodes, and after any stop."""
 
+import json
 import shutil
 
 import pytest
 from support.corpora import content, flip, make
 
 from lope_dist.config.noise import DataNoiseConfig, NoiseConfig, TextNoiseConfig
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, NewerFormat
 from lope_dist.core.fingerprint import tokenizer_hash
 from lope_dist.corpus import build as building
 from lope_dist.corpus.build import merge
 from lope_dist.corpus.built import BuiltCorpus, verify
-from lope_dist.corpus.manifest import MANIFEST, SHARDS, spans_of
+from lope_dist.corpus.manifest import MANIFEST, PLAN, SHARDS, read_manifest, spans_of
 from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.tokens import IGNORED, encode
 from lope_dist.corpus.views import stage_views
@@ -138,6 +139,30 @@ def test_a_lost_shard_is_made_again(built):
     (folder / SHARDS / "noisy-1-000002.arrow").unlink()
     (folder / SHARDS / "clean-000004.arrow").write_bytes(b"short")
     assert make(recipe, folder).made == 2
+    assert content(folder) == before
+
+
+def test_a_damaged_manifest_is_made_anew(built, capsys):
+    recipe, folder = built
+    before = content(folder)
+    for damage in (b"", b"[]", b"\xff", before["manifest.json"][:900]):
+        (folder / MANIFEST).write_bytes(damage)
+        assert make(recipe, folder).made == 0
+        assert "Made anew: " in capsys.readouterr().err
+        assert content(folder) == before
+
+
+@pytest.mark.parametrize("name", [MANIFEST, PLAN])
+def test_a_corpus_of_a_newer_version_is_refused_and_left(built, name):
+    recipe, folder = built
+    tree = json.loads((folder / name).read_text()) | {"format": 2, "new": 1}
+    (folder / name).write_text(json.dumps(tree))
+    before = content(folder)
+    refused = [lambda: make(recipe, folder), lambda: merge([folder])]
+    refused += [lambda: read_manifest(folder)] if name == MANIFEST else []
+    for action in refused:
+        with pytest.raises(NewerFormat, match=rf"{name} is of format 2, written by a newer"):
+            action()
     assert content(folder) == before
 
 

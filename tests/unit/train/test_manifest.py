@@ -11,7 +11,7 @@ import pytest
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.side_files import MANIFEST
-from lope_dist.train.manifest import redact
+from lope_dist.train.manifest import note, redact
 from lope_dist.train.repeat import _differences, repeat
 from lope_dist.train.session import train
 
@@ -57,6 +57,17 @@ def test_no_secret_of_the_environment_is_in_any_file_of_a_run(run: Path) -> None
     assert json.loads((run / MANIFEST.name).read_text())["starts"][0]["environment"].keys() >= {
         "CUDA_VISIBLE_DEVICES"
     }
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", None])
+def test_a_manifest_that_is_damaged_while_a_run_trains_costs_nothing(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / MANIFEST.name).write_bytes(content)
+    start = {"status": "running"}
+    note(tmp_path, start, premises=["x"])
+    assert start == {"status": "running", "premises": ["x"]}
 
 
 def test_credentials_leave_urls() -> None:

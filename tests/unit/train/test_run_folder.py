@@ -145,6 +145,17 @@ def test_a_checkpoint_of_a_newer_version_is_refused(trained, tmp_path: Path, fil
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+def test_a_run_of_a_newer_version_is_refused(trained, tmp_path: Path) -> None:
+    folder, config = copy_of(trained, tmp_path)
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for resume in (True, "auto"):
+        with pytest.raises(NewerFormat, match=r"manifest\.json is of format 2, written by a newer"):
+            open_run_folder(config, resume)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_a_checkpoint_of_an_older_version_is_read(trained, tmp_path: Path, capsys) -> None:
     folder, config = copy_of(trained, tmp_path)
 
