@@ -8,6 +8,8 @@ import pytest
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
+from lope_dist.core.runlog import append_line
+from lope_dist.core.side_files import METRICS
 from lope_dist.train.run_folder import open_run_folder
 from lope_dist.train.run_lock import LOCK, run_lock
 
@@ -23,9 +25,24 @@ def precious(tmp_path: Path) -> Path:
 def test_a_lock_that_is_a_link_empties_nothing(link, precious: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     link(tmp_path / "run" / LOCK, precious)
-    with pytest.raises(LopeError, match="left as it is"), run_lock(tmp_path / "run"):
+    with pytest.raises(LopeError, match="left as it"), run_lock(tmp_path / "run"):
         pass
     assert precious.read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["", None])
+def test_nothing_is_written_through_a_link(content: str | None, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    if content is not None:
+        target.write_text(content)
+    (tmp_path / "run").mkdir()
+    for name in (LOCK, METRICS.name):
+        (tmp_path / "run" / name).symlink_to(target)
+    with pytest.raises(LopeError, match="is a link"), run_lock(tmp_path / "run"):
+        pass
+    with pytest.raises(LopeError, match="is a link"):
+        append_line(tmp_path / "run" / METRICS.name, {"stage": "poison"})
+    assert (target.read_text() if target.exists() else None) == content
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "manifest.json", "results.json", "checkpoints"])

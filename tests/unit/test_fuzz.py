@@ -30,6 +30,8 @@ FUZZ = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     derandomize="LOPE_FUZZ" not in os.environ,
 )
+pytestmark = pytest.mark.timeout(0 if "LOPE_FUZZ" in os.environ else 300)
+"""Thousands of inputs take as long as they take; the fault matrix ends what hangs."""
 MOST_S = 5.0
 """Processor time that one input may take."""
 
