@@ -52,6 +52,16 @@ def refuse_unwritable(folder: Path) -> None:
         ) from None
 
 
+def check_regular(path: Path) -> None:
+    """Raise where something else stands in a file's place: a pipe is waited for without end.
+
+    Raises:
+        OSError: a folder, a pipe or a device is there. Nothing at all is no matter.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
 def own_file(path: Path, mode: Literal["a", "a+"]) -> TextIOWrapper:
     """Open a text file of ours to write on; what stands there may not lead elsewhere.
 
@@ -59,6 +69,8 @@ def own_file(path: Path, mode: Literal["a", "a+"]) -> TextIOWrapper:
         LopeError: a link is in its place. What it leads to is left as it is.
         OSError: it cannot be opened.
     """
+    if not path.is_symlink():
+        check_regular(path)
     access = os.O_WRONLY if mode == "a" else os.O_RDWR
     flags = access | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -81,8 +93,14 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file beside ``path`` that takes its place, synced, once the block ends well."""
+    """Open a file beside ``path`` that takes its place, synced, once the block ends well.
+
+    Raises:
+        OSError: it cannot be written, or a folder, a pipe or a device is in its place.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_symlink():  # a link is replaced
+        check_regular(path)
     # Several nodes may write into one folder, and process ids are of a node.
     beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:

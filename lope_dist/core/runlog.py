@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lope_dist.core.errors import LopeError
-from lope_dist.core.files import own_file, write_atomic
+from lope_dist.core.files import check_regular, own_file, write_atomic
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -23,6 +23,7 @@ def read_json(path: Path) -> Any:
         LopeError: the file is absent or not JSON.
     """
     try:
+        check_regular(path)
         return parse_json(path.read_bytes())
     except FileNotFoundError:
         raise LopeError(f"{path} does not exist.") from None
@@ -67,7 +68,12 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def log_entries(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield number (from 1) and text of a log's lines, but for a last one that is torn."""
+    """Yield number (from 1) and text of a log's lines, but for a last one that is torn.
+
+    Raises:
+        OSError: it is no regular file, or cannot be read.
+    """
+    check_regular(path)
     try:
         file = path.open("rb")
     except FileNotFoundError:

@@ -16,6 +16,7 @@ from pydantic import AllowInfNan, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from lope_dist.core.errors import NewerFormat, refuse_newer
+from lope_dist.core.files import check_regular
 from lope_dist.core.runlog import log_entries, parse_json
 
 Number = Annotated[float, AllowInfNan(False)]
@@ -134,6 +135,7 @@ class SideFile:
 
     def _parsed(self, path: Path) -> tuple[Any | None, str | None]:
         try:
+            check_regular(path)
             value = parse_json(path.read_bytes())
             if self._newest is not None and isinstance(value, dict):
                 refuse_newer(value.get("format", 1), self._newest, path)
@@ -166,9 +168,12 @@ class LogFile:
         """Yield the records of this kind in order; damaged lines are left out, and told once."""
         path = run_dir / self.name
         damaged: list[int] = []
-        for record in self._records(path, damaged):
-            if self._any is self._shape or _has(self._shape, record):
-                yield record
+        try:
+            for record in self._records(path, damaged):
+                if self._any is self._shape or _has(self._shape, record):
+                    yield record
+        except OSError as error:
+            _tell(f"{path} cannot be read ({error.strerror}) and is left out.")
         if damaged:
             _tell(f"{path}: {_lines(damaged)} damaged and left out.")
 
@@ -178,7 +183,11 @@ class LogFile:
         A damaged file is put aside whole.
         """
         path, damaged = run_dir / self.name, []
-        records = list(self._records(path, damaged))
+        try:
+            records = list(self._records(path, damaged))
+        except OSError as error:
+            _tell(f"{path} cannot be read ({error.strerror}) and {set_aside(path)}.")
+            return []
         if damaged:
             _tell(f"{path}: {_lines(damaged)} damaged; the file {set_aside(path)}.")
         return records

@@ -100,7 +100,7 @@ class ShardRecord(Section):
 class Plan(Section):
     """What is to be built; stands in the folder from the first moment."""
 
-    format: int = Field(FORMAT, ge=1, le=FORMAT)
+    format: int = Field(default=FORMAT, ge=1, le=FORMAT)
     """Version of this form."""
     fingerprint: Fingerprint
     """Decides the content."""

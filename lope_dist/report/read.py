@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 
 import yaml
 
+from lope_dist.config.sections import has_sections
 from lope_dist.core.errors import LopeError
 from lope_dist.core.side_files import (
     COST,
@@ -199,4 +200,6 @@ def _parse_yaml(path: Path, text: str | None) -> dict[str, Any]:
         settings = yaml.safe_load(text or "")
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise LopeError(f"{path} is not valid YAML: {error}.") from None
-    return settings if isinstance(settings, dict) else {}
+    if settings is not None and not has_sections(settings):
+        raise LopeError(f"{path} is not the configuration of a run; restore it from a copy.")
+    return settings or {}

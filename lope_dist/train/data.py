@@ -7,7 +7,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from lope_dist.config.data import DataConfig
@@ -29,6 +28,7 @@ from lope_dist.model.build import architecture, load_tokenizer
 from lope_dist.noise.mix import check_operations
 from lope_dist.train.checkpoint import CONFIG
 from lope_dist.train.data_changes import data_changes, idle_noise
+from lope_dist.train.descriptions import read_recorded
 
 
 def dated(
@@ -210,8 +210,6 @@ def _opened_parts(
 
 def _recorded(path: Path) -> str | None:
     """Return the date that a run in its folder was begun with, if there is one."""
-    try:
-        tree = yaml.safe_load(path.read_text())
-        return tree["data"]["template_date"]
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
-        return None  # no run, or one whose configuration `open_run_folder` refuses
+    tree = read_recorded(path.read_bytes()) if path.is_file() else None
+    day = ((tree or {}).get("data") or {}).get("template_date")
+    return day if isinstance(day, str) else None  # of what is damaged `open_run_folder` tells

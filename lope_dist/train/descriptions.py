@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from typing_extensions import TypedDict
 
 from lope_dist.config.schema import RunConfig
+from lope_dist.config.sections import has_sections
 from lope_dist.core.errors import LopeError, refuse_newer
 from lope_dist.core.runlog import parse_json, read_json
 from lope_dist.core.side_files import has_shape
@@ -100,7 +101,7 @@ def read_recorded(text: bytes) -> dict[str, Any] | None:
         tree = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
-    if not isinstance(tree, dict):
+    if not has_sections(tree):
         return None
     try:
         return RunConfig.model_validate(of_its_time(tree)).model_dump(mode="json")

@@ -76,6 +76,8 @@ def open_run_folder(config: RunConfig, resume: Resume) -> Checkpoint | None:
     if not recorded.exists():
         _write_recorded(recorded, config)
     remove_leftovers(folder)
+    for file in (STATE, ROUTER, COST):  # are written next
+        file.recover(folder)
     last = last_checkpoint(folder)
     if last is None and checkpoints(folder) and resume != "auto":
         raise LopeError(

@@ -1,10 +1,12 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from lope_dist.config.load import load_config
+from lope_dist.core import side_files
 from lope_dist.core.errors import LopeError, NewerFormat
 from lope_dist.train.checkpoint import read_state
 from lope_dist.train.history import newest_checkpoint
@@ -114,7 +116,9 @@ def copy_of(trained, tmp_path: Path):
     return folder, trained.config.model_copy(update={"output_dir": str(folder)})
 
 
-@pytest.mark.parametrize("content", [b"", b"- a list\n", b"seed: [1\n", b"\xff\0", None])
+@pytest.mark.parametrize(
+    "content", [b"", b"- a list\n", b"seed: [1\n", b"data: [1]\n", b"\xff\0", None]
+)
 def test_a_lost_configuration_is_taken_from_a_checkpoint(
     trained, tmp_path: Path, content: bytes | None, capsys
 ) -> None:
@@ -129,6 +133,20 @@ def test_a_lost_configuration_is_taken_from_a_checkpoint(
     assert last.stage == "finetune"
     assert load_config(folder / "run.yaml") == config
     assert "was taken from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "manifest.json", "state.json", "router.json"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_put_aside(trained, tmp_path: Path, make, name: str, capsys) -> None:
+    folder, config = copy_of(trained, tmp_path)
+    (folder / name).unlink()
+    make(folder / name)
+    assert open_run_folder(config, resume=True) is not None
+    for file in (side_files.METRICS, side_files.MANIFEST):  # as the run does a little later
+        file.recover(folder)
+    assert not (folder / name).exists()
+    assert (folder / f"{name}.damaged-1").exists()
+    assert "it is no regular file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("file", ["MANIFEST.json", "state.json", "adapter.json"])
