@@ -131,6 +131,7 @@ def _own_folder(case: Case, folder: Path) -> Path:
 def _harm(module: str, name: str, folder: Path) -> int:
     """Run a case in this process; its figures or its error go to a file."""
     importlib.import_module(module)  # no other: most of them import the whole of training
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under `nohup` all would ignore it
     said: dict[str, Any]
     try:
         said, status = {"figures": CASES[name].harm(folder)}, 0
