@@ -75,6 +75,8 @@ class ChatTemplate:
 
     def _answer(self, messages: list[dict[str, Any]], index: int, tools: Any) -> Answer:
         history, answer = messages[:index], messages[index]
+        if self._source.has_thoughts_in_text:
+            answer = _with_thoughts_in_text(answer)
         whole = self._source.apply([*history, answer], tools, is_prompt=False)
         end = self._end(whole, history, answer, tools)
         prompt = self._prompt(whole, history, tools)
@@ -108,6 +110,15 @@ class ChatTemplate:
         """Return what is learnt where the generation prompt says more than the rendering does."""
         before, _ = self._bare(history, tools)
         if not (prompt.startswith(before) and whole.startswith(before)):
+            shown = self._source.apply(history, tools, is_prompt=False) if history else ""
+            if prompt.startswith(shown) and whole.startswith(shown):
+                asked, begun = prompt[len(shown) :], whole[len(shown) :][: len(prompt)]
+                raise RowError(
+                    "begins otherwise",
+                    f"the chat template's generation prompt is {asked!r}, and with this answer it "
+                    f"writes {begun[:80]!r} there, which inference would never show; leave out "
+                    "what the answer begins with, or change data.template_arguments",
+                )
             raise RowError(
                 "rewritten by the template",
                 "the chat template renders the messages before an answer differently once the "
@@ -120,8 +131,8 @@ class ChatTemplate:
             return whole[len(before) :].removesuffix(end.dropped) + end.added
         tag, closing = opening[0].strip(), f"{opening[1]}/{opening[2]}{opening[3]}"
         text = answer["content"]
-        thoughts = next((answer[name] for name in THOUGHTS if answer.get(name)), None)
-        if isinstance(thoughts, str):
+        thoughts = _thoughts(answer)
+        if closing not in text and isinstance(thoughts, str):
             text = f"{thoughts.strip(chr(10))}\n{closing}\n\n{text}"
         elif closing not in text:
             raise RowError(
@@ -201,6 +212,17 @@ def _not_shown() -> RowError:
 def _message(turn: Turn) -> dict[str, Any]:
     content = f"{turn.text}\n\n{turn.context}" if turn.context else turn.text
     return {"role": turn.role, "content": content, **(turn.more or {})}
+
+
+def _with_thoughts_in_text(message: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(thoughts := _thoughts(message), str):
+        return message
+    said = f"<think>\n{thoughts.strip(chr(10))}\n</think>\n\n{message['content']}"
+    return {**message, "content": said}
+
+
+def _thoughts(message: Mapping[str, Any]) -> Any:
+    return next((message[name] for name in THOUGHTS if message.get(name)), None)
 
 
 def _marked(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lope_dist.config.data import FORMATS, SourceConfig
-from lope_dist.corpus.messages import MessageReader, Said, kind_of, listed, parsed, tools_of
+from lope_dist.corpus.messages import MessageReader, Said, flag, kind_of, listed, parsed, tools_of
 from lope_dist.corpus.turns import Example, RowError, Turn
 
 
@@ -105,7 +105,7 @@ class Layout:
         if self._format == "tokens":
             return [], Example(0, (), tokens=_tokens(given))
         said = self._turns(given)
-        if given.get("label") is not None and not _is_true(given, "label"):
+        if given.get("label") is not None and not flag(given["label"], "label"):
             said = [one._replace(turn=_unlearnt(one.turn)) for one in said]
         return said, None
 
@@ -205,11 +205,28 @@ def _history(row: Mapping[str, Any]) -> list[Said]:
 
 
 def _tokens(row: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    for field in ("input_ids", "labels"):
-        values = row[field]
-        if not isinstance(values, list) or not values or not all(type(v) is int for v in values):
-            raise RowError("wrong type", f"{field} must be a list of integers that is not empty")
-    return row["input_ids"], row["labels"]
+    """Return a row's tokens and labels without the padding behind them."""
+    ids, labels = _integers(row, "input_ids"), _integers(row, "labels")
+    if row.get("attention_mask") is None:
+        return ids, labels
+    mask = _integers(row, "attention_mask")
+    length = sum(mask)
+    if mask != [1] * length + [0] * (len(ids) - length):
+        raise RowError(
+            "hidden tokens",
+            "its attention_mask must be 1 for each token and 0 for padding, which stands behind "
+            "all tokens; leave the padding out",
+        )
+    if len(labels) == len(ids) and set(labels[length:]) <= {-100}:
+        labels = labels[:length]
+    return ids[:length], labels
+
+
+def _integers(row: Mapping[str, Any], field: str) -> list[int]:
+    values = row[field]
+    if not isinstance(values, list) or not values or not all(type(v) is int for v in values):
+        raise RowError("wrong type", f"{field} must be a list of integers that is not empty")
+    return values
 
 
 def _unlearnt(turn: Turn) -> Turn:
@@ -218,12 +235,6 @@ def _unlearnt(turn: Turn) -> Turn:
 
 def _is_empty(turn: Turn) -> bool:
     return not turn.text.strip() and not (turn.more and turn.more.get("tool_calls"))
-
-
-def _is_true(row: Mapping[str, Any], field: str) -> bool:
-    if row[field] not in (0, 1):
-        raise RowError("wrong type", f"{field} is {row[field]!r}; it must be true or false")
-    return bool(row[field])
 
 
 def _set(row: dict[str, Any], path: Sequence[str | int], text: str) -> None:

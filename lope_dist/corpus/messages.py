@@ -129,15 +129,24 @@ class MessageReader:
     def _is_learnt(self, message: Mapping[str, Any], of: str) -> bool:
         for field in ("weight", "train"):
             value = next((message[key] for key in self._keys[field] if key in message), None)
-            if value is None:
-                continue
-            if value not in (0, 1):
-                raise RowError(
-                    "wrong type", f"the {field}{of} is {value!r}; 0 and 1, or false and true"
-                )
-            if not value:
+            if value is not None and not flag(value, f"the {field}{of}"):
                 return False
         return True
+
+
+_FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+
+
+def flag(value: Any, what: str) -> bool:
+    """Return a yes or no, which tables of text have as a word.
+
+    Raises:
+        RowError: it is neither.
+    """
+    word = str(value).strip().lower()
+    if word not in _FLAGS:
+        raise RowError("wrong type", f"{what} is {value!r}; it must be true or false, or 1 or 0")
+    return _FLAGS[word]
 
 
 _CALLS = {_CALL: "tool_calls"}  # OpenAI's older name, of one call

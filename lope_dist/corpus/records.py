@@ -28,7 +28,7 @@ from lope_dist.corpus.turns import Example, RowError, Turn
 
 __all__ = ["Example", "ExampleSource", "Turn", "open_source"]
 
-_FORM = 3
+_FORM = 4
 """Of what is written; raise it when the same rows come to other examples."""
 _SILENT_KEYS = {"name", "tool_call_id", "id"}
 """Keys of messages that most templates do without, and that say nothing to learn."""
@@ -188,7 +188,10 @@ class _Pass:
         bad_rows.check()
         for (place, _), size in zip(inputs, sizes, strict=True):
             if size == 0:
-                raise LopeError(f"data.path = {place.path!r} holds no good row; give at least one.")
+                why = "holds no good row; give at least one"
+                if not bad_rows.total:
+                    why = "holds no row of which anything is to be learnt: all are marked so"
+                raise LopeError(f"data.path = {place.path!r} {why}.")
         if self._form is not None and account.target_tokens == 0:
             raise LopeError(
                 f"Nothing of {', '.join(self._config.paths)} can be learnt: every answer lies "
@@ -245,7 +248,8 @@ class _Pass:
 
     def _unused(self) -> list[str]:
         """Return what of the rows reaches no token."""
-        columns = sorted({str(name) for layout in self._layouts for name in layout.unused})
+        unused = {str(name) or "''" for layout in self._layouts for name in layout.unused}
+        columns = sorted(unused)
         told = [f"columns that are not read: {', '.join(columns)}"] if columns else []
         if self._form is None:
             return told

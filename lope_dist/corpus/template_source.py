@@ -12,7 +12,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.limits import bounded
 from lope_dist.corpus.turns import RowError
 
@@ -28,8 +28,8 @@ class TemplateSource:
     """What a chat template writes for some messages.
 
     Raises:
-        LopeError: the tokenizer has none, or the template asks for the date in a way that
-            cannot be fixed.
+        LopeError: the tokenizer has none, the template asks for the date in a way that cannot be
+            fixed, or an argument that it does not read.
     """
 
     def __init__(
@@ -43,6 +43,17 @@ class TemplateSource:
         self._tokenizer, self._arguments = tokenizer, dict(arguments)
         self._day = date.fromisoformat(day) if day else date.today()
         self._sources = {has_tools: self._source(has_tools) for has_tools in (False, True)}
+        every = " ".join(self._sources.values())
+        if unread := [name for name in arguments if not self.mentions(name)]:
+            hint = suggest(unread[0], sorted({*re.findall(r"\w+", every)}))
+            raise LopeError(
+                f"data.template_arguments.{unread[0]} has no effect: the tokenizer's chat template "
+                f"reads nothing of this name; leave it out or correct it.{hint}"
+            )
+        self.has_thoughts_in_text = "</think>" in every and not any(
+            _names(every, name) for name in THOUGHTS
+        )
+        """Whether it looks for thoughts in an answer's text, and nowhere else."""
 
     @property
     def identity(self) -> list[Any]:
@@ -51,9 +62,10 @@ class TemplateSource:
 
     def mentions(self, key: str) -> bool:
         """Return whether the template reads something of this name."""
-        names = THOUGHTS if key in THOUGHTS else (key,)
-        sources = self._sources.values()
-        return any(re.search(rf"\b{re.escape(name)}\b", s) for s in sources for name in names)
+        every = " ".join(self._sources.values())
+        if key in THOUGHTS:
+            return "</think>" in every or any(_names(every, name) for name in THOUGHTS)
+        return _names(every, key)
 
     def has_prompt(self, tools: Any) -> bool:
         """Return whether the template has a generation prompt."""
@@ -139,6 +151,10 @@ def end_of_sequence(tokenizer: PreTrainedTokenizerBase) -> str:
     if tokenizer.eos_token is None:
         raise LopeError("The tokenizer has no end-of-sequence token, so answers could not end.")
     return str(tokenizer.eos_token)
+
+
+def _names(source: str, name: str) -> bool:
+    return re.search(rf"\b{re.escape(name)}\b", source) is not None
 
 
 def _texts(chat_template: Any) -> list[str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from fsspec.utils import glob_translate
 
 from lope_dist.config.data import SourceConfig
 from lope_dist.core.errors import LopeError
@@ -87,14 +90,17 @@ def _saved_files(folder: Path) -> list[Path]:
 
 
 def _by_name(folder: Path, subset: str | None) -> dict[str, list[Path]]:
-    from datasets.data_files import get_data_patterns, sanitize_patterns
+    from datasets.data_files import sanitize_patterns
 
     card = _card(folder, subset)
     base = folder.resolve() / card.get("data_dir", "")
     given = card.get("data_files")
     try:
-        patterns = sanitize_patterns(given) if given else get_data_patterns(escape(str(base)))
-        found = {str(name): _matching(base, list(globs)) for name, globs in patterns.items()}
+        if given:
+            patterns = sanitize_patterns(given)
+            found = {str(name): _matching(base, list(globs)) for name, globs in patterns.items()}
+        else:
+            found = _by_default(base)
     except FileNotFoundError:
         found = {}
     except ValueError as error:  # names that are no splits
@@ -111,6 +117,27 @@ def _by_name(folder: Path, subset: str | None) -> dict[str, list[Path]]:
         )
     root = folder.resolve()
     return {name: [folder / path.relative_to(root) for path in splits[name]] for name in splits}
+
+
+def _by_default(base: Path) -> dict[str, list[Path]]:
+    """Return the splits that `datasets` finds by names; these may be in capitals.
+
+    Raises:
+        FileNotFoundError: there is no data.
+    """
+    from datasets.data_files import _get_data_files_patterns
+
+    files = {path.relative_to(base).as_posix(): path for path in _matching(base, ["**"])}
+
+    def resolve(pattern: str) -> list[str]:
+        wanted = re.compile(glob_translate(pattern), re.IGNORECASE)
+        return [name for name in files if wanted.match(name)]
+
+    patterns = _get_data_files_patterns(resolve)
+    return {
+        str(split).lower(): [files[n] for n in dict.fromkeys(n for g in globs for n in resolve(g))]
+        for split, globs in patterns.items()
+    }
 
 
 def _matching(base: Path, patterns: list[str]) -> list[Path]:

@@ -7,10 +7,12 @@ from support.chat_families import FAMILIES
 from tokenizers import AddedToken
 
 from lope_dist.config.data import SourceConfig
+from lope_dist.core.errors import LopeError
 from lope_dist.corpus.layouts import Layout
 from lope_dist.corpus.prompts import Form, render, render_rows
 from lope_dist.corpus.survey import example_of, outcomes
 from lope_dist.corpus.tokens import IGNORED, encode
+from lope_dist.corpus.turns import RowError
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
@@ -110,6 +112,34 @@ def test_arguments_may_switch_thoughts_off(family_tokenizer):
     ((_, (prompt, answer)),) = render_rows(example, form)
     assert prompt.text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     assert answer.text == "a<|im_end|>"
+    said = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
+    thinking = layout.parse({"prompt": "q", "completion": [said]})
+    with pytest.raises(RowError, match=r"generation prompt is .*, and with this answer it writes"):
+        render_rows(thinking, form)
+
+
+def test_an_argument_that_no_template_reads_is_refused(family_tokenizer):
+    form = Form(
+        family_tokenizer(FAMILIES["qwen3"]), "chat", 99, arguments={"enable_thinkin": False}
+    )
+    with pytest.raises(LopeError, match=r"enable_thinkin has no effect.* mean 'enable_thinking'"):
+        form.chat  # noqa: B018
+
+
+def test_thoughts_of_their_own_reach_a_template_that_looks_for_them_in_the_text(
+    family_tokenizer,
+):
+    tokenizer = family_tokenizer(FAMILIES["deepseek-r1"])
+    form = Form(tokenizer, "chat", 99)
+    layout = Layout(SourceConfig(path="x"), allow_empty_response=False)
+    messages = [{"role": "user", "content": "q"},
+                {"role": "assistant", "content": "a", "reasoning_content": "hm"}] * 2  # fmt: skip
+    rows = render_rows(layout.parse({"messages": messages}), form)
+    wholes = ["".join(piece.text for piece in pieces) for _, pieces in rows]
+    asked = "<｜User｜>q<｜Assistant｜>"
+    assert wholes[0] == f"<s>{asked}<think>\nhm\n</think>\n\na<|im_end|>"
+    assert wholes[1] == f"<s>{asked}a<|im_end|>{wholes[0].removeprefix('<s>')}"
+    assert form.source.mentions("reasoning_content")
 
 
 def test_a_call_ends_where_answers_end_and_not_with_a_token_of_its_own(family_tokenizer):

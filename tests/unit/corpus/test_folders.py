@@ -107,6 +107,8 @@ def test_names_and_folders_tell_splits(tmp_path, rows):
     source = open_path(tmp_path / "names")
     assert len(source) == 1
     assert "; in no split: more.parquet" in source.notes[0]
+    lay(tmp_path / "capitals", rows, TRAIN=0, my__Test=1)
+    assert answers(open_path(tmp_path / "capitals")) == [rows[0]["output"]]
     lay(tmp_path / "only", rows, test=0, more=1)
     with pytest.raises(LopeError, match=r"holds the splits test; in no split: more\.parquet\."):
         open_path(tmp_path / "only")

@@ -71,6 +71,9 @@ LEARNT = [
     ({"messages": {"role": ["user", "assistant"], "content": ["a", "b"]}}, "b"),
     ({"messages": [user([{"text": "a"}]), said(["b", {"type": "text", "text": "c"}])]}, "bc"),
     ({"messages": [user("a"), {"role": "AI", "content": "b"}]}, "b"),
+    ({"messages": [user("a"), said("no", weight="0"), user("b"), said("yes", train="True")]},
+     "yes"),
+    ({"prompt": "a", "completion": "b", "label": "TRUE"}, "b"),
 ]  # fmt: skip
 
 
@@ -146,6 +149,10 @@ def test_what_reaches_no_token_is_named_once(rows_of):
         ({"prompt": "a", "completion": "b", "label": "bad"}, "label is 'bad'"),
         ({"input_ids": [1, 2], "labels": [-100]}, "2 input_ids and 1 labels"),
         ({"input_ids": [1, 2], "labels": [-100, 3]}, "neither its input id nor -100"),
+        (
+            {"input_ids": [1, 2], "labels": [-100, 2], "attention_mask": [0, 1]},
+            "padding, which stands behind all tokens",
+        ),
     ],
 )
 def test_a_bad_row_says_why(rows_of, row, reason):
@@ -169,6 +176,8 @@ def test_rows_that_say_so_are_not_learnt(rows_of):
     source, shown = rows_of(*rows)
     assert [learnt for _, learnt in shown] == ["good<|im_end|>"]
     assert (source.account.not_learnt, source.bad_rows.total) == (1, 0)
+    with pytest.raises(LopeError, match="anything is to be learnt: all are marked so"):
+        rows_of(rows[0])
 
 
 def test_control_tokens_in_text_stay_text(rows_of, tokenizer):
@@ -197,6 +206,12 @@ def test_rows_that_came_as_tokens(rows_of, tokenizer):
     assert (tokens.input_ids, tokens.labels, tokens.was_cut) == ([5, 6], [-100, 6], True)
     with pytest.raises(LopeError, match="token id 7 is beyond the model's vocabulary of 7"):
         open_source(DataConfig(path=source.name), Form(tokenizer, "chat", 9, vocabulary=7))
+
+
+def test_padding_behind_rows_of_tokens_is_no_part_of_them(rows_of):
+    row = {"input_ids": [5, 6, 0, 0], "labels": [-100, 6, -100, -100]}
+    source, _ = rows_of(row | {"attention_mask": [1, 1, 0, 0]})
+    assert source[0].tokens == ([5, 6], [-100, 6])
 
 
 def test_an_answer_behind_the_cut_is_counted_and_told(rows_of):
