@@ -5,12 +5,14 @@ from datetime import date
 
 import pytest
 from support.row_files import write_rows
+from tokenizers.processors import TemplateProcessing
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.prompts import Form, render
 from lope_dist.corpus.records import open_source
 from lope_dist.corpus.tokens import IGNORED, encode
+from lope_dist.corpus.turns import Example, Turn
 
 TOOLS = [{"name": "add", "parameters": {"type": "object"}}]
 CALLING = (
@@ -196,6 +198,18 @@ def test_rendered_text_gets_no_second_end(rows_of):
     text = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n"
     _, shown = rows_of({"text": text}, {"text": "plain"})
     assert [learnt for _, learnt in shown] == [text, "plain<|im_end|>"]
+
+
+def test_rendered_text_gets_no_second_start(tokenizer):
+    """From a tokenizer that puts one before every text."""
+    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", start)]
+    )
+    texts = ["<|im_start|>user\nHi<|im_end|>\n", "plain"]
+    rows = [Example(0, (Turn("assistant", text),), is_plain=True) for text in texts]
+    for row in encode(rows, Form(tokenizer, "chat", 99)):
+        assert (row.input_ids[0], row.input_ids.count(start)) == (start, 1)
 
 
 def test_rows_that_came_as_tokens(rows_of, tokenizer):

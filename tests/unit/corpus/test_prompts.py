@@ -47,6 +47,38 @@ def test_alpaca_of_several_turns(tokenizer):
     ]
 
 
+@pytest.mark.parametrize(
+    ("turns", "answers"),
+    [
+        ((Turn("system", "s"), ANSWER), 1),
+        ((USER, Turn("system", "s"), ANSWER), 1),
+        ((USER, USER, ANSWER), 1),
+        ((USER, ANSWER, ANSWER), 2),
+        ((ANSWER, USER, ANSWER), 2),
+    ],
+)
+def test_a_header_stands_right_before_each_answer_whatever_the_order(tokenizer, turns, answers):
+    found = pieces(tokenizer, "alpaca", *turns)
+    assert [is_target for _, is_target in found] == [False, True] * answers
+    for (asked, _), (said, _) in zip(found[::2], found[1::2], strict=True):
+        assert (asked.count("### Response:"), asked[-13:]) == (1, "### Response:")
+        assert said == "3<|im_end|>"
+
+
+def test_what_a_template_marks_as_generated_is_learnt_and_nothing_else(tokenizer):
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<a>' }}{% generation %}"
+        "{{ m.content + '<|im_end|>' }}{% endgeneration %}{{ '</a>' }}{% else %}{{ m.content }}"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<a>' }}{% endif %}"
+    )
+    unlearnt = Turn("assistant", "no", is_learnt=False)
+    found = pieces(tokenizer, "chat", USER, ANSWER, USER, unlearnt, USER, ANSWER)
+    assert [text for text, is_target in found if is_target] == ["3<|im_end|>"] * 2
+    assert "".join(text for text, _ in found) == (
+        "Add 1 and 2.<a>3<|im_end|></a>Add 1 and 2.<a>no<|im_end|></a>Add 1 and 2.<a>3<|im_end|>"
+    )
+
+
 def test_chat(tokenizer):
     turns = (Turn("system", "s"), Turn("user", "q", "c"), ANSWER, USER, Turn("assistant", " 4 "))
     assert pieces(tokenizer, "chat", *turns) == [
