@@ -67,7 +67,7 @@ def test_a_header_stands_right_before_each_answer_whatever_the_order(tokenizer, 
 
 def test_what_a_template_marks_as_generated_is_learnt_and_nothing_else(tokenizer):
     tokenizer.chat_template = (
-        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<a>' }}{% generation %}"
+        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<a>says ' }}{% generation %}"
         "{{ m.content + '<|im_end|>' }}{% endgeneration %}{{ '</a>' }}{% else %}{{ m.content }}"
         "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<a>' }}{% endif %}"
     )
@@ -75,7 +75,7 @@ def test_what_a_template_marks_as_generated_is_learnt_and_nothing_else(tokenizer
     found = pieces(tokenizer, "chat", USER, ANSWER, USER, unlearnt, USER, ANSWER)
     assert [text for text, is_target in found if is_target] == ["3<|im_end|>"] * 2
     assert "".join(text for text, _ in found) == (
-        "Add 1 and 2.<a>3<|im_end|></a>Add 1 and 2.<a>no<|im_end|></a>Add 1 and 2.<a>3<|im_end|>"
+        "</a>".join(f"Add 1 and 2.<a>says {said}<|im_end|>" for said in ("3", "no", "3"))
     )
 
 
