@@ -10,6 +10,7 @@ from support.row_files import write_bytes, write_rows
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.records import open_source
 
 ROWS = [{"instruction": f"é {i}", "output": f"答 {i}"} for i in range(3)]
@@ -227,3 +228,12 @@ def test_values_that_json_has_no_word_for_are_text(tmp_path):
     messages = [{"role": role, "content": text, "at": time} for role, text, time in sides]
     source = open_path(write_rows(tmp_path / "x.parquet", [{"messages": messages}]))
     assert source[0].turns[0].more == {"at": "2026-01-02 00:00:00"}
+
+
+def test_half_a_surrogate_pair_is_a_bad_row(tmp_path, tokenizer):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "\\ud800"}\n{"text": "b"}\n')
+    config = DataConfig(path=str(path), max_bad_rows=0.5)
+    source = open_source(config, Form(tokenizer, "chat", 99))
+    assert source.bad_rows.counts == {"not valid Unicode": 1}
+    assert len(source) == 1

@@ -5,14 +5,12 @@ from datetime import date
 
 import pytest
 from support.row_files import write_rows
-from tokenizers.processors import TemplateProcessing
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.prompts import Form, render
 from lope_dist.corpus.records import open_source
 from lope_dist.corpus.tokens import IGNORED, encode
-from lope_dist.corpus.turns import Example, Turn
 
 TOOLS = [{"name": "add", "parameters": {"type": "object"}}]
 CALLING = (
@@ -200,18 +198,6 @@ def test_rendered_text_gets_no_second_end(rows_of):
     assert [learnt for _, learnt in shown] == [text, "plain<|im_end|>"]
 
 
-def test_rendered_text_gets_no_second_start(tokenizer):
-    """From a tokenizer that puts one before every text."""
-    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<|im_start|> $A", special_tokens=[("<|im_start|>", start)]
-    )
-    texts = ["<|im_start|>user\nHi<|im_end|>\n", "plain"]
-    rows = [Example(0, (Turn("assistant", text),), is_plain=True) for text in texts]
-    for row in encode(rows, Form(tokenizer, "chat", 99)):
-        assert (row.input_ids[0], row.input_ids.count(start)) == (start, 1)
-
-
 def test_rows_that_came_as_tokens(rows_of, tokenizer):
     rows = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}]
     form = Form(tokenizer, "chat", 2, vocabulary=8)
@@ -259,15 +245,6 @@ def test_rows_of_tokens_without_a_label_are_not_learnt(rows_of):
     source, _ = rows_of(*rows)
     assert (source.account.not_learnt, source.account.examples) == (1, 1)
     assert source.account.without_target == 0
-
-
-def test_half_a_surrogate_pair_is_a_bad_row(tmp_path, tokenizer):
-    path = tmp_path / "x.jsonl"
-    path.write_text('{"text": "\\ud800"}\n{"text": "b"}\n')
-    config = DataConfig(path=str(path), max_bad_rows=0.5)
-    source = open_source(config, Form(tokenizer, "chat", 99))
-    assert source.bad_rows.counts == {"not valid Unicode": 1}
-    assert len(source) == 1
 
 
 def test_the_date_is_fixed_and_part_of_the_fingerprint(rows_of, tokenizer):

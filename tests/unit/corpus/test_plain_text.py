@@ -11,7 +11,8 @@ from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import DataNoiseConfig, NoiseConfig
 from lope_dist.corpus.prompts import Form, Piece, render
 from lope_dist.corpus.records import open_source
-from lope_dist.corpus.tokens import IGNORED
+from lope_dist.corpus.tokens import IGNORED, encode
+from lope_dist.corpus.turns import Example, Turn
 
 
 @pytest.fixture
@@ -125,3 +126,15 @@ def test_weights_are_part_of_what_decides_a_step(make_loader, two_sources):
     assert prints[2] == prints[4]
     order = make_loader(data=two_sources(1, 1))
     assert np.unique([i for step in range(3) for i in order.example_ids(step)]).size == 13
+
+
+def test_rendered_text_gets_no_second_start(tokenizer):
+    """From a tokenizer that puts one before every text."""
+    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", start)]
+    )
+    texts = ["<|im_start|>user\nHi<|im_end|>\n", "plain"]
+    rows = [Example(0, (Turn("assistant", text),), is_plain=True) for text in texts]
+    for row in encode(rows, Form(tokenizer, "chat", 99)):
+        assert (row.input_ids[0], row.input_ids.count(start)) == (start, 1)
