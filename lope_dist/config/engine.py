@@ -16,6 +16,10 @@ class EngineConfig(Section):
     """`deepspeed`: ZeRO over any number of ranks. `local`: plain PyTorch on one rank."""
     zero_stage: Literal[2, 3] = 3
     """3: the base model is partitioned too. 2: every rank holds it (faster where it fits)."""
+    shard: Literal["world", "node"] = "world"
+    """Under ZeRO-3, the ranks that share one copy of the base: all (`world`), or those of each
+    host (`node`). With `node` its gathers never leave a host; the adapters' gradients and values
+    still do. Each host must have room for the whole base."""
     timeout_s: float = Field(default=600.0, gt=0)
     """How long ranks wait for one that does not start or hangs; then they name it and end. Set it
     above the slowest honest wait, such as for rank 0 to write a checkpoint."""
@@ -48,6 +52,11 @@ class EngineConfig(Section):
             raise ValueError(
                 f"engine.offload = '{self.offload}' needs partitioned parameters, which ZeRO-2 "
                 "has not; set engine.zero_stage=3 or engine.offload=optimizer"
+            )
+        if self.shard == "node" and not self.partitions_parameters:
+            raise ValueError(
+                "engine.shard = 'node' needs partitioned parameters; set engine.kind=deepspeed and "
+                "engine.zero_stage=3, or engine.shard=world"
             )
         return self
 

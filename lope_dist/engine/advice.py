@@ -26,6 +26,8 @@ class Choice:
     """A way to run that fits, with the largest micro-batch that does."""
 
     zero_stage: int
+    shard: str
+    """`engine.shard`; of no meaning under ZeRO-2."""
     gradient_checkpointing: bool
     micro_batch: int
     accumulation_steps: int
@@ -42,6 +44,7 @@ class Advice:
 
     zero_stage: int | None
     """None: the run fits in neither stage."""
+    shard: str
     micro_batch: int
     accumulation_steps: int
     gradient_checkpointing: bool
@@ -75,15 +78,19 @@ def advise(
         )
         return _none(run, text, ("fewer ranks on a node (--ranks-per-node)",))
     most = 1 if one_row else rows_per_rank(run)
-    ways = [(stage, recomputes) for stage in (2, 3) for recomputes in (False, True)]
-    found = [_choice(sizes, run, way, usable, most, hardware) for way in ways]
+    sharings = ((2, "world"), (3, "world"), *([(3, "node")] if _has_nodes(run) else []))
+    found = [
+        _choice(sizes, replace(run, shard=shard, checkpointing=on), stage, usable, most, hardware)
+        for stage, shard in sharings
+        for on in (False, True)
+    ]
     choices = sorted(filter(None, found), key=lambda choice: -choice.speed.tokens_per_s)
     if not choices:
         return _fits_nowhere(sizes, run, usable)
-    best = {c.zero_stage: c for c in reversed(choices)}
-    chosen, why = _choose(run, best, least[2].base_weights + least[2].statistics, usable)
+    chosen, why = _choose(run, choices, least[2].base_weights + least[2].statistics, usable)
     return Advice(
         chosen.zero_stage,
+        chosen.shard,
         chosen.micro_batch,
         chosen.accumulation_steps,
         chosen.gradient_checkpointing,
@@ -93,16 +100,13 @@ def advise(
     )
 
 
+def _has_nodes(run: Settings) -> bool:
+    return run.world_size > run.ranks_per_node > 1
+
+
 def _choice(
-    sizes: Sizes,
-    run: Settings,
-    way: tuple[int, bool],
-    usable: int,
-    most: int,
-    hardware: Hardware,
+    sizes: Sizes, run: Settings, stage: int, usable: int, most: int, hardware: Hardware
 ) -> Choice | None:
-    stage, recomputes = way
-    run = replace(run, checkpointing=recomputes)
     rows = _rows_that_fit(sizes, run, stage, usable, most)
     if rows == 0:
         return None
@@ -110,7 +114,8 @@ def _choice(
     plan = plan_rank(sizes, run, stage, rows)
     return Choice(
         stage,
-        recomputes,
+        run.shard,
+        run.checkpointing,
         rows,
         accumulation(run, rows),
         plan.total,
@@ -119,31 +124,45 @@ def _choice(
     )
 
 
-def _choose(run: Settings, best: dict[int, Choice], base: int, usable: int) -> tuple[Choice, str]:
-    """Return the stage and one sentence for it; ``best``: the fastest choice of each stage."""
+def _choose(run: Settings, choices: list[Choice], base: int, usable: int) -> tuple[Choice, str]:
+    """Return one of the choices, which stand by speed, and one sentence for it."""
     share = f"{format_bytes(base)}, {base / usable:.0%} of a device's usable memory"
-    if run.world_size == 1 and 2 in best:
-        return best[2], f"One rank has nobody to share with: the base takes {share}."
-    saved = format_bytes(base - base // run.world_size)
-    if 2 not in best:
-        return best[3], (
-            f"Only a sharded base fits: whole, it would take {share}; over "
-            f"{run.world_size} ranks sharding saves {saved} on each."
+    whole = next((c for c in choices if c.zero_stage == 2), None)
+    parts = _sharded(choices)
+    if run.world_size == 1 and whole is not None:
+        return whole, f"One rank has nobody to share with: the base takes {share}."
+    if parts is None:
+        assert whole is not None, "there is a choice"
+        return whole, f"Only a replicated base fits beside what gathering would take: {share}."
+    ranks = replace(run, shard=parts.shard).sharing
+    saved = format_bytes(base - base // ranks)
+    among = f"the {ranks} ranks of a node" if parts.shard == "node" else f"{ranks} ranks"
+    if whole is None:
+        return parts, (
+            f"Only a sharded base fits: whole, it would take {share}; over {among} sharding saves "
+            f"{saved} on each."
         )
-    if 3 not in best:
-        return best[2], f"Only a replicated base fits beside what gathering would take: {share}."
-    two, three = best[2].speed, best[3].speed
+    two, three = whole.speed, parts.speed
     times = f"a step takes {two.step_s:.3g} s replicated and {three.step_s:.3g} s sharded"
     if three.tokens_per_s <= CLEARLY * two.tokens_per_s:
-        return best[2], (
-            f"The base fits whole on every device ({share}), and {times}, with "
-            f"{format_bytes(best[3].received)} received in {three.gather_s:.3g} s; ZeRO-3 would "
+        return whole, (
+            f"The base fits whole on every device ({share}), and {times} over {among}, with "
+            f"{format_bytes(parts.received)} received in {three.gather_s:.3g} s; ZeRO-3 would "
             f"save {saved} a rank."
         )
-    return best[3], (
-        f"A whole base would take {share}; sharding leaves {saved} more a rank to activations, "
-        f"which pays for its gathers: {times}."
+    return parts, (
+        f"A whole base would take {share}; sharding it over {among} leaves {saved} more a rank to "
+        f"activations, which pays for its gathers: {times}."
     )
+
+
+def _sharded(choices: list[Choice]) -> Choice | None:
+    """Return the best choice that shards: inside a node only where that is clearly faster."""
+    best = {c.shard: c for c in reversed(choices) if c.zero_stage == 3}
+    world, node = best.get("world"), best.get("node")
+    if world is None or node is None:
+        return world or node
+    return node if node.speed.tokens_per_s > CLEARLY * world.speed.tokens_per_s else world
 
 
 def _rows_that_fit(sizes: Sizes, run: Settings, stage: int, usable: int, most: int) -> int:
@@ -184,4 +203,4 @@ def _fits_nowhere(sizes: Sizes, run: Settings, usable: int) -> Advice:
 
 
 def _none(run: Settings, why: str, helps: tuple[str, ...]) -> Advice:
-    return Advice(None, 0, 0, run.checkpointing, why, helps, ())
+    return Advice(None, "world", 0, 0, run.checkpointing, why, helps, ())

@@ -58,14 +58,15 @@ class RankPlan:
 def plan_rank(sizes: Sizes, run: Settings, zero_stage: int, rows: int) -> RankPlan:
     """Return one rank's memory and traffic with micro-batches of ``rows`` rows.
 
-    * The base and its statistics are divided by the ranks under ZeRO-3, whole under ZeRO-2;
+    * The base and its statistics are divided by the ranks that share it under ZeRO-3, whole under
+      ZeRO-2;
       the scales of scales (a hundredth of the statistics' 3 %) are whole in both.
       Parameters no larger than an adapter's (the norms) stay resident under ZeRO-3 too.
     * Adapters are whole and float32 in both stages; under ZeRO-3 their partitions come on top.
     * Gradients: a share of what trains, in float32, and the bucket that collects them.
     * AdamW: two moments and DeepSpeed's own copy of the values, a float32 share each.
     """
-    world, sharded = run.world_size, zero_stage == 3
+    world, sharing, sharded = run.world_size, run.sharing, zero_stage == 3
     base, statistics, nested = base_bytes(sizes), all_statistics(sizes), all_nested(sizes)
     kept = resident(sizes) * sizes.itemsize if sharded else 0
     trained = FLOAT32 * sizes.trainable
@@ -77,12 +78,12 @@ def plan_rank(sizes: Sizes, run: Settings, zero_stage: int, rows: int) -> RankPl
     )
     largest = max(sizes.quantized, default=0)
     held = {
-        "base_weights": (_share(base, world) if sharded else base) + kept,
-        "statistics": nested + _share(statistics - nested, world) if sharded else statistics,
+        "base_weights": (_share(base, sharing) if sharded else base) + kept,
+        "statistics": nested + _share(statistics - nested, sharing) if sharded else statistics,
         "adapters": adapters + own_copy,
         "gradients": _share(trained, world) + FLOAT32 * run.bucket_numel,
         "optimizer": 3 * _share(trained, world),
-        "gathered": gathered_bytes(sizes, run.prefetch_numel) if sharded and world > 1 else 0,
+        "gathered": gathered_bytes(sizes, run.prefetch_numel) if sharded and sharing > 1 else 0,
         "activations": lean if run.checkpointing else whole,
         "logits": logits_bytes(rows, run.max_length, sizes.vocabulary, sizes.itemsize),
         "working": working_bytes(acts.widest, largest, itemsize=sizes.itemsize, tokens=tokens),
@@ -139,7 +140,7 @@ def _gathers_bytes(sizes: Sizes, run: Settings) -> int:
     forward = sizes.itemsize * numel + all_statistics(sizes)
     backward = forward - sizes.itemsize * sizes.input_only
     again = sizes.in_layers + all_statistics(sizes) if run.checkpointing else 0
-    return _received(forward + backward + again, run.world_size)
+    return _received(forward + backward + again, run.sharing)
 
 
 def _adapter_wire(sizes: Sizes, world: int, steps: int, sharded: bool) -> int:

@@ -58,6 +58,15 @@ class Settings:
     bucket_numel: int
     load_buffer: int
     """Bytes that the loader works in beside the share that it keeps."""
+    shard: str
+    """`engine.shard`: `world` or `node`."""
+
+    @property
+    def sharing(self) -> int:
+        """Ranks that share one copy of the base under ZeRO-3."""
+        return (
+            min(self.ranks_per_node, self.world_size) if self.shard == "node" else self.world_size
+        )
 
 
 def packed_bytes(weights: int) -> int:

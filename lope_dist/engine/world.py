@@ -138,8 +138,7 @@ def start_world(config: EngineConfig) -> World:
     if config.partitions_parameters:
         calm_allocator()
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = _device(local_rank)
+    device = own_device()
     if config.kind == "local":
         if world_size > 1:
             raise LopeError(
@@ -204,9 +203,11 @@ def _meet(config: EngineConfig, device: torch.device) -> Peers | None:
     return peers
 
 
-def _device(local_rank: int) -> torch.device:
+def own_device() -> torch.device:
+    """Return where this rank computes: the GPU of its place on the host, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
 

@@ -14,17 +14,21 @@ from torch import Tensor, nn
 
 from lope_dist.config.engine import EngineConfig
 from lope_dist.engine.ds_config import offload_settings
+from lope_dist.engine.nodes import sharing_ranks
 from lope_dist.engine.world import World
 
 
 class ZeroPlacement:
-    """Partitions each parameter over all ranks, as ZeRO-3 does, on the host if offloaded."""
+    """Partitions each parameter over ranks, as ZeRO-3 does, in host memory if offloaded.
+
+    Over all ranks, or over those of this host (`engine.shard`). Making one is collective.
+    """
 
     def __init__(self, world: World, engine: EngineConfig) -> None:
         import deepspeed
 
         self.device = world.device
-        self._world = world
+        self._sharing = sharing_ranks(world, engine)
         self._on_host = engine.offloads_parameters
         zero = {"stage": 3, **offload_settings(engine)}
         config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero}
@@ -32,25 +36,25 @@ class ZeroPlacement:
 
     def span(self, numel: int) -> tuple[int, int]:
         """Return this rank's range of a flat tensor; the last ranks' may be short or empty."""
-        return self.spans(numel)[self._world.rank]
+        return self.spans(numel)[self._sharing.rank]
 
     def spans(self, numel: int) -> list[tuple[int, int]]:
         """Return each rank's range."""
-        size = _partition_size(numel, self._world.size)
+        size = _partition_size(numel, self._sharing.size)
         return [
             (min(rank * size, numel), min((rank + 1) * size, numel))
-            for rank in range(self._world.size)
+            for rank in range(self._sharing.size)
         ]
 
     def whole(self, part: Tensor, spans: list[tuple[int, int]]) -> Tensor:
         """Join the ranks' parts; where they overlap they are equal. Collective: yes."""
-        if self._world.size == 1:
+        if self._sharing.size == 1:
             return part
         longest = max(stop - start for start, stop in spans)
         padded = part.new_zeros(longest)
         padded[: part.numel()] = part
-        received = part.new_empty(self._world.size * longest)
-        dist.all_gather_into_tensor(received, padded)
+        received = part.new_empty(self._sharing.size * longest)
+        dist.all_gather_into_tensor(received, padded, group=self._sharing.group)
         joined = part.new_empty(max(stop for _, stop in spans))
         for rank, (start, stop) in enumerate(spans):
             offset = rank * longest
@@ -59,7 +63,7 @@ class ZeroPlacement:
 
     def empty_part(self, numel: int, dtype: torch.dtype) -> Tensor:
         """Return this rank's partition of zeros, the last ranks' padding included."""
-        size = _partition_size(numel, self._world.size)
+        size = _partition_size(numel, self._sharing.size)
         if self._on_host:
             return torch.zeros(size, dtype=dtype, pin_memory=self.device.type == "cuda")
         return torch.zeros(size, dtype=dtype, device=self.device)
@@ -68,17 +72,19 @@ class ZeroPlacement:
         """Turn ``parameter``, a stand-in of ``shape``, into a partitioned one."""
         from deepspeed.runtime.zero.partition_parameters import PartitionedParamStatus, free_param
 
-        self._init._convert_to_deepspeed_param(parameter)
         target: Any = parameter
+        if self._sharing.group is not None:
+            target.ds_zero_partition_process_group = self._sharing.group
+        self._init._convert_to_deepspeed_param(parameter)
         assert target.ds_shape == shape
-        assert part.numel() == _partition_size(shape.numel(), self._world.size)
+        assert part.numel() == _partition_size(shape.numel(), self._sharing.size)
         own: Any = part
         own.requires_grad = False
         own.ds_numel = part.numel()
         own.status = PartitionedParamStatus.AVAILABLE
         own.final_location = None
         target.ds_tensor = own
-        target.ds_numel_aligned = part.numel() * self._world.size
+        target.ds_numel_aligned = part.numel() * self._sharing.size
         free_param(parameter)
 
 

@@ -70,8 +70,9 @@ def print_plan(plan: dict[str, Any]) -> None:
         console.print("[bold]Does not fit.[/bold]", advice["why"], soft_wrap=True)
         console.print("What would help:", "; ".join(advice["helps"]), soft_wrap=True)
         return
+    shard = " engine.shard=node" if advice["shard"] == "node" else ""
     console.print(
-        f"[bold]Recommended: engine.zero_stage={advice['zero_stage']} "
+        f"[bold]Recommended: engine.zero_stage={advice['zero_stage']}{shard} "
         f"train.micro_batch={advice['micro_batch']} model.gradient_checkpointing="
         f"{str(advice['gradient_checkpointing']).lower()}[/bold] (accumulation over "
         f"{advice['accumulation_steps']} for a global batch of {plan['global_batch']}).",
@@ -97,9 +98,10 @@ def choices_table(plan: dict[str, Any]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for choice in plan["recommendation"]["choices"]:
         speed = choice["speed"]
+        inside = " in nodes" if choice["shard"] == "node" else ""
         recomputes = " recomputing" if choice["gradient_checkpointing"] else ""
         table.add_row(
-            f"ZeRO-{choice['zero_stage']}{recomputes}",
+            f"ZeRO-{choice['zero_stage']}{inside}{recomputes}",
             f"{choice['micro_batch']} x {choice['accumulation_steps']}",
             format_bytes(choice["total"]),
             *(f"{speed[key]:.3g}" for key in ("compute_s", "gather_s", "step_s")),

@@ -90,6 +90,7 @@ def settings_of(config: RunConfig, world_size: int, ranks_per_node: int) -> Sett
         prefetch_numel=config.engine.prefetch_bucket_numel,
         bucket_numel=config.engine.reduce_bucket_numel,
         load_buffer=config.model.load_buffer_mib << 20,
+        shard=config.engine.shard,
     )
 
 

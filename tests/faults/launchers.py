@@ -70,10 +70,10 @@ class Launch:
 
 
 def by_no_ssh(
-    group: Hosts, command: Sequence[str], tag: str = "no_ssh", *, first: int = 0
+    group: Hosts, command: Sequence[str], tag: str = "no_ssh", *, first: int = 0, slots: int = 1
 ) -> list[Launch]:
-    """Start `deepspeed --no_ssh` once on each host from the ``first`` on."""
-    hostfile = group.hostfile()
+    """Start `deepspeed --no_ssh` once on each host from the ``first`` on, ``slots`` ranks each."""
+    hostfile = group.hostfile(slots)
     launches = []
     for rank, host in list(enumerate(group))[first:]:
         own = [str(BIN / "deepspeed"), "--hostfile", str(hostfile), "--no_ssh"]

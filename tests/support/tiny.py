@@ -35,26 +35,29 @@ def save_byte_tokenizer(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def save_tiny_llama(folder: Path, seed: int = 0) -> None:
-    """Write a random Llama of two layers in float32 safetensors, with the byte tokenizer."""
+def save_tiny_llama(folder: Path, seed: int = 0, **changes: int) -> None:
+    """Write a random Llama of two layers in float32 safetensors, with the byte tokenizer.
+
+    ``changes``: of its shape.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=258,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=None,
-        eos_token_id=256,
-        pad_token_id=257,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    shape: dict[str, Any] = {
+        "vocab_size": 258,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "bos_token_id": None,
+        "eos_token_id": 256,
+        "pad_token_id": 257,
+        "initializer_range": 0.2,
+    }
+    LlamaForCausalLM(LlamaConfig(**shape | changes)).save_pretrained(folder)
     save_byte_tokenizer(folder)
 
 

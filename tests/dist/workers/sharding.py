@@ -1,11 +1,12 @@
 """Load a model as ZeRO-3 partitions and compare it with a replicated load.
 
-`sharding.py MODEL PACKED OUT`; PACKED is the same model as bitsandbytes saves it. Each rank
-writes OUT/RANK.json.
+`sharding.py MODEL PACKED OUT RANKS_PER_HOST`; PACKED is the same model as bitsandbytes saves it.
+With fewer ranks a host than there are, each host has a copy. Each rank writes OUT/RANK.json.
 """
 
 import gc
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from lope_dist.model.nf4 import NF4Linear
 from lope_dist.model.placement import Replicated
 from lope_dist.train.preflight import adapt
 
-model_dir, packed_dir, out = sys.argv[1:]
+model_dir, packed_dir, out = sys.argv[1:4]
+per_host = int(sys.argv[4])
 config = validate_config(
     {
         "output_dir": out,
@@ -37,11 +39,12 @@ config = validate_config(
             "rank": 2,
         },  # smaller than any NF4 weight, which else stay resident
         "data": {"path": "unused.jsonl"},
-        "engine": {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60},
+        "engine": {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60, "shard": "node"},
     },
     "worker",
 )
 world = start_world(config.engine)
+os.environ["LOCAL_RANK"] = str(world.rank % per_host)
 placement = ZeroPlacement(world, config.engine)
 whole = load_model(config.model, Replicated(world.device), progress=False)
 sharded = load_model(config.model, placement, progress=False)

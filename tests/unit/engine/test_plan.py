@@ -76,6 +76,7 @@ RUN = Settings(
     prefetch_numel=50_000_000,
     bucket_numel=5_000_000,
     load_buffer=256 << 20,
+    shard="world",
 )
 
 
@@ -222,7 +223,9 @@ def test_what_fits_whole_is_not_gathered_over_a_network() -> None:
     advice, _ = _advice(L70, 80 * GiB, world_size=32)
     assert advice.zero_stage == 2
     assert "received in" in advice.why
-    two, three = (next(c for c in advice.choices if c.zero_stage == n) for n in (2, 3))
+    two, three = (
+        next(c for c in advice.choices if (c.zero_stage, c.shard) == (n, "world")) for n in (2, 3)
+    )
     assert two.speed.gather_s == 0
     assert three.speed.gather_s > two.speed.compute_s
     fast = Hardware(node_gbs=1e6, network_gbs=1e6)
@@ -248,3 +251,25 @@ def test_a_steps_time_by_hand() -> None:
     assert again.compute_s - 1.5 * unpacked == pytest.approx(products + 2 * 2048 * weights / 100e12)
     one_node = replace(run, ranks_per_node=16)
     assert speed(L7, one_node, plan, 1, given).gather_s == pytest.approx(plan.wire_base / 100e9)
+
+
+def test_a_base_shared_inside_a_node_stays_off_the_network() -> None:
+    run = replace(RUN, world_size=32)
+    inside = replace(run, shard="node")
+    assert (run.sharing, inside.sharing, replace(inside, world_size=4).sharing) == (32, 8, 4)
+    world, node = plan_rank(L70, run, 3, 1), plan_rank(L70, inside, 3, 1)
+    norms = 161 * 8192 * 2
+    assert node.base_weights == base_bytes(L70) // 8 + norms
+    assert node.optimizer == world.optimizer
+    assert node.wire_base == pytest.approx(world.wire_base * (7 / 8) / (31 / 32))
+    assert node.wire_adapters == world.wire_adapters
+    given = Hardware(node_gbs=100, network_gbs=10)
+    found = speed(L70, inside, node, 1, given)
+    assert found.gather_s == pytest.approx(node.wire_base / 100e9)
+    assert found.adapters_s == pytest.approx(node.wire_adapters / 10e9)
+    advice, _ = _advice(L70, 24 * GiB, world_size=32)
+    assert (advice.zero_stage, advice.shard) == (3, "node")
+    assert "over the 8 ranks of a node" in advice.why
+    alike = Hardware(node_gbs=100, network_gbs=100)
+    advice = advise(L70, run, device=24 * GiB, node=None, one_row=False, hardware=alike)
+    assert advice.shard == "world"

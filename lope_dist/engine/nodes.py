@@ -1,0 +1,56 @@
+"""The ranks of one host as a process group of their own.
+
+The frozen base needs no gradient. So each host may hold one copy of it, spread over its own ranks:
+its gathers stay inside the host, and only what trains crosses the network.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+
+from lope_dist.config.engine import EngineConfig
+from lope_dist.engine.exchange import exchange
+from lope_dist.engine.patience import be_patient
+from lope_dist.engine.world import World
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The ranks that share one copy of the base.
+
+    Attributes:
+        rank: This rank's place among them.
+        size: How many there are.
+        group: Their process group; None: all ranks.
+    """
+
+    rank: int
+    size: int
+    group: dist.ProcessGroup | None = None
+
+
+def sharing_ranks(world: World, engine: EngineConfig) -> Sharing:
+    """Return the ranks that share this rank's copy, by `engine.shard`. Collective: yes."""
+    if engine.shard == "world":
+        return Sharing(world.rank, world.size)
+    hosts = ranks_of_hosts(world)
+    if len(hosts) == 1:
+        return Sharing(world.rank, world.size)
+    # Every rank makes every group, in the same order.
+    groups: list[Any] = [dist.new_group(ranks) for ranks in hosts]
+    be_patient()
+    (own,) = (index for index, ranks in enumerate(hosts) if world.rank in ranks)
+    return Sharing(hosts[own].index(world.rank), len(hosts[own]), groups[own])
+
+
+def ranks_of_hosts(world: World) -> list[list[int]]:
+    """Return the ranks of each host. Launchers number ranks host by host. Collective: yes."""
+    first = world.rank - int(os.environ.get("LOCAL_RANK", "0"))
+    hosts: dict[str, list[int]] = {}
+    for rank, text in enumerate(exchange(str(first), world)):
+        hosts.setdefault(text, []).append(rank)
+    return list(hosts.values())
