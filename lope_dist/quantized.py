@@ -5,12 +5,14 @@ For peft with Hugging Face's Trainer, accelerate or DeepSpeed itself: see `docs/
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from transformers import PreTrainedModel
-from transformers.integrations.deepspeed import deepspeed_config
+from transformers.integrations import deepspeed as settings_of_trainer
 
 from lope_dist.config.engine import EngineConfig
 from lope_dist.config.load import validate_section
@@ -66,12 +68,27 @@ def load_quantized(
                 f"load_quantized is one of {num_ranks()} ranks and there is no process group yet; "
                 "make TrainingArguments or Accelerator first, or call deepspeed.init_distributed()."
             )
-        _check_settings(deepspeed_config() or {})
+        _check_settings(settings_of_trainer.deepspeed_config() or {})
         calm_allocator()
         world = World(dist.get_rank(), dist.get_world_size(), place)
         placement = ZeroPlacement(world, EngineConfig.model_validate({"shard": shard}))
     is_shown = progress and (not dist.is_initialized() or dist.get_rank() == 0)
-    return load_model(config, placement, progress=is_shown)
+    with _partitioned_by_us():
+        return load_model(config, placement, progress=is_shown)
+
+
+@contextmanager
+def _partitioned_by_us() -> Iterator[None]:
+    """Context in which transformers does not itself partition what it builds.
+
+    It would, once it was told of ZeRO-3, though a model on the meta device has nothing to part.
+    """
+    known = settings_of_trainer._hf_deepspeed_config_weak_ref
+    settings_of_trainer.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        settings_of_trainer._hf_deepspeed_config_weak_ref = known
 
 
 def _check_settings(settings: dict[str, Any]) -> None:

@@ -129,15 +129,24 @@ def plan(
     node = None if node_memory is None else parse_bytes(node_memory, "--node-memory")
     resolved = load_recipe_or_model(config, overrides or ())
     from lope_dist.engine.speed import Hardware
+    from lope_dist.evaluate.sizing import plan_answers
     from lope_dist.train.sizing import plan_run
 
+    hardware = Hardware(tflops, memory_gbs, node_gbs, network_gbs)
     figures = plan_run(
         resolved,
         world_size=world_size,
         gpu_memory=gpu,
         node_memory=node,
         ranks_per_node=ranks_per_node,
-        hardware=Hardware(tflops, memory_gbs, node_gbs, network_gbs),
+        hardware=hardware,
+    )
+    figures["evaluation"] = plan_answers(
+        resolved.model,
+        world_size=world_size,
+        gpu_memory=gpu,
+        ranks_per_node=ranks_per_node,
+        hardware=hardware,
     )
     if as_json:
         typer.echo(json.dumps(figures, indent=2))

@@ -57,20 +57,20 @@ def speed(sizes: Sizes, run: Settings, plan: RankPlan, rows: int, hardware: Hard
     unpacked = packed_bytes(weights) + all_statistics(sizes) + 2 * sizes.itemsize * weights
     compute_s = flops / (hardware.tflops * 1e12)
     compute_s += passes * accumulation(run, rows) * unpacked / (hardware.memory_gbs * 1e9)
-    gather_s = _receive_s(plan.wire_base, run.sharing, run, hardware)
-    adapters_s = _receive_s(plan.wire_adapters, run.world_size, run, hardware)
+    gather_s = receive_s(plan.wire_base, run.sharing, run.ranks_per_node, hardware)
+    adapters_s = receive_s(plan.wire_adapters, run.world_size, run.ranks_per_node, hardware)
     step_s = max(compute_s, gather_s) + adapters_s
     per_s = run.global_batch * run.max_length / step_s
     return Speed(compute_s, gather_s, adapters_s, step_s, per_s)
 
 
-def _receive_s(received: int, ranks: int, run: Settings, hardware: Hardware) -> float:
+def receive_s(received: int, ranks: int, ranks_per_node: int, hardware: Hardware) -> float:
     """Return the seconds of collectives of so many ranks in which each receives ``received`` bytes.
 
     In a ring over several nodes all of it enters each node once, from where its ranks have it
     from each other; the slower of the two ways counts.
     """
     gbs = hardware.node_gbs
-    if ranks > run.ranks_per_node:
+    if ranks > ranks_per_node:
         gbs = min(gbs, hardware.network_gbs)
     return received / (gbs * 1e9)

@@ -84,9 +84,9 @@ def _fits_whole(config: ModelConfig, world: World) -> bool:
     if world.size == 1:
         return True
     plan = plan_evaluation(build_meta_model(config, architecture(config)), world.size)
-    usable = USABLE * free_bytes(world.device)
-    (too_small,) = world.max([float(plan.whole > usable)])
-    (least,) = world.max([-usable])
+    free = free_bytes(world.device)
+    (too_small,) = world.max([float(plan.base_for(free) != "whole")])
+    (least,) = world.max([-USABLE * free])
     if too_small and world.is_main:
         print(
             f"The base is spread over the {world.size} ranks: whole, answering takes "

@@ -6,11 +6,16 @@ share and one unit whole: a layer, the embedding or the head (`engine/gathering.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import nn
 
+from lope_dist.config.model import ModelConfig
+from lope_dist.engine.advice import USABLE
 from lope_dist.engine.gathering import units_of
+from lope_dist.engine.speed import Hardware, receive_s
+from lope_dist.model.build import architecture, build_meta_model
 from lope_dist.model.nf4 import packed_weights
 
 TOKENS_AT_ONCE = 4096
@@ -47,10 +52,34 @@ class EvaluationPlan:
         """What a rank receives in each forward pass, and so for each token that it generates."""
         return self.base * (self.world_size - 1) // self.world_size
 
+    def base_for(self, free: float) -> str | None:
+        """Return what `--base auto` does where each rank has ``free`` bytes; None: nothing fits."""
+        if self.whole <= USABLE * free:
+            return "whole"
+        return "sharded" if self.sharded <= USABLE * free else None
+
     def as_json(self) -> dict[str, int]:
         """Return all of it."""
-        names = ("world_size", "base", "unit", "working", "whole", "sharded", "wire")
-        return {name: getattr(self, name) for name in names}
+        sums = ("whole", "sharded", "wire")
+        return asdict(self) | {name: getattr(self, name) for name in sums}
+
+
+def plan_answers(
+    config: ModelConfig,
+    *,
+    world_size: int,
+    gpu_memory: int,
+    ranks_per_node: int,
+    hardware: Hardware,
+) -> dict[str, Any]:
+    """Return the part `evaluation` of `lope plan --json`; sizes in bytes.
+
+    `gather_s`: of the gathers of one forward pass, and so of each generated token, where the base
+    is spread. `base`: what `--base auto` does, None where nothing fits.
+    """
+    plan = plan_evaluation(build_meta_model(config, architecture(config)), world_size)
+    gather_s = receive_s(plan.wire, world_size, ranks_per_node, hardware)
+    return plan.as_json() | {"gather_s": gather_s, "base": plan.base_for(gpu_memory)}
 
 
 def plan_evaluation(model: nn.Module, world_size: int) -> EvaluationPlan:

@@ -83,6 +83,22 @@ def print_plan(plan: dict[str, Any]) -> None:
     console.print(
         "Computed from stated speeds, to rank the choices; no measurement.", soft_wrap=True
     )
+    console.print(evaluation_line(plan["evaluation"]), soft_wrap=True)
+
+
+def evaluation_line(answers: dict[str, Any]) -> str:
+    """Return what scoring and generating take of each rank, in a sentence or two."""
+    whole, sharded = (format_bytes(answers[key]) for key in ("whole", "sharded"))
+    takes = f"Evaluation takes {whole} of each rank with a whole base"
+    if answers["world_size"] == 1:
+        return f"{takes}{'' if answers['base'] else ', which does not fit'}."
+    costs = (
+        f"each forward pass, and so each generated token, then receives "
+        f"{format_bytes(answers['wire'])} in {answers['gather_s']:.2g} s"
+    )
+    chosen = answers["base"]
+    does = f"--base auto keeps it {chosen}" if chosen else "neither fits"
+    return f"{takes} and {sharded} with a sharded one ({costs}); {does}."
 
 
 def choices_table(plan: dict[str, Any]) -> Table:

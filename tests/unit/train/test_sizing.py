@@ -41,6 +41,10 @@ def test_70b_on_24_gib_is_sharded(repository) -> None:
     assert plan["max_length"] == 2048
     assert plan["zero2"]["total"] > 24 << 30 > plan["zero3"]["load_peak"]
     assert plan["recommendation"]["zero_stage"] == 3
+    answers = plan["evaluation"]
+    assert answers["whole"] > 24 << 30 > answers["sharded"] > plan["zero3"]["base_weights"]
+    assert answers["base"] == "sharded"
+    assert answers["gather_s"] == pytest.approx(answers["wire"] / 300e9)
 
 
 MIXTRAL = {
@@ -118,6 +122,7 @@ def test_the_table_shows_both_stages_and_the_advice(repository) -> None:
     for expected in ("ZeRO-2 (replicate)", "ZeRO-3 (shard)", "base weights", "peak while loading"):
         assert expected in text
     assert re.search(r"Recommended: engine\.zero_stage=3 train\.micro_batch=\d+", text)
+    assert re.search(r"Evaluation takes .+ GiB of each rank .*--base auto keeps it sharded", text)
     small = ["--world-size", "2", "--gpu-memory", "8GB"]
     result = CliRunner().invoke(app, ["plan", path, *small], catch_exceptions=False)
     assert result.exit_code == 1
