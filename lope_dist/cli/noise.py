@@ -59,19 +59,18 @@ def fit(
     from lope_dist.config.data import DataConfig
     from lope_dist.config.load import validate_section
     from lope_dist.core.files import write_atomic
-    from lope_dist.corpus.fit_noise import RowSettings, fit_paired, fit_unpaired
+    from lope_dist.corpus.fit_noise import fit_paired, fit_unpaired
 
     if pairs := [pair for pair in column or () if "=" not in pair.strip("=")]:
         raise LopeError(f"--column {pairs[0]!r} is not FIELD=COLUMN, as in instruction=question.")
     columns = dict(pair.split("=", 1) for pair in column or ())
     keys = {"format": format, "columns": columns, "max_bad_rows": max_bad_rows}
-    validate_section(DataConfig, {"path": str(noisy), **keys}, "lope noise fit")
-    settings = RowSettings(format, columns, max_bad_rows)
+    data = validate_section(DataConfig, {"path": str(noisy), **keys}, "lope noise fit")
     if clean is not None:
-        result = fit_paired(noisy, clean, seed, settings)
+        result = fit_paired(noisy, clean, seed, data)
     else:
         assert reference is not None
-        result = fit_unpaired(noisy, reference, seed, settings)
+        result = fit_unpaired(noisy, reference, seed, data)
     layer = result.as_yaml(section)
     if out is not None:
         write_atomic(out, layer)

@@ -3,6 +3,6 @@
 One direction, each step a pure hand-over::
 
     readers -> layouts -> survey (once) -> records (store)
-    records -> views (noise) -> prompts -> tokens: `provider`, one path for training, for building
-    provider or built corpus -> loader (mixture: which examples, on which rank) -> batches
+    records -> views (noise) -> prompts -> tokens: one path for training, for building, for showing
+    these or a built corpus -> loader (mixture: which examples, on which rank) -> batches
 """

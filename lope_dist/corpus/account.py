@@ -73,13 +73,9 @@ class BadRows:
         if self.total > len(self.first):
             print(f"  and {self.total - len(self.first)} more", file=file)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> BadRows:
-        """Return what was written."""
+        """Return what `asdict` made, and JSON kept."""
         first = [(place, reason) for place, reason in tree["first"]]
         return cls(tree["allowed"], tree["num_rows"], tree["counts"], first)
 
@@ -118,15 +114,6 @@ class Account:
         if len(self.first_without_target) < _TOLD:
             self.first_without_target.append(place)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, tree: dict[str, Any]) -> Account:
-        """Return what was written."""
-        return cls(**tree)
-
 
 def figures(account: Account, bad_rows: BadRows, steps: Mapping[str, int]) -> dict[str, Any]:
     """Return the table as JSON.
@@ -137,7 +124,7 @@ def figures(account: Account, bad_rows: BadRows, steps: Mapping[str, int]) -> di
         "rows": bad_rows.num_rows,
         "bad_rows": dict(bad_rows.counts),
         "first_bad_rows": [{"place": place, "reason": why} for place, why in bad_rows.first],
-        **account.to_json(),
+        **asdict(account),
         "steps": dict(steps),
     }
 

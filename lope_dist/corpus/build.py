@@ -37,9 +37,9 @@ from lope_dist.corpus.manifest import (
     write_section,
 )
 from lope_dist.corpus.prompts import Form
-from lope_dist.corpus.provider import FreshTokens, Row
 from lope_dist.corpus.records import ExampleSource
 from lope_dist.corpus.shards import ROWS_OF_A_BATCH, write_shard
+from lope_dist.corpus.views import FreshTokens, Row
 
 
 @dataclass(frozen=True)

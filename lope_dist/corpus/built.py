@@ -20,8 +20,8 @@ from lope_dist.corpus.manifest import (
     shard_path,
     spans_of,
 )
-from lope_dist.corpus.provider import Row
 from lope_dist.corpus.shards import Shard, not_as_built
+from lope_dist.corpus.views import Row
 
 _OPEN_SHARDS = 128  # a memory map holds a file descriptor
 _SETTINGS = {

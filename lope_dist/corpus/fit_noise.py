@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lope_dist.config.data import SourceConfig
+from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.account import BadRows
-from lope_dist.corpus.layouts import Layout
+from lope_dist.corpus.layouts import Layout, parsed_rows
 from lope_dist.corpus.readers import find_rows
 from lope_dist.corpus.turns import RowError, Turn
 from lope_dist.noise.fit_pairs import answer_class, count_changes
@@ -30,15 +30,6 @@ _HIT = ("user", "assistant")
 """Whose turns noise may hit."""
 
 Turns = tuple[Turn, ...]
-
-
-@dataclass(frozen=True)
-class RowSettings:
-    """How the rows of both files are read: as the keys of `data` say."""
-
-    format: str = "auto"
-    columns: dict[str, str] = field(default_factory=dict)
-    max_bad_rows: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,24 +89,23 @@ class NoiseFit:
 
 
 def fit_paired(
-    noisy_path: Path, clean_path: Path, seed: int, settings: RowSettings | None = None
+    noisy_path: Path, clean_path: Path, seed: int, data: DataConfig | None = None
 ) -> NoiseFit:
     """Fit from two files of the same rows in the same order.
 
-    A row that is bad in either file is left out of both.
+    A row that is bad in either file is left out of both. ``data``: as whose rows both are read.
 
     Raises:
         LopeError: files of different length or layout, too few rows, or too many bad ones.
     """
-    settings = settings or RowSettings()
-    both = [list(_read(path, settings)) for path in (noisy_path, clean_path)]
+    both = [list(_read(path, data)) for path in (noisy_path, clean_path)]
     if len(both[0]) != len(both[1]):
         raise LopeError(
             f"{noisy_path} has {len(both[0])} rows and {clean_path} {len(both[1])}; pairs are "
             "taken row by row, so remove what has no partner, or give the clean file as "
             "--reference."
         )
-    _check_bad_rows(both, settings)
+    _check_bad_rows(both, data)
     noisy, clean = [], []
     for number, (a, b) in enumerate(zip(*both, strict=True), start=1):
         if isinstance(a[1], RowError) or isinstance(b[1], RowError):
@@ -142,18 +132,18 @@ def fit_paired(
 
 
 def fit_unpaired(
-    noisy_path: Path, reference_path: Path, seed: int, settings: RowSettings | None = None
+    noisy_path: Path, reference_path: Path, seed: int, data: DataConfig | None = None
 ) -> NoiseFit:
     """Fit from noisy rows and other, clean ones of the same kind of text.
 
     Half of the reference makes the vocabulary; the other says what clean text looks like to it.
+    ``data``: as whose rows both are read.
 
     Raises:
         LopeError: too few rows, or too many bad ones.
     """
-    settings = settings or RowSettings()
-    both = [list(_read(path, settings)) for path in (noisy_path, reference_path)]
-    _check_bad_rows(both, settings)
+    both = [list(_read(path, data)) for path in (noisy_path, reference_path)]
+    _check_bad_rows(both, data)
     good = [[turns for _, turns in rows if not isinstance(turns, RowError)] for rows in both]
     for path, turns in zip((noisy_path, reference_path), good, strict=True):
         _check_size(path, turns)
@@ -163,28 +153,23 @@ def fit_unpaired(
     return NoiseFit(len(noisy), _num_words(noisy), False, fit.rates, {}, fit.not_judged)
 
 
-def _read(path: Path, settings: RowSettings) -> Iterator[tuple[str, Turns | RowError]]:
+def _read(path: Path, data: DataConfig | None) -> Iterator[tuple[str, Turns | RowError]]:
     """Yield place and turns of each row, or why it is none."""
-    place = SourceConfig.model_validate(
-        {"path": str(path), "format": settings.format, "columns": settings.columns}
-    )
+    (place,) = (DataConfig(path=str(path)) if data is None else data.of_file(str(path))).places
     layout = Layout(place, allow_empty_response=True)
-    for rows in find_rows(place):
-        for number, row in rows.read(layout.select):
-            try:
-                if isinstance(row, RowError):
-                    raise row
-                turns: Turns | RowError = layout.parse(row).turns
-                if not turns:
-                    raise RowError("tokens", "the row is tokens; noise is fitted to text")
-            except RowError as error:
-                turns = error
-            yield rows.place(number), turns
+    for rows, number, row in parsed_rows(find_rows(place), layout):
+        if isinstance(row, RowError):
+            yield rows.place(number), row
+        else:
+            no_text = RowError("tokens", "the row is tokens; noise is fitted to text")
+            yield rows.place(number), row.turns or no_text
 
 
-def _check_bad_rows(files: list[list[tuple[str, Turns | RowError]]], settings: RowSettings) -> None:
+def _check_bad_rows(
+    files: list[list[tuple[str, Turns | RowError]]], data: DataConfig | None
+) -> None:
     for rows in files:
-        bad_rows = BadRows(allowed=settings.max_bad_rows, num_rows=len(rows))
+        bad_rows = BadRows(allowed=data.max_bad_rows if data else 0.0, num_rows=len(rows))
         for place, turns in rows:
             if isinstance(turns, RowError):
                 bad_rows.add(place, turns)

@@ -12,11 +12,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lope_dist.config.data import FORMATS, SourceConfig
 from lope_dist.corpus.messages import MessageReader, Said, flag, kind_of, listed, parsed, tools_of
+from lope_dist.corpus.readers.base import Rows
 from lope_dist.corpus.turns import Example, RowError, Turn
 
 
@@ -179,6 +180,20 @@ class Layout:
                 ),
             )
         return fitting[0]
+
+
+def parsed_rows(
+    files: Iterable[Rows], layout: Layout
+) -> Iterator[tuple[Rows, int, Example | RowError]]:
+    """Yield all rows of some files: where each stands, and its example or why it is none."""
+    for rows in files:
+        for number, row in rows.read(layout.select):
+            try:
+                if isinstance(row, RowError):
+                    raise row
+                yield rows, number, layout.parse(row)
+            except RowError as error:
+                yield rows, number, error
 
 
 _ALL = {name: (*fields.needed, *fields.optional) for name, fields in FORMATS.items()}

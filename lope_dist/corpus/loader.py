@@ -26,10 +26,9 @@ from lope_dist.corpus.built import open_built
 from lope_dist.corpus.manifest import fingerprint_of, noisy_epochs
 from lope_dist.corpus.mixture import Mixture
 from lope_dist.corpus.prompts import Form
-from lope_dist.corpus.provider import FreshTokens, TokenProvider
 from lope_dist.corpus.records import ExampleSource
 from lope_dist.corpus.tokens import Tokenized
-from lope_dist.corpus.views import CLEAN, noisy_view
+from lope_dist.corpus.views import CLEAN, FreshTokens, TokenProvider, noisy_view
 from lope_dist.noise.mix import check_operations
 
 

@@ -13,8 +13,7 @@ from dataclasses import replace
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.prompts import Form, Piece, located, render
 from lope_dist.corpus.turns import Example, RowError
-from lope_dist.corpus.views import TextMarks
-from lope_dist.noise.marks import Marks
+from lope_dist.noise.marks import Marks, TextMarks
 
 _START, _END = "\ue013", "\ue014"
 _RUN = re.compile(b"\x01+")

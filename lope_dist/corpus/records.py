@@ -13,13 +13,14 @@ import sys
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 from lope_dist.config.data import DataConfig, SourceConfig
 from lope_dist.core.bars import Bar, bar
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.account import Account, BadRows
-from lope_dist.corpus.layouts import Layout
+from lope_dist.corpus.layouts import Layout, parsed_rows
 from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.readers import Rows, find_rows
 from lope_dist.corpus.store import Lines, StoreWriter, open_store
@@ -55,7 +56,7 @@ class ExampleSource:
         """Visits of an epoch to each example, by source."""
         self.bad_rows = BadRows.from_json(store.index["bad_rows"])
         """Rows that were left out."""
-        self.account = Account.from_json(store.index["account"])
+        self.account = Account(**store.index["account"])
         """What the others became."""
         self.notes = notes
         """What the user should know of what was chosen, as the split of a folder."""
@@ -125,7 +126,7 @@ def open_source(config: DataConfig, form: Form | None = None) -> ExampleSource:
     name = ", ".join(config.paths)
 
     def write(writer: StoreWriter) -> dict[str, Any]:
-        index = _read_all(config, form, list(zip(places, inputs, strict=True)), writer)
+        index = _Pass(config, form).run(list(zip(places, inputs, strict=True)), writer)
         if _key(config, inputs, form) != key:
             raise LopeError(f"The data of '{name}' changed while they were read; start again.")
         return index
@@ -147,16 +148,6 @@ def _key(config: DataConfig, inputs: list[list[Rows]], form: Form | None) -> str
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
-def _read_all(
-    config: DataConfig,
-    form: Form | None,
-    inputs: list[tuple[SourceConfig, list[Rows]]],
-    writer: StoreWriter,
-) -> dict[str, Any]:
-    """Check, hash and write the rows of all sources; return the store's index."""
-    return _Pass(config, form).run(inputs, writer)
-
-
 class _Pass:
     """The one pass over the rows of all sources."""
 
@@ -170,7 +161,7 @@ class _Pass:
     def run(
         self, inputs: list[tuple[SourceConfig, list[Rows]]], writer: StoreWriter
     ) -> dict[str, Any]:
-        """Write the rows of all sources; return the store's index."""
+        """Check, hash and write the rows of all sources; return the store's index."""
         digest = hashlib.blake2b(digest_size=16)
         sizes, account, bad_rows = [], self._account, self._bad_rows
         with closing(bar("Reading the data", None, "rows", is_kept=False)) as shown:
@@ -201,8 +192,8 @@ class _Pass:
         return {
             "fingerprint": digest.hexdigest(),
             "sizes": sizes,
-            "bad_rows": bad_rows.to_json(),
-            "account": account.to_json(),
+            "bad_rows": asdict(bad_rows),
+            "account": asdict(account),
             "files": [rows.name for rows in self._files],
         }
 
@@ -234,17 +225,10 @@ class _Pass:
                 yield where, made.line
 
     def _rows(self, files: list[Rows], layout: Layout) -> Iterator[Taken]:
-        for rows in files:
-            number_of_file = len(self._files)
-            self._files.append(rows)
-            for number, row in rows.read(layout.select):
-                parsed = row
-                if not isinstance(row, RowError):
-                    try:
-                        parsed = layout.parse(row)
-                    except RowError as error:
-                        parsed = error
-                yield (number_of_file, number), parsed
+        for file in files:
+            self._files.append(file)
+            for _, number, row in parsed_rows([file], layout):
+                yield (len(self._files) - 1, number), row
 
     def _unused(self) -> list[str]:
         """Return what of the rows reaches no token."""

@@ -20,8 +20,8 @@ import pyarrow as pa
 from lope_dist.core.blocks import BlockCheck, BlockHasher, DamagedBlock
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import whole_file
-from lope_dist.corpus.provider import Row
 from lope_dist.corpus.tokens import IGNORED, Tokenized
+from lope_dist.corpus.views import Row
 
 ROWS_OF_A_BATCH = 256
 _TOKENS = pa.list_(pa.int32())

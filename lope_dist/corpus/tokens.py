@@ -13,8 +13,7 @@ from lope_dist.corpus.marking import piece_marks
 from lope_dist.corpus.piece_tokens import piece_tokens
 from lope_dist.corpus.prompts import Form, Piece, located, render
 from lope_dist.corpus.turns import Example, RowError
-from lope_dist.corpus.views import TextMarks
-from lope_dist.noise.marks import Marks
+from lope_dist.noise.marks import Marks, TextMarks
 
 IGNORED = -100
 """Label of a token that is no target."""

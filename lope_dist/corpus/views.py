@@ -1,4 +1,8 @@
-"""Examples as a stage sees them: with the data set's own noise and what the stage injects."""
+"""Examples as a stage sees them: with the data set's own noise and what the stage injects.
+
+`FreshTokens` is the one path from an example to its tokens: in training, in building a corpus, in
+showing.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,11 @@ from typing import Protocol
 import numpy as np
 
 from lope_dist.config.noise import NoiseConfig, TextNoiseConfig
+from lope_dist.corpus.prompts import Form
+from lope_dist.corpus.tokens import Tokenized, encode
 from lope_dist.corpus.turns import Example, Turn
 from lope_dist.noise.draws import Keys, child_keys
-from lope_dist.noise.marks import Marks, marks_of_answer
+from lope_dist.noise.marks import Marks, TextMarks, marks_of_answer
 from lope_dist.noise.mix import (
     DATA_NOISE,
     TEXT_NOISE,
@@ -41,10 +47,6 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Example: ...
-
-
-TextMarks = dict[int, Marks]
-"""Marks of an example's texts by their place in it (see `field_at`)."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,52 @@ def field_at(example: Example, place: int) -> tuple[int, str]:
     if example.turns[turn].role == "assistant":
         return turn, "response"
     return turn, "input" if is_context else "instruction"
+
+
+@dataclass(frozen=True)
+class Row:
+    """An example as tokens, and what noise did to it."""
+
+    tokens: Tokenized
+    hits: dict[str, int]
+    """Noise operation -> units that it hit."""
+
+
+class TokenProvider(Protocol):
+    """Gives examples as a stage sees them: made on the fly, or read from a built corpus."""
+
+    def rows(self, view: str, ids: Sequence[int]) -> list[Row]:
+        """Return examples of a view, in the order asked for."""
+        ...
+
+
+@dataclass(frozen=True)
+class FreshTokens:
+    """Noise and tokens, made when they are asked for."""
+
+    source: Source
+    form: Form
+    noise: NoiseConfig
+    seed: int
+    has_marks: bool = False
+    """Whether rows tell which tokens noise changed."""
+
+    def rows(self, view: str, ids: Sequence[int]) -> list[Row]:
+        """Return examples of a view, in the order asked for."""
+        epoch = epoch_of(view)
+        views = stage_views(
+            [self.source[index] for index in ids],
+            self.source,
+            self.noise,
+            injects_text=epoch is not None,
+            seed=self.seed,
+            epoch=epoch or 0,
+            has_marks=self.has_marks,
+        )
+        examples = [view.example for view in views]
+        marks = [view.marks for view in views] if self.has_marks else None
+        tokens = encode(examples, self.form, marks)
+        return [Row(own, view.hits) for own, view in zip(tokens, views, strict=True)]
 
 
 def _at(marks: TextMarks, place: int, text: str) -> Marks:

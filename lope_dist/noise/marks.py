@@ -14,6 +14,8 @@ from lope_dist.noise.spaceless import inner_borders, is_spaceless
 Marks = bytearray
 """One byte for each code point of a text: 1 in a word that noise changed, else 0. What stands
 between two such words may be either."""
+TextMarks = dict[int, Marks]
+"""Marks of an example's texts by their place in it (see `corpus.views.field_at`)."""
 
 Change = tuple[int, int, str]
 """First place in the old text, one past the last, what stands there now."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.readers.arrow import read_arrow, read_parquet
 from lope_dist.corpus.readers.base import NumberedRows, Select
-from lope_dist.corpus.readers.json_list import read_json_list
+from lope_dist.corpus.readers.json_values import read_json_list
 from lope_dist.corpus.readers.lines import holds_lines, read_jsonl, read_text
 from lope_dist.corpus.readers.streams import CODECS, packed_suffixes
 from lope_dist.corpus.readers.tables import read_csv, read_tsv

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from glob import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fsspec.utils import glob_translate
 
@@ -17,21 +17,11 @@ from lope_dist.corpus.readers.files import ALLOWED, has_known_suffix
 
 _FOLLOWED = {"data_files", "data_dir", "default", "version", "description", "drop_labels"}
 """What a data set card may say of a configuration."""
-
-
 _IN_NO_SPLIT = ""
 
 
-class Split(NamedTuple):
-    """What was asked for of a folder."""
-
-    files: list[Path]
-    note: str
-    """What was chosen, for the user; empty where there was no choice."""
-
-
-def find_split(folder: Path, section: SourceConfig) -> Split:
-    """Return the files of the split that is asked for, or of several (`train+test`).
+def find_split(folder: Path, section: SourceConfig) -> tuple[list[Path], str]:
+    """Return the files of the split that is asked for, or of several (`train+test`), and a note.
 
     A folder that `save_to_disk` wrote knows its files. For any other, `datasets` tells which file
     is of which split: by the data set card (README.md), by shards in `data/`, or by their names;
@@ -63,11 +53,10 @@ def find_split(folder: Path, section: SourceConfig) -> Split:
         )
     files = [path for name in names for path in splits[name]]
     if len(splits) == 1 and not left_out:
-        return Split(files, "")
-    return Split(
-        files,
+        return files, ""  # there was no choice
+    return files, (
         f"'{folder}': the split '{section.split}' is read, of {', '.join(splits)}{others} "
-        "(data.split names another).",
+        "(data.split names another)."
     )
 
 

@@ -8,10 +8,11 @@ from support.scripts import rows
 from typer.testing import CliRunner
 
 from lope_dist.cli import app
+from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import DataNoiseConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.corrupt import corrupt_file
-from lope_dist.corpus.fit_noise import RowSettings, fit_paired
+from lope_dist.corpus.fit_noise import fit_paired
 from lope_dist.noise.fit_cut import cut
 from lope_dist.noise.fit_pairs import count_changes
 from lope_dist.noise.fit_solve import fit_rates, simulated
@@ -130,6 +131,6 @@ def test_rows_are_read_as_training_reads_them(tmp_path):
     assert "noisy.jsonl, line 51" in str(refused.exception)
     odd = CliRunner().invoke(app, [*arguments, "--column", "input"])
     assert "'input' is not FIELD=COLUMN" in str(odd.exception)
-    settings = RowSettings(format="messages")
+    settings = DataConfig(path="x", format="messages")
     with pytest.raises(LopeError, match="'messages' is missing"):
         fit_paired(tmp_path / "noisy.jsonl", tmp_path / "clean.jsonl", 1, settings)
