@@ -13,6 +13,7 @@ import typer
 from lope_dist import __version__
 from lope_dist.cli import (
     asking,
+    compare,
     corpus,
     data,
     doctor,
@@ -38,7 +39,20 @@ app = typer.Typer(
     help="Noise-robust LoRA fine-tuning of quantized models with a poisoning expert (LoPE).",
 )
 _GROUPS = (
-    *(init, recipes, training, launch, data, corpus, noise, results, likelihood, asking, study),
+    *(
+        init,
+        recipes,
+        training,
+        compare,
+        launch,
+        data,
+        corpus,
+        noise,
+        results,
+        likelihood,
+        asking,
+        study,
+    ),
     *(export, doctor, repro),
 )
 for group in _GROUPS:

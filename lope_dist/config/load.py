@@ -18,6 +18,10 @@ from lope_dist.config.reading import reading, told
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError, suggest
 
+_REPLACED_WHOLE = ("model.architecture", "train.stages")
+"""Keys whose override leaves nothing of what was there: an architecture is of one model, and who
+lists stages lists all of them."""
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a recipe, its `include` layers and the overrides.
@@ -146,6 +150,5 @@ def _apply(tree: DictConfig, override: str) -> None:
         value: Any = OmegaConf.to_container(
             OmegaConf.from_dotlist([f"v={override[len(key) + 1 :]}"])
         )
-        # An architecture is of one model: keys of another's are not to stay.
-        merge = key.strip() != "model.architecture"
+        merge = key.strip() not in _REPLACED_WHOLE
         OmegaConf.update(tree, key.strip(), value["v"], merge=merge, force_add=True)

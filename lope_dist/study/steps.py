@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import yaml
 from typing_extensions import TypedDict
@@ -28,6 +28,7 @@ RECORDS = "study"
 
 class _Record(TypedDict):
     inputs: dict[str, Any]
+    seconds: NotRequired[float]
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,19 @@ class Step:
 
 def recorded_inputs(cell: Cell, step: str) -> dict[str, Any] | None:
     """Return the inputs with which a step of a cell last ended well; None: it never did."""
-    record = cell.folder / RECORDS / f"{step}.json"
-    found = SideFile(record.name, _Record).read(record.parent)
+    found = _recorded(cell, step)
     return None if found is None else found["inputs"]
+
+
+def recorded_seconds(study: Study, cell: Cell) -> float:
+    """Return how long the steps of a cell took that ended well."""
+    found = [_recorded(cell, step.name) for step in steps_of(study, cell)]
+    return sum(record.get("seconds", 0.0) for record in found if record is not None)
+
+
+def _recorded(cell: Cell, step: str) -> dict[str, Any] | None:
+    record = cell.folder / RECORDS / f"{step}.json"
+    return SideFile(record.name, _Record).read(record.parent)
 
 
 def steps_of(study: Study, cell: Cell) -> list[Step]:

@@ -1,0 +1,49 @@
+"""`lope compare`: which method pays on one's own rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lope_dist.cli.options import ConfigArg, JsonOption, OverridesArg
+
+app = typer.Typer()
+
+
+@app.command()
+def compare(
+    config: ConfigArg,
+    overrides: OverridesArg = None,
+    minutes: Annotated[
+        float, typer.Option(min=1, help="All of it ends within so many minutes.")
+    ] = 40,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the sample at most.")] = 600,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of all runs; default: output_dir + `_compare`.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare LoRA, HydraLoRA and LoPE on a sample of your rows, and recommend one.
+
+    All three take the same steps on the same rows. Each has the same small search for a learning
+    rate, on rows of its own. The losses are taken on other held-out rows. The same command goes on
+    where it stopped; more minutes add seeds.
+
+    Example: lope compare recipe.yaml --minutes 40
+    """
+    from lope_dist.config.load import load_config
+
+    resolved = load_config(config, overrides or ())
+    from lope_dist.study.compare_methods import CompareRequest, compare_methods
+
+    folder = out or Path(f"{resolved.output_dir.rstrip('/')}_compare")
+    found = compare_methods(resolved, CompareRequest(minutes, rows, folder))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        from lope_dist.report.comparison import print_comparison
+
+        print_comparison(found)

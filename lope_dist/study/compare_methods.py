@@ -1,0 +1,208 @@
+"""`lope compare`: LoRA, HydraLoRA and LoPE on a sample of one's own rows, within some minutes.
+
+First each method is trained at a few learning rates with one seed. Then each is trained at its best
+rate with more seeds, and scored on rows on which nothing was chosen. The first run is measured, and
+the others are planned by it. All of it are cells of two studies, so that a call that is stopped, or
+that had too few minutes, is gone on with by the same command.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lope_dist.config.schema import RunConfig
+from lope_dist.core.console import tell
+from lope_dist.core.errors import LopeError, Preempted
+from lope_dist.report.tables import format_duration
+from lope_dist.study.cells import Study
+from lope_dist.study.method_studies import CHOOSE_ON, JUDGED, MethodStudies
+from lope_dist.study.methods import ANSWER, METHODS, last_rate, refuse_other_adapters
+from lope_dist.study.observe import observe
+from lope_dist.study.recommend import recommend
+from lope_dist.study.report import FOLDER, write_study_report
+from lope_dist.study.run import RunRequest, run_study
+from lope_dist.study.sample import draw_sample
+from lope_dist.study.steps import RECORDS, recorded_seconds
+from lope_dist.study.summary import Summary, summarize
+from lope_dist.study.time_plan import FACTORS, MOST_SEEDS, plan
+
+_RESERVE_S = 30.0
+"""For stopping a run and writing the report."""
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """How much to compare."""
+
+    minutes: float
+    """All of it ends within them."""
+    num_rows: int
+    """Rows of the sample at most."""
+    folder: Path
+    """Where all of it goes."""
+
+
+def compare_methods(config: RunConfig, request: CompareRequest) -> dict[str, Any]:
+    """Train and score what fits into the minutes; return the table and the recommendation.
+
+    Raises:
+        LopeError: a recipe that is not of LoPE, too few rows, a folder of another comparison, or a
+            run that failed.
+        Preempted: not every method could be trained once; the same call goes on from there.
+    """
+    refuse_other_adapters(config)
+    sample = draw_sample(config, request.num_rows, request.folder)
+    studies = MethodStudies(config, sample, request.folder)
+    studies.write_recipe()
+    clock = _Clock(request.minutes)
+    factors = _search(studies, clock)
+    chosen = _best(studies, factors)
+    num_seeds = _add_seeds(studies, chosen, clock)
+    study = studies.judged(chosen, num_seeds)
+    summary = summarize(study)
+    page = write_study_report(study)
+    return _outcome(studies, factors, chosen, summary) | {"page": str(page)}
+
+
+class _Clock:
+    """The time that is left, and how long a run takes."""
+
+    def __init__(self, minutes: float) -> None:
+        self._end = time.monotonic() + 60 * minutes - _RESERVE_S
+        self._seconds: dict[str, float] = {}
+
+    @property
+    def left(self) -> float:
+        """Seconds to the end."""
+        return max(0.0, self._end - time.monotonic())
+
+    @property
+    def run_seconds(self) -> float:
+        """What a run takes, with a tenth to spare."""
+        return 1.1 * statistics.mean(self._seconds.values())
+
+    @property
+    def num_runs(self) -> float:
+        """Runs that are done and that still fit."""
+        return len(self._seconds) + self.left / self.run_seconds
+
+    def run(self, study: Study) -> bool:
+        """Run a study's cells one after the other; return whether all of them are done.
+
+        Raises:
+            LopeError: one failed.
+        """
+        for cell in study.cells:
+            outcome = run_study(study, RunRequest(only=cell.name, stop_after_s=self.left))
+            for name, message in outcome.failed.items():
+                raise LopeError(f"The run {name} failed: {message} ({cell.folder / RECORDS})")
+            if outcome.left:
+                return False
+            is_first = not self._seconds
+            self._seconds[cell.name] = recorded_seconds(study, cell)
+            if is_first:
+                rates, seeds = plan(self.num_runs)
+                tell(
+                    f"A run takes about {format_duration(self.run_seconds)}: planned are {rates} "
+                    f"learning rates of each method, then {seeds} seeds of the best one."
+                )
+        return True
+
+
+def _search(studies: MethodStudies, clock: _Clock) -> tuple[float, ...]:
+    """Train all methods at one learning rate after the other; return those that all were at."""
+    done: list[float] = []
+    for factor in FACTORS:
+        if done and len(done) >= plan(clock.num_runs).num_rates:
+            break
+        if not clock.run(studies.search([*done, factor])):
+            break
+        done.append(factor)
+    if not done:
+        raise _too_short()
+    return tuple(done)
+
+
+def _best(studies: MethodStudies, factors: tuple[float, ...]) -> dict[str, float]:
+    """Return for each method the factor of least loss on the rows to choose on."""
+    found = observe(studies.search(factors))
+    seed = studies.config.seed
+
+    def loss(method: str, factor: float) -> float:
+        return found.series(studies.name(method, factor), ANSWER[method], CHOOSE_ON)[seed].value
+
+    return {m: min(factors, key=lambda factor, m=m: loss(m, factor)) for m in METHODS}
+
+
+def _add_seeds(studies: MethodStudies, chosen: dict[str, float], clock: _Clock) -> int:
+    """Train the methods with one seed after the other; return with how many all of them were."""
+    if not clock.run(studies.judged(chosen, 1)):
+        raise _too_short()
+    num_seeds = 1
+    while num_seeds < MOST_SEEDS and clock.left > len(METHODS) * clock.run_seconds:
+        if not clock.run(studies.judged(chosen, num_seeds + 1)):
+            break
+        num_seeds += 1
+    return num_seeds
+
+
+def _too_short() -> Preempted:
+    return Preempted(
+        "The minutes were over before every method was trained and scored once; the same command "
+        "goes on from there. Fewer --rows in another --out, or more --minutes, end in one call."
+    )
+
+
+def _outcome(
+    studies: MethodStudies, factors: tuple[float, ...], chosen: dict[str, float], summary: Summary
+) -> dict[str, Any]:
+    """Return what a comparison found, ready for JSON."""
+    rate = last_rate(studies.config)
+    return {
+        "rows": [_row(row) for row in summary["rows"] if JUDGED in row["figures"]],
+        "recommendation": recommend(summary["claims"], len(summary["seeds"])),
+        "claims": summary["claims"],
+        "seeds": summary["seeds"],
+        "tried_rates": [rate * factor for factor in sorted(factors)],
+        "chosen_rates": {method: rate * factor for method, factor in chosen.items()},
+        "notes": _notes(studies, factors, chosen),
+        "plot": str(studies.folder / FOLDER / "compare" / "loss-held-out.png"),
+    }
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    figure = row["figures"][JUDGED]
+    label = "base model" if row["row"] == "base" else row["label"]
+    return {
+        "label": label,
+        "experts": row["row"],
+        "loss": figure["mean"],
+        "sd": figure["sd"],
+        "against_lora": figure["against_baseline"],
+    }
+
+
+def _notes(
+    studies: MethodStudies, factors: tuple[float, ...], chosen: dict[str, float]
+) -> list[str]:
+    """Return what a reader has to know of the figures."""
+    notes = []
+    if studies.sample.from_training_rows:
+        notes.append(
+            "The held-out rows are as noisy as those that were trained on; to judge on clean rows, "
+            "give some as data.validation.path."
+        )
+    if len(factors) == 1:
+        notes.append("Only the recipe's learning rate was tried: the time was short.")
+    ends = {min(factors), max(factors)}
+    edge = [METHODS[m] for m, f in chosen.items() if len(factors) > 1 and f in ends]
+    if edge:
+        notes.append(
+            f"The best learning rate of {', '.join(edge)} is at the end of those that were tried; "
+            "one beyond may be better."
+        )
+    return notes

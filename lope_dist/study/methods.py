@@ -1,0 +1,107 @@
+"""LoRA, HydraLoRA and LoPE from one recipe of LoPE: the same rows, steps and tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lope_dist.config.adapter import AdapterConfig
+from lope_dist.config.schema import RunConfig
+from lope_dist.config.train import StageConfig, default_stages
+from lope_dist.core.errors import LopeError
+from lope_dist.study.schema import Overrides, VariantConfig
+
+METHODS = {"lope": "LoPE", "hydralora": "HydraLoRA", "lora": "LoRA"}
+"""Method -> how tables call it; the slowest first, so that a plan of time errs to the safe side."""
+ANSWER = {"lope": "masked", "hydralora": "all", "lora": "all"}
+"""The row of experts that a method is used with."""
+ROWS = {"lope": ("masked", "all"), "hydralora": ("all",), "lora": ("all", "base")}
+"""The rows that are scored; the base model's once, beside LoRA."""
+_PLAIN = {"adapter.compensation": {"mode": "none"}}
+
+
+def refuse_other_adapters(config: RunConfig) -> AdapterConfig:
+    """Return the adapter of a recipe that trains LoPE.
+
+    Raises:
+        LopeError: it has no poisoning expert.
+    """
+    adapter = config.lope_adapter("lope compare")
+    if adapter.num_poison == 0:
+        raise LopeError(
+            "lope compare takes a recipe of LoPE and makes LoRA and HydraLoRA from it, and this "
+            "one has adapter.num_poison = 0; set adapter.num_poison=1, or let `lope init` write a "
+            "recipe."
+        )
+    return adapter
+
+
+def variant(config: RunConfig, method: str, factor: float, num_steps: int) -> VariantConfig:
+    """Return a method at a factor on the recipe's learning rates.
+
+    LoRA has the rank at which it has about as many parameters as LoPE, and the same scaling.
+
+    Args:
+        config: The recipe.
+        method: One of `METHODS`.
+        factor: On all learning rates.
+        num_steps: Optimizer steps of the recipe's stages together.
+    """
+    adapter = refuse_other_adapters(config)
+    overrides: Overrides = {}
+    if method == "lope":
+        stages = {name: _scaled(stage, factor) for name, stage in config.train.stages.items()}
+    else:
+        num_normal = 1 if method == "lora" else adapter.num_normal
+        stages = {"finetune": _one_stage(config, num_normal, factor, num_steps)}
+        overrides |= {"adapter.num_normal": num_normal, "adapter.num_poison": 0, **_PLAIN}
+    if method == "hydralora":
+        overrides["adapter.router"] = "input"
+    if method == "lora":
+        rank = max(1, round(adapter.rank * (1 + adapter.num_experts) / 2))
+        overrides["adapter.rank"] = rank
+        overrides["adapter.lora_alpha"] = adapter.scaling * rank
+    rate = last_rate(config) * factor
+    return VariantConfig(
+        label=f"{METHODS[method]}, lr {rate:.2g}",
+        overrides=overrides | {"train.stages": stages},
+        rows=ROWS[method],
+    )
+
+
+def last_rate(config: RunConfig) -> float:
+    """Return the learning rate of a recipe's last stage."""
+    return [*config.train.stages.values()][-1].lr
+
+
+def steps_of_stages(config: RunConfig, num_rows: int) -> int:
+    """Return the optimizer steps of all stages on so many rows, which fill whole batches."""
+    an_epoch = num_rows // config.train.global_batch
+    stages = config.train.stages.values()
+    return sum(min(s.epochs * an_epoch, s.max_steps or s.epochs * an_epoch) for s in stages)
+
+
+def _scaled(stage: StageConfig, factor: float) -> dict[str, Any]:
+    tree = stage.model_dump(mode="json")
+    for section in (tree, *tree["groups"].values()):
+        if section["lr"] is not None:
+            section["lr"] = _rounded(section["lr"] * factor)
+    return tree
+
+
+def _one_stage(config: RunConfig, num_normal: int, factor: float, num_steps: int) -> dict[str, Any]:
+    """Return the last stage's settings for an adapter without poisoning experts, over all steps."""
+    stages = [*config.train.stages.values()]
+    last = stages[-1]
+    (plain,) = default_stages(num_normal, 0).values()
+    return plain.model_dump(mode="json") | {
+        "lr": _rounded(last.lr * factor),
+        "weight_decay": last.weight_decay,
+        "schedule": last.schedule,
+        "warmup_ratio": last.warmup_ratio,
+        "epochs": sum(stage.epochs for stage in stages),
+        "max_steps": num_steps,
+    }
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.6g}")

@@ -1,0 +1,108 @@
+"""A sample of a recipe's rows: to train on, to choose learning rates on, and to judge on."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lope_dist.config.data import PLACE_FIELDS, SourceConfig
+from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.core.files import write_atomic
+from lope_dist.corpus.readers import find_rows
+from lope_dist.study.schema import FileConfig
+
+_TRAINED = 0.75
+"""Share of the sample that is trained on; the rest is for choosing and judging."""
+_LEAST_HELD_OUT = 8
+"""Rows to choose on and to judge on, each, below which nothing can be told."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The files of a comparison, as a study describes them."""
+
+    files: dict[str, FileConfig]
+    num_trained: int
+    """Rows to train on: whole batches, so that all methods take the same steps."""
+    from_training_rows: bool
+    """Whether the rows to judge on are among the recipe's training rows, and as noisy as those."""
+
+
+def draw_sample(config: RunConfig, num_rows: int, folder: Path) -> Sample:
+    """Write a sample of at most so many of a recipe's rows; return it as files of a study.
+
+    Where the recipe has `data.validation.path`, rows to choose and to judge on come from there.
+
+    Raises:
+        LopeError: several sources, too few rows, or other rows than those that are there.
+    """
+    if config.data.sources:
+        raise LopeError(
+            "lope compare reads one source, and the recipe has data.sources; give one as data.path."
+        )
+    batch = config.train.global_batch
+    (place,) = config.data.places
+    apart = _place_of_validation(config)
+    rows = _drawn(place, num_rows, config.seed)
+    num_trained = int(len(rows) * (_TRAINED if apart is None else 1)) // batch * batch
+    held_out = rows[num_trained:]
+    if apart is not None:
+        trained = {*map(_line, rows[:num_trained])}
+        drawn = _drawn(apart, num_rows, config.seed)
+        held_out = [row for row in drawn if _line(row) not in trained][: num_rows // 4]
+    if num_trained == 0 or len(held_out) < 2 * _LEAST_HELD_OUT:
+        raise LopeError(
+            f"lope compare has {len(rows)} different rows of data.path, which leaves {num_trained} "
+            f"to train on in batches of train.global_batch = {batch} and {len(held_out)} to hold "
+            f"out; it needs {batch} and {2 * _LEAST_HELD_OUT}. Give more rows, a larger --rows, or "
+            "a smaller train.global_batch."
+        )
+    half = len(held_out) // 2
+    parts = {
+        "train": rows[:num_trained],
+        "choose_on": held_out[:half],
+        "held_out": held_out[half:],
+    }
+    files = {}
+    for name, part in parts.items():
+        source = folder / "rows" / f"{name}.jsonl"
+        _write(source, part)
+        files[name] = FileConfig(source=str(source))
+    return Sample(files, num_trained, apart is None)
+
+
+def _place_of_validation(config: RunConfig) -> SourceConfig | None:
+    """Return where a recipe's validation rows are, if they are no share of its training rows."""
+    validation = config.data.validation
+    if validation is None or validation.path is None:
+        return None
+    return SourceConfig(**{name: getattr(validation, name) for name in PLACE_FIELDS})
+
+
+def _drawn(place: SourceConfig, num_rows: int, seed: int) -> list[dict[str, Any]]:
+    """Return different rows of a source in an order drawn from the seed."""
+    read = (row for file in find_rows(place) for _, row in file.read(list))
+    found = [row for row in islice(read, place.max_examples) if isinstance(row, dict)]
+    rows = [*{_line(row): row for row in found}.values()]
+    return random.Random(seed).sample(rows, min(num_rows, len(rows)))
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, default=str) + "\n"
+
+
+def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows, or find the same ones there."""
+    text = "".join(map(_line, rows))
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise LopeError(
+            f"{path} holds other rows than this command draws; give another folder with --out, or "
+            "remove that one."
+        )
+    write_atomic(path, text)
