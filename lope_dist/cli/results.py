@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from lope_dist.cli.options import (
     TimeoutOption,
 )
 from lope_dist.core.console import open_console
+from lope_dist.core.errors import LopeError
 
 app = typer.Typer()
 
@@ -32,12 +33,13 @@ def evaluate(
         typer.Option(help="Instead of --tasks: a suite of eval/suites by name, or a YAML file."),
     ] = None,
     experts: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Rows to score, comma-separated: masked, masked_plain, masked_normal, all, base; "
-            "with settings behind them, e.g. all:scale=0.75 or masked:mode=unit:k=2."
+            "with settings behind them, e.g. all:scale=0.75 or masked:mode=unit:k=2. Default: "
+            "masked for tasks; masked, all and base for the validation rows."
         ),
-    ] = "masked",
+    ] = None,
     include_path: Annotated[
         str | None, typer.Option(help="Folder of task YAMLs to use instead of lm-eval's own.")
     ] = None,
@@ -57,10 +59,31 @@ def evaluate(
     timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Score a run through lm-eval, masked or not, beside its base model.
+    """Score a run on lm-eval tasks or, without tasks, on its validation rows.
 
-    What is scored already is not scored again; an interrupted evaluation goes on where it stopped.
+    Tasks that were scored before are not scored again. An interrupted evaluation goes on where it
+    stopped.
+
+    Example: lope eval runs/mine --tasks piqa --experts masked,base
     """
+    if tasks is None and suite is None:
+        about_tasks = {
+            "--include-path": include_path,
+            "--num-fewshot": num_fewshot,
+            "--apply-chat-template": apply_chat_template or None,
+            "--rescore": rescore or None,
+        }
+        _score_validation(
+            run,
+            about_tasks,
+            experts=experts,
+            limit=limit,
+            batch_size=batch_size,
+            checkpoint=checkpoint,
+            settings=(base, timeout),
+            as_json=as_json,
+        )
+        return
     with open_console():
         from lope_dist.evaluate.batching import read_batch_size
         from lope_dist.evaluate.parallel import is_main
@@ -70,7 +93,7 @@ def evaluate(
         request = EvalRequest(
             tasks=tuple(tasks.split(",")) if tasks is not None else (),
             suite=suite,
-            experts=tuple(experts.split(",")),
+            experts=tuple((experts or "masked").split(",")),
             include_path=include_path,
             num_fewshot=num_fewshot,
             limit=limit,
@@ -89,6 +112,47 @@ def evaluate(
                 from lope_dist.report.tables import print_results
 
                 print_results(results)
+
+
+def _score_validation(
+    run: Path,
+    about_tasks: dict[str, Any],
+    *,
+    experts: str | None,
+    limit: float | None,
+    batch_size: str,
+    checkpoint: str,
+    settings: tuple[str, float],
+    as_json: bool,
+) -> None:
+    """Measure the losses of the rows that a run holds out."""
+    for option, value in about_tasks.items():
+        if value is not None:
+            raise LopeError(
+                f"{option} is about tasks, and without --tasks or --suite the run's validation "
+                "rows are scored; name tasks, or leave it out."
+            )
+    if limit is not None and limit != int(limit):
+        raise LopeError(f"--limit {limit:g}: of validation rows it is a whole number.")
+    if not batch_size.isdecimal() or int(batch_size) < 1:
+        raise LopeError(f"--batch-size {batch_size}: of validation rows it is a whole number.")
+    from lope_dist.evaluate.losses import LossRequest, measure_losses
+    from lope_dist.evaluate.parallel import is_main
+    from lope_dist.evaluate.placing import RankSettings, ranks
+
+    rows = None if experts is None else tuple(experts.split(","))
+    first = None if limit is None else int(limit)
+    request = LossRequest(None, rows, first, int(batch_size), checkpoint)
+    with ranks(RankSettings(*settings)) as world:
+        table = measure_losses(run, request, world=world, base=settings[0])
+        if not is_main(world):
+            return
+    if as_json:
+        typer.echo(json.dumps(table, indent=2))
+    else:
+        from lope_dist.report.losses import print_losses
+
+        print_losses(table)
 
 
 @app.command()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.records import ExampleSource
 from lope_dist.model.build import architecture, load_tokenizer
-from lope_dist.train.data import open_rows
+from lope_dist.train.data import open_parts, open_rows
 
 
 def open_examples(config: RunConfig, path: str) -> ExampleSource:
@@ -26,6 +27,23 @@ def open_examples(config: RunConfig, path: str) -> ExampleSource:
     source = open_rows(asked, load_tokenizer(config.model), architecture(config.model))
     source.tell()
     return source
+
+
+def validation_examples(config: RunConfig, run_dir: Path) -> ExampleSource:
+    """Open the rows that a run validates on, as it does.
+
+    Raises:
+        LopeError: the run holds none out, and what `open_source` raises.
+    """
+    arch = architecture(config.model)
+    _, validation = open_parts(config, load_tokenizer(config.model), arch)
+    if validation is None:
+        raise LopeError(
+            f"{run_dir} holds no rows out (data.validation is not set), so name what to score: "
+            f"--tasks or --suite, or `lope loss {run_dir} FILE` for the loss of a file's responses."
+        )
+    validation.tell()
+    return validation
 
 
 def first_ids(source: ExampleSource, limit: int | None) -> range:

@@ -21,7 +21,12 @@ from lope_dist.core.files import refuse_unwritable
 from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import Losses, SideFile
 from lope_dist.engine.world import World
-from lope_dist.evaluate.examples import data_fingerprint, first_ids, open_examples
+from lope_dist.evaluate.examples import (
+    data_fingerprint,
+    first_ids,
+    open_examples,
+    validation_examples,
+)
 from lope_dist.evaluate.likelihood import RowLoss, iter_row_losses
 from lope_dist.evaluate.load import (
     PURIFIED,
@@ -43,8 +48,8 @@ _SAVE_EVERY_S = 20
 class LossRequest:
     """Whose loss to take, of what."""
 
-    data: str
-    """Examples in a form that training reads."""
+    data: str | None
+    """Examples in a form that training reads; None: the rows that the run validates on."""
     experts: tuple[str, ...] | None = None
     """Words of `rows_for`; None: those of masked, all and none that the run has."""
     limit: int | None = None
@@ -65,9 +70,10 @@ def measure_losses(
 ) -> dict[str, Any]:
     """Return the losses of the rows asked for on the examples asked for.
 
-    What is measured is kept in `RUN/losses/<stem of data>.json`, example by example, so that a
-    call does only what is missing: another one may have been stopped, had a smaller limit, or
-    been of other rows. Losses of another adapter are replaced.
+    What is measured is kept in `RUN/losses/<stem of data>.json`, example by example; of the rows
+    that the run validates on, in `RUN/losses/validation.json`. So a call does only what is missing:
+    another one may have been stopped, had a smaller limit, or been of other rows. Losses of another
+    adapter are replaced.
 
     With a ``world`` its ranks share the work, and rank 0 writes; ``base`` as for `load_run`.
 
@@ -77,18 +83,21 @@ def measure_losses(
         What the file holds, of these rows and examples alone.
 
     Raises:
-        LopeError: not a run, unknown experts, data that cannot be read, or a file of losses of
-            other data.
+        LopeError: not a run, unknown experts, data that cannot be read, a file of losses of other
+            data, or, without data, a run that holds no rows out.
     """
     config = load_run_config(run_dir)
     checkpoint = agreed(run_checkpoint(run_dir, request.checkpoint), world)
     is_purified = checkpoint.stage == PURIFIED
     words = request.experts or usual_words(USUAL, config.adapter, is_purified=is_purified)
     rows = rows_for(words, config.adapter, is_purified=is_purified)
-    source = open_examples(config, request.data)
+    if request.data is None:
+        source, data = validation_examples(config, run_dir), "validation"
+    else:
+        source, data = open_examples(config, request.data), request.data
     ids = first_ids(source, request.limit)
     fingerprint = data_fingerprint(config, source)
-    table = _LossFile(run_dir, request.data, fingerprint, checkpoint.adapter_sha256)
+    table = _LossFile(run_dir, data, fingerprint, checkpoint.adapter_sha256)
     on_main(world, table.check)
     writes = is_main(world)
     run: LoadedRun | None = None

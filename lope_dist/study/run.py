@@ -79,8 +79,9 @@ def run_study(study: Study, request: RunRequest) -> Outcome:
                 todo.append((cell, missing))
             else:
                 outcome.done.append(cell.name)
-        with _Runner(todo, outcome, request) as runner:
-            runner.run()
+        if todo:
+            with _Runner(todo, outcome, request) as runner:
+                runner.run()
     return outcome
 
 

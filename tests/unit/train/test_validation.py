@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,12 @@ def test_the_losses_are_those_of_lope_loss(runs: Path) -> None:
     ]
     request = LossRequest(str(runs / "held.jsonl"), ("masked", "all", "base"))
     table = measure_losses(runs / "validated", request, progress=False)
+    held_out = measure_losses(runs / "validated", replace(request, data=None), progress=False)
+    assert [*held_out["rows"]] == [*table["rows"]]
+    for name, row in held_out["rows"].items():
+        assert row["per_row"] == table["rows"][name]["per_row"]
+    kept = runs / "validated" / "losses" / "validation.json"
+    assert json.loads(kept.read_text())["data"] == "validation"
     last = lines[-1]
     for word, row in (("masked", "lope_masked"), ("all", "lope_unmasked"), ("base", "base")):
         own = table["rows"][row]
@@ -92,6 +99,11 @@ def test_the_losses_are_those_of_lope_loss(runs: Path) -> None:
         assert (last["target_tokens"], last["examples"]) == (own["num_tokens"], own["num_rows"])
     assert len({line["validation"]["base"] for line in lines}) == 1
     assert last["validation"]["masked"] < lines[0]["validation"]["masked"]
+
+
+def test_a_run_without_validation_rows_has_none_to_score(runs: Path) -> None:
+    with pytest.raises(LopeError, match=r"plain holds no rows out .*--tasks .*lope loss"):
+        measure_losses(runs / "plain", LossRequest(None), progress=False)
 
 
 def test_forward_passes_leave_no_trace_in_the_model() -> None:

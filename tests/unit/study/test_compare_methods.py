@@ -1,0 +1,170 @@
+"""`lope compare`: the same steps for all, a search, seeds, and one recommendation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.tiny import tiny_tree
+
+from lope_dist.config.load import validate_config
+from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.study import compare_methods as module
+from lope_dist.study.compare_methods import CompareRequest, compare_methods
+from lope_dist.study.method_studies import MethodStudies
+from lope_dist.study.methods import METHODS
+from lope_dist.study.recommend import recommend
+from lope_dist.study.sample import draw_sample
+from lope_dist.study.time_plan import plan
+
+
+@pytest.fixture
+def config(tiny_llama: Path, alpaca_file: Path, tmp_path: Path) -> RunConfig:
+    tree = tiny_tree(tiny_llama, alpaca_file, tmp_path / "run")
+    tree["data"]["validation"] = {"share": 0.2}
+    tree["train"]["keep_best"] = "masked"
+    tree["train"]["stages"]["poison"]["max_steps"] = 2
+    return validate_config(tree, "test")
+
+
+def rows_of(folder: Path, name: str) -> list[str]:
+    return (folder / "rows" / f"{name}.jsonl").read_text().splitlines()
+
+
+def test_the_sample_is_split_into_rows_that_differ(config, tmp_path):
+    sample = draw_sample(config, 1000, tmp_path)
+    parts = [rows_of(tmp_path, name) for name in ("train", "choose_on", "held_out")]
+    assert sample.num_trained == len(parts[0])
+    assert len(parts[0]) % config.train.global_batch == 0
+    assert len({row for part in parts for row in part}) == sum(map(len, parts))
+    assert draw_sample(config, 1000, tmp_path) == sample  # again: the same rows
+    with pytest.raises(LopeError, match=r"train\.jsonl holds other rows .* --out"):
+        draw_sample(config.model_copy(update={"seed": 9}), 1000, tmp_path)
+    with pytest.raises(LopeError, match=r"lope compare has 10 different rows .* --rows"):
+        draw_sample(config, 10, tmp_path / "other")
+
+
+def test_rows_to_judge_on_come_from_the_validation_file(config, tmp_path):
+    clean = tmp_path / "clean.jsonl"
+    lines = [json.dumps({"instruction": f"Clean {n}", "output": "yes"}) for n in range(30)]
+    clean.write_text("\n".join(lines))
+    tree = config.model_dump(mode="json")
+    tree["data"]["validation"] = {"path": str(clean)}
+    sample = draw_sample(validate_config(tree, "test"), 1000, tmp_path)
+    assert not sample.from_training_rows
+    held_out = rows_of(tmp_path, "held_out")
+    assert len(held_out) == 15
+    assert all("Clean" in row for row in held_out)
+
+
+def test_all_methods_take_the_same_steps_and_lope_keeps_its_stages(config, tmp_path):
+    sample = draw_sample(config, 1000, tmp_path)
+    studies = MethodStudies(config, sample, tmp_path)
+    studies.write_recipe()
+    study = studies.search([1.0, 3.0])
+    assert [*study.groups] == [f"{m}-{rate}" for rate in ("0.01", "0.03") for m in METHODS]
+    an_epoch = sample.num_trained // config.train.global_batch
+    for cell in study.cells:
+        stages = cell.config.train.stages
+        steps = [min(s.max_steps or 10**6, s.epochs * an_epoch) for s in stages.values()]
+        assert sum(steps) == 2 + an_epoch
+        assert cell.config.data.validation is cell.config.train.keep_best is None
+    by_name = {cell.group.name: cell.config for cell in study.cells}
+    assert [*by_name["lora-0.01"].train.stages] == ["finetune"]
+    lope = by_name["lope-0.03"].train.stages
+    assert [*lope] == ["poison", "finetune"]
+    assert lope["finetune"].lr == 0.03
+    assert lope["finetune"].groups["router"].lr == pytest.approx(0.009)
+    lora = by_name["lora-0.01"].adapter
+    assert lora.scaling == config.adapter.scaling
+    assert (lora.num_normal, lora.num_poison, lora.rank) == (1, 0, 10)
+    judged = studies.judged({"lope": 3.0, "hydralora": 1.0, "lora": 1.0}, 2)
+    assert {cell.folder for cell in judged.cells} & {cell.folder for cell in study.cells}
+    other = MethodStudies(config.model_copy(update={"seed": 9}), sample, tmp_path)
+    with pytest.raises(LopeError, match=r"another recipe .* --out"):
+        other.write_recipe()
+
+
+@pytest.mark.parametrize(
+    ("num_runs", "expected"),
+    [
+        (2, (1, 1)),
+        (5.9, (1, 1)),
+        (6, (2, 1)),
+        (11, (2, 2)),
+        (12, (2, 3)),
+        (15, (3, 3)),
+        (99, (3, 5)),
+    ],
+)
+def test_three_seeds_come_before_a_third_learning_rate(num_runs, expected):
+    assert plan(num_runs) == expected
+
+
+def claims(**effects: tuple[float, bool | None]) -> list[dict[str, Any]]:
+    found = {f"{method}_over_base": (0.5, True) for method in METHODS} | effects
+    return [
+        {"name": name, "effect": effect, "held": held, "ci95": [effect - 0.1, effect + 0.1]}
+        for name, (effect, held) in found.items()
+    ]
+
+
+AHEAD, OPEN, BEHIND = (0.2, True), (0.05, None), (-0.2, False)
+
+
+@pytest.mark.parametrize(
+    ("lora", "hydralora", "seeds", "method", "words"),
+    [
+        (AHEAD, AHEAD, 3, "lope", "0.200 nats a token lower than that of LoRA, 95 % interval"),
+        (AHEAD, OPEN, 3, "open", "no method is clearly ahead with 3 seeds"),
+        (AHEAD, AHEAD, 2, "open", "2 seeds, and a verdict needs 3"),
+        (OPEN, BEHIND, 3, "hydralora", "interval [0.100, 0.300]"),
+        (BEHIND, OPEN, 4, "lora", "0.200 nats a token higher than that of LoRA"),
+    ],
+)
+def test_what_is_recommended_is_what_the_claims_bear_out(lora, hydralora, seeds, method, words):
+    found = recommend(claims(lope_over_lora=lora, lope_over_hydralora=hydralora), seeds)
+    assert found["method"] == method
+    assert words in found["sentence"]
+
+
+def test_nothing_is_recommended_that_does_not_beat_the_base_model():
+    worse = {f"{method}_over_base": BEHIND for method in METHODS}
+    sides = {"lope_over_lora": AHEAD, "lope_over_hydralora": AHEAD}
+    assert recommend(claims(**sides, **worse), 3)["method"] == "base"
+    found = recommend(claims(**sides, lope_over_base=OPEN), 3)
+    assert found["method"] == "open"
+    assert "LoPE is ahead" in found["sentence"]
+
+
+def test_a_recipe_without_a_poisoning_expert_is_refused(config, tmp_path):
+    adapter = config.adapter.model_copy(update={"num_poison": 0})
+    with pytest.raises(LopeError, match=r"adapter\.num_poison = 0; set adapter\.num_poison=1"):
+        compare_methods(
+            config.model_copy(update={"adapter": adapter}), CompareRequest(9, 9, tmp_path)
+        )
+
+
+def test_a_comparison_runs_to_its_table_and_a_second_call_finds_it_done(
+    config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "FACTORS", (1.0,))
+    monkeypatch.setattr(module, "MOST_SEEDS", 1)
+    request = CompareRequest(30, 96, tmp_path / "comparison")
+    found = compare_methods(config, request)
+    assert [(row["label"], row["experts"]) for row in found["rows"]] == [
+        ("LoPE, lr 0.01", "masked"),
+        ("LoPE, lr 0.01", "all"),
+        ("HydraLoRA, lr 0.01", "all"),
+        ("LoRA, lr 0.01", "all"),
+        ("base model", "base"),
+    ]
+    assert found["recommendation"]["method"] == "open"
+    assert Path(found["plot"]).is_file()
+    assert Path(found["page"]).is_file()
+    runs = [*(request.folder / "runs").glob("*/*/metrics.jsonl")]
+    assert len(runs) == 3
+    before = [run.stat().st_mtime_ns for run in runs]
+    assert compare_methods(config, request) == found
+    assert [run.stat().st_mtime_ns for run in runs] == before
