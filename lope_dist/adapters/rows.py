@@ -50,21 +50,20 @@ class Row:
 class Word:
     """What a word stands for."""
 
-    name: str | None
-    """Of its row where nothing is set; None: the word itself."""
     experts: Experts
     settings: tuple[str, ...]
     """What may be set behind it."""
 
 
 WORDS = {
-    "none": Word("base", "none", ()),
-    "base": Word("base", "none", ()),
-    "masked_plain": Word("lope_masked_plain", "masked", ("scale",)),
-    "masked": Word("lope_masked", "masked", ("mode", "k", "beta", "scale")),
-    "masked_normal": Word(None, "masked_normal", ("scale",)),
-    "all": Word("lope_unmasked", "all", ("scale", "poison")),
+    "masked": Word("masked", ("mode", "k", "beta", "scale")),
+    "masked_plain": Word("masked", ("scale",)),
+    "masked_normal": Word("masked_normal", ("scale",)),
+    "all": Word("all", ("scale", "poison")),
+    "base": Word("none", ()),
 }
+SAME_AS = {"none": "base"}
+"""Other words for a row -> its own."""
 
 
 def row_of(word: str, adapter: AnyAdapterConfig) -> Row:
@@ -73,4 +72,4 @@ def row_of(word: str, adapter: AnyAdapterConfig) -> Row:
     compensation = PLAIN
     if word == "masked" and isinstance(adapter, AdapterConfig):
         compensation = adapter.compensation
-    return Row(known.name or word, known.experts, compensation)
+    return Row(word, known.experts, compensation)

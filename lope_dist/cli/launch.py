@@ -5,32 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.shipped import shipped
 
 app = typer.Typer()
 
+_SCRIPTS = ("train", "eval", "corpus")
 _FORWARD = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-class Script(StrEnum):
-    """What can be launched."""
-
-    TRAIN = "train"
-    EVAL = "eval"
-    CORPUS = "corpus"
 
 
 @app.command(context_settings=_FORWARD)
 def launch(
     context: typer.Context,
-    script: Annotated[Script, typer.Argument(help="Which of the launch scripts.")],
+    script: Annotated[str, typer.Argument(help="train, eval or corpus.")],
     hostfile: Annotated[
         Path | None,
         typer.Option(help="Hosts, a line each: NAME slots=RANKS. By default this machine alone."),
@@ -46,6 +38,12 @@ def launch(
 
     Example: lope launch train mine.yaml --hostfile hosts
     """
+    if script not in _SCRIPTS:
+        allowed = ", ".join(_SCRIPTS)
+        raise LopeError(
+            f"lope launch: there is no script '{script}'; allowed: {allowed}."
+            f"{suggest(script, _SCRIPTS)}"
+        )
     target = str(shipped(f"launch/{script}.py"))
     if hostfile is not None:
         if ranks is not None:

@@ -28,7 +28,7 @@ def loss(
     experts: Annotated[
         str | None,
         typer.Option(
-            help="Rows to measure, as in `lope eval`; default: those of masked,all,none that the "
+            help="Rows to measure, as in `lope eval`; default: those of masked,all,base that the "
             "run has."
         ),
     ] = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lope_dist.core.errors import LopeError
-from lope_dist.core.shipped import FOLDERS, shipped, shipped_config
+from lope_dist.core.shipped import shipped, shipped_config, shipped_names, suggest_shipped
 
 app = typer.Typer()
 recipes = typer.Typer(invoke_without_command=True)
@@ -24,11 +24,7 @@ def list_recipes(
     """List the shipped recipes."""
     if context.invoked_subcommand is not None:
         return
-    about = {
-        f"{folder}/{file.stem}": _first_line(file)
-        for folder in FOLDERS
-        for file in sorted(shipped(f"configs/{folder}").glob("*.yaml"))
-    }
+    about = {name: _first_line(shipped(f"configs/{name}.yaml")) for name in shipped_names()}
     if as_json:
         typer.echo(json.dumps(about, indent=2))
         return
@@ -56,7 +52,10 @@ def copy_recipe(
 
     source = shipped_config(name)
     if source is None:
-        raise LopeError(f"There is no shipped recipe '{name}'; `lope recipes` lists them.")
+        raise LopeError(
+            f"There is no shipped recipe '{name}'; `lope recipes` lists them."
+            f"{suggest_shipped(name)}"
+        )
     if source.is_relative_to(shipped("configs/studies")):
         raise LopeError(
             f"'{name}' is a study, which names other files; run it by its name: "

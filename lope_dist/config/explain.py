@@ -14,6 +14,17 @@ from lope_dist.core.errors import suggest
 
 _MOST = 5
 """Sentences of one message."""
+_ALLOWED = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "string": "a text",
+    "none": "null",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a mapping",
+}
+"""First word of the kind of a pydantic error -> what would have been no error."""
 _EXPECTED = {
     "bool_parsing": "is neither true nor false",
     "bool_type": "is neither true nor false",
@@ -46,14 +57,49 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
         root: The section that stands at the top level.
     """
     items = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
-    sentences = [_sentence(item, root) for item in items[:_MOST]]
-    if len(items) > _MOST:
-        sentences.append(f"{len(items) - _MOST} more.")
-    return " ".join(sentences)
+    groups: dict[tuple[str, ...], list[Any]] = {}
+    for item in items:
+        groups.setdefault(_to_the_key(item["loc"], root), []).append(item)
+    whole = {key for key in groups if not any(_is_above(key, other) for other in groups)}
+    sentences = [_of_a_key(key, groups[key], root) for key in groups if key in whole]
+    shown = sentences[:_MOST]
+    if len(sentences) > _MOST:
+        shown.append(f"{len(sentences) - _MOST} more.")
+    return " ".join(shown)
+
+
+def _is_above(key: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Return whether an error stands inside of what another one is about, and is its cause."""
+    return key != other and len(key) > 0 and other[: len(key)] == key
+
+
+def _of_a_key(key: tuple[str, ...], items: list[Any], root: type[BaseModel]) -> str:
+    """Return one sentence on a key; of one that may have values of several types, all of them."""
+    if len(items) == 1:
+        return _sentence(items[0], root)
+    name = ".".join(_without_kinds(key, root))
+    allowed = [_ALLOWED.get(item["type"].partition("_")[0]) for item in items]
+    words = [word or item["ctx"]["expected"] for word, item in zip(allowed, items, strict=True)]
+    return (
+        f"{name} = {items[0]['input']!r} is not allowed; allowed: {', '.join(words)}."
+        f"{_about(key, root)}"
+    )
+
+
+def _to_the_key(loc: tuple[int | str, ...], root: type[BaseModel]) -> tuple[str, ...]:
+    """Return where an error is, without the type that a value was tried as."""
+    path = tuple(str(part) for part in loc if part != "[key]")
+    annotation: Any = root
+    for at, part in enumerate(path):
+        try:
+            annotation = _inside(annotation, part)
+        except (KeyError, AttributeError):
+            return path if at == len(path) - 1 and _is_section(_section(annotation)) else path[:at]
+    return path
 
 
 def _sentence(item: Any, root: type[BaseModel]) -> str:
-    loc = tuple(str(part) for part in item["loc"])
+    loc = tuple(str(part) for part in item["loc"] if part != "[key]")
     key = ".".join(_without_kinds(loc, root))
     if item["type"] == "union_tag_invalid":
         allowed = item["ctx"]["expected_tags"]

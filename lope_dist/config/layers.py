@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lope_dist.config.reading import told
 from lope_dist.core.errors import LopeError
-from lope_dist.core.shipped import shipped_config
+from lope_dist.core.shipped import shipped_config, suggest_shipped
 
 _TOGETHER = ("model", "model.name_or_path", "model.architecture")
 """Keys whose overrides say together which model it is, in any order."""
@@ -72,7 +72,7 @@ def _found(path: Path, asked: str) -> Path:
         return known
     raise LopeError(
         f"Config '{path}' is not a file, and no shipped recipe has the name '{asked}'; "
-        "`lope recipes` lists those."
+        f"`lope recipes` lists those.{suggest_shipped(asked)}"
     )
 
 

@@ -146,7 +146,10 @@ def _apply(tree: DictConfig, override: str) -> None:
             f"Override '{override}' is not of the form key.subkey=value, "
             "for example train.global_batch=16."
         )
-    with told(f"Override '{override}' cannot be applied"):
+    with told(
+        f"Override '{override}' cannot be applied (one with spaces in it stands in quotes: "
+        "'data.columns={instruction: question}')"
+    ):
         value: Any = OmegaConf.to_container(
             OmegaConf.from_dotlist([f"v={override[len(key) + 1 :]}"])
         )

@@ -64,6 +64,7 @@ ADVICE = {
     "fp16": "The base computes in model.dtype, bfloat16 by default; float16 is not supported.",
     "gradient_accumulation_steps": "It follows from train.global_batch, train.micro_batch and the "
     "number of ranks.",
+    "include": "It stands in files alone: put the override's layers into a recipe.",
     "load_in_4bit": "model.quantization: nf4 does that, and is the default.",
     "load_in_8bit": "Of quantized forms there is model.quantization: nf4.",
     "optim": "The optimizer is AdamW; train.optimizer has its settings.",

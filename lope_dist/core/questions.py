@@ -18,6 +18,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from lope_dist.core.files import write_atomic
+from lope_dist.core.row_names import names_in_files
 from lope_dist.core.side_files import Number, SideFile
 
 QUESTIONS = "questions"
@@ -102,8 +103,11 @@ def _write(run_dir: Path, row: str, task: str, content: dict[str, Any]) -> None:
 
 
 def _read(run_dir: Path, entry: dict[str, Any], task: str) -> dict[str, Any]:
-    path = _path(run_dir, entry["name"], task)
-    return SideFile(path.name, _Kept).read(path.parent) or {}
+    for name in names_in_files(entry["name"]):
+        path = _path(run_dir, name, task)
+        if path.exists():
+            return SideFile(path.name, _Kept).read(path.parent) or {}
+    return {}
 
 
 def _path(run_dir: Path, row: str, task: str) -> Path:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lope_dist.core.errors import suggest
+
 FOLDERS = ("recipes", "baselines", "paper", "studies")
 """Folders of `configs` whose files run as they are; those of `configs/base` are layers."""
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -18,6 +20,20 @@ def shipped(path: str = "") -> Path:
     """Return where a shipped file or folder lies, named as from the top of a clone."""
     root = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent
     return root / path
+
+
+def shipped_names() -> list[str]:
+    """Return the names of all files that run as they are, as `FOLDER/NAME`."""
+    folders = {folder: shipped(f"configs/{folder}") for folder in FOLDERS}
+    return [
+        f"{n}/{file.stem}" for n, place in folders.items() for file in sorted(place.glob("*.yaml"))
+    ]
+
+
+def suggest_shipped(name: str) -> str:
+    """Return ``" Did you mean 'x'?"`` for the nearest of those names, or ``""``."""
+    known = [each.partition("/")[2] for each in shipped_names()]
+    return suggest(Path(name).stem, known)
 
 
 def shipped_config(name: str | Path) -> Path | None:

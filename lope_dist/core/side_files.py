@@ -8,7 +8,7 @@ under another name, and both say so.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 
 from lope_dist.core.errors import NewerFormat, refuse_newer
 from lope_dist.core.files import check_regular
+from lope_dist.core.row_names import with_names_of_today
 from lope_dist.core.runlog import log_entries, parse_json
 
 Number = Annotated[float, AllowInfNan(False)]
@@ -74,9 +75,7 @@ class _RowLosses(TypedDict):
     per_row: NotRequired[list[Annotated[list[Number], Field(min_length=3, max_length=3)]]]
 
 
-class Losses(TypedDict):
-    """`losses/NAME.json`."""
-
+class _Losses(TypedDict):
     data: str
     rows: dict[str, _RowLosses]
     fingerprint: NotRequired[str]
@@ -100,10 +99,18 @@ class SideFile:
         name: Its path in the run's folder.
         shape: What its value must be; more keys than those are of no harm.
         newest: Its newest `format`, if it tells one. A newer one is refused and never written over.
+        to_today: What makes a value of today of one that an earlier version has written.
     """
 
-    def __init__(self, name: str, shape: Any, newest: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        shape: Any,
+        newest: int | None = None,
+        to_today: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.name, self._shape, self._newest = name, TypeAdapter(shape), newest
+        self._to_today = to_today or (lambda value: value)
 
     def refuse_newer(self, run_dir: Path) -> None:
         """Refuse a file that a newer version has written; a damaged one is no matter here.
@@ -148,7 +155,12 @@ class SideFile:
             return None, _first(error)
         except (OSError, ValueError) as error:
             return None, str(getattr(error, "strerror", None) or error)
-        return value, None
+        return self._to_today(value), None
+
+
+def loss_file(name: str) -> SideFile:
+    """Return `losses/NAME.json`."""
+    return SideFile(name, _Losses, to_today=with_names_of_today)
 
 
 class LogFile:
@@ -209,7 +221,7 @@ VALIDATION = LogFile("metrics.jsonl", _Validation, beside=_Step)
 """One loss on the validation rows a line, by row of experts."""
 MANIFEST_FORMAT = 1
 MANIFEST = SideFile("manifest.json", _Manifest, newest=MANIFEST_FORMAT)
-RESULTS = SideFile("results.json", _Results)
+RESULTS = SideFile("results.json", _Results, to_today=with_names_of_today)
 ROUTER = SideFile("router.json", _Router)
 STATE = SideFile("state.json", _State)
 COST = SideFile("cost.json", _Cost)

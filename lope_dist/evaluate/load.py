@@ -149,5 +149,8 @@ def load_run_config(run_dir: Path) -> RunConfig:
         LopeError: not a run folder.
     """
     if not (run_dir / CONFIG).is_file():
-        raise LopeError(f"'{run_dir}' is not a run: it holds no {CONFIG}.")
+        raise LopeError(
+            f"'{run_dir}' is not a run: it holds no {CONFIG}; give the folder that `lope train` "
+            "wrote."
+        )
     return load_recorded(run_dir / CONFIG)

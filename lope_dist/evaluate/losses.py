@@ -19,7 +19,7 @@ from lope_dist.core.bars import Bar, bar
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import refuse_unwritable
 from lope_dist.core.runlog import write_json
-from lope_dist.core.side_files import Losses, SideFile
+from lope_dist.core.side_files import loss_file
 from lope_dist.engine.world import World
 from lope_dist.evaluate.examples import (
     data_fingerprint,
@@ -39,7 +39,7 @@ from lope_dist.evaluate.parallel import agreed, is_main, on_main
 from lope_dist.evaluate.rows import Row, rows_for, usual_words
 
 FOLDER = "losses"
-USUAL = ("masked", "all", "none")
+USUAL = ("masked", "all", "base")
 """Rows that are measured where none are named."""
 _SAVE_EVERY_S = 20
 
@@ -51,7 +51,7 @@ class LossRequest:
     data: str | None
     """Examples in a form that training reads; None: the rows that the run validates on."""
     experts: tuple[str, ...] | None = None
-    """Words of `rows_for`; None: those of masked, all and none that the run has."""
+    """Words of `rows_for`; None: those of masked, all and base that the run has."""
     limit: int | None = None
     """The first so many examples; None: all."""
     batch_size: int = 16
@@ -187,7 +187,7 @@ class _LossFile:
         return self._head() | {"rows": found}
 
     def _read(self) -> dict[str, Any]:
-        table = SideFile(self._path.name, Losses).recover(self._path.parent)
+        table = loss_file(self._path.name).recover(self._path.parent)
         if table is None:
             return self._head() | {"rows": {}}
         if table.get("fingerprint") == self._fingerprint:

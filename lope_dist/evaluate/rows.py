@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lope_dist.adapters.rows import PLAIN, WORDS, Row, Word
+from lope_dist.adapters.rows import PLAIN, SAME_AS, WORDS, Row, Word
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
 from lope_dist.config.baselines import BaselineConfig
 from lope_dist.core.errors import LopeError, suggest
@@ -30,10 +30,10 @@ def rows_for(asked: Sequence[str], adapter: AnyAdapter, *, is_purified: bool = F
     """Return the row of each `word[:key=value]*`.
 
     Words: `masked`; `masked_plain`, without compensation; `masked_normal`, a control that leaves
-    a normal expert out instead; `all`; `none` or `base`, the base model. Keys: `mode`, `k` (top_k)
-    and `beta` of the compensation (`masked` alone), `scale`, a factor on what the adapter adds, and
-    `poison`, a factor on the poisoning experts' weights (`all` alone; 0 is `masked_plain`). Where
-    nothing is set, compensation is the run's own.
+    a normal expert out instead; `all`; `base`, the base model, also as `none`. Keys: `mode`, `k`
+    (top_k) and `beta` of the compensation (`masked` alone), `scale`, a factor on what the adapter
+    adds, and `poison`, a factor on the poisoning experts' weights (`all` alone; 0 is
+    `masked_plain`). Where nothing is set, compensation is the run's own.
 
     Args:
         asked: The words.
@@ -63,6 +63,7 @@ def usual_words(words: Sequence[str], adapter: AnyAdapter, *, is_purified: bool)
 
 def _row(asked: str, adapter: AnyAdapter, is_purified: bool) -> Row:
     name, *settings = asked.split(":")
+    name = SAME_AS.get(name, name)
     if name not in WORDS:
         raise LopeError(
             f"--experts: '{name}' is not known; allowed: {', '.join(WORDS)}.{suggest(name, WORDS)}"
@@ -82,7 +83,7 @@ def _row(asked: str, adapter: AnyAdapter, is_purified: bool) -> Row:
     compensation = PLAIN
     if name == "masked" and isinstance(adapter, AdapterConfig):
         compensation = _compensation(asked, values, adapter)
-    row_name = asked if settings else word.name or name
+    row_name = ":".join([name, *settings])
     factors = values.get("scale", 1.0), values.get("poison", 1.0)
     return Row(row_name, word.experts, compensation, *factors)
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lope_dist.report.tables import ABSENT, model_label
+from lope_dist.report.tables import ABSENT
 
 
 def print_losses(table: dict[str, Any]) -> None:
@@ -19,7 +19,7 @@ def print_losses(table: dict[str, Any]) -> None:
         console.add_column(head, justify="right")
     for name, row in table["rows"].items():
         cells = (format_loss(row), f"{row['num_tokens']:,}", f"{row['num_rows']:,}")
-        console.add_row(escape(model_label(name)), *cells)
+        console.add_row(escape(name), *cells)
     Console().print(console)
 
 

@@ -17,7 +17,7 @@ from lope_dist.report.page import (
 from lope_dist.report.paired import Difference, loss_differences, score_differences
 from lope_dist.report.read import RunFiles, ScoreTable, score_table
 from lope_dist.report.score_plots import plot_histogram, plot_results
-from lope_dist.report.tables import ABSENT, format_score, model_label
+from lope_dist.report.tables import ABSENT, format_score
 
 
 def evaluation_section(run: RunFiles, drawn: Plots) -> str:
@@ -25,7 +25,7 @@ def evaluation_section(run: RunFiles, drawn: Plots) -> str:
     if run.results is None or not run.results.get("rows"):
         return absent("results.json", "run `lope eval` on this folder to score it")
     scores = score_table(run.results)
-    head = ["task", *map(model_label, scores.models)]
+    head = ["task", *scores.models]
 
     def rows(lines: list[str], prefix: str = "") -> list[list[str]]:
         return [
@@ -66,7 +66,7 @@ def _paired_scores(run: RunFiles, scores: ScoreTable) -> str:
         "Difference to the base model in percentage points, taken question by question, with its "
         "95 % interval."
     )
-    head = ["task", *map(model_label, models)]
+    head = ["task", *models]
     return heading("Against the base model") + paragraph(note) + table(head, rows)
 
 
@@ -86,7 +86,7 @@ def losses_section(run: RunFiles) -> str:
     for losses in run.losses.values():
         rows = [
             [
-                model_label(name),
+                name,
                 format_loss(row),
                 f"{row.get('num_tokens', 0):,}",
                 f"{row.get('num_rows', 0):,}",

@@ -19,10 +19,10 @@ from lope_dist.core.side_files import (
     ROUTER,
     STATE,
     VALIDATION,
-    Losses,
     NoiseScores,
     SideFile,
     has_shape,
+    loss_file,
 )
 
 
@@ -125,7 +125,7 @@ def read_run(run_dir: str | Path) -> RunFiles:
         state=STATE.read(path),
         cost=COST.read(path),
         manifest=MANIFEST.read(path),
-        losses=_read_all(path, "losses/*.json", Losses),
+        losses=_read_losses(path / "losses"),
         noise_scores=_read_all(path, "*.json", NoiseScores)
         | _read_all(path, "scores/*.json", NoiseScores),
     )
@@ -189,6 +189,13 @@ def _read_all(folder: Path, pattern: str, shape: Any) -> dict[str, dict[str, Any
         if value is not None and has_shape(value, shape):
             found[path.name] = value
     return found
+
+
+def _read_losses(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what `lope loss` has measured, by the file's name."""
+    names = sorted(path.name for path in folder.glob("*.json"))
+    found = {name: loss_file(name).read(folder) for name in names}
+    return {name: table for name, table in found.items() if table is not None}
 
 
 def _read_text(path: Path) -> str | None:

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from lope_dist.report.plots import SIZE
 from lope_dist.report.read import ScoreTable
 from lope_dist.report.style import INK, MUTED, PALETTE, POISON, new_figure, tidy
-from lope_dist.report.tables import model_label
 
 _SHOWN = 5  # curves that can be told apart, columns that a terminal has
 
@@ -35,7 +34,7 @@ def plot_results(table: ScoreTable) -> Figure:
             xerr=[100 * (score.stderr or 0.0) for _, score in present],
             color=PALETTE[i % len(PALETTE)],
             error_kw={"ecolor": INK, "elinewidth": 0.9, "capsize": 1.5},
-            label=model_label(model),
+            label=model,
         )
     axes.set_yticks(range(len(lines)), lines)
     axes.set_ylim(len(lines) - 0.45, -0.55)

@@ -22,10 +22,8 @@ from lope_dist.report.style import INK, PALETTE, new_figure, tidy
 from lope_dist.report.svg import inline_svg, svg_file
 from lope_dist.report.tables import (
     ABSENT,
-    experts_label,
     format_duration,
     format_score,
-    model_label,
     stage_costs,
 )
 
@@ -112,7 +110,7 @@ def _scores(runs: dict[str, RunFiles]) -> str:
     if not lines:
         return ""
     rows = [
-        [f"{name}: {model_label(model)}"]
+        [f"{name}: {model}"]
         + [format_score(grids[name].scores.get((line, model))) for line in lines]
         for name, model in columns
     ]
@@ -145,8 +143,7 @@ def _validation(runs: dict[str, RunFiles]) -> str:
             if lines:
                 values = [float(line["validation"][row]) for line in lines]
                 curves[name] = (list(range(1, len(values) + 1)), values)
-        title = experts_label(row)
-        figures.append(_inline(_curves(curves, "evaluation"), f"validation-{number}", title))
+        figures.append(_inline(_curves(curves, "evaluation"), f"validation-{number}", row))
     return plots(figures, are_broad=True) if figures else ""
 
 

@@ -11,32 +11,11 @@ from rich.table import Table
 
 from lope_dist.report.read import RunFiles, Score, ScoreTable, score_table
 
-MODEL_LABELS = {
-    "base": "base model",
-    "lope_masked_plain": "LoPE, masked, plain",
-    "lope_masked": "LoPE, masked",
-    "lope_unmasked": "LoPE, unmasked",
-    "masked_normal": "LoPE, a normal expert masked",
-}
-"""How the rows of `results.json` are shown; another name is shown as it is. `plain` masks the
-poisoning expert and does not compensate the others' weights."""
-
 ABSENT = "–"
 _MOST_LINES = 20
 """Of a table on the console with the single tasks of its groups."""
 _COLUMN = 14
 """Characters of a column of scores on the console: "100.0 ± 10.0", padding and rule."""
-
-
-def model_label(name: str) -> str:
-    """Return how a row of `results.json` is called in tables and plots."""
-    return MODEL_LABELS.get(name, name)
-
-
-def experts_label(experts: str) -> str:
-    """Return how a row of experts is called, by its word of `--experts`."""
-    names = {"base": "base", "all": "lope_unmasked", "masked_normal": "masked_normal"}
-    return model_label(names.get(experts, f"lope_{experts}"))
 
 
 def format_score(score: Score | None) -> str:
@@ -62,7 +41,7 @@ def score_rows(table: ScoreTable) -> list[tuple[str, bool, list[str]]]:
 def results_markdown(results: dict[str, Any]) -> str:
     """Return `results.json` as a Markdown table: accuracy in percent ± standard error."""
     table = score_table(results)
-    head = ["task", *(model_label(name) for name in table.models)]
+    head = ["task", *table.models]
     body = [
         [f"&nbsp;&nbsp;{_cell(line)}" if part else _cell(line), *cells]
         for line, part, cells in score_rows(table)
@@ -93,7 +72,7 @@ def results_console(results: dict[str, Any], width: int) -> list[Table]:
         console.add_column("task", no_wrap=True)
         for model in table.models[first : first + fit]:
             # A long name is broken; a figure never is.
-            console.add_column(escape(model_label(model)), justify="right", overflow="fold")
+            console.add_column(escape(model), justify="right", overflow="fold")
         for name, (_, _, cells) in zip(names, rows, strict=True):
             console.add_row(name, *cells[first : first + fit])
         tables.append(console)

@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 
 from lope_dist.report.plots import SIZE
 from lope_dist.report.style import INK, MUTED, PALETTE, POISON, new_figure, tidy
-from lope_dist.report.tables import experts_label
 
 _ROWS = {"base": PALETTE[0], "masked": PALETTE[2], "masked_plain": PALETTE[1], "all": PALETTE[3]}
 Stages = Mapping[str, Sequence[dict[str, Any]]]
@@ -37,7 +36,7 @@ def plot_validation(stages: Stages) -> Figure:
         color = _ROWS.get(row, PALETTE[(number + 4) % len(PALETTE)])
         marker = "o" if len(points) < 12 else None
         axes.plot(*zip(*points, strict=True), color=color, linewidth=2, marker=marker,
-                  markersize=4, label=experts_label(row))  # fmt: skip
+                  markersize=4, label=row)  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     return _finished(figure, axes, "optimizer step, over all stages", "nats per response token")
 

@@ -9,7 +9,7 @@ from lope_dist.report.page import Plots, absent, heading, paragraph, plots, tabl
 from lope_dist.report.plots import ROLES, plot_drift, plot_grad_norm, plot_loss, plot_lr
 from lope_dist.report.read import RunFiles
 from lope_dist.report.router_plots import plot_poison_weight, plot_usage, usage_scale
-from lope_dist.report.tables import ABSENT, StageCost, experts_label, format_duration
+from lope_dist.report.tables import ABSENT, StageCost, format_duration
 from lope_dist.report.timeline import plot_over_time, plot_validation
 
 _MARGIN = 1.06
@@ -55,9 +55,7 @@ def validation_section(run: RunFiles, drawn: Plots) -> str:
                 best = min(found, key=lambda line, row=row: line["validation"][row])
                 first, last = (found[i]["validation"][row] for i in (0, -1))
                 least = f"{best['validation'][row]:.4f} (step {best['step'] + 1})"
-                rows.append(
-                    [f"{stage}: {experts_label(row)}", f"{first:.4f}", least, f"{last:.4f}"]
-                )
+                rows.append([f"{stage}: {row}", f"{first:.4f}", least, f"{last:.4f}"])
     note = "Cross-entropy in nats per response token on rows that are never trained on."
     caption = "Loss on the validation rows; a dotted line ends a stage"
     figure = drawn.add(plot_validation(stages), "validation", caption)

@@ -12,7 +12,7 @@ import numpy as np
 
 from lope_dist.core.fingerprint import fingerprint
 from lope_dist.core.questions import read_scores
-from lope_dist.core.side_files import COST, METRICS, RESULTS, ROUTER, Losses, SideFile
+from lope_dist.core.side_files import COST, METRICS, RESULTS, ROUTER, loss_file
 from lope_dist.evaluate.rows import rows_for
 from lope_dist.study.cells import CHOSEN, Cell, Study
 from lope_dist.study.steps import recorded_inputs
@@ -145,7 +145,7 @@ def _losses(study: Study, cell: Cell) -> Seen:
         recorded = recorded_inputs(cell, f"loss-{data.stem}")
         if recorded is None or fingerprint([data]) not in (recorded["data"], None):
             continue  # not there yet, or of other texts; where the file is gone, nothing tells
-        table = SideFile(path.name, Losses).read(path.parent) or {"rows": {}}
+        table = loss_file(path.name).read(path.parent) or {"rows": {}}
         for row, entry in _asked(cell, table["rows"]):
             if row not in recorded["rows"]:
                 continue  # still at work

@@ -94,9 +94,9 @@ def test_scores_have_four_rows_with_standard_errors(run: Path) -> None:
     rows = json.loads((run / "results.json").read_text())["rows"]
     assert [row["name"] for row in rows] == [
         "base",
-        "lope_masked_plain",
-        "lope_masked",
-        "lope_unmasked",
+        "masked_plain",
+        "masked",
+        "all",
     ]
     for row in rows:
         group = row["tasks"]["lope_demo"]

@@ -89,7 +89,7 @@ def _scores(folder: Path) -> dict[str, Any]:
         succeed(launches)
         seconds = time.monotonic() - begin
     assert json.loads(results.read_text()) == alone
-    assert {row["name"] for row in alone["rows"]} == {"base", "lope_masked"}
+    assert {row["name"] for row in alone["rows"]} == {"base", "masked"}
     for row in alone["rows"]:
         assert row["tasks"]["bytes_choice"]["acc_stderr"] > 0
         assert "ter" in row["tasks"]["bytes_answer"]

@@ -13,7 +13,7 @@ RESULTS = {
             },
         },
         {
-            "name": "lope_masked",
+            "name": "masked",
             "tasks": {
                 "demo": {"acc": 0.8734, "acc_stderr": 0.0166, "num_fewshot": 0},
                 "demo_tense": {"acc": 0.77, "acc_stderr": "N/A"},
@@ -38,7 +38,7 @@ LOSSES = {
     "data": "test.jsonl",
     "rows": {
         "base": {"loss_per_token": 2.5, "stderr": 0.02, "num_tokens": 1234, "num_rows": 9},
-        "lope_masked": {"loss_per_token": None, "stderr": None, "num_tokens": 0, "num_rows": 0},
+        "masked": {"loss_per_token": None, "stderr": None, "num_tokens": 0, "num_rows": 0},
     },
 }
 RANKING = {

@@ -55,7 +55,7 @@ def write_answers(cell: Cell, right: dict[str, dict[str, list[bool]]]) -> None:
     """Write what `lope eval` leaves of a cell's rows.
 
     Args:
-        cell: Its rows' names are `lope_masked` and the like.
+        cell: Its rows' names are `masked` and the like.
         right: Row -> task -> whether each question was answered rightly.
     """
     entries = []

@@ -52,8 +52,8 @@ def test_a_file_of_losses_has_the_documented_form(run_copy, data) -> None:
     table = measure(run_copy, data)
     assert read_json(run_copy / "losses" / "held_out.json") == table
     assert set(table) == {"data", "fingerprint", "rows"}
-    assert list(table["rows"]) == ["lope_unmasked", "base"]
-    row = table["rows"]["lope_unmasked"]
+    assert list(table["rows"]) == ["all", "base"]
+    row = table["rows"]["all"]
     assert row["num_rows"] == len(row["per_row"]) == 12
     assert [entry[0] for entry in row["per_row"]] == list(range(12))
     assert row["num_tokens"] == sum(entry[2] for entry in row["per_row"])
@@ -63,7 +63,7 @@ def test_a_file_of_losses_has_the_documented_form(run_copy, data) -> None:
 
 def test_a_second_call_measures_only_what_is_missing(run_copy, data, measured) -> None:
     first = measure(run_copy, data, "all", limit=4)
-    assert first["rows"]["lope_unmasked"]["num_rows"] == 4
+    assert first["rows"]["all"]["num_rows"] == 4
     assert measured == [0, 1, 2, 3]
     measure(run_copy, data, "all,masked", limit=6)
     assert measured == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]
@@ -72,8 +72,8 @@ def test_a_second_call_measures_only_what_is_missing(run_copy, data, measured) -
     assert len(measured) == 12
     kept = read_json(run_copy / "losses" / "held_out.json")["rows"]
     assert {name: row["num_rows"] for name, row in kept.items()} == {
-        "lope_unmasked": 6,
-        "lope_masked": 6,
+        "all": 6,
+        "masked": 6,
     }
 
 
@@ -92,8 +92,8 @@ def test_a_stopped_call_keeps_what_it_has(run_copy, data, monkeypatch, measured)
     assert len(measured) == 6
     shutil.rmtree(run_copy / "losses")
     fresh = measure(run_copy, data, "all")
-    assert table["rows"]["lope_unmasked"]["loss_per_token"] == pytest.approx(
-        fresh["rows"]["lope_unmasked"]["loss_per_token"], rel=1e-6
+    assert table["rows"]["all"]["loss_per_token"] == pytest.approx(
+        fresh["rows"]["all"]["loss_per_token"], rel=1e-6
     )
 
 
@@ -103,7 +103,7 @@ def test_losses_of_another_adapter_are_replaced_and_the_bases_stay(
     measure(run_copy, data)
     path = run_copy / "losses" / "held_out.json"
     table = read_json(path)
-    table["rows"]["lope_unmasked"]["adapter_sha256"] = "another"
+    table["rows"]["all"]["adapter_sha256"] = "another"
     write_json(path, table)
     measured.clear()
     measure(run_copy, data)
@@ -165,16 +165,16 @@ def test_a_run_that_goes_on_is_measured_at_the_checkpoint_that_is_written_down(
     monkeypatch.setattr(losses, "run_checkpoint", lambda *_: older)
     table = measure(run_copy, data, "all", limit=1)
     assert loads == ["poison"]
-    assert table["rows"]["lope_unmasked"]["adapter_sha256"] == older.adapter_sha256
+    assert table["rows"]["all"]["adapter_sha256"] == older.adapter_sha256
 
 
 def test_without_rows_those_that_are_there_are_measured(run_copy, data, tmp_path) -> None:
     export = tmp_path / "export"
     export_run(run_copy, ExportRequest("purified", export))
     command = ["loss", "--json", "--limit", "1"]
-    for run, rows in ((run_copy, ["lope_masked", "lope_unmasked", "base"]), (export, None)):
+    for run, rows in ((run_copy, ["masked", "all", "base"]), (export, None)):
         shown = CliRunner().invoke(app, [*command, str(run), str(data)])
-        assert list(json.loads(shown.stdout)["rows"]) == (rows or ["lope_masked", "base"])
+        assert list(json.loads(shown.stdout)["rows"]) == (rows or ["masked", "base"])
 
 
 def test_what_a_purified_export_cannot_answer_is_told_before_anything_is_measured(
@@ -189,7 +189,7 @@ def test_what_a_purified_export_cannot_answer_is_told_before_anything_is_measure
 
 def test_rows_with_settings_are_kept_apart(run_copy, data) -> None:
     table = measure(run_copy, data, "all,all:scale=0.5", limit=3)
-    half, whole = table["rows"]["all:scale=0.5"], table["rows"]["lope_unmasked"]
+    half, whole = table["rows"]["all:scale=0.5"], table["rows"]["all"]
     assert half["scale"] == 0.5
     assert half["loss_per_token"] != whole["loss_per_token"]
 
@@ -224,6 +224,6 @@ def test_the_command_prints_a_table_or_json(run_copy, data) -> None:
     words = ["loss", str(run_copy), str(data), "--experts", "masked,none", "--limit", "2"]
     shown = CliRunner().invoke(app, words)
     assert shown.exit_code == 0
-    assert "LoPE, masked" in shown.stdout
+    assert "masked" in shown.stdout
     table = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
-    assert list(table["rows"]) == ["lope_masked", "base"]
+    assert list(table["rows"]) == ["masked", "base"]

@@ -64,29 +64,29 @@ def test_a_run_that_was_scored_without_them_is_not_scored_again(
     shutil.rmtree(run_copy / "questions")
     monkeypatch.setattr(suite, "load_run", None)
     assert evaluate_run(run_copy, request) == table
-    assert known(run_copy, "lope_unmasked", "tiny_choice") == []
-    assert known(run_copy, "lope_unmasked", "tiny_all") == []
+    assert known(run_copy, "all", "tiny_choice") == []
+    assert known(run_copy, "all", "tiny_all") == []
 
 
 def test_scores_of_other_settings_or_another_adapter_are_not_mixed_in(
     run_copy: Path, task_dir: Path
 ) -> None:
     evaluate_run(run_copy, asked(task_dir, "tiny_choice", "none", "all", limit=4))
-    kept = run_copy / "questions/lope_unmasked/tiny_choice.json"
+    kept = run_copy / "questions/all/tiny_choice.json"
     older = kept.read_bytes()
     evaluate_run(run_copy, asked(task_dir, "tiny_choice", "all"))
-    ((_, scores),) = known(run_copy, "lope_unmasked", "tiny_choice")
+    ((_, scores),) = known(run_copy, "all", "tiny_choice")
     assert len(scores) == 5
     newer = kept.read_bytes()
     kept.write_bytes(older)
-    assert known(run_copy, "lope_unmasked", "tiny_choice") == []
+    assert known(run_copy, "all", "tiny_choice") == []
 
     kept.write_bytes(newer)
     table = read_json(run_copy / "results.json")
     for row in table["rows"]:
         row["adapter_sha256"] = "0" * 64
     write_json(run_copy / "results.json", table)
-    assert known(run_copy, "lope_unmasked", "tiny_choice") == []
+    assert known(run_copy, "all", "tiny_choice") == []
     assert known(run_copy, "base", "tiny_choice") != []  # the same under any adapter
 
 
@@ -94,12 +94,12 @@ def test_scores_that_do_not_make_the_figure_are_not_shown(run_copy: Path, task_d
     table = evaluate_run(run_copy, asked(task_dir, "tiny_choice", "all"))
     table["rows"][0]["tasks"]["tiny_choice"]["acc"] += 0.2
     write_json(run_copy / "results.json", table)
-    assert known(run_copy, "lope_unmasked", "tiny_choice") == []
+    assert known(run_copy, "all", "tiny_choice") == []
 
 
 def test_scoring_again_writes_them_again(run_copy: Path, task_dir: Path) -> None:
     evaluate_run(run_copy, asked(task_dir, "tiny_choice", "all"))
-    kept = run_copy / "questions/lope_unmasked/tiny_choice.json"
+    kept = run_copy / "questions/all/tiny_choice.json"
     whole = kept.read_bytes()
     kept.unlink()
     evaluate_run(run_copy, asked(task_dir, "tiny_choice", "all", rescore=True))
@@ -118,7 +118,7 @@ def test_a_group_has_the_share_of_each_task(
         f"  mine: {{tasks: [tiny_choice, tiny_other], weight_by_size: {str(by_size).lower()}}}\n"
     )
     evaluate_run(run_copy, EvalRequest(experts=("all",), suite=str(file), batch_size=2))
-    found = known(run_copy, "lope_unmasked", "mine")
+    found = known(run_copy, "all", "mine")
     assert [share for share, _ in found] == pytest.approx(shares)
     assert [len(scores) for _, scores in found] == [2, 5]
 
@@ -132,8 +132,8 @@ def test_noisy_questions_are_kept_beside_the_clean_ones(
         "noise: {text: {rate: 0.5}}\n"
     )
     evaluate_run(run_copy, EvalRequest(experts=("all",), suite=str(file), batch_size=2))
-    assert [share for share, _ in known(run_copy, "lope_unmasked", "tiny_all_noisy")] == [0.5, 0.5]
-    kept = read_json(run_copy / "questions/lope_unmasked/tiny_choice_noisy.json")
+    assert [share for share, _ in known(run_copy, "all", "tiny_all_noisy")] == [0.5, 0.5]
+    kept = read_json(run_copy / "questions/all/tiny_choice_noisy.json")
     assert kept["depends_on"]["noise"]["text"]["rate"] == 0.5
 
 

@@ -12,10 +12,10 @@ ADAPTER = AdapterConfig(compensation=CompensationConfig(mode="unit", top_k=2))
 def test_rows_are_named_and_ordered_as_asked() -> None:
     rows = rows_for(["all", "none", "masked_plain", "masked"], ADAPTER)
     assert [(r.name, r.experts, r.compensation.mode) for r in rows] == [
-        ("lope_unmasked", "all", "none"),
+        ("all", "all", "none"),
         ("base", "none", "none"),
-        ("lope_masked_plain", "masked", "none"),
-        ("lope_masked", "masked", "unit"),
+        ("masked_plain", "masked", "none"),
+        ("masked", "masked", "unit"),
     ]
     assert rows[-1].compensation == ADAPTER.compensation
 
@@ -25,8 +25,7 @@ def test_an_unknown_word_is_refused_with_the_nearest_one() -> None:
         rows_for(["none", "maskd"], ADAPTER)
     message = str(caught.value)
     assert (
-        "'maskd' is not known; allowed: none, base, masked_plain, masked, masked_normal, all."
-        in message
+        "'maskd' is not known; allowed: masked, masked_plain, masked_normal, all, base." in message
     )
     assert message.endswith("Did you mean 'masked'?")
 
@@ -36,7 +35,7 @@ def test_nothing_to_mask_is_refused(word: str) -> None:
     adapter = AdapterConfig(num_poison=0)
     with pytest.raises(LopeError, match="no poisoning expert to mask; use --experts all"):
         rows_for([word], adapter)
-    assert [row.name for row in rows_for(["all", "none"], adapter)] == ["lope_unmasked", "base"]
+    assert [row.name for row in rows_for(["all", "none"], adapter)] == ["all", "base"]
 
 
 def test_settings_are_read_and_the_word_is_the_name() -> None:

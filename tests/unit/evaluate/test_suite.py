@@ -40,17 +40,17 @@ def test_calls_fill_one_table(run_copy: Path, request_of) -> None:
     assert read_json(run_copy / "results.json") == second
 
     rows = {row["name"]: row for row in second["rows"]}
-    assert list(rows) == ["base", "lope_masked", "lope_unmasked"]
+    assert list(rows) == ["base", "masked", "all"]
     assert rows["base"] == first["rows"][0]
     assert list(rows["base"]["tasks"]) == ["tiny_choice"]
-    assert set(rows["lope_masked"]["tasks"]) == {"tiny_choice", "tiny_other", "tiny_all"}
+    assert set(rows["masked"]["tasks"]) == {"tiny_choice", "tiny_other", "tiny_all"}
     assert second["groups"] == {"tiny_all": ["tiny_choice", "tiny_other"]}
     assert set(second["versions"]) == {"lm_eval", "torch", "transformers"}
 
     task = rows["base"]["tasks"]["tiny_choice"]
     assert task["acc"] in [i / 5 for i in range(6)]
     assert {"limit": None, "num_fewshot": 0, "version": 3}.items() <= task.items()
-    replaced = rows["lope_masked"]["tasks"]["tiny_choice"]
+    replaced = rows["masked"]["tasks"]["tiny_choice"]
     assert replaced["limit"] == 3
     assert replaced["acc"] in [i / 3 for i in range(4)]
 

@@ -95,7 +95,7 @@ def test_page_holds_figures_errors_cost_and_plots(run):
     assert page.sections == SECTIONS
     for cell in ("50.1 ± 2.5", "87.3 ± 1.7", "41.0 ± 8.0", "77.0", "10.0 ± 2.0", "–"):
         assert cell in page.cells
-    assert page.cells[: page.cells.index("demo")] == ["task", "base model", "LoPE, masked"]
+    assert page.cells[: page.cells.index("demo")] == ["task", "base", "masked"]
     assert "2.5000 ± 0.0200" in page.cells
     assert "0.750 ± 0.100" in page.cells
     costs = page.cells[page.cells.index("peak host") + 1 :]
@@ -213,7 +213,7 @@ def test_costs_count_the_steps_between_logged_lines(run):
 
 def test_markdown_table_holds_errors_and_survives_bars():
     lines = results_markdown(RESULTS).splitlines()
-    assert lines[0] == "| task | base model | LoPE, masked |"
+    assert lines[0] == "| task | base | masked |"
     assert lines[2] == "| demo | 50.1 ± 2.5 | 87.3 ± 1.7 |"
     assert lines[3] == "| &nbsp;&nbsp;tense | 41.0 ± 8.0 | 77.0 |"
     assert lines[4] == "| gsm8k (exact_match_strict) | 10.0 ± 2.0 | – |"

@@ -31,7 +31,7 @@ def make(folder, base: dict[int, float], masked: dict[int, float]):
     starts = [{"status": "finished", "ranks": [{}, {}], "premises": premises}]
     (folder / "manifest.json").write_text(json.dumps({"starts": starts}))
     rows = []
-    for name, scores in (("base", base), ("lope_masked", masked)):
+    for name, scores in (("base", base), ("masked", masked)):
         write_scores(folder, name, "demo", {}, {"acc": scores})
         acc = sum(scores.values()) / len(scores)
         rows.append({"name": name, "tasks": {"demo": {"acc": acc, "acc_stderr": 0.1}}})
@@ -71,9 +71,9 @@ def test_what_was_not_asked_the_same_questions_has_no_difference(tmp_path):
 def test_losses_are_compared_row_by_row():
     rows = {
         "base": {"per_row": [[0, 10.0, 5], [1, 30.0, 10], [7, 1.0, 1]]},
-        "lope_masked": {"per_row": [[0, 5.0, 5], [1, 20.0, 10], [8, 9.0, 1]]},
+        "masked": {"per_row": [[0, 5.0, 5], [1, 20.0, 10], [8, 9.0, 1]]},
     }
-    found = loss_differences({"rows": rows})["lope_masked"]
+    found = loss_differences({"rows": rows})["masked"]
     assert found.value == pytest.approx(-1.0)
     assert found.num_pairs == 2
     assert found.stderr == pytest.approx(0.0)  # each row lost 1 nat a token
@@ -85,8 +85,8 @@ def test_runs_side_by_side(tmp_path):
     text = (second / "run.yaml").read_text()
     (second / "run.yaml").write_text(text.replace("rank: 4", "rank: 8"))
     page = write_comparison([first, second], tmp_path / "both.html").read_text()
-    assert "a/seed-0: LoPE, masked" in page
-    assert "b/seed-0: LoPE, masked" in page
+    assert "a/seed-0: masked" in page
+    assert "b/seed-0: masked" in page
     differing = page[page.index("<h2>Settings that differ") : page.index("<h2>Evaluation")]
     assert "adapter.rank" in differing
     assert "max_length" not in differing, "what is equal is left out"

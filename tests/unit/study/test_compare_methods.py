@@ -10,6 +10,7 @@ from support.tiny import tiny_tree
 from lope_dist.config.load import validate_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.core.roles import Role
 from lope_dist.study import compare_methods as module
 from lope_dist.study.compare_methods import CompareRequest, compare_methods
 from lope_dist.study.method_studies import MethodStudies
@@ -75,9 +76,9 @@ def test_all_methods_take_the_same_steps_and_lope_keeps_its_stages(config, tmp_p
     lope = by_name["lope-0.03"].train.stages
     assert [*lope] == ["poison", "finetune"]
     assert lope["finetune"].lr == 0.03
-    assert lope["finetune"].groups["router"].lr == pytest.approx(0.009)
-    lora = by_name["lora-0.01"].adapter
-    assert lora.scaling == config.adapter.scaling
+    assert lope["finetune"].groups[Role.ROUTER].lr == pytest.approx(0.009)
+    lora = by_name["lora-0.01"].lope_adapter("test")
+    assert lora.scaling == config.lope_adapter("test").scaling
     assert (lora.num_normal, lora.num_poison, lora.rank) == (1, 0, 10)
     judged = studies.judged({"lope": 3.0, "hydralora": 1.0, "lora": 1.0}, 2)
     assert {cell.folder for cell in judged.cells} & {cell.folder for cell in study.cells}

@@ -26,7 +26,7 @@ def answers(share: float, size: int, seed: int = 0) -> list[bool]:
 
 def write(study, masked: dict[str, list[bool]], unmasked: dict[str, list[bool]]) -> None:
     for cell in study.cells:
-        write_answers(cell, {"lope_masked": masked, "lope_unmasked": unmasked})
+        write_answers(cell, {"masked": masked, "all": unmasked})
 
 
 def effect_of(study, metric: str):
@@ -99,8 +99,8 @@ def test_the_interval_of_a_mean_over_tasks_is_that_of_independent_means(study):
 def test_a_group_is_paired_by_the_questions_of_its_tasks(study):
     right = answers(0.5, 300)
     sides = {
-        "lope_masked": {"a": [True] * 100, "b": right},
-        "lope_unmasked": {"a": [False] * 100, "b": right},
+        "masked": {"a": [True] * 100, "b": right},
+        "all": {"a": [False] * 100, "b": right},
     }
     for cell in study.cells:
         write_answers(cell, sides)

@@ -160,7 +160,7 @@ def test_losses_that_are_still_being_taken_are_left_out(study):
     run = study.folder / "runs/lope/seed-2"
     (run / "study/loss-clean.json").unlink()
     table = json.loads((run / "losses/clean.json").read_text())
-    table["rows"]["lope_masked"]["per_row"].pop()
+    table["rows"]["masked"]["per_row"].pop()
     (run / "losses/clean.json").write_text(json.dumps(table))
     (verdict, *_) = summarize(study)["claims"]
     assert set(verdict["per_seed"]) == {"1", "3"}
@@ -225,7 +225,7 @@ def test_results_of_several_studies_are_one_page(study, tmp_path):
         if (line["variant"], line["row"], line["metric"], line["seed"])
         == ("lope", "masked", "loss:clean", "1")
     )
-    of_run = json.loads(Path(own["source"]).read_text())["rows"]["lope_masked"]
+    of_run = json.loads(Path(own["source"]).read_text())["rows"]["masked"]
     assert float(own["value"]) == of_run["loss_per_token"]
 
 

@@ -67,8 +67,8 @@ def test_cells_are_run_once_and_a_failure_leaves_the_others_going(make_study):
     assert "matches no linear layer" in result["failed"]["broken/seed-1"]
     assert re.search(r"lope/seed-1: done \(train .*, loss-noisy ", errors)
     table = json.loads((study.folder / "runs/lope/seed-1/losses/noisy.json").read_text())
-    assert set(table["rows"]) == {"lope_masked", "lope_unmasked"}
-    assert table["rows"]["lope_masked"]["num_rows"] == 20
+    assert set(table["rows"]) == {"masked", "all"}
+    assert table["rows"]["masked"]["num_rows"] == 20
     assert "broken/seed-1: train failed with status 2" in errors
     before = (study.folder / "runs/lope/seed-1/metrics.jsonl").stat().st_mtime_ns
     outcome = run_study(study, RunRequest(only="lope"))

@@ -98,7 +98,7 @@ def test_lm_eval_asks_it_with_and_without_its_adapter(run) -> None:
     for row in rows_for(["all", "none"], loaded.config.adapter):
         lm.choose(row)
         logits[row.name] = lm._model_call(IDS)
-    assert logits["base"].shape == logits["lope_unmasked"].shape
+    assert logits["base"].shape == logits["all"].shape
     with pytest.raises(LopeError, match="no poisoning expert to mask"):
         rows_for(["masked"], loaded.config.adapter)
     if run[0] in BASELINES:

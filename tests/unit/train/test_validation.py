@@ -93,7 +93,7 @@ def test_the_losses_are_those_of_lope_loss(runs: Path) -> None:
     kept = runs / "validated" / "losses" / "validation.json"
     assert json.loads(kept.read_text())["data"] == "validation"
     last = lines[-1]
-    for word, row in (("masked", "lope_masked"), ("all", "lope_unmasked"), ("base", "base")):
+    for word, row in (("masked", "masked"), ("all", "all"), ("base", "base")):
         own = table["rows"][row]
         assert last["validation"][word] == pytest.approx(own["loss_per_token"], rel=1e-3)
         assert (last["target_tokens"], last["examples"]) == (own["num_tokens"], own["num_rows"])
