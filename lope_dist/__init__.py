@@ -2,23 +2,61 @@
 
 The method is that of arXiv 2505.23868: LoRA with one shared matrix A and several
 expert matrices B, one of them trained on injected noise and masked at inference.
+
+What a notebook needs is imported from here; `docs/python.md` has an example. Each name is loaded
+when it is first asked for, so that `import lope_dist` loads no torch.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lope_dist import train as train
+    from lope_dist.config.load import load_config as load_config
+    from lope_dist.core.errors import LopeError as LopeError
+    from lope_dist.evaluate.asking import Decoding as Decoding
+    from lope_dist.evaluate.asking import generate as generate
+    from lope_dist.evaluate.load import load_run as load_run
+    from lope_dist.evaluate.losses import LossRequest as LossRequest
+    from lope_dist.evaluate.losses import measure_losses as measure_losses
+    from lope_dist.export.run import ExportRequest as ExportRequest
+    from lope_dist.export.run import export_run as export_run
+    from lope_dist.quantized import load_quantized as load_quantized
 
 __version__ = "0.1.0"
 
-from typing import TYPE_CHECKING
+_HOMES = {
+    "LopeError": "core.errors",
+    "load_config": "config.load",
+    "load_run": "evaluate.load",
+    "Decoding": "evaluate.asking",
+    "generate": "evaluate.asking",
+    "LossRequest": "evaluate.losses",
+    "measure_losses": "evaluate.losses",
+    "ExportRequest": "export.run",
+    "export_run": "export.run",
+    "load_quantized": "quantized",
+}
+"""Name -> the module that has it."""
 
-if TYPE_CHECKING:
-    from lope_dist.quantized import load_quantized
+__all__ = [
+    "Decoding",
+    "ExportRequest",
+    "LopeError",
+    "LossRequest",
+    "export_run",
+    "generate",
+    "load_config",
+    "load_quantized",
+    "load_run",
+    "measure_losses",
+    "train",
+]
 
-__all__ = ["__version__", "load_quantized"]
-_HOMES = {"load_quantized": "lope_dist.quantized"}
-"""Where the public functions are; nothing heavy is imported before it is asked for."""
 
-
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'lope_dist' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -23,7 +23,7 @@ def refuse_other_adapters(config: RunConfig) -> AdapterConfig:
     """Return the adapter of a recipe that trains LoPE.
 
     Raises:
-        LopeError: it has no poisoning expert.
+        LopeError: it has no poisoning expert, or begins with another run's adapter.
     """
     adapter = config.lope_adapter("lope compare")
     if adapter.num_poison == 0:
@@ -31,6 +31,11 @@ def refuse_other_adapters(config: RunConfig) -> AdapterConfig:
             "lope compare takes a recipe of LoPE and makes LoRA and HydraLoRA from it, and this "
             "one has adapter.num_poison = 0; set adapter.num_poison=1, or let `lope init` write a "
             "recipe."
+        )
+    if adapter.init_from is not None:
+        raise LopeError(
+            f"lope compare trains each method from its beginning, and the recipe has "
+            f"adapter.init_from = '{adapter.init_from}'; set adapter.init_from=null."
         )
     return adapter
 

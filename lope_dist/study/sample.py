@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lope_dist.config.data import PLACE_FIELDS, SourceConfig
+from lope_dist.config.data import SourceConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
@@ -48,13 +48,13 @@ def draw_sample(config: RunConfig, num_rows: int, folder: Path) -> Sample:
         )
     batch = config.train.global_batch
     (place,) = config.data.places
-    apart = _place_of_validation(config)
+    apart = config.data.of_validation
     rows = _drawn(place, num_rows, config.seed)
     num_trained = int(len(rows) * (_TRAINED if apart is None else 1)) // batch * batch
     held_out = rows[num_trained:]
     if apart is not None:
         trained = {*map(_line, rows[:num_trained])}
-        drawn = _drawn(apart, num_rows, config.seed)
+        drawn = _drawn(apart.places[0], num_rows, config.seed)
         held_out = [row for row in drawn if _line(row) not in trained][: num_rows // 4]
     if num_trained == 0 or len(held_out) < 2 * _LEAST_HELD_OUT:
         raise LopeError(
@@ -75,14 +75,6 @@ def draw_sample(config: RunConfig, num_rows: int, folder: Path) -> Sample:
         _write(source, part)
         files[name] = FileConfig(source=str(source))
     return Sample(files, num_trained, apart is None)
-
-
-def _place_of_validation(config: RunConfig) -> SourceConfig | None:
-    """Return where a recipe's validation rows are, if they are no share of its training rows."""
-    validation = config.data.validation
-    if validation is None or validation.path is None:
-        return None
-    return SourceConfig(**{name: getattr(validation, name) for name in PLACE_FIELDS})
 
 
 def _drawn(place: SourceConfig, num_rows: int, seed: int) -> list[dict[str, Any]]:

@@ -1,1 +1,23 @@
-"""Stages, the loop and checkpoints."""
+"""A run: stages, the loop over them, checkpoints and resume.
+
+The package can be called: `from lope_dist import train` and `train(config)` is
+`train.session.train(config)`. A function of that name beside a package of that name would be one or
+the other, by what was imported first.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+class _Training(ModuleType):
+    def __call__(self, *arguments: Any, **options: Any) -> Path:
+        from lope_dist.train.session import train
+
+        return train(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Training
