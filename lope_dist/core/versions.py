@@ -8,6 +8,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import lope_dist
+
 PACKAGES = (
     "torch",
     "deepspeed",
@@ -21,9 +23,7 @@ PACKAGES = (
     "datasets",
 )
 """Packages that take part in a result, so that their versions must be equal on all hosts."""
-_PACKAGE = sys.modules[__name__.partition(".")[0]]
-"""Not by an import: the package's names are those of all its parts."""
-_ROOT = Path(str(_PACKAGE.__file__)).parent
+_ROOT = Path(lope_dist.__file__).parent
 
 
 def package_versions() -> dict[str, str]:
@@ -50,7 +50,7 @@ def code_version() -> dict[str, str | bool | None]:
     commit = _git("rev-parse", "HEAD")
     changed = None if commit is None else bool(_git("status", "--porcelain", "--", "."))
     return {
-        "version": _PACKAGE.__version__,
+        "version": lope_dist.__version__,
         "source": source_hash(),
         "commit": commit,
         "changed": changed,
