@@ -12,21 +12,26 @@ _HASHES = "hashes.json"
 
 def seal_cache(folder: Path) -> None:
     """Write down the hashes of all files of a folder."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != _HASHES)
-    write_json(folder / _HASHES, {path.name: sha256_of(path) for path in files})
+    write_json(folder / _HASHES, {name: sha256_of(folder / name) for name in _names(folder)})
 
 
 def cache_damage(folder: Path) -> str | None:
-    """Return what of a folder is not as it was written, None if nothing is.
-
-    A folder without hashes, of before there were any, is sealed as it is.
-    """
+    """Return what of a folder is not as it was written, None if nothing is."""
     try:
-        if not (folder / _HASHES).exists():
-            seal_cache(folder)
-        for name, digest in read_json(folder / _HASHES).items():
-            if sha256_of(folder / name) != digest:
+        hashes = read_json(folder / _HASHES)
+        if not isinstance(hashes, dict):
+            return f"{_HASHES} holds no hashes"
+        for name in sorted({*hashes, *_names(folder)}):
+            if name not in hashes:
+                return f"{name} was not written there"
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if sha256_of(folder / name) != hashes[name]:
                 return f"{name} is not what was written"
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         return str(error).rstrip(".")
     return None
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != _HASHES)

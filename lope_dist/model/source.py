@@ -115,7 +115,6 @@ def _converted(source: Path, target: Path) -> Path:
             shutil.rmtree(target)
         if not target.is_dir():
             _convert_gguf(source, target)
-            seal_cache(target)
     return target
 
 
@@ -138,6 +137,7 @@ def _convert_gguf(source: Path, target: Path) -> None:
         model.save_pretrained(staging)
         AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(staging)
         staging.chmod(0o755)
+        seal_cache(staging)
         staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -115,14 +115,26 @@ def test_a_store_whose_disk_is_full_leaves_nothing(tmp_path: Path, monkeypatch) 
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
-@pytest.mark.parametrize("harm", ["flip", "remove"])
-def test_a_converted_model_that_went_bad_is_seen(harm: str, tmp_path: Path) -> None:
-    for name in ("model.safetensors", "config.json"):
+MODEL, HASHES = "model.safetensors", "hashes.json"
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda f: (f / MODEL).write_bytes(b"Content of model.safetensors"), MODEL),
+        (lambda f: (f / MODEL).unlink(), f"{MODEL} is missing"),
+        (lambda f: (f / "pytorch_model.bin").write_bytes(b""), "pytorch_model.bin was not written"),
+        (lambda f: (f / HASHES).unlink(), f"{HASHES} does not exist"),
+        (lambda f: (f / HASHES).write_text("{}"), "was not written there"),
+        (lambda f: (f / HASHES).write_text("[]"), "holds no hashes"),
+        (lambda f: (f / HASHES).write_text('{"model.safetensors": 7}'), "was not written there"),
+        (lambda f: (f / HASHES).write_bytes(bytes(64)), "is not readable JSON"),
+    ],
+)
+def test_a_converted_model_that_went_bad_is_seen(harm, told: str, tmp_path: Path) -> None:
+    for name in (MODEL, "config.json"):
         (tmp_path / name).write_bytes(b"content of " + name.encode())
     seal_cache(tmp_path)
     assert cache_damage(tmp_path) is None
-    if harm == "flip":
-        (tmp_path / "model.safetensors").write_bytes(b"Content of model.safetensors")
-    else:
-        (tmp_path / "model.safetensors").unlink()
-    assert "model.safetensors" in str(cache_damage(tmp_path))
+    harm(tmp_path)
+    assert told in str(cache_damage(tmp_path))
