@@ -28,6 +28,7 @@ from lope_dist.cli import (
     study,
     training,
 )
+from lope_dist.core.console import show_error
 from lope_dist.core.errors import EXIT_USER_ERROR, LopeError, Preempted
 from lope_dist.core.exits import end
 from lope_dist.engine.processes import num_ranks
@@ -82,16 +83,16 @@ def main() -> None:
     try:
         app(prog_name="lope")
     except Preempted as stop:
-        typer.echo(stop, err=True)
+        show_error(str(stop))
         sys.exit(stop.status)
     except LopeError as error:
         if num_ranks() > 1:
             end(error)
-        typer.echo(f"error: {error}", err=True)
+        show_error(f"error: {error}")
         sys.exit(error.status)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
-        typer.echo(f"error: {where}{error.strerror}", err=True)
+        show_error(f"error: {where}{error.strerror}")
         sys.exit(EXIT_USER_ERROR)

@@ -9,7 +9,8 @@
     records of level ERROR and above          yes                 yes              yes
     errors that end the process               yes                 yes              yes
 
-Nothing is hidden that no log keeps: where the log cannot be written, all is shown. What C code
+Nothing is hidden that no log keeps: where the log cannot be written, all is shown. A stderr that
+takes no more, such as a pipe to a `tee` that has ended, ends no run; the log says so. What C code
 writes to its file descriptors passes by.
 """
 
@@ -31,6 +32,7 @@ from tqdm import tqdm
 from lope_dist.core.copied_stream import CopiedStream
 from lope_dist.core.errors import LopeError, Preempted
 from lope_dist.core.rank_log import RankLog
+from lope_dist.core.spared_stream import SparedStream
 
 _LAST_ENTRIES = 50
 
@@ -39,7 +41,9 @@ class Console:
     """The console and the log of one process."""
 
     def __init__(self, rank: int) -> None:
-        self.out, self.err, self.log = sys.stdout, sys.stderr, RankLog()
+        self.out, self.log = sys.stdout, RankLog()
+        self.err = cast(TextIO, SparedStream(sys.stderr, self._lose_console))
+        self.before = sys.stdout, sys.stderr
         self.rank, self.num_hidden = rank, 0
         has_console = rank == 0
         self.copied_out = self.copied(self.out, has_console)
@@ -89,8 +93,9 @@ class Console:
         """Return whether it is the console that a handler writes on."""
         if not isinstance(handler, logging.StreamHandler):
             return False
-        before = (self.out, self.err, sys.__stdout__, sys.__stderr__)
-        return isinstance(handler.stream, CopiedStream) or handler.stream in before
+        if isinstance(handler.stream, CopiedStream | SparedStream):
+            return True
+        return handler.stream in (*self.before, sys.__stdout__, sys.__stderr__)
 
     def note_end(self, error: BaseException) -> None:
         """Log an error that ends the process; say where the log is if it is not the user's."""
@@ -110,6 +115,9 @@ class Console:
         if self.num_hidden and self.rank == 0 and self.log.path is not None:
             plural = "s" if self.num_hidden > 1 else ""
             tell(f"{self.num_hidden} warning{plural} of libraries: {self.log.path}")
+
+    def _lose_console(self, reason: str) -> None:
+        self.keep("error", f"The console takes no more ({reason}): all goes on, shown to nobody.")
 
     def _lose_log(self, path: Path | None, error: OSError) -> None:
         self._is_log_lost = True
@@ -207,7 +215,7 @@ def show_error(text: str) -> None:
     if _open is not None:
         _open.show_error(text)
     else:
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=SparedStream(sys.stderr, lambda _: None), flush=True)
 
 
 @contextmanager

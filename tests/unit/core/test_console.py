@@ -137,6 +137,39 @@ def test_a_full_disk_ends_the_log_and_not_the_run(run) -> None:
     assert "a python warning" in done.stderr, "hidden is only what a log keeps"
 
 
+def test_a_console_that_takes_no_more_ends_no_run(run, tmp_path: Path) -> None:
+    done = run("""
+        import os, sys
+        reader, writer = os.pipe()
+        os.dup2(writer, 2)
+        os.close(writer)
+        try:
+            with open_console() as console:
+                import chatty
+                console.keep_in(Path("rank-0.log"))
+                tell("a reader is there")
+                print(os.read(reader, 100))
+                os.close(reader)  # as a `tee` that Ctrl-C has ended
+                for number in range(3):
+                    tell(f"line {number}")
+                chatty.talk()
+                print("written", flush=True)
+                raise KeyError("stops")
+        except KeyError:
+            show_error("error: told to nobody")
+            print("the true end", flush=True)
+            sys.exit(75)
+    """)
+    assert done.returncode == 75, done.stderr
+    assert "a reader is there" in done.stdout
+    assert "written" in done.stdout
+    assert "the true end" in done.stdout
+    log = (tmp_path / "rank-0.log").read_text()
+    assert log.count("The console takes no more (Broken pipe)") == 1
+    assert "line 2" in log
+    assert "a python warning" in log
+
+
 def test_the_streams_are_given_back() -> None:
     import logging
 
