@@ -106,7 +106,8 @@ def _stopped(folder: Path) -> dict[str, Any]:
         full = [*SUPERVISE, *command, *training(path)]
         launch = start(group, 0, full, "supervised")
         until(lambda: len(steps_of(folder / "run")) >= 3, [launch])
-        (supervisor,) = [p for p, c in group[0].pids().items() if "supervise.py" in c]
+        # Its guardian, which it forks, comes later.
+        supervisor = min(p for p, c in group[0].pids().items() if "supervise.py" in c)
         begin = time.monotonic()
         os.kill(supervisor, signal.SIGTERM)
         (status,) = wait([launch])
