@@ -211,7 +211,7 @@ def test_a_terminal_has_one_bar_and_lines_stand_above_it(tmp_path: Path) -> None
     """
     (tmp_path / "script.py").write_text(textwrap.dedent(script))
     parent, child = pty.openpty()
-    termios.tcsetwinsize(child, (24, 80))
+    termios.tcsetwinsize(child, (24, 100))
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
         [sys.executable, "script.py"], cwd=tmp_path, env=variables, stdout=child, stderr=child
