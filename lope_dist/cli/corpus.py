@@ -29,12 +29,17 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder of the corpus.")],
     overrides: OverridesArg = None,
     node_rank: Annotated[int, typer.Option(help="This node, from 0.")] = 0,
-    num_nodes: Annotated[int, typer.Option(help="Nodes; each builds its own shards.")] = 1,
+    num_nodes: Annotated[
+        int, typer.Option(help="How many nodes build; each builds its own shards.")
+    ] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this node.")] = 1,
     shard_examples: Annotated[int, typer.Option(min=1, help="Examples of a shard.")] = 4096,
     as_json: JsonOption = False,
 ) -> None:
-    """Tokenize a recipe's data, clean and with each epoch's noise; goes on where it stopped."""
+    """Tokenize a recipe's data, clean and with each epoch's noise; goes on where it stopped.
+
+    Example: lope corpus build recipe.yaml --out corpus --workers 4
+    """
     if not 0 <= node_rank < num_nodes:
         raise LopeError(
             f"--node-rank {node_rank} with --num-nodes {num_nodes}: ranks go from 0 to the number "
@@ -76,7 +81,10 @@ def merge(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Join the parts that nodes built into one corpus."""
+    """Join the parts that nodes built into one corpus.
+
+    Example: lope corpus merge corpus
+    """
     from lope_dist.corpus.build import merge as join
 
     _tell(folders[0], join(folders), as_json)
@@ -84,7 +92,10 @@ def merge(
 
 @corpus.command()
 def verify(folder: CorpusArg, as_json: JsonOption = False) -> None:
-    """Check the hash of every shard."""
+    """Check the hash of every shard.
+
+    Example: lope corpus verify corpus
+    """
     from lope_dist.corpus.built import verify as check
 
     _tell(folder, check(folder), as_json)
@@ -95,10 +106,13 @@ def show(
     folder: CorpusArg,
     count: Annotated[int, typer.Option("-n", min=1, help="Examples to show.")] = 5,
     first: Annotated[int, typer.Option(help="The first one, from 0.")] = 0,
-    epoch: Annotated[int, typer.Option(help="Whose noise.")] = 0,
+    epoch: Annotated[int, typer.Option(help="The epoch whose noise is shown.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Print examples clean beside noisy, with the changes marked."""
+    """Print examples clean beside noisy, with the changes marked.
+
+    Example: lope corpus show corpus -n 3
+    """
     from lope_dist.train.corpus_build import show_corpus
 
     examples = show_corpus(folder, first=first, count=count, epoch=epoch)
@@ -134,7 +148,10 @@ def corrupt(
     seed: Annotated[int, typer.Option(help="All randomness follows from this.", min=0)] = 614,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a corrupted copy of a data set, with a column that says what was done to each row."""
+    """Write a corrupted copy of a data set, with a column that says what was done to each row.
+
+    Example: lope corpus corrupt clean.jsonl noisy.jsonl --rate 0.05 --operations keyboard
+    """
     from lope_dist.config.load import validate_section
     from lope_dist.config.noise import DataNoiseConfig
 

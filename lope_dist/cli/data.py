@@ -30,7 +30,10 @@ def show(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print rows as tokens: what is learnt, and what noise changed."""
+    """Print rows as tokens: what is learnt, and what noise changed.
+
+    Example: lope data show recipe.yaml -n 3
+    """
     from lope_dist.config.load import load_config
 
     resolved = load_config(config, overrides or ())
@@ -47,7 +50,10 @@ def show(
 
 @data.command()
 def stats(config: ConfigArg, overrides: OverridesArg = None, as_json: JsonOption = False) -> None:
-    """Read, render and count all rows: the table that a run's start prints."""
+    """Read, render and count all rows: the table that a run's start prints.
+
+    Example: lope data stats recipe.yaml
+    """
     from lope_dist.config.load import load_config
 
     resolved = load_config(config, overrides or ())

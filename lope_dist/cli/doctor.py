@@ -26,7 +26,10 @@ def doctor(
     min_free: Annotated[float, typer.Option(help="Free disk space to ask for, in GiB.")] = 2.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Check hosts, versions, disk, model, data and network before a launch; tell each fix."""
+    """Check hosts, versions, disk, model, data and network before a launch; tell each fix.
+
+    Example: lope doctor recipe.yaml --hostfile hosts
+    """
     from lope_dist.config.load import load_config
 
     resolved = None if config is None else load_config(config, overrides or ())

@@ -34,7 +34,10 @@ def export(
     private: Annotated[bool, typer.Option(help="Make a new hub repository private.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run without its poisoning expert, as a PEFT LoRA, or merged into its base."""
+    """Write a run without its poisoning expert, as a PEFT LoRA, or merged into its base.
+
+    Example: lope export runs/mine --format peft
+    """
     from lope_dist.core.errors import LopeError
 
     if private and push_to_hub is None:

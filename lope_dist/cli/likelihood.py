@@ -17,8 +17,8 @@ app = typer.Typer()
 DataArg = Annotated[
     str, typer.Argument(metavar="DATA", help="Examples in a form that training reads.")
 ]
-LimitOption = Annotated[int | None, typer.Option(help="The first so many examples.")]
-BatchOption = Annotated[int, typer.Option(min=1, help="Rows of a forward pass at most.")]
+LimitOption = Annotated[int | None, typer.Option(help="Only the first so many examples.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="At most so many rows in a forward pass.")]
 
 
 @app.command()
@@ -39,7 +39,10 @@ def loss(
     timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the loss of held-out responses, masked or not, beside the base model's."""
+    """Measure the loss of held-out responses, masked or not, beside the base model's.
+
+    Example: lope loss runs/mine held_out.jsonl --experts masked,base
+    """
     from lope_dist.evaluate.losses import LossRequest, measure_losses
     from lope_dist.evaluate.parallel import is_main
     from lope_dist.evaluate.placing import RankSettings, ranks
@@ -86,7 +89,10 @@ def score(
     timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Rank examples by how noisy they look to the poisoning expert."""
+    """Rank examples by how noisy they look to the poisoning expert.
+
+    Example: lope score runs/mine rows.jsonl --out ranking.jsonl
+    """
     from lope_dist.evaluate.parallel import is_main
     from lope_dist.evaluate.placing import RankSettings, ranks
     from lope_dist.evaluate.score import ScoreRequest, score_run
@@ -131,6 +137,8 @@ def scale(
     """Choose the scale of the adapter that gives held-out responses the least loss.
 
     Report results on other rows than these.
+
+    Example: lope scale runs/mine choose_on.jsonl --experts masked,all
     """
     from lope_dist.evaluate.parallel import is_main
     from lope_dist.evaluate.placing import RankSettings, ranks

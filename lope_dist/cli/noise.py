@@ -44,7 +44,10 @@ def fit(
     seed: Annotated[int, typer.Option(help="Of simulation and resampling.", min=0)] = 614,
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate which operations make up the noise of a data set, and at which rates."""
+    """Estimate which operations make up the noise of a data set, and at which rates.
+
+    Example: lope noise fit --noisy mine.jsonl --clean mended.jsonl --out noise.yaml
+    """
     from lope_dist.core.errors import LopeError
 
     if (clean is None) == (reference is None):

@@ -23,7 +23,10 @@ def repro(
     timeout: Annotated[float, typer.Option(help="Seconds for each stage.")] = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a run's first steps again and compare each loss with the recorded one."""
+    """Train a run's first steps again and compare each loss with the recorded one.
+
+    Example: lope repro runs/mine --steps 5
+    """
     from lope_dist.train.repeat import TOLERANCE, repeat
 
     result = repeat(run, steps, ranks, timeout)

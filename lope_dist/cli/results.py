@@ -162,7 +162,10 @@ def report(
         Path, typer.Option(help="Of several runs: where their common page goes.")
     ] = Path("comparison.html"),
 ) -> None:
-    """Write report.html with plots and tables of a run, or one page on several side by side."""
+    """Write report.html with plots and tables of a run, or one page on several side by side.
+
+    Example: lope report runs/mine
+    """
     from lope_dist.report.html import write_report
     from lope_dist.report.side_by_side import write_comparison
 

@@ -40,7 +40,10 @@ def run(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train and score what is missing; goes on where it stopped."""
+    """Train and score what is missing; goes on where it stopped.
+
+    Example: lope study run smollm2_quick --jobs 2
+    """
     from lope_dist.study.load import load_study
     from lope_dist.study.run import RunRequest, parse_duration, run_study
 
@@ -71,7 +74,10 @@ def report(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write tables, plots and verdicts on a study's claims into its folder."""
+    """Write tables, plots and verdicts on a study's claims into its folder.
+
+    Example: lope study report smollm2_quick
+    """
     from lope_dist.study.load import load_study
     from lope_dist.study.report import write_results, write_study_report
 

@@ -40,7 +40,10 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train all stages in this process; launch/train.py does it on many."""
+    """Train all stages in this process; launch/train.py does it on many.
+
+    Example: lope train recipe.yaml train.global_batch=16
+    """
     from lope_dist.config.load import load_config, split_resume
 
     mode, rest = split_resume(resume, overrides or ())
@@ -64,7 +67,10 @@ def check(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a recipe or a model without reading weights, and say what a run would stand on."""
+    """Check a recipe or a model without reading weights, and say what a run would stand on.
+
+    Example: lope check recipe.yaml data.path=rows.jsonl
+    """
     from lope_dist.config.load import dump_config
     from lope_dist.config.named import has_data, load_recipe_or_model
 
@@ -85,7 +91,10 @@ def check(
 
 @app.command()
 def params(config: TargetArg, overrides: OverridesArg = None, as_json: JsonOption = False) -> None:
-    """Count parameters by role and stage, the paper's way and whole."""
+    """Count parameters by role and stage, the paper's way and whole.
+
+    Example: lope params qwen3_8b
+    """
     from lope_dist.config.named import load_recipe_or_model
 
     resolved = load_recipe_or_model(config, overrides or ())
@@ -121,6 +130,8 @@ def plan(
     Reads no weights. The speeds are those of H100 nodes unless given.
 
     Ends with status 1 if it fits in neither ZeRO stage.
+
+    Example: lope plan qwen3_8b --world-size 8 --gpu-memory 24GiB
     """
     from lope_dist.config.named import load_recipe_or_model
     from lope_dist.core.memory import parse_bytes
