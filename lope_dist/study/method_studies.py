@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from lope_dist.config.load import dump_config
+from lope_dist.config.load import dump_config, load_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
@@ -51,7 +51,8 @@ class MethodStudies:
             LopeError: the folder has another one.
         """
         path, text = self.folder / _RECIPE, dump_config(self.config)
-        if path.exists() and path.read_text(encoding="utf-8") != text:
+        # Through the schema: settings that are newer than the comparison have their defaults there.
+        if path.exists() and dump_config(load_config(path)) != text:
             raise LopeError(
                 f"{self.folder} holds a comparison of another recipe ({path}); give another folder "
                 "with --out, or remove that one."
