@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from support.tiny import tiny_tree
 
-from lope_dist.config.load import validate_config
+from lope_dist.cli import main
+from lope_dist.config.load import dump_config, validate_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
@@ -147,13 +148,23 @@ def test_a_recipe_without_a_poisoning_expert_is_refused(config, tmp_path):
         )
 
 
-def test_a_comparison_runs_to_its_table_and_a_second_call_finds_it_done(
-    config, tmp_path, monkeypatch
+def test_the_command_runs_to_its_table_and_a_second_call_finds_it_done(
+    config, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(module, "FACTORS", (1.0,))
     monkeypatch.setattr(module, "MOST_SEEDS", 1)
-    request = CompareRequest(30, 96, tmp_path / "comparison")
-    found = compare_methods(config, request)
+    recipe, folder = tmp_path / "recipe.yaml", tmp_path / "comparison"
+    recipe.write_text(dump_config(config))
+    words = ["compare", str(recipe), "--minutes", "30", "--rows", "96", "--out", str(folder)]
+    monkeypatch.setattr("sys.argv", ["lope", *words, "--json"])
+
+    def run() -> dict[str, Any]:
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+        return json.loads(capsys.readouterr().out)
+
+    found = run()
     assert [(row["label"], row["experts"]) for row in found["rows"]] == [
         ("LoPE, lr 0.01", "masked"),
         ("LoPE, lr 0.01", "all"),
@@ -164,8 +175,8 @@ def test_a_comparison_runs_to_its_table_and_a_second_call_finds_it_done(
     assert found["recommendation"]["method"] == "open"
     assert Path(found["plot"]).is_file()
     assert Path(found["page"]).is_file()
-    runs = [*(request.folder / "runs").glob("*/*/metrics.jsonl")]
+    runs = [*(folder / "runs").glob("*/*/metrics.jsonl")]
     assert len(runs) == 3
-    before = [run.stat().st_mtime_ns for run in runs]
-    assert compare_methods(config, request) == found
-    assert [run.stat().st_mtime_ns for run in runs] == before
+    before = [log.stat().st_mtime_ns for log in runs]
+    assert run() == found
+    assert [log.stat().st_mtime_ns for log in runs] == before
