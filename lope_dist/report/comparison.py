@@ -17,7 +17,7 @@ def print_comparison(found: dict[str, Any]) -> None:
     table = Table(title=f"Loss on held-out rows, nats a token ({seeds} seed{'s' * (seeds > 1)})")
     table.add_column("trained as", no_wrap=True)
     table.add_column("experts", no_wrap=True)
-    for head in ("loss ± sd", "less LoRA's, 95 % interval"):
+    for head in ("loss ± sd", "difference to LoRA, 95 % interval"):
         table.add_column(head, justify="right")
     for row in found["rows"]:
         loss = f"{row['loss']:.4f}" + ("" if row["sd"] is None else f" ± {row['sd']:.4f}")
