@@ -119,6 +119,13 @@ class RunConfig(Section):
                 f"train.stages has {len(self.train.stages)} stages with adapter.kind = 'adalora', "
                 "which cuts its ranks once over one stage; leave one stage"
             )
+        for name, stage in self.train.stages.items():
+            if isinstance(self.adapter, AdaLoraConfig) and stage.ema_decay is not None:
+                raise ValueError(
+                    f"train.stages.{name}.ema_decay = {stage.ema_decay} with adapter.kind = "
+                    "'adalora': an average of weights is not of the ranks that are left; leave it "
+                    "out"
+                )
         return self
 
     @model_validator(mode="after")
@@ -179,6 +186,16 @@ class RunConfig(Section):
                 f"no stage trains what the row '{self.watched}' answers with, by which "
                 "train.keep_best and train.early_stopping go; name another row"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _liger_computes_the_loss(self) -> RunConfig:
+        for name, stage in self.train.stages.items():
+            if self.model.kernels == "liger" and stage.loss.kind != "cross_entropy":
+                raise ValueError(
+                    f"train.stages.{name}.loss.kind = '{stage.loss.kind}' with model.kernels = "
+                    "'liger', which computes the plain cross-entropy alone; set model.kernels=auto"
+                )
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from lope_dist.config.base import Section
+from lope_dist.config.loss import CrossEntropyConfig, LossConfig
 from lope_dist.config.tracking import TrackerName, TrackingConfig
 from lope_dist.config.validation import AdaptedAnswer, EarlyStoppingConfig, EvaluateConfig
 from lope_dist.core.roles import ADAPTER_ROLES, Role
@@ -43,6 +44,11 @@ class StageConfig(Section):
     """Learning rate after the warm-up: constant, or falling to 0 at the last step."""
     warmup_ratio: float = Field(default=0.03, ge=0, le=1)
     """Share of the steps over which the learning rate rises linearly."""
+    loss: LossConfig = CrossEntropyConfig()
+    """What is minimized; `docs/robust_losses.md`."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an exponential average of the weights that train: it is what is validated, saved and
+    gone on with; `docs/robust_losses.md`. `null`: none."""
     loss_on: Literal["all", "corrupted"] = "all"
     """Which target tokens the loss is taken of: all, or those alone that lie in words which the
     injected noise, or `noise.data`, changed."""

@@ -88,6 +88,10 @@ class AllocatingEngine:
         """Context of forward passes without gradient."""
         return self._engine.evaluating()
 
+    def as_saved(self) -> AbstractContextManager[None]:
+        """Context in which the model is what a checkpoint would hold."""
+        return self._engine.as_saved()
+
     def groups_in_use(self) -> list[Group]:
         """Return the optimizer's groups."""
         return self._engine.groups_in_use()
@@ -99,6 +103,10 @@ class AllocatingEngine:
     def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return this rank's part of each parameter, or of these tensors."""
         return self._engine.own_parts(whole)
+
+    def whole(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return whole tensors from the ranks' parts."""
+        return self._engine.whole(parts)
 
     def close(self) -> None:
         """Let go of the model."""

@@ -38,6 +38,13 @@ class Engine(Protocol):
         """
         ...
 
+    def as_saved(self) -> AbstractContextManager[None]:
+        """Context between steps in which the model is what a checkpoint would hold.
+
+        Collective: yes.
+        """
+        ...
+
     def step(self, lr_factor: float) -> float:
         """Step each group at its own lr times ``lr_factor``; return the gradient's norm.
 
@@ -63,6 +70,13 @@ class Engine(Protocol):
 
         Together the ranks hold each value once. They are views, to be asked for anew after a
         step. Given ``whole`` tensors by name, those parts of these instead.
+        """
+        ...
+
+    def whole(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return whole tensors, float32 on the host, from what each rank has of them.
+
+        The inverse of `own_parts`. Collective: yes.
         """
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -44,6 +44,10 @@ class LocalEngine:
     def evaluating(self) -> AbstractContextManager[None]:
         """Context of forward passes without gradient."""
         return torch.no_grad()
+
+    def as_saved(self) -> AbstractContextManager[None]:
+        """Context in which nothing is changed: what is stepped is saved."""
+        return nullcontext()
 
     def step(self, lr_factor: float) -> float:
         """Clip, step and clear; return the gradient's norm before clipping."""
@@ -90,6 +94,13 @@ class LocalEngine:
         return {
             name: (parameter if whole is None else whole[name]).detach().flatten()
             for name, parameter in self._parameters.items()
+        }
+
+    def whole(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what `own_parts` gave, in shape and on the host."""
+        return {
+            name: part.float().cpu().view(self._parameters[name].shape)
+            for name, part in parts.items()
         }
 
     def optimizer_state(self) -> dict[str, Tensor]:

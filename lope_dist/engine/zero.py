@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from lope_dist.engine.patience import be_patient
 from lope_dist.engine.world import World
 from lope_dist.engine.zero_state import (
     gather_gradients,
+    gather_parts,
     gather_state,
     overwrite,
     scatter_state,
@@ -92,6 +93,10 @@ class ZeroEngine:
                 stack.enter_context(self._evaluation.followed())
             yield
 
+    def as_saved(self) -> AbstractContextManager[None]:
+        """Context in which nothing is changed: what is stepped is saved."""
+        return nullcontext()
+
     def step(self, lr_factor: float) -> float:
         """Step all groups and return the gradient's norm. Collective: yes.
 
@@ -148,6 +153,10 @@ class ZeroEngine:
             else:
                 parts[name] = parameter.detach().flatten()[start:stop]
         return parts
+
+    def whole(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return whole tensors from the ranks' parts. Collective: yes."""
+        return gather_parts(parts, self._trained, self._world)
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """Return AdamW's state by parameter name, whole, on the host. Collective: yes."""

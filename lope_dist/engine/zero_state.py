@@ -80,6 +80,24 @@ def gather_gradients(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor
     return gradients
 
 
+def gather_parts(
+    parts: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], world: World
+) -> dict[str, Tensor]:
+    """Do `Engine.whole`: one exchange of all parts, each padded to the size of the first rank's."""
+    shapes = {name: _shape(parameters[name]) for name in parts}
+    sizes = {name: -(-shape.numel() // world.size) for name, shape in shapes.items()}
+    own = torch.zeros(sum(sizes.values()), device=world.device)
+    for part, place in zip(parts.values(), own.split(list(sizes.values())), strict=True):
+        place[: part.numel()].copy_(part)
+    gathered = own.new_empty(world.size, len(own))
+    torch.distributed.all_gather_into_tensor(gathered.view(-1), own)
+    columns = gathered.cpu().split(list(sizes.values()), dim=1)
+    return {
+        name: column.flatten()[: shapes[name].numel()].view(shapes[name])
+        for name, column in zip(parts, columns, strict=True)
+    }
+
+
 def overwrite(
     parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor], world: World
 ) -> None:

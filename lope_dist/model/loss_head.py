@@ -1,10 +1,11 @@
 """The output projection that computes the loss itself, so that no full logits ever exist.
 
 The model's own forward calls its head with the hidden states. While the head has targets, it
-answers with the summed cross-entropy in the place of logits, a chunk of tokens at a time, and
+answers with their cross-entropy in the place of logits, a chunk of tokens at a time, and
 computes the gradient of the hidden states in the same pass: the weight is frozen, so nothing
-else is needed of a chunk. Under ZeRO-3 the head's module is called as ever, so its weight is
-gathered once for all chunks.
+else is needed of a chunk. What each token weighs may be decided once all losses are known: a
+token's gradient is a row of its own, which the backward pass scales. Under ZeRO-3 the head's
+module is called as ever, so its weight is gathered once for all chunks.
 
 Shapes: N batch, T tokens, D hidden, V vocabulary, P target tokens.
 """
@@ -44,6 +45,7 @@ class LossHead(FrozenLinear):
     """Whether what it returns is the model's logits, unchanged; without that it cannot answer."""
     targets: Targets | None = None
     is_per_token: bool = False
+    smoothing: float = 0.0
     kernels: Literal["auto", "liger", "none"] = "auto"
     """`model.kernels`."""
 
@@ -53,46 +55,33 @@ class LossHead(FrozenLinear):
         return self.kernels != "none" and _has_liger()
 
     @contextmanager
-    def answering(self, targets: Targets, *, per_token: bool = False) -> Iterator[None]:
+    def answering(
+        self, targets: Targets, *, per_token: bool = False, smoothing: float = 0.0
+    ) -> Iterator[None]:
         """Context in which the model's `logits` are the loss, float32 in nats.
 
         Args:
             targets: The tokens that it is taken of.
-            per_token: Of each target, (P,) and without a gradient, in place of their sum, ().
+            per_token: Of each target, (P,), in place of their sum, ().
+            smoothing: Share of the target that is spread over the vocabulary.
         """
-        self.targets, self.is_per_token = targets, per_token
+        self.targets, self.is_per_token, self.smoothing = targets, per_token, smoothing
         try:
             yield
         finally:
-            self.targets, self.is_per_token = None, False
+            self.targets, self.is_per_token, self.smoothing = None, False, 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute logits (N, T, V), or the cross-entropy of the targets, () or (P,)."""
         if self.targets is None:
             return super().forward(x)
         x_QD = x.flatten(0, -2)
-        if self.is_per_token:
-            return self._losses(x_QD, self.targets)
-        if x.is_cuda and self.uses_liger:
+        is_plain_sum = not self.is_per_token and self.smoothing == 0
+        if is_plain_sum and x.is_cuda and self.uses_liger:
             return self._liger(x_QD, self.targets)
-        loss = _ChunkedLoss.apply(x_QD, self, self.targets)
-        assert isinstance(loss, Tensor)
-        return loss
-
-    @torch.no_grad()
-    def _losses(self, x_QD: Tensor, targets: Targets) -> Tensor:
-        rows = chunk_rows(self.weight.shape[0])
-        losses = [
-            F.cross_entropy(
-                F.linear(x_QD.index_select(0, positions), self.weight, self.bias).float(),
-                labels,
-                reduction="none",
-            )
-            for positions, labels in zip(
-                targets.positions_P.split(rows), targets.labels_P.split(rows), strict=True
-            )
-        ]
-        return torch.cat(losses)
+        losses_P = _ChunkedLoss.apply(x_QD, self, self.targets, self.smoothing)
+        assert isinstance(losses_P, Tensor)
+        return losses_P if self.is_per_token else losses_P.sum()
 
     def _liger(self, x_QD: Tensor, targets: Targets) -> Tensor:
         from liger_kernel.transformers.functional import (  # pyright: ignore[reportMissingImports]
@@ -140,32 +129,45 @@ def _has_liger() -> bool:
 
 
 class _ChunkedLoss(torch.autograd.Function):
-    """The loss and, in the same pass, the gradient of the hidden states; keeps that alone."""
+    """Each target's loss and its gradient of the hidden states, in one pass; keeps the latter."""
 
     @staticmethod
-    def forward(ctx: Any, x_QD: Tensor, head: LossHead, targets: Targets) -> Tensor:
+    def forward(
+        ctx: Any, x_QD: Tensor, head: LossHead, targets: Targets, smoothing: float
+    ) -> Tensor:
         weight_VD, bias_V = head.weight.data, head.bias
         rows = chunk_rows(weight_VD.shape[0])
-        total = torch.zeros((), dtype=torch.float32, device=x_QD.device)
+        losses_P = torch.zeros(len(targets.labels_P), dtype=torch.float32, device=x_QD.device)
         grad_QD = torch.zeros_like(x_QD) if ctx.needs_input_grad[0] else None
-        for positions, labels in zip(
-            targets.positions_P.split(rows), targets.labels_P.split(rows), strict=True
+        for positions, labels, losses in zip(
+            *(t.split(rows) for t in (*targets, losses_P)), strict=True
         ):
             scores_PV = F.linear(x_QD.index_select(0, positions), weight_VD, bias_V).float()
             scores_PV.sub_(scores_PV.amax(-1, keepdim=True))
-            picked_P1 = scores_PV.gather(1, labels.unsqueeze(1))
+            wanted_P1 = scores_PV.gather(1, labels.unsqueeze(1)) * (1 - smoothing)
+            if smoothing:
+                wanted_P1 += scores_PV.mean(-1, keepdim=True) * smoothing
             sums_P1 = scores_PV.exp_().sum(-1, keepdim=True)
-            total += (sums_P1.log() - picked_P1).sum()
+            losses.copy_((sums_P1.log() - wanted_P1).squeeze(1))
             if grad_QD is not None:
                 scores_PV.div_(sums_P1)
-                minus_one = torch.full_like(picked_P1, -1.0)
-                scores_PV.scatter_add_(1, labels.unsqueeze(1), minus_one)
+                if smoothing:
+                    scores_PV.sub_(smoothing / scores_PV.shape[1])
+                hit_P1 = torch.full_like(wanted_P1, smoothing - 1.0)
+                scores_PV.scatter_add_(1, labels.unsqueeze(1), hit_P1)
                 grad_QD.index_copy_(0, positions, scores_PV.to(x_QD.dtype) @ weight_VD)
-        ctx.save_for_backward(grad_QD)
-        return total
+        ctx.save_for_backward(grad_QD, targets.positions_P)
+        return losses_P
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
-        (grad_QD,) = ctx.saved_tensors
-        return (None if grad_QD is None else grad_QD * grad.to(grad_QD.dtype)), None, None
+    def backward(ctx: Any, grad_P: Tensor) -> tuple[Tensor | None, None, None, None]:
+        grad_QD, positions_P = ctx.saved_tensors
+        if grad_QD is None:
+            return None, None, None, None
+        weights_Q1 = grad_P.new_zeros(len(grad_QD), 1).index_copy_(
+            0, positions_P, grad_P.unsqueeze(1)
+        )
+        result_QD = torch.empty_like(grad_QD)
+        torch.mul(grad_QD, weights_Q1, out=result_QD)  # in float32, without a copy in it
+        return result_QD, None, None, None

@@ -19,8 +19,10 @@ from lope_dist.model.loss_head import LossHead
 from lope_dist.train.drift import Drift
 from lope_dist.train.guard import StepGuard
 from lope_dist.train.metrics import MetricsLog
+from lope_dist.train.model_losses import ModelLosses
 from lope_dist.train.objective import summed_loss, targets_of
 from lope_dist.train.progress import StageProgress
+from lope_dist.train.robust_loss import StageLoss
 from lope_dist.train.schedule import lr_factor
 from lope_dist.train.step_plan import ComingStep, StepPlan
 from lope_dist.train.stop import StopRequest
@@ -47,6 +49,8 @@ def run_stage(
     *,
     shift: bool,
     head: LossHead | None,
+    loss_of: StageLoss,
+    base_losses: ModelLosses | None,
     progress: StageProgress,
     guard: StepGuard,
     drift: Drift | None,
@@ -57,6 +61,7 @@ def run_stage(
     """Train one stage from ``progress`` to its end, or to a stop that any rank asks for.
 
     ``shift``: position t predicts label t + 1. ``head``: see `objective.summed_loss`.
+    ``loss_of``: the stage's loss; ``base_losses``: what takes the base model's for it, if needed.
     ``drift``: what is logged of it, if anything.
     ``timeout_s``: how long a data worker may give nothing.
     ``after_step`` is called between steps, on every rank, with ``progress`` moved on; what it
@@ -71,7 +76,7 @@ def run_stage(
     """
     peaks = {str(group.role): group.lr for group in engine.groups_in_use()}
     may_be_empty = stage.loss_on == "corrupted"  # noise may spare a step's every answer
-    for step, plan in _plans(loader, world, progress.next_step, timeout_s):
+    for step, plan in _plans(loader, world, loss_of, progress.next_step, timeout_s):
         if plan.target_tokens == 0 and not may_be_empty:
             progress.empty_steps += 1
             progress.next_step = step + 1
@@ -83,11 +88,15 @@ def run_stage(
                 return ending
             continue
         guard.begin_step()
+        of_base = [None] * len(plan.batches)
+        if base_losses is not None:
+            of_base = base_losses.take(engine, plan.batches)
         losses = [
             _micro_step(
-                engine, context, batch, plan, i == len(plan.batches) - 1, world, shift, head
+                *(engine, context, batch, plan, i == len(plan.batches) - 1, world, shift, head),
+                *(loss_of, base_P),
             )
-            for i, batch in enumerate(plan.batches)
+            for i, (batch, base_P) in enumerate(zip(plan.batches, of_base, strict=True))
         ]
         auxiliary = context.auxiliary.take() if context.auxiliary is not None else []
         losses += [value.to(losses[0]) for value in auxiliary]
@@ -130,14 +139,14 @@ def run_stage(
 
 
 def _plans(
-    loader: StageLoader, world: World, first: int, timeout_s: float
+    loader: StageLoader, world: World, loss_of: StageLoss, first: int, timeout_s: float
 ) -> Iterator[tuple[int, StepPlan]]:
     """Yield each step and its plan; what is summed in a step includes the next one's counts.
 
     Collective: yes, once, before the first step.
     """
     made = batches_of(loader, first_step=first, workers=loader.workers, timeout_s=timeout_s)
-    coming = ComingStep(made, world)
+    coming = ComingStep(made, world, loss_of)
     coming.note(world.sum(coming.counts()))
     while (begun := coming.begin(loader)) is not None:
         yield begun
@@ -152,9 +161,12 @@ def _micro_step(
     world: World,
     shift: bool,
     head: LossHead | None,
+    loss_of: StageLoss,
+    base_P: torch.Tensor | None,
 ) -> torch.Tensor:
     """Run one micro-batch forward and backward; return its part of the step's loss."""
     targets = targets_of(batch.labels, shift)
+    terms = loss_of.terms(batch, targets, base_P)
     if context.auxiliary is not None:
         own_tokens = int(batch.noise_mask.sum())
         context.auxiliary.begin(own_tokens, plan.read_tokens, engine.gradient_scale)
@@ -164,8 +176,8 @@ def _micro_step(
     if context.routes_gradients:
         assert batch.corrupted_mask is not None, "the stage's loader sees to the marks"
         context.corrupted_targets = F.pad(batch.corrupted_mask[:, 1:], (0, 1))
-    loss = summed_loss(lambda: engine.forward(batch.inputs), head, targets, world.device)
-    loss = loss / max(1, plan.target_tokens)
+    loss = summed_loss(lambda: engine.forward(batch.inputs), head, targets, world.device, terms)
+    loss = loss / (plan.loss_weight or 1.0)
     engine.backward(loss, is_last)
     return loss.detach()
 

@@ -1,9 +1,9 @@
-"""The loss: cross-entropy summed over target tokens."""
+"""The loss: cross-entropy summed over target tokens, or what a stage makes of each token's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +11,19 @@ from torch.nn import functional as F
 
 from lope_dist.corpus.tokens import IGNORED
 from lope_dist.model.loss_head import LossHead, Targets
+
+
+class TokenTerms(Protocol):
+    """What a stage's loss makes of the losses of one micro-batch's target tokens."""
+
+    @property
+    def smoothing(self) -> float:
+        """Share of each target that is spread over the vocabulary."""
+        ...
+
+    def sum(self, losses_P: Tensor) -> Tensor:
+        """Return a scalar; its gradient goes through each token's loss."""
+        ...
 
 
 def targets_of(labels_NT: Tensor, shift: bool) -> Targets:
@@ -27,7 +40,11 @@ def targets_of(labels_NT: Tensor, shift: bool) -> Targets:
 
 
 def summed_loss(
-    forward: Callable[[], Any], head: LossHead | None, targets: Targets, device: torch.device
+    forward: Callable[[], Any],
+    head: LossHead | None,
+    targets: Targets,
+    device: torch.device,
+    of_tokens: TokenTerms | None = None,
 ) -> Tensor:
     """Call the model and return the cross-entropy in nats, summed over target tokens, float32.
 
@@ -40,8 +57,11 @@ def summed_loss(
             for a model that changes its logits after it, or has a quantized one.
         targets: What `targets_of` returned.
         device: Where the model computes.
+        of_tokens: Given, the sum is of what it makes of each token's loss.
     """
     targets = Targets(*(t.to(device, non_blocking=True) for t in targets))
+    if of_tokens is not None:
+        return of_tokens.sum(_losses(forward, head, targets, of_tokens.smoothing))
     if head is None:
         return summed_cross_entropy(forward().logits, targets)
     with head.answering(targets):
@@ -57,11 +77,20 @@ def token_losses(
     Arguments are those of `summed_loss`; there is no gradient.
     """
     targets = Targets(*(t.to(device, non_blocking=True) for t in targets))
+    return _losses(forward, head, targets)
+
+
+def _losses(
+    forward: Callable[[], Any], head: LossHead | None, targets: Targets, smoothing: float = 0.0
+) -> Tensor:
+    """Return the loss of each target token, (P,), with its gradient where there is one."""
     if head is not None:
-        with head.answering(targets, per_token=True):
+        with head.answering(targets, per_token=True, smoothing=smoothing):
             return forward().logits
     selected_PV = forward().logits.flatten(0, -2).index_select(0, targets.positions_P)
-    return F.cross_entropy(selected_PV.float(), targets.labels_P, reduction="none")
+    return F.cross_entropy(
+        selected_PV.float(), targets.labels_P, reduction="none", label_smoothing=smoothing
+    )
 
 
 def summed_cross_entropy(logits: Tensor, targets: Targets) -> Tensor:

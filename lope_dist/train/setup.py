@@ -24,6 +24,7 @@ from lope_dist.core.roles import Role
 from lope_dist.corpus.loader import StageLoader
 from lope_dist.corpus.records import ExampleSource
 from lope_dist.engine.allocation import AllocatingEngine, OpenEngine
+from lope_dist.engine.averaging import AveragingEngine
 from lope_dist.engine.base import Engine
 from lope_dist.engine.groups import build_groups, check_groups, describe_groups
 from lope_dist.engine.local import LocalEngine
@@ -136,7 +137,7 @@ def stage_engine(session: Session, stage: StageConfig) -> Engine:
     check_groups(wanted, engine.groups_in_use())
     if isinstance(config.adapter, AdaLoraConfig):
         return allocating(engine, config.adapter, session, stage)
-    return engine
+    return engine if stage.ema_decay is None else AveragingEngine(engine, stage.ema_decay)
 
 
 def auxiliary_losses(

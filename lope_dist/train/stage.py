@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from lope_dist.adapters.inject import set_trainable
+from lope_dist.adapters.rows import row_of
 from lope_dist.adapters.usage import RouterUsage
 from lope_dist.config.load import dump_config
 from lope_dist.core.console import tell
@@ -31,7 +32,9 @@ from lope_dist.train.guard import StepGuard
 from lope_dist.train.history import prune
 from lope_dist.train.loop import Ending, run_stage
 from lope_dist.train.metrics import MetricsLog
+from lope_dist.train.model_losses import ModelLosses
 from lope_dist.train.progress import RunProgress, StageProgress
+from lope_dist.train.robust_loss import StageLoss
 from lope_dist.train.run_files import write_run_files
 from lope_dist.train.setup import Session, auxiliary_losses, stage_engine, stage_loader
 from lope_dist.train.tracking import steps_after, steps_before
@@ -107,6 +110,12 @@ class StageRun:
             steps_before=steps_before(session, self._progress),
         )
         guard = StepGuard(session.world, self._usage, stage, config.train.max_skipped_steps)
+        shift, head = not self._model.config.is_encoder_decoder, loss_head(self._model)
+        loss_of = StageLoss(self._stage.loss, shift=shift)
+        base_losses = None
+        if loss_of.needs_base:
+            row = row_of("base", config.adapter)
+            base_losses = ModelLosses(self._model, session.context, session.world, row, head, shift)
         ending = self._watch.after_step(self._engine, log) or run_stage(
             self._stage,
             self._loader,
@@ -114,8 +123,10 @@ class StageRun:
             session.context,
             session.world,
             log,
-            shift=not self._model.config.is_encoder_decoder,
-            head=loss_head(self._model),
+            shift=shift,
+            head=head,
+            loss_of=loss_of,
+            base_losses=base_losses,
             progress=stage,
             guard=guard,
             drift=self._drift,

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from lope_dist.corpus.batches import MicroBatch
 from lope_dist.corpus.loader import StageLoader
 from lope_dist.engine.world import World
+from lope_dist.train.robust_loss import StageLoss
 
-_NUM_COUNTS = 3  # targets, tokens, read tokens
+_NUM_COUNTS = 4  # targets, the loss's divisor, tokens, read tokens
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class StepPlan:
 
     batches: list[MicroBatch]
     target_tokens: int
+    loss_weight: float
+    """What the step's loss is divided by."""
     tokens: int
     read_tokens: int
     """Real tokens of `input_ids`, as `MicroBatch.noise_mask` has them."""
@@ -32,8 +35,10 @@ class ComingStep:
     coming step's, and raised when it would begin.
     """
 
-    def __init__(self, made: Iterator[tuple[int, list[MicroBatch]]], world: World) -> None:
-        self._made, self._world = made, world
+    def __init__(
+        self, made: Iterator[tuple[int, list[MicroBatch]]], world: World, loss: StageLoss
+    ) -> None:
+        self._made, self._world, self._loss = made, world, loss
         self._drawn: tuple[int, list[MicroBatch]] | None = None
         self._error: Exception | None = None
         self._totals: Sequence[float] | None = None
@@ -58,6 +63,7 @@ class ComingStep:
         lengths[self._world.rank] = len(batches)
         return [
             sum(batch.num_target_tokens for batch in batches),
+            self._loss.weight(batches),
             sum(batch.num_tokens for batch in batches),
             sum(int(batch.noise_mask.sum()) for batch in batches),
             *lengths,
@@ -79,7 +85,8 @@ class ComingStep:
         if self._drawn is None:
             return None
         step, batches = self._drawn
-        targets, tokens, read, *lengths = map(int, self._totals)
+        weight = self._totals[1]
+        targets, _, tokens, read, *lengths = map(int, self._totals)
         self._totals = None
         fillers = [loader.filler() for _ in range(max(lengths) - len(batches))]
-        return step, StepPlan([*batches, *fillers], targets, tokens, read, self)
+        return step, StepPlan([*batches, *fillers], targets, weight, tokens, read, self)

@@ -61,7 +61,7 @@ class Validator:
         session = self._session
         losses: dict[str, float] = {}
         tokens = 0
-        with untouched(session.model, session.context), engine.evaluating():
+        with engine.as_saved(), untouched(session.model, session.context), engine.evaluating():
             for word in session.config.answers:
                 if word == "base" and base is not None:
                     losses[word] = base

@@ -40,7 +40,13 @@ def runs(tiny_llama: Path, alpaca_file: Path, tmp_path_factory: pytest.TempPathF
         tree = tiny_tree(tiny_llama, alpaca_file, folder / name) | {"engine": engine}
         tree["train"]["checkpoint"] = {"every_steps": 4, "keep_last": 9}
         tree["noise"] = {"data": {"rate": 0.1}}
-        tree["train"]["stages"]["finetune"] |= {"router_supervision": 0.5, "separation": 1.0}
+        tree["train"]["stages"]["poison"]["loss"] = {"kind": "truncated", "by": "base"}
+        tree["train"]["stages"]["finetune"] |= {
+            "router_supervision": 0.5,
+            "separation": 1.0,
+            "loss": {"kind": "generalized", "q": 0.3},
+            "ema_decay": 0.8,
+        }
         recipe = folder / f"{name}.yaml"
         recipe.write_text(yaml.safe_dump(tree, sort_keys=False))
         arguments = ["launch/train.py", "--config", str(recipe), "train.log_every_seconds=0"]
@@ -62,7 +68,11 @@ def _adapter(run: Path, stage: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", DISTRIBUTED)
 def test_losses_equal_the_local_engines(runs: dict[str, Path], name: str) -> None:
-    """With dropout, all noise, packing, a partial last batch, clipping and auxiliary losses on."""
+    """With dropout, all noise, packing, a partial last batch, clipping, auxiliary losses on.
+
+    The first stage leaves out tokens by the base model's loss, which each rank asks for between
+    steps; the second has the generalized loss, and saves an average of its weights.
+    """
     expected, found = _metrics(runs["local"]), _metrics(runs[name])
     assert len(expected) == len(found) == 22
     for ours, theirs in zip(found, expected, strict=True):

@@ -1,0 +1,122 @@
+"""An engine that also keeps an exponential average of what it trains.
+
+The average is what a checkpoint's adapter holds, what is validated, and what the next stage
+begins with; the weights that are stepped are beside the optimizer's state. Each rank averages its
+own part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lope_dist.engine.allocation import OpenEngine
+from lope_dist.engine.groups import Group
+
+STEPPED = "stepped"
+"""`<parameter>.stepped`: in a checkpoint, the weights that the optimizer steps."""
+_STEPS = "ema.steps"
+
+
+class AveragingEngine:
+    """An `Engine` around another one, of any kind, that has just been built.
+
+    `average <- d average + (1 - d) weights` after each step, with d the smaller of ``decay`` and
+    `(1 + t) / (10 + t)` after t steps, so that a short stage does not stay at its beginning.
+
+    Args:
+        engine: What computes and steps.
+        decay: From 0 to below 1.
+    """
+
+    def __init__(self, engine: OpenEngine, decay: float) -> None:
+        self._engine, self._decay, self._steps = engine, decay, 0
+        self._average = {name: part.clone() for name, part in engine.own_parts().items()}
+
+    @torch.no_grad()
+    def step(self, lr_factor: float) -> float:
+        """Step, then average; return the gradient's norm."""
+        norm = self._engine.step(lr_factor)
+        if math.isfinite(norm):
+            decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
+            self._steps += 1
+            for name, part in self._engine.own_parts().items():
+                self._average[name].lerp_(part, 1 - decay)
+        return norm
+
+    def gather(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return whole parameters by name, the average of those that train."""
+        found = self._engine.gather(names)
+        return found | {n: t for n, t in self._whole().items() if n in found}
+
+    @contextmanager
+    def as_saved(self) -> Iterator[None]:
+        """Context between steps in which the model is the average. Collective: yes."""
+        stepped = self._engine.gather(list(self._average))
+        self._engine.assign(self._whole())
+        try:
+            yield
+        finally:
+            self._engine.assign(stepped)
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Return the optimizer's state, the weights that it steps, and how often it has."""
+        stepped = self._engine.gather(list(self._average))
+        return {
+            **self._engine.optimizer_state(),
+            **{f"{name}.{STEPPED}": whole for name, whole in stepped.items()},
+            _STEPS: torch.tensor(float(self._steps)),
+        }
+
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over all of it; the model holds the average, as a checkpoint's adapter does."""
+        state = dict(state)
+        self._steps = int(state.pop(_STEPS))
+        self._engine.assign({name: state.pop(f"{name}.{STEPPED}") for name in self._average})
+        self._engine.load_optimizer_state(state)
+
+    def close(self) -> None:
+        """Let go of the model, and leave the average in it."""
+        self._engine.assign(self._whole())
+        self._engine.close()
+
+    def discard(self) -> None:
+        """Drop the gradients of this step."""
+        self._engine.discard()
+
+    @property
+    def gradient_scale(self) -> float:
+        """What `backward` multiplies a loss with."""
+        return self._engine.gradient_scale
+
+    def forward(self, inputs: dict[str, Tensor]) -> Any:
+        """Return the model's output."""
+        return self._engine.forward(inputs)
+
+    def backward(self, loss: Tensor, is_last: bool) -> None:
+        """Add a micro-batch's gradients."""
+        self._engine.backward(loss, is_last)
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Context of forward passes without gradient."""
+        return self._engine.evaluating()
+
+    def groups_in_use(self) -> list[Group]:
+        """Return the optimizer's groups."""
+        return self._engine.groups_in_use()
+
+    def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return this rank's part of each parameter that is stepped, or of these tensors."""
+        return self._engine.own_parts(whole)
+
+    def whole(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return whole tensors from the ranks' parts."""
+        return self._engine.whole(parts)
+
+    def _whole(self) -> dict[str, Tensor]:
+        return self._engine.whole(self._average)

@@ -1,0 +1,284 @@
+"""Losses for noisy targets: each equals its formula on full logits, whatever the batch's split."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lope_dist.config.loss import (
+    CrossEntropyConfig,
+    GeneralizedConfig,
+    LabelSmoothingConfig,
+    TruncatedConfig,
+)
+from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import read_lines
+from lope_dist.corpus.batches import build_rows
+from lope_dist.corpus.tokens import IGNORED, Tokenized
+from lope_dist.model import loss_head as head_module
+from lope_dist.model.loss_head import LossHead
+from lope_dist.train.objective import summed_loss, targets_of
+from lope_dist.train.robust_loss import StageLoss, hardest
+from lope_dist.train.session import train
+
+VOCABULARY, HIDDEN = 50, 12
+CPU = torch.device("cpu")
+
+
+class _Output:
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+
+def examples(seed: int = 0) -> list[Tokenized]:
+    """Return four examples; the last one has no target, the first ones have 2, 7 and 11."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for number, (prompt, answer) in enumerate([(4, 2), (3, 7), (5, 11), (6, 0)]):
+        ids = torch.randint(0, VOCABULARY, (prompt + answer,), generator=generator).tolist()
+        labels = [IGNORED] * prompt + ids[prompt:]
+        made.append(Tokenized(number, ids, labels, was_cut=False))
+    return made
+
+
+def batches(split: list[list[list[int]]], is_packed: bool) -> list:
+    """Return micro-batches of rows of the numbers of examples."""
+    own = examples()
+    return [
+        build_rows(
+            [[own[i] for i in row] for row in rows], is_packed=is_packed, pad_id=0, seed=0, epoch=0
+        )
+        for rows in split
+    ]
+
+
+def hidden_of(example: int, place: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1000 * example + place)
+    return torch.randn(HIDDEN, generator=generator)
+
+
+def build_head() -> LossHead:
+    torch.manual_seed(1)
+    head = LossHead(HIDDEN, VOCABULARY, False, torch.float32)
+    head.weight = nn.Parameter(torch.randn(VOCABULARY, HIDDEN), requires_grad=False)
+    return head
+
+
+def by_hand(config) -> tuple[float, float, dict[tuple[int, int], Tensor]]:
+    """Return the loss's sum and divisor and the gradient of each hidden state: from full logits."""
+    head, total, divisor, hidden = build_head(), torch.zeros(()), 0, {}
+    for number, example in enumerate(examples()):
+        at = [t for t in range(len(example.labels) - 1) if example.labels[t + 1] != IGNORED]
+        own = {t: hidden_of(number, t).requires_grad_() for t in at}
+        hidden |= {(number, t): x for t, x in own.items()}
+        logs = {t: (head.weight @ x).log_softmax(-1) for t, x in own.items()}
+        losses = {t: -logs[t][example.labels[t + 1]] for t in at}
+        kept = at
+        if config.kind == "truncated":
+            ordered = sorted(at, key=lambda t: -losses[t].item())
+            kept = ordered[math.floor(config.share * len(at)) :]
+        divisor += len(kept)
+        for t in kept:
+            term = losses[t]
+            if config.kind == "generalized":
+                term = (1 - torch.exp(logs[t][example.labels[t + 1]]) ** config.q) / config.q
+            if config.kind == "label_smoothing":
+                s = config.smoothing
+                term = (1 - s) * losses[t] - s * logs[t].mean()
+            total = total + term
+    total.backward()
+    return total.item(), divisor, {k: x.grad for k, x in hidden.items() if x.grad is not None}
+
+
+KINDS = [
+    CrossEntropyConfig(),
+    TruncatedConfig(share=0.3),
+    GeneralizedConfig(q=0.4),
+    GeneralizedConfig(q=1.0),
+    LabelSmoothingConfig(smoothing=0.2),
+]
+SPLITS = {
+    "one batch": ([[[0], [1], [2], [3]]], False),
+    "two batches": ([[[3], [2]], [[0], [1]]], False),
+    "packed": ([[[2, 0, 1, 3]]], True),
+    "packed, two rows and a filled one": ([[[3, 1], [2, 0]]], True),
+}
+
+
+@pytest.mark.parametrize("with_head", [True, False])
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("config", KINDS, ids=lambda c: c.kind)
+def test_a_loss_is_its_formula_on_full_logits(config, split, with_head, monkeypatch) -> None:
+    """Value, divisor and gradient; the head goes through two tokens at a time."""
+    monkeypatch.setattr(head_module, "chunk_rows", lambda vocabulary: 2)
+    head, loss_of = build_head(), StageLoss(config, shift=True)
+    expected, divisor, expected_grads = by_hand(config)
+    made = batches(*SPLITS[split])
+    total, found = 0.0, {}
+    for batch, rows in zip(made, SPLITS[split][0], strict=True):
+        shape = batch.labels.shape
+        where = {}
+        for n, row in enumerate(rows):
+            places = [(i, t) for i in row for t in range(len(examples()[i].labels))]
+            where |= {(n, column): key for column, key in enumerate(places)}
+        x = torch.zeros(*shape, HIDDEN)
+        for at, key in where.items():
+            x[at] = hidden_of(*key)
+        x.requires_grad_()
+        targets = targets_of(batch.labels, shift=True)
+        loss = summed_loss(
+            lambda x=x: _Output(head(x)),
+            head if with_head else None,
+            targets,
+            CPU,
+            loss_of.terms(batch, targets, None),
+        )
+        loss.backward()
+        total += loss.item()
+        found |= {key: x.grad[at] for at, key in where.items() if x.grad[at].any()}
+    assert total == pytest.approx(expected, rel=1e-5)
+    assert loss_of.weight(made) == divisor
+    assert found.keys() == expected_grads.keys()
+    for key, grad in expected_grads.items():
+        torch.testing.assert_close(found[key], grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_base_models_losses_decide_where_they_are_asked_for() -> None:
+    config = TruncatedConfig(share=0.5, by="base")
+    (batch,) = batches([[[0], [1]]], False)
+    targets = targets_of(batch.labels, shift=True)
+    base = torch.arange(9.0)  # two targets, then seven
+    terms = StageLoss(config, shift=True).terms(batch, targets, base)
+    losses = torch.tensor([1.0, 2, 4, 8, 16, 32, 64, 128, 256])
+    assert terms.sum(losses).item() == 1 + (4 + 8 + 16 + 32)
+
+
+def test_equal_losses_still_leave_out_as_many() -> None:
+    examples_P = torch.tensor([1, 0, 1, 1, 0, 1, 1])
+    is_hard = hardest(torch.ones(7), examples_P, 0.5)
+    assert [int(is_hard[examples_P == n].sum()) for n in (0, 1)] == [1, 2]
+
+
+# In runs
+
+TRUNCATED = {"kind": "truncated", "share": 0.3}
+ROBUST = {
+    "train__stages__poison__loss": TRUNCATED,
+    "train__stages__poison__ema_decay": 0.8,
+    "train__stages__finetune__loss": TRUNCATED | {"by": "base"},
+    "data__max_examples": 40,
+    "adapter__dropout": 0.0,
+}
+
+
+@pytest.fixture(scope="module")
+def robust(config_in, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("robust") / "run"
+    checkpoint = {"train__checkpoint__every_steps": 3, "train__checkpoint__keep_last": 9}
+    return train(config_in(folder, **ROBUST, **checkpoint))
+
+
+def assert_alike(run: Path, other: Path) -> None:
+    keys = ("loss", "grad_norm", "target_tokens")
+    ours, theirs = (list(read_lines(r / "metrics.jsonl")) for r in (run, other))
+    assert len(ours) == len(theirs) == 10
+    for a, b in zip(ours, theirs, strict=True):
+        assert [a[k] for k in keys] == pytest.approx([b[k] for k in keys], rel=1e-3)
+    for stage in ("1-poison", "2-finetune"):
+        ours, theirs = (adapter(r, stage) for r in (run, other))
+        for name, value in theirs.items():
+            torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)
+
+
+def adapter(run: Path, checkpoint: str) -> dict[str, Tensor]:
+    return load_file(run / "checkpoints" / checkpoint / "adapter.safetensors")
+
+
+def test_truncated_losses_do_not_depend_on_the_split(config_in, robust, tmp_path) -> None:
+    other = {"train__micro_batch": 8, "model__gradient_checkpointing": True, "data__packing": False}
+    assert_alike(train(config_in(tmp_path / "run", **ROBUST, **other)), robust)
+
+
+def test_a_truncated_loss_is_below_the_plain_one(config_in, robust, tmp_path) -> None:
+    plain = {k: v for k, v in ROBUST.items() if not k.endswith("loss")}
+    run = train(config_in(tmp_path / "run", **plain, train__stages__poison__max_steps=1))
+    first, other = (next(iter(read_lines(r / "metrics.jsonl"))) for r in (run, robust))
+    assert other["loss"] < 0.9 * first["loss"]
+    assert other["target_tokens"] == first["target_tokens"]
+
+
+def test_a_resume_goes_on_with_the_average_and_with_what_is_stepped(
+    config_in, robust, tmp_path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(robust, run)
+    for checkpoint in (run / "checkpoints").iterdir():
+        if checkpoint.name != "1-poison-step-000003":
+            shutil.rmtree(checkpoint)
+    config = config_in(run, **ROBUST, train__checkpoint__keep_last=9)
+    assert_alike(train(config, resume=True), robust)
+
+
+def test_the_average_is_what_is_saved(robust) -> None:
+    """By its definition, from the weights that were stepped: three steps, decay 0.1, 2/11, 3/12."""
+    folder = robust / "checkpoints"
+    state = load_file(folder / "1-poison-step-000003" / "optimizer.safetensors")
+    saved = adapter(robust, "1-poison-step-000003")
+    names = [k.removesuffix(".stepped") for k in state if k.endswith(".stepped")]
+    assert names
+    assert state["ema.steps"].item() == 3
+    assert any(not torch.equal(saved[n], state[f"{n}.stepped"]) for n in names)
+    later = load_file(folder / "1-poison" / "optimizer.safetensors")
+    assert later["ema.steps"].item() == 5
+
+
+def test_an_average_is_validated_saved_and_gone_on_with(config_in, tmp_path) -> None:
+    """With one step a stage it is 0.1 of the start and 0.9 of the step's weights."""
+    settings = {"train__stages__poison__max_steps": 1, "train__stages__finetune__max_steps": 1}
+    settings |= {"data__validation__share": 0.2, "data__max_examples": 40}
+    first = train(config_in(tmp_path / "plain", **settings))
+    decay = {"train__stages__finetune__ema_decay": 0.9}
+    second = train(config_in(tmp_path / "ema", **settings, **decay))
+    start, stepped, averaged = (
+        adapter(first, "1-poison"),
+        adapter(first, "2-finetune"),
+        adapter(second, "2-finetune"),
+    )
+    for name, value in averaged.items():
+        expected = 0.1 * start[name] + 0.9 * stepped[name]
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
+    losses = [
+        [m["validation"]["all"] for m in read_lines(run / "metrics.jsonl") if "validation" in m]
+        for run in (first, second)
+    ]
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][-1] != losses[1][-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train__stages__poison__loss": {"kind": "huber"}}, "kind"),
+        (
+            {"train__stages__poison__loss": {"kind": "generalized", "share": 0.2}},
+            "Unknown key .share. in train.stages.poison.loss",
+        ),
+        (
+            {"train__stages__poison__loss": TRUNCATED, "model__kernels": "liger"},
+            "computes the plain cross-entropy alone",
+        ),
+        ({"train__stages__poison__loss": {"kind": "truncated", "share": 1.0}}, "share"),
+    ],
+)
+def test_what_cannot_be_applied_is_refused(
+    tiny_config: Callable, changes: dict, message: str
+) -> None:
+    with pytest.raises(LopeError, match=message):
+        tiny_config(**changes)
