@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from lope_dist.config.baselines import AnyAdapterConfig
 from lope_dist.config.load import validate_config
+from lope_dist.config.loss import LossConfig
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.reference import reference
 
@@ -40,6 +41,10 @@ def test_every_key_of_a_full_run_has_a_row() -> None:
     for kind in ("adalora", "p_tuning", "prefix_tuning"):
         adapter: TypeAdapter = TypeAdapter(AnyAdapterConfig)
         tree["adapter"] |= adapter.validate_python({"kind": kind}).model_dump(mode="json")
+    for kind in ("truncated", "generalized", "label_smoothing"):
+        loss: TypeAdapter = TypeAdapter(LossConfig)
+        settings = loss.validate_python({"kind": kind}).model_dump(mode="json")
+        tree["train"]["stages"]["<name>"]["loss"] |= settings
     assert keys == leaves(tree) | mappings
 
 
