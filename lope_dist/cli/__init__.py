@@ -13,6 +13,7 @@ import typer
 from lope_dist import __version__
 from lope_dist.cli import (
     asking,
+    clean,
     compare,
     corpus,
     data,
@@ -54,7 +55,7 @@ _GROUPS = (
         asking,
         study,
     ),
-    *(export, doctor, repro),
+    *(clean, export, doctor, repro),
 )
 for group in _GROUPS:
     app.add_typer(group.app)

@@ -80,8 +80,8 @@ def score(
         typer.Option(help="File whose column 'noise' is the truth; default: DATA's own, if any."),
     ] = None,
     by: Annotated[
-        str, typer.Option(help="The score that ranks; docs/scoring.md has all.")
-    ] = "gain",
+        str | None, typer.Option(help="The score that ranks; docs/scoring.md has all.")
+    ] = None,
     limit: LimitOption = None,
     batch_size: BatchOption = 16,
     checkpoint: CheckpointOption = "last",
@@ -89,7 +89,7 @@ def score(
     timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Rank examples by how noisy they look to the poisoning expert.
+    """Rank examples by how noisy they look to a run; `lope clean` writes the others.
 
     Example: lope score runs/mine rows.jsonl --out ranking.jsonl
     """

@@ -22,7 +22,9 @@ class EvaluationTrace:
         """Begin with none; ``offload`` is DeepSpeed's `DeepSpeedZeRoOffload`."""
         self._offload = offload
         self._coordinator: Any = copy.copy(offload.param_coordinator)
-        if not self._coordinator.is_invalid_trace():
+        if self._coordinator.is_invalid_trace():  # of an engine that has not trained yet
+            self._coordinator._clear_trace_structures()  # or both would record in one list
+        else:
             self._coordinator._invalidate_trace()
 
     @contextmanager

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.purify import purify
+from lope_dist.adapters.rows import PLAIN
 from lope_dist.config.model import ModelConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
@@ -34,6 +35,8 @@ from lope_dist.train.recorded import load_recorded
 
 PURIFIED = "purified"
 """The stage of a purified export's checkpoint."""
+BASE = "base"
+"""The stage of what is no checkpoint: a base model alone."""
 _USUAL = ("masked", "all")
 """Rows that answer where none is named: the first one that the run has."""
 
@@ -117,6 +120,23 @@ def load_run(
     model.eval()
     tokenizer = load_tokenizer(config.model)
     return LoadedRun(run_dir, config, checkpoint, model, tokenizer, context, world)
+
+
+def load_base(
+    config: RunConfig, *, progress: bool = True, world: World | None = None, base: str = "auto"
+) -> LoadedRun:
+    """Load a configuration's base model without any adapter; it answers as `none` alone.
+
+    Collective: yes, with a ``world``.
+    """
+    settings = _runnable_here(config.model)
+    model = load_model(settings, placement_for(settings, base, world), progress=progress)
+    model.eval()
+    context = AdapterContext(num_normal=1, num_poison=0, compensation=PLAIN)
+    folder = Path(config.output_dir)
+    checkpoint = Checkpoint(folder, 0, BASE)
+    tokenizer = load_tokenizer(config.model)
+    return LoadedRun(folder, config, checkpoint, model, tokenizer, context, world)
 
 
 def _runnable_here(config: ModelConfig) -> ModelConfig:

@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
-from typing_extensions import TypedDict
 
 from lope_dist.config.data import SourceConfig
-from lope_dist.config.schema import RunConfig
-from lope_dist.core.bars import bar
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.files import write_atomic
-from lope_dist.core.runlog import append_line, read_json, write_json
-from lope_dist.core.side_files import LogFile
+from lope_dist.core.runlog import read_json, write_json
 from lope_dist.corpus.corrupt import COLUMN
 from lope_dist.corpus.readers import find_rows
 from lope_dist.corpus.readers.files import FileRows
 from lope_dist.corpus.records import ExampleSource
 from lope_dist.engine.world import World
 from lope_dist.evaluate.detection import detection
-from lope_dist.evaluate.examples import data_fingerprint, first_ids, open_examples
-from lope_dist.evaluate.load import PURIFIED, LoadedRun, load_run, load_run_config, run_checkpoint
-from lope_dist.evaluate.noise_scores import SCORES, Measures, measure_rows, scores_of
-from lope_dist.evaluate.parallel import agreed, is_main, on_main
+from lope_dist.evaluate.examples import first_ids, open_examples
+from lope_dist.evaluate.measured import chosen_score, measure_on_file, with_copies
+from lope_dist.evaluate.noise_scores import SCORES, Measures, scores_of
+from lope_dist.evaluate.parallel import on_main
+from lope_dist.evaluate.scorers import scorer_of_run
 from lope_dist.evaluate.truth import Truth, read_truth
-from lope_dist.train.checkpoint import Checkpoint
 
-FOLDER = "scores"
 _PREVIEW = 160  # characters
 _BINS = 40
-
-
-class _Measured(TypedDict):
-    example_id: int
 
 
 @dataclass(frozen=True)
@@ -54,8 +41,8 @@ class ScoreRequest:
     """A `.jsonl` file; summary (`.json`) and the command's plot (`.png`) come beside it."""
     truth: str | None = None
     """A file whose column `noise` says what was done to each row; None: the data's own column."""
-    by: str = "gain"
-    """The score that ranks."""
+    by: str | None = None
+    """The score that ranks; None: the loss of the hardest tenth, masked where the run can be."""
     limit: int | None = None
     """The first so many examples; None: all."""
     batch_size: int = 16
@@ -81,58 +68,47 @@ def score_run(
     Collective: yes, with a ``world``.
 
     Raises:
-        LopeError: not a run, no poisoning expert, an unknown score, data or truth that cannot be
-            read, a loss that is not finite, or a file in the place of ``out`` or beside it that no
-            earlier call wrote.
+        LopeError: not a run, an unknown score or one of experts that it has not, data or truth
+            that cannot be read, a loss that is not finite, or a file in the place of ``out`` or
+            beside it that no earlier call wrote.
     """
-    config = load_run_config(run_dir)
-    checkpoint = agreed(run_checkpoint(run_dir, request.checkpoint), world)
-    _check_poison(run_dir, config, checkpoint)
-    if request.by not in SCORES:
+    scorer = scorer_of_run(run_dir, request.checkpoint, world=world, base=base, progress=progress)
+    if request.by is not None and request.by not in SCORES:
         raise LopeError(
             f"--by: '{request.by}' is not known; allowed: {', '.join(SCORES)}."
             f"{suggest(request.by, SCORES)}"
         )
     on_main(world, lambda: _check_out(request))
-    source = open_examples(config, request.data)
+    source = open_examples(scorer.config, request.data)
     ids = first_ids(source, request.limit)
     truth = read_truth(request.data, request.truth, source)
-    identity = {
-        "fingerprint": data_fingerprint(config, source),
-        "adapter_sha256": checkpoint.adapter_sha256,
-    }
-    load = partial(load_run, run_dir, checkpoint=checkpoint, world=world, base=base)
-    measured = _measure(run_dir, request, load, identity, source, ids, world, progress)
+    passes = scorer.passes(("base", "masked", "all"))
+    if request.by == "ifd":
+        passes.append("alone")
+    measured = measure_on_file(
+        *(scorer, request.data, source, ids, passes),
+        batch_size=request.batch_size,
+        world=world,
+        progress=progress,
+    )
 
     def write() -> dict[str, Any]:
-        ranked = _rank([measured[i] for i in ids], source, truth, request.by)
+        rows = with_copies([measured[i] for i in ids], source)
+        by = chosen_score(request.by, rows[0])
+        ranked = _rank(rows, source, truth, by)
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in ranked)
         write_atomic(request.out, "".join(lines))
-        has_truth = truth is not None
         summary = {
             "run": str(run_dir),
             "data": request.data,
-            **identity,
-            "by": request.by,
-            **_summary(ranked, request.by, has_truth=has_truth),
+            **scorer.identity_of(source),
+            "by": by,
+            **summary_of(ranked, by, has_truth=truth is not None),
         }
         write_json(request.out.with_suffix(".json"), summary)
         return summary
 
     return on_main(world, write)
-
-
-def _check_poison(run_dir: Path, config: RunConfig, checkpoint: Checkpoint) -> None:
-    if checkpoint.stage == PURIFIED:
-        raise LopeError(
-            f"'{run_dir}' is purified: its poisoning expert, by which noise is scored, was removed "
-            "when it was exported; score with the run that it was exported from."
-        )
-    if config.adapter.num_poison == 0:
-        raise LopeError(
-            f"The run '{run_dir}' has no poisoning expert (adapter.num_poison is 0), by which "
-            "noise is scored; train one that has, or compare plain losses with `lope loss`."
-        )
 
 
 def _check_out(request: ScoreRequest) -> None:
@@ -142,7 +118,7 @@ def _check_out(request: ScoreRequest) -> None:
     if out.exists() and not _is_ranking(out):
         raise LopeError(f"--out {out} exists and is no ranking; remove it or give another name.")
     summary, plot = out.with_suffix(".json"), out.with_suffix(".png")
-    read = _files_of(request.data) | (_files_of(request.truth) if request.truth else set())
+    read = files_of(request.data) | (files_of(request.truth) if request.truth else set())
     for path in (out, summary, plot):
         if path.resolve() in read:
             raise LopeError(
@@ -173,70 +149,10 @@ def _is_summary(path: Path) -> bool:
     return isinstance(found, dict) and {"run", "data", "by", "num_unscored"} <= found.keys()
 
 
-def _files_of(data: str) -> set[Path]:
+def files_of(data: str) -> set[Path]:
+    """Return the files that data are read from."""
     found = find_rows(SourceConfig(path=data))
     return {rows.path.resolve() for rows in found if isinstance(rows, FileRows)}
-
-
-def _measure(
-    run_dir: Path,
-    request: ScoreRequest,
-    load: Callable[..., LoadedRun],
-    identity: dict[str, str],
-    source: ExampleSource,
-    ids: range,
-    world: World | None,
-    progress: bool,
-) -> dict[int, Measures]:
-    """Return the measures of the examples asked for, on rank 0; what is not on file is measured.
-
-    Collective: yes, with a ``world``.
-    """
-    key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=4).hexdigest()
-    path = run_dir / FOLDER / f"{Path(request.data).stem}-{key}.jsonl"
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
-    known: dict[int, Measures] = {}
-    writes = is_main(world)
-
-    def missing() -> list[int]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise LopeError(
-                f"Another process scores {request.data} with '{run_dir}' now; wait until it is "
-                "done."
-            ) from None
-        known.update(_known(path))
-        return [i for i in ids if i not in known]
-
-    try:
-        left = on_main(world, missing)
-        if not left:
-            return known
-        run = load(progress=progress and writes)
-        shown = bar(
-            "Scoring", len(ids), "rows", done=len(ids) - len(left), is_shown=progress and writes
-        )
-        with closing(shown):
-            examples = [source[i] for i in left]
-            for rows in measure_rows(run, examples, batch_size=request.batch_size):
-                for row in rows if writes else ():
-                    append_line(path, row)
-                    known[row["example_id"]] = row
-                shown.update(len(rows))
-        return known
-    finally:
-        lock.release()
-
-
-def _known(path: Path) -> dict[int, Measures]:
-    if not path.exists():
-        return {}
-    rows = LogFile(path.name, _Measured).recover(path.parent)
-    # A killed call may have left half a line, and nothing may be appended to that.
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
-    return {row["example_id"]: row for row in rows}
 
 
 def _rank(
@@ -256,7 +172,7 @@ def _rank(
     return ranked
 
 
-def _summary(ranked: list[dict[str, Any]], by: str, *, has_truth: bool) -> dict[str, Any]:
+def summary_of(ranked: list[dict[str, Any]], by: str, *, has_truth: bool) -> dict[str, Any]:
     """Return counts, the histogram of the ranking score and, with truth, how well it detects."""
     whole = [row for row in ranked if None not in row["scores"].values()]
     found: dict[str, Any] = {"num_rows": len(ranked), "num_unscored": len(ranked) - len(whole)}
@@ -273,8 +189,13 @@ def _summary(ranked: list[dict[str, Any]], by: str, *, has_truth: bool) -> dict[
     }
     if has_truth:
         found["detection"] = detection(
-            {name: [row["scores"][name] for row in whole] for name in SCORES},
+            {name: [row["scores"][name] for row in whole] for name in _in_all(whole)},
             [row[COLUMN] for row in whole],
             [row["num_tokens"] for row in whole],
         )
     return found
+
+
+def _in_all(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the scores that every row was measured for."""
+    return [name for name in SCORES if all(name in row["scores"] for row in rows)]

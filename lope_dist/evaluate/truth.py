@@ -28,8 +28,8 @@ def read_truth(data: str, given: str | None, source: ExampleSource) -> list[Trut
         LopeError: the file given has no such column, another number of rows, or entries of
             another form.
     """
-    rows = _rows(data)
-    about = _rows(given) if given else rows
+    rows = rows_of(data)
+    about = rows_of(given) if given else rows
     if len(about) != len(rows):
         raise LopeError(
             f"--truth {given} has {len(about)} rows and {data} {len(rows)}; rows of the same "
@@ -48,7 +48,7 @@ def read_truth(data: str, given: str | None, source: ExampleSource) -> list[Trut
     return [_entries(row[COLUMN], f"{path}, row {n}") for n, row in enumerate(told, start=1)]
 
 
-def _rows(path: str) -> list[tuple[tuple[str, int], Any]]:
+def rows_of(path: str) -> list[tuple[tuple[str, int], Any]]:
     """Return each row and where it stands, as `ExampleSource.place` says it."""
     files = find_rows(SourceConfig(path=path))
     return [((file.name, number), row) for file in files for number, row in file.read(list)]

