@@ -43,10 +43,11 @@ class AdapterContext:
     """Continuous noise of this stage; None is off."""
     corrupted_mask: Tensor | None
     """bool (N, T), as `noise_mask`: the tokens of words that noise changed; None: not known."""
-    routes_gradients: bool
-    """While the model trains, an expert learns from its own tokens alone (`corrupted_targets`)."""
     corrupted_targets: Tensor | None
-    """bool (N, T), as `noise_mask`: the tokens that predict one which noise changed."""
+    """bool (N, T), as `noise_mask`: the tokens that predict a marked one. While the model trains,
+    the poisoning experts learn from these alone, and the normal ones from the others."""
+    routes_strictly: bool
+    """A and the router learn as the normal experts do."""
     auxiliary: AuxiliaryLosses | None
     """Losses that the layers add while the model trains; None: none."""
     collect_router: bool
@@ -71,8 +72,8 @@ class AdapterContext:
         self.noise_stream = noise_stream
         self.embedding_noise = None
         self.corrupted_mask = None
-        self.routes_gradients = False
         self.corrupted_targets = None
+        self.routes_strictly = False
         self.auxiliary = None
         self.collect_router = False
         self._usage_marks: dict[str, tuple[Tensor | None, Tensor | None, Tensor]] = {}

@@ -22,12 +22,21 @@ from lope_dist.adapters.counter_noise import keep_bits, keep_scale, zero_dropped
 from lope_dist.adapters.kernels import launching
 
 
-def project(x_PD: Tensor, A_RD: Tensor, keys_P: Tensor | None, salt: int, p: float) -> Tensor:
+def project(
+    x_PD: Tensor,
+    A_RD: Tensor,
+    keys_P: Tensor | None,
+    salt: int,
+    p: float,
+    learns_P: Tensor | None = None,
+) -> Tensor:
     """Compute `dropout(x) A^T` in x's dtype; no dropout where ``keys_P`` is None.
 
-    Shapes: (P, D), (R, D), int32 (P,) -> (P, R).
+    ``learns_P``: from which tokens A gets its gradient; None: from all.
+
+    Shapes: (P, D), (R, D), int32 (P,), bool (P,) -> (P, R).
     """
-    return _Project.apply(x_PD, A_RD, keys_P, salt, p)  # type: ignore[return-value]
+    return _Project.apply(x_PD, A_RD, keys_P, salt, p, learns_P)  # type: ignore[return-value]
 
 
 def add_experts(
@@ -55,9 +64,15 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_PD: Tensor, A_RD: Tensor, keys_P: Tensor | None, salt: int, p: float
+        ctx: Any,
+        x_PD: Tensor,
+        A_RD: Tensor,
+        keys_P: Tensor | None,
+        salt: int,
+        p: float,
+        learns_P: Tensor | None,
     ) -> Tensor:
-        ctx.save_for_backward(x_PD, A_RD, keys_P)
+        ctx.save_for_backward(x_PD, A_RD, keys_P, learns_P)
         ctx.salt, ctx.p = salt, p
         if keys_P is None:
             return x_PD @ A_RD.to(x_PD.dtype).t()
@@ -71,26 +86,45 @@ class _Project(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_PR: Tensor) -> tuple[Tensor | None, ...]:
-        x_PD, A_RD, keys_P = ctx.saved_tensors
+        x_PD, A_RD, keys_P, learns_P = ctx.saved_tensors
         needs_x, needs_A = ctx.needs_input_grad[:2]
-        grad_x = grad_A = keep_PD = None
-        if keys_P is not None and launching.run_on(x_PD, A_RD.shape[0]):
-            from lope_dist.adapters.kernels import projection
+        parts = ctx, x_PD, A_RD, keys_P
+        if learns_P is None or not needs_A:
+            grad_x, grad_A = _project_backward(grad_PR, *parts, needs_x, needs_A)
+        else:  # A's gradient is of some tokens, x's of all
+            grad_x, _ = _project_backward(grad_PR, *parts, needs_x, False)
+            own_PR = grad_PR * learns_P.unsqueeze(1).to(grad_PR.dtype)
+            _, grad_A = _project_backward(own_PR, *parts, False, True)
+        return grad_x, grad_A, None, None, None, None
 
-            grads = projection.project_backward(
-                *(grad_PR, x_PD, A_RD, keys_P, ctx.salt, ctx.p), needs_x=needs_x, needs_A=needs_A
-            )
-            return *grads, None, None, None
-        if keys_P is not None:
-            keep_PD = keep_bits(keys_P, ctx.salt, x_PD.shape[-1], ctx.p)
-            grad_PR = grad_PR * keep_scale(ctx.p)
-        if needs_x:
-            grad_x = grad_PR @ A_RD.to(grad_PR.dtype)
-            grad_x = grad_x if keep_PD is None else zero_dropped(grad_x, keep_PD)
-        if needs_A:
-            dropped_PD = x_PD if keep_PD is None else zero_dropped(x_PD, keep_PD)
-            grad_A = (grad_PR.t() @ dropped_PD).to(A_RD.dtype)
-        return grad_x, grad_A, None, None, None
+
+def _project_backward(
+    grad_PR: Tensor,
+    ctx: Any,
+    x_PD: Tensor,
+    A_RD: Tensor,
+    keys_P: Tensor | None,
+    needs_x: bool,
+    needs_A: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of x and A, as far as they are needed."""
+    grad_x = grad_A = keep_PD = None
+    if keys_P is not None and launching.run_on(x_PD, A_RD.shape[0]):
+        from lope_dist.adapters.kernels import projection
+
+        return projection.project_backward(
+            *(grad_PR, x_PD, A_RD, keys_P, ctx.salt, ctx.p), needs_x=needs_x, needs_A=needs_A
+        )
+    if keys_P is not None:
+        keep_PD = keep_bits(keys_P, ctx.salt, x_PD.shape[-1], ctx.p)
+        grad_PR = grad_PR * keep_scale(ctx.p)
+    if needs_x:
+        grad_x = grad_PR @ A_RD.to(grad_PR.dtype)
+        grad_x = grad_x if keep_PD is None else zero_dropped(grad_x, keep_PD)
+    if needs_A:
+        dropped_PD = x_PD if keep_PD is None else zero_dropped(x_PD, keep_PD)
+        grad_A = (grad_PR.t() @ dropped_PD).to(A_RD.dtype)
+    return grad_x, grad_A
 
 
 class _AddExperts(torch.autograd.Function):

@@ -73,7 +73,8 @@ class LopeAdapter(nn.Module):
         keys_P = None
         if self.training and config.dropout > 0:
             keys_P = context.dropout_keys(self.stream, x_NTD.shape[:-1]).flatten()
-        h_PR = project(x_NTD.flatten(0, -2), self.A, keys_P, self.salt, config.dropout)
+        learns_P = self._learns()
+        h_PR = project(x_NTD.flatten(0, -2), self.A, keys_P, self.salt, config.dropout, learns_P)
         h_NTR = h_PR.view(*x_NTD.shape[:-1], config.rank)
         w_NTE = logits_NTE = z_PZ = router_ER = None
         if self._a_kernel_routes(h_PR):
@@ -84,7 +85,7 @@ class LopeAdapter(nn.Module):
                 if context.collect_router:
                     self._collect(w_PE1)
         elif config.has_router:
-            logits_NTE = self._route(x_NTD, h_NTR)
+            logits_NTE = self._route(x_NTD, h_NTR, learns_P)
             w_NTE = logits_NTE.softmax(-1, dtype=torch.float32)
             if context.collect_router:
                 self._collect(F.pad(w_NTE.detach().flatten(0, -2), (0, 1), value=1.0))
@@ -113,6 +114,8 @@ class LopeAdapter(nn.Module):
             return False
         if context.experts == "masked":
             return not (torch.is_grad_enabled() or context.collect_router)
+        if self._learns() is not None:
+            return False
         supervises = (
             self.training and context.auxiliary is not None and context.auxiliary.is_on(SUPERVISION)
         )
@@ -128,11 +131,24 @@ class LopeAdapter(nn.Module):
         w_NTK, poison_NTM = w_NTE.tensor_split([self.config.num_normal], dim=-1)
         return torch.cat([w_NTK, poison_NTM * factor], dim=-1)
 
-    def _route(self, x_NTD: Tensor, h_NTR: Tensor) -> Tensor:
+    def _learns(self) -> Tensor | None:
+        """Return from which tokens A and the router learn, bool (P,); None: from all."""
+        context = self.context
+        if not (self.training and context.routes_strictly):
+            return None
+        assert context.corrupted_targets is not None
+        return ~context.corrupted_targets.flatten()
+
+    def _route(self, x_NTD: Tensor, h_NTR: Tensor, learns_P: Tensor | None = None) -> Tensor:
         """Return the router's logits, (N, T, E)."""
-        if self.config.router == "rank":
-            return F.linear(h_NTR.float(), self.router)
-        return F.linear(x_NTD, self.router.to(x_NTD.dtype))
+        read_NTI, router_EI = h_NTR.float(), self.router
+        if self.config.router != "rank":
+            read_NTI, router_EI = x_NTD, self.router.to(x_NTD.dtype)
+        logits_NTE = F.linear(read_NTI, router_EI)
+        if learns_P is None:
+            return logits_NTE
+        learns_NT1 = learns_P.view(*logits_NTE.shape[:-1], 1)
+        return torch.where(learns_NT1, logits_NTE, F.linear(read_NTI, router_EI.detach()))
 
     def _supervise(self, auxiliary: AuxiliaryLosses, y_NTO: Tensor, logits_NTE: Tensor) -> Tensor:
         """Teach the router where the tokens are that the marks are of."""

@@ -13,6 +13,7 @@ from lope_dist.config.data import DataConfig
 from lope_dist.config.engine import EngineConfig
 from lope_dist.config.model import ModelConfig
 from lope_dist.config.noise import NoiseConfig
+from lope_dist.config.routing import ROUTING_OPTIONS, missing_for_routing
 from lope_dist.config.train import StageConfig, TrainConfig, baseline_stages, default_stages
 from lope_dist.config.validation import Answer, absent_expert, is_trained, usual_answers
 from lope_dist.core.errors import LopeError
@@ -204,7 +205,10 @@ class RunConfig(Section):
             given = {
                 f"loss_on = '{stage.loss_on}'": stage.loss_on == "corrupted",
                 f"router_supervision = {stage.router_supervision}": stage.router_supervision > 0,
-                f"gradient_routing = {stage.gradient_routing}": stage.gradient_routing,
+                f"gradient_routing = {stage.gradient_routing}": bool(stage.gradient_routing),
+                f"detected_share = {stage.detected_share}": stage.detected_share is not None,
+                f"strict_routing = {stage.strict_routing}": stage.strict_routing,
+                f"poison_dropout = {stage.poison_dropout}": stage.poison_dropout > 0,
                 f"poison_scale = {stage.poison_scale}": stage.poison_scale != 1,
                 f"separation = {stage.separation}": stage.separation > 0,
             }
@@ -235,6 +239,10 @@ class RunConfig(Section):
                 "is about what the poisoning experts learn, and they are frozen; add 'poison_b' to "
                 "the stage's trainable roles"
             )
+        if option in ROUTING_OPTIONS:
+            return missing_for_routing(option, stage)
+        if stage.gradient_routing == "detected" and option == "gradient_routing":
+            return None
         if option == "router_supervision" and Role.ROUTER not in stage.trainable:
             return "teaches a router that is frozen; add 'router' to the stage's trainable roles"
         injects = stage.noise in ("text", "hybrid") and self.noise.text.is_on

@@ -55,9 +55,18 @@ class StageConfig(Section):
     router_supervision: float = Field(default=0.0, ge=0)
     """Weight of a loss that teaches the router to send corrupted tokens to the poisoning experts
     and clean ones to the others; `docs/past_the_paper.md`."""
-    gradient_routing: bool = False
-    """Of all experts the poisoning ones alone learn where the next token is corrupted, and the
-    normal ones elsewhere; `docs/past_the_paper.md`."""
+    gradient_routing: bool | Literal["detected"] = False
+    """Of all experts the poisoning ones alone learn where the next token is marked, and the
+    normal ones elsewhere; `docs/past_the_paper.md`. `true`: marked is what noise changed;
+    `detected`: that, and the targets which the masked model finds hardest."""
+    detected_share: float | None = Field(default=None, gt=0, lt=1)
+    """With `detected`: the share of each example's target tokens, rounded down. Default: 0.2."""
+    strict_routing: bool = False
+    """With routed gradients: the others, A and the router learn nothing from marked targets, nor
+    the poisoning experts from the rest; it takes two passes of each micro-batch."""
+    poison_dropout: float = Field(default=0.0, ge=0, le=1)
+    """With strict routing: in which share of the steps the pass of the unmarked targets is made
+    without the poisoning experts, as a masked model answers."""
     poison_scale: float = Field(default=1.0, ge=0)
     """Factor on the poisoning experts' weights while the stage trains: above 1 they take more of
     the noise from the experts that learn, at 0 they are left out; `docs/past_the_paper.md`."""
@@ -68,7 +77,13 @@ class StageConfig(Section):
     @property
     def uses_marks(self) -> bool:
         """Whether the stage must be told which tokens noise changed."""
-        return self.loss_on == "corrupted" or self.router_supervision > 0 or self.gradient_routing
+        asks = self.loss_on == "corrupted" or self.router_supervision > 0
+        return asks or bool(self.gradient_routing)
+
+    @property
+    def share_detected(self) -> float:
+        """`detected_share`, or what stands for it."""
+        return 0.2 if self.detected_share is None else self.detected_share
 
     @field_validator("trainable")
     @classmethod

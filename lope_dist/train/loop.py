@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 
 import torch
-import torch.nn.functional as F
 
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.config.train import StageConfig
@@ -23,6 +22,7 @@ from lope_dist.train.model_losses import ModelLosses
 from lope_dist.train.objective import summed_loss, targets_of
 from lope_dist.train.progress import StageProgress
 from lope_dist.train.robust_loss import StageLoss
+from lope_dist.train.routing import Pass, Routing
 from lope_dist.train.schedule import lr_factor
 from lope_dist.train.step_plan import ComingStep, StepPlan
 from lope_dist.train.stop import StopRequest
@@ -51,6 +51,7 @@ def run_stage(
     head: LossHead | None,
     loss_of: StageLoss,
     base_losses: ModelLosses | None,
+    routing: Routing,
     progress: StageProgress,
     guard: StepGuard,
     drift: Drift | None,
@@ -62,6 +63,7 @@ def run_stage(
 
     ``shift``: position t predicts label t + 1. ``head``: see `objective.summed_loss`.
     ``loss_of``: the stage's loss; ``base_losses``: what takes the base model's for it, if needed.
+    ``routing``: which experts learn from which token.
     ``drift``: what is logged of it, if anything.
     ``timeout_s``: how long a data worker may give nothing.
     ``after_step`` is called between steps, on every rank, with ``progress`` moved on; what it
@@ -91,13 +93,18 @@ def run_stage(
         of_base = [None] * len(plan.batches)
         if base_losses is not None:
             of_base = base_losses.take(engine, plan.batches)
-        losses = [
-            _micro_step(
-                *(engine, context, batch, plan, i == len(plan.batches) - 1, world, shift, head),
-                *(loss_of, base_P),
-            )
-            for i, (batch, base_P) in enumerate(zip(plan.batches, of_base, strict=True))
-        ]
+        marks = routing.marks(engine, plan.batches)
+        losses = []
+        for i, (batch, marked, base_P) in enumerate(zip(plan.batches, marks, of_base, strict=True)):
+            is_last, passes = i == len(plan.batches) - 1, routing.passes(batch, marked, step)
+            parts = [
+                _micro_step(
+                    *(engine, context, batch, plan, is_last and one is passes[-1], world, shift),
+                    *(head, loss_of, base_P, routing, one),
+                )
+                for one in passes
+            ]
+            losses.append(torch.stack(parts).sum())
         auxiliary = context.auxiliary.take() if context.auxiliary is not None else []
         losses += [value.to(losses[0]) for value in auxiliary]
         coming = plan.coming.counts()  # drawn while the device computes
@@ -163,9 +170,11 @@ def _micro_step(
     head: LossHead | None,
     loss_of: StageLoss,
     base_P: torch.Tensor | None,
+    routing: Routing,
+    one: Pass,
 ) -> torch.Tensor:
-    """Run one micro-batch forward and backward; return its part of the step's loss."""
-    targets = targets_of(batch.labels, shift)
+    """Run one pass of a micro-batch; return its part of the step's loss."""
+    targets = targets_of(one.labels, shift)
     terms = loss_of.terms(batch, targets, base_P)
     if context.auxiliary is not None:
         own_tokens = int(batch.noise_mask.sum())
@@ -173,9 +182,7 @@ def _micro_step(
     batch = batch.to(world.device)
     context.token_keys, context.noise_mask = batch.token_keys, batch.noise_mask
     context.corrupted_mask = batch.corrupted_mask
-    if context.routes_gradients:
-        assert batch.corrupted_mask is not None, "the stage's loader sees to the marks"
-        context.corrupted_targets = F.pad(batch.corrupted_mask[:, 1:], (0, 1))
+    routing.apply(one, context, world.device)
     loss = summed_loss(lambda: engine.forward(batch.inputs), head, targets, world.device, terms)
     loss = loss / (plan.loss_weight or 1.0)
     engine.backward(loss, is_last)

@@ -35,6 +35,7 @@ from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.model_losses import ModelLosses
 from lope_dist.train.progress import RunProgress, StageProgress
 from lope_dist.train.robust_loss import StageLoss
+from lope_dist.train.routing import Routing
 from lope_dist.train.run_files import write_run_files
 from lope_dist.train.setup import Session, auxiliary_losses, stage_engine, stage_loader
 from lope_dist.train.tracking import steps_after, steps_before
@@ -76,8 +77,7 @@ class StageRun:
         injects = self._stage.noise in ("embedding", "hybrid")
         session.context.embedding_noise = config.noise.embedding if injects else None
         session.context.poison_scale = self._stage.poison_scale
-        session.context.routes_gradients = self._stage.gradient_routing
-        session.context.corrupted_targets = None
+        session.context.corrupted_targets, session.context.routes_strictly = None, False
         self._usage = RouterUsage(self._model)
         session.context.auxiliary = auxiliary_losses(self._model, config.adapter, self._stage)
         sums, corrupted = progress.stage.router_sums, progress.stage.corrupted_sums
@@ -112,10 +112,13 @@ class StageRun:
         guard = StepGuard(session.world, self._usage, stage, config.train.max_skipped_steps)
         shift, head = not self._model.config.is_encoder_decoder, loss_head(self._model)
         loss_of = StageLoss(self._stage.loss, shift=shift)
-        base_losses = None
-        if loss_of.needs_base:
-            row = row_of("base", config.adapter)
-            base_losses = ModelLosses(self._model, session.context, session.world, row, head, shift)
+
+        def losses_as(word: str) -> ModelLosses:
+            row = row_of(word, config.adapter)
+            return ModelLosses(self._model, session.context, session.world, row, head, shift)
+
+        detects = self._stage.gradient_routing == "detected"
+        masked = losses_as("masked") if detects else None
         ending = self._watch.after_step(self._engine, log) or run_stage(
             self._stage,
             self._loader,
@@ -126,7 +129,8 @@ class StageRun:
             shift=shift,
             head=head,
             loss_of=loss_of,
-            base_losses=base_losses,
+            base_losses=losses_as("base") if loss_of.needs_base else None,
+            routing=Routing(self._stage, self._name, config.seed, masked),
             progress=stage,
             guard=guard,
             drift=self._drift,

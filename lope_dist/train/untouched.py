@@ -29,7 +29,7 @@ def untouched(model: nn.Module, context: AdapterContext) -> Iterator[None]:
         model.eval()
         context.embedding_noise, context.auxiliary = None, None
         context.corrupted_mask, context.corrupted_targets = None, None
-        context.routes_gradients, context.collect_router = False, False
+        context.routes_strictly, context.collect_router = False, False
         try:
             yield
         finally:
