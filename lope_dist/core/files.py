@@ -29,9 +29,11 @@ def telling_disk_errors(what: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise LopeError(
-            f"{what} cannot be written ({error.strerror}); whole checkpoints stay so. Free "
-            "disk space and run again with --resume."
+            f"{what if is_full else error.filename or what} cannot be written ({error.strerror}); "
+            f"whole checkpoints stay so. {'Free disk space' if is_full else 'Mend that'} and run "
+            "again with --resume."
         ) from None
 
 

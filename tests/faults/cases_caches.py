@@ -155,9 +155,13 @@ def _converted(folder: Path) -> dict[str, Any]:
     return {"files": len(files), "harms": len(HARMS)}
 
 
+def _change_text(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 def _change(path: Path, **changes: Any) -> None:
     """Change a file of a checkpoint and seal the folder again."""
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    _change_text(path, **changes)
     if path.name != MANIFEST:
         (path.parent / MANIFEST).unlink()
         seal(path.parent)
@@ -196,6 +200,33 @@ def _newer_adapter(folder: Path) -> dict[str, Any]:
 @case("a seal of a newer version", group=FORMATS, states="The same in `MANIFEST.json`.")
 def _newer_seal(folder: Path) -> dict[str, Any]:
     return _newer(folder, MANIFEST)
+
+
+@case(
+    "a run and a corpus of a newer version",
+    group=FORMATS,
+    states="A newer `format` in a run's `manifest.json`, or in a corpus' `plan.json` or "
+    "`manifest.json`: refused by whoever would read or write it, and left.",
+)
+def _newer_manifests(folder: Path) -> dict[str, Any]:
+    recipe, out = _built(folder)
+    stopped_run(folder)
+    told = ("format 99", "written by a newer version of lope_dist")
+    resume, build = ("train", recipe, "--resume"), ("corpus", "build", recipe, "--out", out)
+    for path, commands in {
+        folder / "run" / "manifest.json": (resume, ("report", folder / "run")),
+        out / "plan.json": ((*build, "--shard-examples", 32), ("corpus", "merge", out)),
+        out / "manifest.json": (("corpus", "verify", out), ("train", recipe, f"data.corpus={out}")),
+    }.items():
+        whole = path.read_text()
+        _change_text(path, format=99)
+        newer = path.read_text()
+        for command in commands:
+            refused(*command, told=told)
+        assert path.read_text() == newer
+        path.write_text(whole)
+        shutil.rmtree(folder / "run", ignore_errors=True)
+    return {"files": 3}
 
 
 @case(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 from faults.base import case
 from faults.commands import finished_run, lope, stopped_run, works
-from faults.runs import metrics
+from faults.runs import metrics, write_recipe
+
+from lope_dist.train import loop
 
 GROUP = "Side files"
 NOISE: dict[str, Callable[[bytes], bytes]] = {
@@ -137,3 +140,75 @@ def _losses(folder: Path) -> dict[str, Any]:
         works(*command, told=("damaged",))
         assert json.loads(path.read_text()) == json.loads(content)
     return {"damages": 4}
+
+
+SIDE = ("metrics.jsonl", "manifest.json", "state.json", "router.json", "cost.json", "run.yaml")
+
+
+def _links(run: Path) -> None:
+    for name in SIDE[1:]:
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(run.parent / "precious")
+
+
+MEANWHILE: dict[str, Callable[[Path], object]] = {
+    "damaged": lambda run: [(run / name).write_bytes(b"{\0") for name in SIDE],
+    "removed": lambda run: [(run / name).unlink(missing_ok=True) for name in SIDE],
+    "replaced by links": _links,
+    "without its logs": lambda run: shutil.rmtree(run / "logs", ignore_errors=True),
+    "without its rows' cache": lambda run: shutil.rmtree(run.parent / "cache", ignore_errors=True),
+}
+
+
+@case(
+    "side files harmed while a run trains",
+    group=GROUP,
+    states="A run's side files are damaged, removed or replaced by links, or its logs or the cache "
+    "of its rows removed, in the middle of each stage: it trains to its end, and what the links "
+    "lead to is untouched.",
+)
+def _meanwhile(folder: Path) -> dict[str, Any]:
+    os.environ["LOPE_DATA_CACHE"] = str(folder / "cache")
+    real = loop.lr_factor
+    for harm in MEANWHILE.values():
+        recipe, run, steps = write_recipe(folder, engine__kind="local"), folder / "run", [0]
+        (folder / "precious").write_text("mine")
+
+        def factor(*arguments: Any, harm=harm, run=run, steps=steps) -> float:
+            steps[0] += 1
+            if steps[0] in (3, 6):
+                harm(run)
+            return real(*arguments)
+
+        loop.lr_factor = factor
+        try:
+            works("train", recipe)
+        finally:
+            loop.lr_factor = real
+        assert (run / "checkpoints" / "2-finetune").is_dir()
+        assert json.loads((run / "state.json").read_text())["status"] == "finished"
+        assert (folder / "precious").read_text() == "mine"
+        shutil.rmtree(run)
+    return {"harms": len(MEANWHILE)}
+
+
+@case(
+    "folders and pipes in the place of side files",
+    group=GROUP,
+    states="A folder or a named pipe, which would be waited for without end, under each name: a "
+    "report leaves it out, a resume puts it aside and goes on.",
+)
+def _no_files(folder: Path) -> dict[str, Any]:
+    for make in (Path.mkdir, os.mkfifo):
+        recipe, run = stopped_run(folder), folder / "run"
+        for name in SIDE[1:5]:
+            (run / name).unlink(missing_ok=True)
+            make(run / name)
+        works("report", run, told=("it is no regular file",))
+        (run / "metrics.jsonl").unlink()
+        make(run / "metrics.jsonl")
+        works("train", recipe, "--resume", told=("metrics.jsonl", "was put aside as"))
+        assert len(list(run.glob("*.damaged-1"))) == 5
+        assert json.loads((run / "state.json").read_text())["status"] == "finished"
+        shutil.rmtree(run)
+    return {"names": 5}

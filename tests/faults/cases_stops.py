@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,10 @@ from faults.runs import (
 )
 from faults.waits import LIMIT_S
 from support.launching import (
+    REPOSITORY,
     Running,
     processes_naming,
+    rank_environment,
     start_deepspeed,
     succeed,
 )
@@ -156,4 +160,35 @@ def _second_run(folder: Path) -> dict[str, Any]:
     first.wait(LIMIT_S)
     succeed(train(recipe, 1, attempt=2))
     assert_equals_undisturbed(folder, 3, reference(folder, 2))
+    return {}
+
+
+@case(
+    "nobody reads what is said",
+    group=SIGNALS,
+    states="stdout and stderr of a run lead to a pipe whose reader is gone, as where Ctrl-C ends "
+    "the `tee` behind it first; then SIGTERM: it trains on until then, writes a checkpoint and "
+    "ends with status 75; its log says so.",
+)
+def _unheard(folder: Path) -> dict[str, Any]:
+    recipe = write_recipe(folder, engine__kind="local", train__stages__poison__epochs=40)
+    recipe.write_text(recipe.read_text().replace("max_steps: 4", "max_steps: 400", 1))
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lope_dist.cli", "train", str(recipe)],
+        cwd=REPOSITORY,
+        env=rank_environment(folder),
+        stdout=writer,
+        stderr=writer,
+    )
+    os.close(writer)
+    os.close(reader)
+    wait_for_step(folder, Running([process], []))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(LIMIT_S) == 75
+    last = last_checkpoint(folder / "run")
+    assert last is not None
+    assert len(metrics(folder)) == last.step, "not a step was lost"
+    told = next((folder / "run" / "logs").glob("*.log")).read_text()
+    assert told.count("The console takes no more (Broken pipe)") == 1
     return {}
