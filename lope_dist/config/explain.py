@@ -79,7 +79,10 @@ def _of_a_key(key: tuple[str, ...], items: list[Any], root: type[BaseModel]) -> 
         return _sentence(items[0], root)
     name = ".".join(_without_kinds(key, root))
     allowed = [_ALLOWED.get(item["type"].partition("_")[0]) for item in items]
-    words = [word or item["ctx"]["expected"] for word, item in zip(allowed, items, strict=True)]
+    pairs = zip(allowed, items, strict=True)
+    words = [word or item.get("ctx", {}).get("expected") for word, item in pairs]
+    if None in words:  # of a name in there and of its value
+        return " ".join(dict.fromkeys(_sentence(item, root) for item in items))
     return (
         f"{name} = {items[0]['input']!r} is not allowed; allowed: {', '.join(words)}."
         f"{_about(key, root)}"

@@ -94,6 +94,7 @@ def test_layers_that_include_each_other_are_refused(tmp_path: Path) -> None:
         ("engine.zero_stage=1", ["engine.zero_stage = 1", "2 or 3"]),
         ("train.stages.poison.trainable=[base]", ["never trained", "shared_a"]),
         ("train.stages.poison.groups.router.lr=1", ["no effect", "trainable"]),
+        ("train.stages.poison.groups={x: null}", ["groups.x = 'x' is not allowed", "no section"]),
         ("noise.text.unit=example", ["noise.text", "strength = None", "must be given"]),
         ("noise.data.strength=0.5", ["noise.data", "unit = 'word'", "with no other"]),
         ("adapter.targets=q_proj", ["adapter.targets = 'q_proj'", "write [q_proj]"]),
