@@ -3,6 +3,7 @@
 # make test-gpu  the tests that need a GPU
 # make faults the whole fault matrix: runs/faults.json and docs/reliability.md
 # make wheel  dist/lope_dist-VERSION-py3-none-any.whl, with recipes and launch scripts inside
+# make docs-site  build/site: docs/ as a site, with the API reference
 # make bench  every benchmark, then docs/performance.md
 # They make .venv themselves; what is done is not done again.
 
@@ -13,7 +14,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test test-gpu faults bench check docs wheel clean setup
+.PHONY: run test test-gpu faults bench check docs docs-site wheel clean setup
 
 run: $(READY)
 	$(BIN)/python launch/quickstart.py
@@ -39,6 +40,10 @@ check: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m lope_dist.config.reference > docs/configuration.md
+
+docs-site: $(READY)
+	$(BIN)/pip install --quiet -r docs/requirements.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(READY)
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

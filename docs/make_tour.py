@@ -119,7 +119,9 @@ def run(command: str, folder: Path, site: Path) -> str:
 def shortened(lines: list[str]) -> list[str]:
     """Return the last state of bars, without what packages warn of, and of many lines both ends."""
     states = (line.rsplit("\r", 1)[-1].rstrip() for line in lines)
-    kept = [line for line in states if not re.match(r"^\[\d{4}-|.*Warning:", line)]
+    kept = [
+        line for line in states if not re.match(r"^\[\d{4}-|.*Warning:|\s*warnings\.warn", line)
+    ]
     if len(kept) <= MOST_LINES:
         return kept
     half = MOST_LINES // 2
