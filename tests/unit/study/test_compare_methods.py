@@ -148,6 +148,7 @@ def test_a_recipe_without_a_poisoning_expert_is_refused(config, tmp_path):
         )
 
 
+@pytest.mark.timeout(900)  # nine commands in processes of their own
 def test_the_command_runs_to_its_table_and_a_second_call_finds_it_done(
     config, tmp_path, monkeypatch, capsys
 ):
