@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lope_dist.cli.options import BaseOption, JsonOption, RunArg, TimeoutOption
+from lope_dist.cli.run_console import on_run_console
 from lope_dist.core.errors import LopeError
 
 app = typer.Typer()
@@ -32,6 +33,7 @@ SeedOption = Annotated[int, typer.Option(help="Seed of the draws.")]
 
 
 @app.command()
+@on_run_console
 def generate(
     run: RunArg,
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What a user says.")],

@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from lope_dist.cli.options import CheckpointOption, JsonOption, RunArg
+from lope_dist.cli.run_console import on_run_console
 
 app = typer.Typer()
 
 
 @app.command()
+@on_run_console
 def export(
     run: RunArg,
     kind: Annotated[str, typer.Option("--format", help="purified, peft or merged.")],

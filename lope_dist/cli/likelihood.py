@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lope_dist.cli.options import BaseOption, CheckpointOption, JsonOption, RunArg, TimeoutOption
+from lope_dist.cli.run_console import on_run_console
 from lope_dist.core.errors import LopeError
 
 app = typer.Typer()
@@ -22,6 +23,7 @@ BatchOption = Annotated[int, typer.Option(min=1, help="At most so many rows in a
 
 
 @app.command()
+@on_run_console
 def loss(
     run: RunArg,
     data: DataArg,
@@ -69,6 +71,7 @@ def loss(
 
 
 @app.command()
+@on_run_console
 def score(
     run: RunArg,
     data: DataArg,
@@ -115,6 +118,7 @@ def score(
 
 
 @app.command()
+@on_run_console
 def scale(
     run: RunArg,
     data: DataArg,

@@ -65,10 +65,10 @@ def test_settings_without_effect_and_talks_too_long_are_refused(loaded) -> None:
         reply(loaded, [Turn("user", "x" * 400)], Decoding(256))
 
 
-def test_the_commands_ask_the_same(trained, loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_ask_the_same(loaded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(load, "load_run", lambda *_, **__: loaded)
     (expected,) = generate(loaded, ["Say a word"], ["masked", "base"], SHORT)
-    options = [str(trained.folder), "--max-new-tokens", "12"]
+    options = [str(tmp_path), "--max-new-tokens", "12"]
     runner = CliRunner()
     done = runner.invoke(
         app, ["generate", *options, "Say a word", "--compare", "masked,base", "--json"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -220,10 +221,22 @@ def test_nothing_to_divide_by_is_told_as_nothing() -> None:
     assert math.isfinite(one["loss_per_token"])
 
 
-def test_the_command_prints_a_table_or_json(run_copy, data) -> None:
+def test_the_command_prints_a_table_or_json_and_libraries_go_to_its_log(
+    run_copy, data, monkeypatch
+) -> None:
+    def talkative(*arguments, **settings):
+        warnings.warn("a library's warning", stacklevel=1)
+        return iter_row_losses(*arguments, **settings)
+
+    monkeypatch.setattr(losses, "iter_row_losses", talkative)
     words = ["loss", str(run_copy), str(data), "--experts", "masked,none", "--limit", "2"]
     shown = CliRunner().invoke(app, words)
     assert shown.exit_code == 0
     assert "masked" in shown.stdout
+    assert "a library's warning" not in shown.output
+    assert "of libraries: " in shown.output, "where it is, is said"
+    log = (run_copy / "logs" / "loss-0.log").read_text()
+    assert "a library's warning" in log
+    assert "masked" in log
     table = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert list(table["rows"]) == ["masked", "base"]
