@@ -36,7 +36,7 @@ from lope_dist.evaluate.load import (
     run_checkpoint,
 )
 from lope_dist.evaluate.parallel import agreed, is_main, on_main
-from lope_dist.evaluate.rows import Row, rows_for, usual_words
+from lope_dist.evaluate.rows import Row, of_checkpoint, rows_for, usual_words
 
 FOLDER = "losses"
 USUAL = ("masked", "all", "base")
@@ -91,6 +91,7 @@ def measure_losses(
     is_purified = checkpoint.stage == PURIFIED
     words = request.experts or usual_words(USUAL, config.adapter, is_purified=is_purified)
     rows = rows_for(words, config.adapter, is_purified=is_purified)
+    rows = of_checkpoint(rows, request.checkpoint, checkpoint)
     if request.data is None:
         source, data = validation_examples(config, run_dir), "validation"
     else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,10 +21,12 @@ from lope_dist.adapters.rows import PLAIN, SAME_AS, WORDS, Row, Word
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
 from lope_dist.config.baselines import BaselineConfig
 from lope_dist.core.errors import LopeError, suggest
+from lope_dist.train.checkpoint import Checkpoint
+from lope_dist.train.choice import LAST
 
 AnyAdapter = AdapterConfig | BaselineConfig
 
-__all__ = ["Row", "rows_for", "usual_words"]
+__all__ = ["Row", "of_checkpoint", "rows_for", "usual_words"]
 
 
 def rows_for(asked: Sequence[str], adapter: AnyAdapter, *, is_purified: bool = False) -> list[Row]:
@@ -49,6 +52,23 @@ def rows_for(asked: Sequence[str], adapter: AnyAdapter, *, is_purified: bool = F
         if names.count(name) > 1:
             raise LopeError(f"--experts: the row of '{word}' is asked for twice; name it once.")
     return rows
+
+
+def of_checkpoint(rows: Sequence[Row], wanted: str, checkpoint: Checkpoint) -> list[Row]:
+    """Return the rows with the checkpoint in their names, unless it is the run's last one.
+
+    So what is measured of the best checkpoint stands beside what is measured of the last. The base
+    model is the same in all.
+
+    Args:
+        rows: The rows.
+        wanted: What was asked for, as `choose_checkpoint` takes it.
+        checkpoint: Which one that is.
+    """
+    if wanted == LAST:
+        return list(rows)
+    behind = f"@{checkpoint.folder.name}"
+    return [r if r.experts == "none" else replace(r, name=r.name + behind) for r in rows]
 
 
 def usual_words(words: Sequence[str], adapter: AnyAdapter, *, is_purified: bool) -> list[str]:

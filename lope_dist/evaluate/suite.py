@@ -23,7 +23,7 @@ from lope_dist.evaluate.answers import KeptAnswers
 from lope_dist.evaluate.lm import LopeLM
 from lope_dist.evaluate.load import PURIFIED, load_run, load_run_config, run_checkpoint
 from lope_dist.evaluate.parallel import agreed, is_main, on_main
-from lope_dist.evaluate.rows import Row, rows_for
+from lope_dist.evaluate.rows import Row, of_checkpoint, rows_for
 from lope_dist.evaluate.suite_file import load_suite
 from lope_dist.evaluate.tasks import LoadedSuite, Unit, load_tasks, suite_of_tasks, task_manager
 from lope_dist.train.checkpoint import Checkpoint
@@ -76,6 +76,7 @@ def evaluate_run(
     rows = rows_for(request.experts, config.adapter, is_purified=checkpoint.stage == PURIFIED)
     suite = _load_suite(request)
     checkpoint = agreed(checkpoint, world)
+    rows = of_checkpoint(rows, request.checkpoint, checkpoint)
     job = _Job(run_dir, request, suite, checkpoint, world)
     plan = job.plan(rows)
     if plan:

@@ -92,6 +92,21 @@ def test_each_row_says_whose_it_is(run_copy: Path, request_of) -> None:
 
 
 @pytest.mark.usefixtures("_quick")
+def test_another_checkpoint_is_scored_beside_the_last(run_copy: Path, request_of) -> None:
+    request = request_of("tiny_choice", "base,all", limit=4)
+    before = evaluate_run(run_copy, request)["rows"]
+    table = evaluate_run(run_copy, replace(request, checkpoint="1-poison"))
+    names = {row["name"]: row.get("checkpoint") for row in table["rows"]}
+    assert names["all"] == "2-finetune"
+    assert names["all@1-poison"] == "1-poison"
+    assert set(names) == {"base", "all", "all@1-poison"}, "one base for all"
+    kept = {row["name"]: row["tasks"] for row in table["rows"]}
+    assert all(kept[row["name"]] == row["tasks"] for row in before)
+    again = evaluate_run(run_copy, replace(request, checkpoint="1-poison"))
+    assert again["rows"] == table["rows"], "what is there is not scored again"
+
+
+@pytest.mark.usefixtures("_quick")
 def test_scores_are_lm_evals_own(loaded, run_copy: Path, request_of) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
