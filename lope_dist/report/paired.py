@@ -6,26 +6,24 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lope_dist.core.intervals import Variance, half_width
 from lope_dist.core.questions import TaskScores, mean, read_scores
 
 BASE = "base"
-_Z = 1.959963984540054
 
 
 class Difference(NamedTuple):
-    """A difference to the base model, with the standard error of pairs."""
+    """A difference to the base model, with Student's interval over pairs."""
 
     value: float
-    stderr: float | None
-    """None where there are fewer than two pairs of some task."""
+    half: float | None
+    """Of the 95 % interval; None where there are fewer than two pairs of some task."""
     num_pairs: int
 
     @property
     def ends(self) -> tuple[float, float] | None:
         """The 95 % interval."""
-        if self.stderr is None:
-            return None
-        return self.value - _Z * self.stderr, self.value + _Z * self.stderr
+        return None if self.half is None else (self.value - self.half, self.value + self.half)
 
 
 def score_differences(run_dir: Path, results: dict[str, Any]) -> dict[tuple[str, str], Difference]:
@@ -64,19 +62,19 @@ def loss_differences(losses: dict[str, Any]) -> dict[str, Difference]:
         if not tokens:
             continue
         value = sum(change for change, _ in pairs) / tokens
-        stderr = None
-        if len(pairs) > 1:
+        half, degrees = None, len(pairs) - 1
+        if degrees > 0:
             squares = sum((change - value * count) ** 2 for change, count in pairs)
-            stderr = math.sqrt(squares * len(pairs) / (len(pairs) - 1)) / tokens
-        found[name] = Difference(value, stderr, len(pairs))
+            half = half_width([Variance(squares * len(pairs) / degrees / tokens**2, degrees)])
+        found[name] = Difference(value, half, len(pairs))
     return found
 
 
 def _of_scores(own: list[TaskScores], base: list[TaskScores]) -> Difference | None:
     if not own or len(own) != len(base):
         return None
-    value = variance = 0.0
-    num_pairs, is_known = 0, True
+    value, num_pairs = 0.0, 0
+    variances: list[Variance] = []
     for a, b in zip(own, base, strict=True):
         if a.scores.keys() != b.scores.keys() or a.share != b.share:
             return None
@@ -84,12 +82,11 @@ def _of_scores(own: list[TaskScores], base: list[TaskScores]) -> Difference | No
         centre, count = mean(changes), len(changes)
         value += a.share * centre
         num_pairs += count
-        if count < 2:
-            is_known = False
-            continue
-        spread = sum((change - centre) ** 2 for change in changes.values()) / (count - 1)
-        variance += a.share**2 * spread / count
-    return Difference(value, math.sqrt(variance) if is_known else None, num_pairs)
+        if count > 1:
+            spread = sum((change - centre) ** 2 for change in changes.values()) / (count - 1)
+            variances.append(Variance(a.share**2 * spread / count, count - 1))
+    is_known = len(variances) == len(own)
+    return Difference(value, half_width(variances) if is_known else None, num_pairs)
 
 
 def _by_row(entry: dict[str, Any]) -> dict[float, tuple[float, float]]:

@@ -21,6 +21,7 @@ import numpy as np
 from scipy import stats
 
 from lope_dist.core.errors import LopeError
+from lope_dist.core.intervals import Variance, half_width
 from lope_dist.study.observe import Observation, Series
 
 SEEDS_FOR_A_VERDICT = 3
@@ -46,15 +47,6 @@ class Effect:
     """Two-sided paired t test over the seeds; None with fewer than three."""
 
 
-@dataclass(frozen=True)
-class _Variance:
-    """A part of the variance of a mean, as it was estimated."""
-
-    value: float
-    degrees: float
-    sign: int = 1
-
-
 def compare(first: Series, second: Series) -> Effect | None:
     """Return first less second over the seeds that both have; None where there are none.
 
@@ -72,7 +64,7 @@ def compare(first: Series, second: Series) -> Effect | None:
     over, variances = _variances(pairs, differences)
     mean, interval = float(differences.mean()), None
     if variances:
-        half = _half_width(variances)
+        half = half_width(variances)
         interval = (mean - half, mean + half)
     return Effect(
         mean=mean,
@@ -86,36 +78,21 @@ def compare(first: Series, second: Series) -> Effect | None:
     )
 
 
-def _variances(pairs: _Pairs, differences: np.ndarray) -> tuple[str, list[_Variance]]:
+def _variances(pairs: _Pairs, differences: np.ndarray) -> tuple[str, list[Variance]]:
     """Return what the interval is over and the parts of the mean's variance."""
     num_seeds = len(differences)
-    parts: dict[str, list[_Variance]] = {}
+    parts: dict[str, list[Variance]] = {}
     if _have_the_same_documents(pairs):
         parts["documents"] = _over_documents(pairs)
     elif (error := _unpaired_error(pairs)) is not None:
-        parts["unpaired documents"] = [_Variance(error**2, math.inf)]
+        parts["unpaired documents"] = [Variance(error**2, math.inf)]
     if num_seeds > 1:
         over_seeds = float(differences.var(ddof=1)) / num_seeds
-        parts["seeds"] = [_Variance(over_seeds, num_seeds - 1)]
+        parts["seeds"] = [Variance(over_seeds, num_seeds - 1)]
     return " and ".join(parts) or "nothing", [one for part in parts.values() for one in part]
 
 
-def _half_width(variances: list[_Variance]) -> float:
-    """Return half of the 95 % interval (Satterthwaite 1946).
-
-    A part that is taken off is an estimate like the others. It never brings the variance below the
-    largest part that is added.
-    """
-    signed = sum(one.sign * one.value for one in variances)
-    total = max(signed, *(one.value for one in variances if one.sign > 0))
-    if total == 0:
-        return 0.0
-    spread = sum(one.value**2 / one.degrees for one in variances)
-    degrees = total**2 / spread if spread > 0 else math.inf
-    return float(stats.t.ppf(0.975, degrees)) * math.sqrt(total)
-
-
-def _over_documents(pairs: _Pairs) -> list[_Variance]:
+def _over_documents(pairs: _Pairs) -> list[Variance]:
     """Return the variance over documents and, with several seeds, what the seeds count too.
 
     A ratio of sums is taken to first order: a document moves it by its distance from the ratio
@@ -133,11 +110,11 @@ def _over_documents(pairs: _Pairs) -> list[_Variance]:
                 distance_N = (one.totals - ratio * one.counts) / one.counts.mean()
                 moves_SN[seed] += sign * one.share * distance_N
         mean_N = moves_SN.mean(axis=0)
-        variances.append(_Variance(float(mean_N.var(ddof=1)) / size, size - 1))
+        variances.append(Variance(float(mean_N.var(ddof=1)) / size, size - 1))
         if (num_seeds := len(pairs)) > 1:
             degrees = (num_seeds - 1) * (size - 1)
             rest = float(((moves_SN - mean_N) ** 2).sum()) / degrees
-            variances.append(_Variance(rest / (num_seeds * size), degrees, sign=-1))
+            variances.append(Variance(rest / (num_seeds * size), degrees, sign=-1))
     return variances
 
 

@@ -57,7 +57,7 @@ def test_sections_of_a_run_are_there(tmp_path):
         assert text in page
     assert "<td>1.5000 (step 4)</td>" in page, "the least validation loss and its step"
     # Two of four questions are gained, none is lost: the interval is that of pairs.
-    assert "+50.0 [-6.6, +106.6]" in page
+    assert "+50.0 [-41.9, +141.9]" in page
     drawn = {path.stem for path in (tmp_path / "run" / "plots").glob("*.svg")}
     assert {"validation", "speed", "memory"} <= drawn
 
@@ -76,7 +76,7 @@ def test_losses_are_compared_row_by_row():
     found = loss_differences({"rows": rows})["masked"]
     assert found.value == pytest.approx(-1.0)
     assert found.num_pairs == 2
-    assert found.stderr == pytest.approx(0.0)  # each row lost 1 nat a token
+    assert found.half == pytest.approx(0.0)  # each row lost 1 nat a token
 
 
 def test_runs_side_by_side(tmp_path):
