@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ from matplotlib.ticker import MaxNLocator
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.core.memory import format_bytes
-from lope_dist.report.page import page, paragraph, plots, table
+from lope_dist.report.page import page, paragraph, plot, plots, table
 from lope_dist.report.plots import SIZE, running_mean
 from lope_dist.report.read import RunFiles, read_run, score_table
 from lope_dist.report.style import INK, PALETTE, new_figure, tidy
-from lope_dist.report.svg import inline_svg, svg_file
 from lope_dist.report.tables import (
     ABSENT,
     format_duration,
@@ -128,7 +126,7 @@ def _losses(runs: dict[str, RunFiles]) -> str:
             if lines:
                 loss, _ = running_mean(np.array([float(line["loss"]) for line in lines]))
                 curves[name] = ([int(line["step"]) + 1 for line in lines], list(loss))
-        figures.append(_inline(_curves(curves), f"loss-{len(figures)}", f"{stage}: loss, smoothed"))
+        figures.append(plot(_curves(curves), f"loss-{len(figures)}", f"{stage}: loss, smoothed"))
     return plots(figures, are_broad=True)
 
 
@@ -143,7 +141,7 @@ def _validation(runs: dict[str, RunFiles]) -> str:
             if lines:
                 values = [float(line["validation"][row]) for line in lines]
                 curves[name] = (list(range(1, len(values) + 1)), values)
-        figures.append(_inline(_curves(curves, "evaluation"), f"validation-{number}", row))
+        figures.append(plot(_curves(curves, "evaluation"), f"validation-{number}", row))
     return plots(figures, are_broad=True) if figures else ""
 
 
@@ -163,9 +161,3 @@ def _curves(
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     tidy(axes)
     return figure
-
-
-def _inline(figure: Figure, name: str, caption: str) -> str:
-    label = escape(caption, quote=True)
-    plot = inline_svg(svg_file(figure), name, label)
-    return f"<figure><figcaption>{label}</figcaption>{plot}</figure>"

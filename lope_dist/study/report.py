@@ -6,7 +6,6 @@ import base64
 import io
 import shutil
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 
 from lope_dist.core.files import write_atomic
 from lope_dist.core.runlog import write_json
-from lope_dist.report.page import heading, page, paragraph, table
+from lope_dist.report.page import heading, image, page, paragraph, table
 from lope_dist.study import tables
 from lope_dist.study.cells import Study
 from lope_dist.study.plots import study_figures
@@ -143,8 +142,7 @@ def _html(summary: Summary, folder: Path, images: dict[str, str]) -> str:
 
 def _image(path: Path, caption: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
-    style = "max-width: 100%; background: #ffffff; border-radius: 8px"
-    return f'<img alt="{escape(caption)}" style="{style}" src="data:image/png;base64,{data}">\n'
+    return image(data, caption)
 
 
 def _png(figure: Figure) -> bytes:
