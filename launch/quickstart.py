@@ -19,6 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lope_dist.core.errors import EXIT_INTERRUPTED
 from lope_dist.core.ports import free_port
 from lope_dist.core.side_files import RESULTS, STATE
 
@@ -57,9 +58,24 @@ def _step(title: str, command: list[str]) -> None:
         environment["DS_ACCELERATOR"] = "cpu"
     # The launcher looks for its helpers on PATH.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    status = subprocess.run(command, env=environment, check=False).returncode
+    status = _status(subprocess.Popen(command, env=environment))
     if status:
         sys.exit(f"'{title}' ended with status {status}; mend the cause and run it again.")
+
+
+def _status(process: subprocess.Popen[bytes]) -> int:
+    """Return the status with which a step ends; on Ctrl-C it is told too and saves first."""
+    is_stopped = False
+    while True:
+        try:
+            status = process.wait()
+            break
+        except KeyboardInterrupt:
+            is_stopped = True
+    if is_stopped:
+        print("Stopped by Ctrl-C; the same command goes on.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    return status
 
 
 def _is_trained() -> bool:
