@@ -161,11 +161,25 @@ def report(
     out: Annotated[
         Path, typer.Option(help="Of several runs: where their common page goes.")
     ] = Path("comparison.html"),
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Of one run: load the model and let it answer so many of its validation prompts; "
+            "later reports show them too.",
+        ),
+    ] = 0,
 ) -> None:
     """Write report.html with plots and tables of a run, or one page on several side by side.
 
     Example: lope report runs/mine
     """
+    if samples and len(runs) > 1:
+        raise LopeError("--samples is for the report of one run; name one.")
+    if samples:
+        from lope_dist.evaluate.samples import write_samples
+
+        write_samples(runs[0], samples)
     from lope_dist.report.html import write_report
     from lope_dist.report.side_by_side import write_comparison
 

@@ -88,6 +88,17 @@ class NoiseScores(TypedDict):
     histogram: dict[str, Any]
 
 
+class _Sample(TypedDict):
+    prompt: str
+    expected: str
+    answers: dict[str, str]
+
+
+class _Samples(TypedDict):
+    checkpoint: str
+    samples: list[_Sample]
+
+
 _Router = dict[str, list[str] | dict[str, list[Number] | dict[str, dict[str, Number]]]]
 _Cost = dict[str, dict[str, Number]]
 
@@ -224,6 +235,8 @@ MANIFEST = SideFile("manifest.json", _Manifest, newest=MANIFEST_FORMAT)
 RESULTS = SideFile("results.json", _Results, to_today=with_names_of_today)
 ROUTER = SideFile("router.json", _Router)
 STATE = SideFile("state.json", _State)
+SAMPLES = SideFile("samples.json", _Samples)
+"""Answers to validation prompts, by row of experts."""
 COST = SideFile("cost.json", _Cost)
 TRACKERS = SideFile("trackers.json", dict[str, str])
 """By which id each tracker knows the run, so that a resume goes on with it."""

@@ -11,7 +11,12 @@ from lope_dist.core.memory import format_bytes
 from lope_dist.report.data_facts import data_section
 from lope_dist.report.page import Plots, absent, facts, folded, page, source
 from lope_dist.report.premises import premises_section
-from lope_dist.report.quality import evaluation_section, losses_section, noise_scores_section
+from lope_dist.report.quality import (
+    evaluation_section,
+    losses_section,
+    noise_scores_section,
+    samples_section,
+)
 from lope_dist.report.read import RunFiles, read_run
 from lope_dist.report.tables import StageCost, format_duration, stage_costs
 from lope_dist.report.training import (
@@ -36,6 +41,7 @@ def write_report(run_dir: str | Path) -> Path:
         "Evaluation": evaluation_section(run, plots),
         "Held-out loss": losses_section(run),
         "Noise scores": noise_scores_section(run, plots),
+        "Sample answers": samples_section(run),
         "Training": training_section(run, costs, plots),
         "Validation": validation_section(run, plots),
         "Drift": drift_section(run, plots),

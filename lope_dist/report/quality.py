@@ -105,6 +105,24 @@ def losses_section(run: RunFiles) -> str:
     return content and paragraph(note) + content
 
 
+def samples_section(run: RunFiles) -> str:
+    """Return answers to validation prompts, before training and after; nothing without them."""
+    if run.samples is None or not run.samples["samples"]:
+        return ""
+    samples = run.samples["samples"]
+    rows = list(dict.fromkeys(row for sample in samples for row in sample["answers"]))
+    cells = [
+        [s["prompt"], s["expected"], *(s["answers"].get(row, ABSENT) for row in rows)]
+        for s in samples
+    ]
+    note = (
+        "Prompts of the validation rows, which are never trained on, each answered with the "
+        f"likeliest token each time; after training: checkpoint {run.samples['checkpoint']}."
+    )
+    head = ["prompt", "answer of the row", *rows]
+    return paragraph(note) + table(head, cells, is_text=True)
+
+
 def noise_scores_section(run: RunFiles, drawn: Plots) -> str:
     """Return how noisy `lope score` found examples; nothing without such a file in the folder."""
     content = ""

@@ -17,6 +17,7 @@ from lope_dist.core.side_files import (
     METRICS,
     RESULTS,
     ROUTER,
+    SAMPLES,
     STATE,
     VALIDATION,
     NoiseScores,
@@ -51,6 +52,8 @@ class RunFiles:
     """`manifest.json`."""
     losses: dict[str, dict[str, Any]]
     """File name -> what `lope loss` wrote."""
+    samples: dict[str, Any] | None
+    """`samples.json`."""
     noise_scores: dict[str, dict[str, Any]]
     """File name -> a summary that `lope score` wrote into the run's folder."""
 
@@ -126,6 +129,7 @@ def read_run(run_dir: str | Path) -> RunFiles:
         cost=COST.read(path),
         manifest=MANIFEST.read(path),
         losses=_read_losses(path / "losses"),
+        samples=SAMPLES.read(path),
         noise_scores=_read_all(path, "*.json", NoiseScores)
         | _read_all(path, "scores/*.json", NoiseScores),
     )

@@ -18,6 +18,7 @@ from lope_dist.core.side_files import (
     METRICS,
     RESULTS,
     ROUTER,
+    SAMPLES,
     STATE,
     TRACKERS,
     set_aside,
@@ -39,6 +40,7 @@ LOGS = "logs"
 _WRITTEN = (
     *(file.name for file in (METRICS, MANIFEST, STATE, ROUTER, COST, RESULTS, TRACKERS)),
     *("tensorboard", "wandb", "mlruns", "losses", "scores", "answers", "questions", "scale.json"),
+    SAMPLES.name,
     *("report.html", "plots", LOGS),
 )
 """What a run and the commands that are given its folder write there, beside checkpoints."""
