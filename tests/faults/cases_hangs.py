@@ -9,8 +9,8 @@ from typing import Any
 
 from faults.base import case
 from faults.runs import assert_tells, start, write_recipe
-from faults.waits import LIMIT_S, assert_within
-from support.launching import Rank, processes_naming
+from faults.waits import LIMIT_S, assert_none_left, assert_within
+from support.launching import Rank
 
 from lope_dist.core.errors import EXIT_PEER_LOST
 
@@ -31,7 +31,7 @@ def _hang(folder: Path, harm: str, moment: str, nth: int) -> tuple[list[Rank], f
     for rank in ended[:2]:
         assert rank.status == EXIT_PEER_LOST, rank.output[-3000:]
         assert_tells(rank, f"Rank 2 (process {running.processes[2].pid} on {socket.gethostname()})")
-    assert not processes_naming(str(folder))
+    assert_none_left(folder)
     return ended, max(rank.ended for rank in ended[:2]) - began
 
 

@@ -17,8 +17,8 @@ from faults.runs import (
     train,
     write_recipe,
 )
-from faults.waits import assert_within
-from support.launching import processes_naming, succeed
+from faults.waits import assert_none_left, assert_within
+from support.launching import succeed
 
 from lope_dist.core.errors import EXIT_PEER_LOST
 from lope_dist.core.runlog import read_json
@@ -95,7 +95,7 @@ def _kill(
         assert rank.status == EXIT_PEER_LOST, rank.output[-3000:]
         assert f"Rank {victim} " in rank.output, rank.output[-3000:]
     assert_within(slowest, ENDS_S)
-    assert not processes_naming(str(folder))
+    assert_none_left(folder)
 
     last = last_checkpoint(run)
     assert last == next(iter(checkpoints(run)), None), "what is there under its name is whole"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+
+from support.launching import processes_naming
 
 LIMIT_S = 400.0
 """Ends the wait for what hangs. It states nothing of how fast something is."""
@@ -16,6 +19,14 @@ def assert_within(seconds: float, limit_s: float) -> None:
     """
     limit_s *= max(1.0, _slowness())
     assert seconds < limit_s, f"took {seconds:.1f} s, more than {limit_s:.1f} s"
+
+
+def assert_none_left(folder: Path) -> None:
+    """Assert that the processes with a folder in their command line come to their end."""
+    deadline = time.monotonic() + LIMIT_S
+    while left := processes_naming(str(folder)):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
 
 
 def _slowness() -> float:
