@@ -19,7 +19,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from lope_dist.engine.world import World
 
@@ -81,10 +83,9 @@ class _Order:
         return int(-foremost)
 
     def _gather_for_others(self, index: int) -> None:
-        import deepspeed
-
-        with deepspeed.zero.GatheredParameters(self._units[index]):
-            pass
+        for parameter in self._units[index]:
+            make_whole(parameter)
+            let_go(parameter)
 
 
 class _Gatherer:
@@ -92,20 +93,57 @@ class _Gatherer:
 
     def __init__(self, parameters: list[nn.Parameter], index: int, order: _Order | None) -> None:
         self._parameters, self._index, self._order = parameters, index, order
-        self._gathered: Any = None
+        self._is_whole = False
 
     def enter(self, module: nn.Module, args: Any) -> None:
-        import deepspeed
-
         if self._order is not None:
             self._order.reach(self._index)
-        self._gathered = deepspeed.zero.GatheredParameters(self._parameters)
-        self._gathered.__enter__()
+        for parameter in self._parameters:
+            make_whole(parameter)
+        self._is_whole = True
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._gathered is not None:
-            self._gathered.__exit__(None, None, None)
-            self._gathered = None
+        if self._is_whole:
+            for parameter in self._parameters:
+                let_go(parameter)
+            self._is_whole = False
+
+
+def make_whole(parameter: Any) -> None:
+    """Give a partitioned parameter its whole data, in the one buffer that it takes.
+
+    DeepSpeed's own gather fills a second buffer beside it, and gloo's a third: of an embedding that
+    is more than a rank's share of a small model. Collective: yes.
+    """
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    part, group = parameter.ds_tensor, parameter.ds_process_group
+    size = dist.get_world_size(group)
+    whole = part.to(parameter.device)
+    if size > 1:
+        whole = torch.empty(part.numel() * size, dtype=part.dtype, device=parameter.device)
+        _all_gather(part.to(parameter.device), whole, group)
+    parameter.data = whole[: parameter.ds_numel].view(parameter.ds_shape)
+    parameter.ds_status = ZeroParamStatus.AVAILABLE
+
+
+def let_go(parameter: Any) -> None:
+    """Free what `make_whole` has made; nothing of it was changed."""
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    parameter.data = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
+    parameter.ds_status = ZeroParamStatus.NOT_AVAILABLE
+
+
+def _all_gather(part: Tensor, whole: Tensor, group: dist.ProcessGroup) -> None:
+    """Fill ``whole`` with the ranks' parts, without a buffer beside it. Collective: yes."""
+    if dist.get_backend(group) != "gloo":
+        dist.all_gather_into_tensor(whole, part, group=group)
+        return
+    parts = whole.chunk(dist.get_world_size(group))
+    parts[dist.get_rank(group)].copy_(part)
+    for source, each in enumerate(parts):
+        dist.broadcast(each, group=group, group_src=source)
 
 
 def units_of(model: nn.Module) -> list[tuple[nn.Module, list[nn.Parameter]]]:
