@@ -6,6 +6,7 @@ All runs begin with another one's adapter (`adapter.init_from`).
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from support.launching import run_ranks, succeed
 from support.tiny import save_alpaca, tiny_tree
 from torch import Tensor
 
+from lope_dist.config.load import validate_config
+from lope_dist.train.checkpoint import checkpoint_at, read_state
+from lope_dist.train.choice import choose_checkpoint
 from lope_dist.train.session import train
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(600)]
@@ -46,6 +50,7 @@ def runs(
         if is_validated:
             tree["data"]["validation"] = {"path": str(folder / "valid.jsonl")}
             tree["train"] |= {"evaluate": {"every_steps": 2}, "keep_best": "masked"}
+            tree["train"]["checkpoint"] = {"every_steps": 4, "keep_last": 9}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
         arguments = ["launch/train.py", str(folder / f"{name}.yaml")]
         succeed(run_ranks(arguments, num_ranks, folder=folder))
@@ -95,3 +100,49 @@ def test_ranks_begin_with_the_other_runs_adapter(runs: Path, name: str) -> None:
     assert start["init_from"]["checkpoint"] == str(runs / "before" / "checkpoints" / "2-finetune")
     ranks = "1 rank x 2 rows" if name == "local" else "2 ranks x 2 rows"
     assert start["premises"]["batch"].startswith(f"8 examples a step: {ranks} a forward pass x ")
+
+
+def _resumed(runs: Path, name: str, num_ranks: int, *arguments: str) -> Path:
+    """Go on with a run in its own folder, on so many ranks."""
+    command = ["launch/train.py", str(runs / "validated.yaml"), *arguments]
+    run = runs / name
+    succeed(run_ranks([*command, f"output_dir={run}"], num_ranks, folder=runs))
+    return run
+
+
+def test_a_resume_on_other_ranks_finds_the_same_best_checkpoint(runs: Path) -> None:
+    """Killed in the middle of stage 2 under ZeRO-3 on two ranks; goes on under ZeRO-2 on three."""
+    whole = runs / "validated"
+    copy = Path(shutil.copytree(whole, runs / "killed"))
+    kept = checkpoint_at(copy, 2, "finetune", 4).folder
+    for path in (copy / "checkpoints").glob("2-finetune*"):
+        if path != kept:
+            shutil.rmtree(path)
+    run = _resumed(runs, "killed", 3, "--resume", "engine.zero_stage=2")
+    expected, found = (_lines(each, "validation") for each in (whole, run))
+    for ours, theirs in zip(found, expected, strict=True):
+        for key in ("stage", "step", "target_tokens"):
+            assert ours[key] == theirs[key]
+        assert ours["validation"] == pytest.approx(theirs["validation"], rel=1e-3)
+    best = choose_checkpoint(run, "best")
+    assert best.folder.name == choose_checkpoint(whole, "best").folder.name
+    losses = [line for line in found if line["stage"] == "finetune"]
+    least = min(losses, key=lambda line: line["validation"]["masked"])
+    assert read_state(best)["next_step"] == least["step"] + 1
+
+
+def test_an_extended_stage_goes_on_under_zero_3_as_on_one_rank(runs: Path) -> None:
+    for name in ("validated", "local"):
+        shutil.copytree(runs / name, runs / f"longer-{name}")
+    longer = _resumed(runs, "longer-validated", 2, "--extend", "finetune=2")
+    tree = yaml.safe_load((runs / "local.yaml").read_text())
+    tree["output_dir"] = str(runs / "longer-local")
+    train(validate_config(tree, "test"), extend="finetune=2")
+    for kind, key in (("loss", "loss"), ("validation", "validation")):
+        expected, found = (_lines(runs / name, kind) for name in ("longer-local", longer.name))
+        assert [line["stage"] for line in found].count("finetune") >= 11
+        for ours, theirs in zip(found, expected, strict=True):
+            assert (ours["stage"], ours["step"]) == (theirs["stage"], theirs["step"])
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-3)
+    start = json.loads((longer / "manifest.json").read_text())["starts"][-1]
+    assert start["extended"] == {"stage": "finetune", "epochs": [1, 2], "after": 11}

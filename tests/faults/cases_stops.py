@@ -136,6 +136,29 @@ def _sigusr1_under_launcher(folder: Path) -> dict[str, Any]:
 
 
 @case(
+    "ctrl-c-under-the-launcher",
+    group=SIGNALS,
+    states="Ctrl-C in the terminal of the real `deepspeed` launcher, whose whole process group is "
+    "sent SIGINT: not a step is lost, no traceback of a rank is shown, and none is left over.",
+)
+def _ctrl_c_under_launcher(folder: Path) -> dict[str, Any]:
+    recipe, running = _under_launcher(folder)
+    began = time.monotonic()
+    os.killpg(running.processes[0].pid, signal.SIGINT)
+    (ended,) = running.wait(60)
+    while processes_naming(str(recipe)) and time.monotonic() < began + 40:
+        time.sleep(0.1)
+    assert not processes_naming(str(recipe))
+    last = last_checkpoint(folder / "run")
+    assert last is not None
+    assert last.step is not None
+    assert len(metrics(folder)) == last.step, "not a step was lost"
+    assert_tells(ended, "Ctrl-C", "the checkpoint is whole, go on with --resume auto")
+    assert "lope_dist/" not in ended.output, "no traceback of ours"
+    return {"status": ended.status, "ended_s": round(time.monotonic() - began, 1)}
+
+
+@case(
     "second-run",
     group=LOCKS,
     states="A second run into the folder of one that goes on is refused with its host and process "
