@@ -50,7 +50,8 @@ def open_run_folder(config: RunConfig, resume: Resume) -> Checkpoint | None:
     """Claim the run's folder; return the checkpoint to go on from, if any.
 
     The caller holds the folder's `run_lock`. A `run.yaml` that is lost or damaged is taken from a
-    whole checkpoint.
+    whole checkpoint. A run that was refused or stopped before its first step holds nothing yet, and
+    may be started with another configuration.
 
     Raises:
         LopeError: a folder that cannot be written, holds a run already and no ``resume``, or
@@ -65,12 +66,16 @@ def open_run_folder(config: RunConfig, resume: Resume) -> Checkpoint | None:
         _refuse_foreign(folder)
         _write_recorded(recorded, config)
         return None
+    MANIFEST.refuse_newer(folder)
+    if _has_not_begun(folder):
+        remove_leftovers(folder)
+        _write_recorded(recorded, config)
+        return None
     if not resume:
         raise LopeError(
             f"{folder} holds a run already; add --resume to continue it, or set output_dir "
             "to another folder."
         )
-    MANIFEST.refuse_newer(folder)
     before = read_recorded(recorded.read_bytes()) if recorded.is_file() else None
     if before is None:
         before = _rescued(recorded)
@@ -87,6 +92,12 @@ def open_run_folder(config: RunConfig, resume: Resume) -> Checkpoint | None:
             "a copy, or start over with --resume auto."
         )
     return last
+
+
+def _has_not_begun(folder: Path) -> bool:
+    """Return whether a run was started in a folder, and no start came to its first step."""
+    was_started = MANIFEST.read(folder) is not None
+    return was_started and not checkpoints(folder) and not any(METRICS.read(folder))
 
 
 def _refuse_foreign(folder: Path) -> None:

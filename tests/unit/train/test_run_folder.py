@@ -30,6 +30,23 @@ def test_a_taken_folder_is_refused_and_left_alone(tiny_config) -> None:
     assert load_config(Path(other.output_dir) / "run.yaml").seed == 614
 
 
+def test_a_run_that_was_refused_before_its_first_step_can_be_mended(tiny_config) -> None:
+    folder = Path(tiny_config().output_dir)
+    open_run_folder(tiny_config(), resume=False)
+    start = {"starts": [{"status": "failed"}]}
+    (folder / "manifest.json").write_text(json.dumps(start))
+    other = tiny_config(seed=1)
+    for resume in (False, True, "auto"):
+        assert open_run_folder(other, resume) is None
+        assert load_config(folder / "run.yaml").seed == 1
+    line = {"stage": "poison", "step": 0, "loss": 1.0, "tokens": 5, "time": 0.0}
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(LopeError, match="holds a run already; add --resume"):
+        open_run_folder(tiny_config(), resume=False)
+    with pytest.raises(LopeError, match="seed: 1 -> 614"):
+        open_run_folder(tiny_config(), resume=True)
+
+
 def test_checkpoints_without_a_configuration_are_not_ours(tiny_config) -> None:
     config = tiny_config()
     (Path(config.output_dir) / "checkpoints" / "1-poison").mkdir(parents=True)
