@@ -26,6 +26,7 @@ from lope_dist.core.files import write_atomic
 from lope_dist.core.side_files import MANIFEST, METRICS
 from lope_dist.core.versions import code_version, package_versions
 from lope_dist.train.checkpoint import CONFIG
+from lope_dist.train.initial import InitialAdapter
 from lope_dist.train.recorded import load_recorded
 
 TOLERANCE = 1e-4
@@ -62,7 +63,7 @@ def repeat(run_dir: Path, num_steps: int, num_ranks: int | None, timeout_s: floa
     manifest = MANIFEST.read(run_dir)
     if manifest is None or not manifest["starts"]:
         raise LopeError(f"'{run_dir}' has no {MANIFEST.name}: it is no run, or an older one.")
-    config = load_recorded(run_dir / CONFIG)
+    config = begun_alike(load_recorded(run_dir / CONFIG), manifest["starts"])
     ranks = num_ranks or len(manifest["starts"][-1]["ranks"])
     differs = _differences(manifest["starts"], ranks)
     result = Repeat(not differs, differs)
@@ -79,6 +80,24 @@ def repeat(run_dir: Path, num_steps: int, num_ranks: int | None, timeout_s: floa
     if not result.num_compared:
         raise LopeError(f"'{run_dir}' has no losses to compare: {METRICS.name} is empty.")
     return result
+
+
+def begun_alike(config: RunConfig, starts: Sequence[dict[str, Any]]) -> RunConfig:
+    """Return the configuration with the very checkpoint that `adapter.init_from` gave the run.
+
+    Raises:
+        LopeError: that adapter is not there any more.
+    """
+    told = next((start["init_from"] for start in starts if "init_from" in start), None)
+    if told is None:
+        return config
+    initial = InitialAdapter(**told)
+    folder = Path(initial.checkpoint)
+    if reason := initial.defect():
+        raise LopeError(f"{folder}, which the run began with, cannot be read again: {reason}.")
+    changes = {"init_from": str(folder.parents[1]), "init_checkpoint": folder.name}
+    adapter = config.adapter.model_copy(update=changes)
+    return config.model_copy(update={"adapter": adapter})
 
 
 def _differences(starts: Sequence[dict[str, Any]], ranks: int) -> list[str]:

@@ -17,6 +17,8 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json
 from lope_dist.core.side_files import METRICS
 from lope_dist.train.check import check_run
+from lope_dist.train.recorded import load_recorded
+from lope_dist.train.repeat import begun_alike, repeat
 from lope_dist.train.session import train
 
 END = "checkpoints/2-finetune"
@@ -166,3 +168,19 @@ def test_a_checkpoint_without_a_run_has_no_effect(tiny_config) -> None:
 def test_run_yaml_says_what_was_asked_for(begun: Path, source: Path) -> None:
     described = json.loads((begun / END / "adapter.json").read_text())["adapter"]
     assert (described["init_from"], described["init_checkpoint"]) == (str(source), "last")
+
+
+def test_a_repeat_begins_with_the_very_checkpoint_or_says_that_it_is_gone(
+    begun: Path, source: Path
+) -> None:
+    starts = read_json(begun / "manifest.json")["starts"]
+    adapter = begun_alike(load_recorded(begun / "run.yaml"), starts).adapter
+    assert (adapter.init_from, adapter.init_checkpoint) == (str(source), "2-finetune")
+    path = source / END / "adapter.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    try:
+        with pytest.raises(LopeError, match="which the run began with, cannot be read again"):
+            repeat(begun, 1, 1, 60)
+    finally:
+        path.write_bytes(content)
