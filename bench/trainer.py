@@ -24,6 +24,8 @@ from lope_dist.train.loop import run_stage
 from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.preflight import preflight
 from lope_dist.train.progress import StageProgress
+from lope_dist.train.robust_loss import StageLoss
+from lope_dist.train.routing import Routing
 from lope_dist.train.setup import Inputs, load_session, stage_engine, stage_loader
 from lope_dist.train.stop import StopRequest
 from lope_dist.train.trackers.base import Trackers
@@ -102,6 +104,9 @@ class Trainer:
                 log,
                 shift=True,
                 head=loss_head(session.model),
+                loss_of=StageLoss(stage.loss, shift=True),
+                base_losses=None,
+                routing=Routing(stage, "bench", session.config.seed, None),
                 progress=progress,
                 guard=StepGuard(world, RouterUsage(session.model), progress, max_skipped=0),
                 drift=self._drift,
