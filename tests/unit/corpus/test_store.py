@@ -32,13 +32,13 @@ def cache(tmp_path, monkeypatch):
 def passes(monkeypatch):
     """The passes over all rows so far."""
     counted = []
-    original = records._read_all
+    original = records._Pass.run
 
     def read_all(*args):
         counted.append(args)
         return original(*args)
 
-    monkeypatch.setattr(records, "_read_all", read_all)
+    monkeypatch.setattr(records._Pass, "run", read_all)
     return counted
 
 
@@ -104,14 +104,14 @@ def test_nothing_is_left_of_rows_that_are_bad(tmp_path, cache, rows):
 
 def test_rows_that_change_while_they_are_read_are_refused(tmp_path, cache, monkeypatch, rows):
     path = write_rows(tmp_path / "x.jsonl", rows)
-    original = records._read_all
+    original = records._Pass.run
 
     def read_all(*args):
         index = original(*args)
         write_rows(path, rows[:3])
         return index
 
-    monkeypatch.setattr(records, "_read_all", read_all)
+    monkeypatch.setattr(records._Pass, "run", read_all)
     with pytest.raises(LopeError, match=r"x\.jsonl' changed while they were read"):
         open_path(path)
     assert stores(cache) == []
@@ -151,10 +151,10 @@ def test_processes_that_open_the_same_file_at_once_read_it_once(tmp_path, cache)
     )
     code = OPEN + (
         "from lope_dist.corpus import records\n"
-        "original = records._read_all\n"
+        "original = records._Pass.run\n"
         "def read_all(*args):\n"
         "    print('reads'); return original(*args)\n"
-        "records._read_all = read_all\n"
+        "records._Pass.run = read_all\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "source = open_source(DataConfig(path=sys.argv[1]))\n"
         "print(source.fingerprint, source[49_999].turns[1].text)\n"

@@ -73,5 +73,5 @@ def test_a_forged_manifest_is_found(built):
     with pytest.raises(LopeError, match="was changed after it was written"):
         verify(folder, progress=False)
     (folder / MANIFEST).write_text("{}")
-    with pytest.raises(LopeError, match="is not of the form"):
+    with pytest.raises(LopeError, match="is of no known format"):
         verify(folder, progress=False)
