@@ -85,7 +85,7 @@ def check(
     mark = "# " if full else ""  # so that what is printed is a recipe
     if full:
         typer.echo(dump_config(resolved), nl=False)
-    for line in [*found.lines(), f"ok: {config}"]:
+    for line in [*found.lines(), f"{found.verdict}: {config}"]:
         typer.echo(f"{mark}{line}")
 
 

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from lope_dist.engine.allocation import OpenEngine
-from lope_dist.engine.groups import Group
+from lope_dist.engine.around import EngineAround
+from lope_dist.engine.base import OpenEngine
 
 STEPPED = "stepped"
 """`<parameter>.stepped`: in a checkpoint, the weights that the optimizer steps."""
 _STEPS = "ema.steps"
 
 
-class AveragingEngine:
+class AveragingEngine(EngineAround):
     """An `Engine` around another one, of any kind, that has just been built.
 
     `average <- d average + (1 - d) weights` after each step, with d the smaller of ``decay`` and
@@ -35,7 +34,8 @@ class AveragingEngine:
     """
 
     def __init__(self, engine: OpenEngine, decay: float) -> None:
-        self._engine, self._decay, self._steps = engine, decay, 0
+        super().__init__(engine)
+        self._decay, self._steps = decay, 0
         self._average = {name: part.clone() for name, part in engine.own_parts().items()}
 
     @torch.no_grad()
@@ -84,39 +84,6 @@ class AveragingEngine:
         """Let go of the model, and leave the average in it."""
         self._engine.assign(self._whole())
         self._engine.close()
-
-    def discard(self) -> None:
-        """Drop the gradients of this step."""
-        self._engine.discard()
-
-    @property
-    def gradient_scale(self) -> float:
-        """What `backward` multiplies a loss with."""
-        return self._engine.gradient_scale
-
-    def forward(self, inputs: dict[str, Tensor]) -> Any:
-        """Return the model's output."""
-        return self._engine.forward(inputs)
-
-    def backward(self, loss: Tensor, is_last: bool) -> None:
-        """Add a micro-batch's gradients."""
-        self._engine.backward(loss, is_last)
-
-    def evaluating(self) -> AbstractContextManager[None]:
-        """Context of forward passes without gradient."""
-        return self._engine.evaluating()
-
-    def groups_in_use(self) -> list[Group]:
-        """Return the optimizer's groups."""
-        return self._engine.groups_in_use()
-
-    def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return this rank's part of each parameter that is stepped, or of these tensors."""
-        return self._engine.own_parts(whole)
-
-    def whole(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return whole tensors from the ranks' parts."""
-        return self._engine.whole(parts)
 
     def _whole(self) -> dict[str, Tensor]:
         return self._engine.whole(self._average)

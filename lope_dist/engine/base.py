@@ -101,3 +101,21 @@ class Engine(Protocol):
     def close(self) -> None:
         """Let go of the model, which stays usable for another engine. Collective: yes."""
         ...
+
+
+class OpenEngine(Engine, Protocol):
+    """An `Engine` that shows what it steps with and takes other values."""
+
+    def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return whole gradients of trained parameters by name, float32 on the host.
+
+        Between a step's last `backward` and `step`, not clipped. Collective: yes.
+        """
+        ...
+
+    def assign(self, values: Mapping[str, Tensor]) -> None:
+        """Overwrite trained parameters, whole and the same on every rank, between steps.
+
+        Their optimizer state stays as it is. Collective: yes.
+        """
+        ...

@@ -31,6 +31,13 @@ class Checked:
     """What a run does to its data."""
     rows: list[str]
     """What is in the rows, as a table."""
+    missing: str | None = None
+    """Why rows that were to be read are not there."""
+
+    @property
+    def verdict(self) -> str:
+        """`ok`, and what that does not speak of."""
+        return "ok" if self.missing is None else "ok but for the data, which a run would not find"
 
     def lines(self) -> list[str]:
         """Return the table for a terminal."""
@@ -39,7 +46,7 @@ class Checked:
     def as_json(self) -> dict[str, Any]:
         """Return the same as JSON values."""
         return {
-            "ok": True,
+            "ok": self.missing is None,
             "premises": self.premises.as_json(),
             "tokenizer": self.tokenizer,
             "data": self.data,
@@ -60,6 +67,7 @@ def check_run(config: RunConfig, *, has_data: bool, reads_rows: bool) -> Checked
     """
     plan = preflight(config)
     rows: list[str] = []
+    missing = None
     if not _is_described(config.model):
         told = "Tokenizer: not looked at; with model.architecture the model's files are not read."
     else:
@@ -67,23 +75,26 @@ def check_run(config: RunConfig, *, has_data: bool, reads_rows: bool) -> Checked
         check_tokenizer(tokenizer, plan.model, config.model.name_or_path)
         told = f"Tokenizer: {len(tokenizer):,} tokens, each with a row of the embedding."
         if has_data and reads_rows:
-            rows = _rows(dated(config, tokenizer), tokenizer, plan.model.config)
+            try:
+                is_here = is_local(config.data)
+            except LopeError as error:
+                missing = str(error)
+                rows = [f"Data: not looked at: {missing}"]
+            else:
+                rows = ["Data: not looked at; they are on the hub."]
+                if is_here:
+                    rows = _rows(dated(config, tokenizer), tokenizer, plan.model.config)
     changes = data_changes(config) if has_data else []
     premises = check_premises(plan, config)
     if (initial := find_initial(config, plan.model)) is not None:
         premises.init_from = initial.sentence()
-    return Checked(premises, told, changes, rows)
+    return Checked(premises, told, changes, rows, missing)
 
 
 def _rows(
     config: RunConfig, tokenizer: PreTrainedTokenizerBase, arch: PretrainedConfig
 ) -> list[str]:
     """Return the table of rows that are in files here."""
-    try:
-        if not is_local(config.data):
-            return ["Data: not looked at; they are on the hub."]
-    except LopeError as error:
-        return [f"Data: not looked at: {error}"]
     source, validation = open_parts(config, tokenizer, arch)
     source.tell()
     return lines_of(config, source, validation)

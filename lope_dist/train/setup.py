@@ -23,9 +23,9 @@ from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
 from lope_dist.corpus.loader import StageLoader
 from lope_dist.corpus.records import ExampleSource
-from lope_dist.engine.allocation import AllocatingEngine, OpenEngine
+from lope_dist.engine.allocation import AllocatingEngine
 from lope_dist.engine.averaging import AveragingEngine
-from lope_dist.engine.base import Engine
+from lope_dist.engine.base import Engine, OpenEngine
 from lope_dist.engine.groups import build_groups, check_groups, describe_groups
 from lope_dist.engine.local import LocalEngine
 from lope_dist.engine.world import World
