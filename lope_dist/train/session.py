@@ -120,7 +120,7 @@ def _tell_premises(
     """Print what the run stands on and write it down. One rank calls this."""
     plan, world = replace(session.plan, config=session.config), session.world
     premises = check_premises(plan, session.config, world.size, world.device)
-    premises.packing, premises.head = packing, head_sentence(session.model)
+    premises.packing, premises.head = packing, head_sentence(session.model, session.config)
     premises.dropout += "; two training forwards of one input are equal"
     if progress.init_from is not None:
         premises.init_from = progress.init_from.sentence()

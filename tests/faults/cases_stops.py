@@ -94,6 +94,18 @@ def _under_launcher(folder: Path) -> tuple[Path, Running]:
     return recipe, running
 
 
+def _assert_whole(folder: Path, recipe: Path) -> None:
+    """Assert that soon no process of a run is left, and that its last step is saved."""
+    deadline = time.monotonic() + LIMIT_S
+    while processes_naming(str(recipe)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes_naming(str(recipe))
+    last = last_checkpoint(folder / "run")
+    assert last is not None
+    assert last.step is not None
+    assert len(metrics(folder)) == last.step, "not a step was lost"
+
+
 @case(
     "sigterm-to-the-launcher",
     group=SIGNALS,
@@ -105,13 +117,7 @@ def _sigterm_to_launcher(folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     os.killpg(running.processes[0].pid, signal.SIGTERM)
     ended = running.wait(LIMIT_S)
-    while processes_naming(str(recipe)) and time.monotonic() < began + LIMIT_S:
-        time.sleep(0.1)
-    assert not processes_naming(str(recipe))
-    last = last_checkpoint(folder / "run")
-    assert last is not None
-    assert last.step is not None
-    assert len(metrics(folder)) == last.step, "not a step was lost"
+    _assert_whole(folder, recipe)
     return {"status": ended[0].status, "ended_s": round(time.monotonic() - began, 1)}
 
 
@@ -128,10 +134,7 @@ def _sigusr1_under_launcher(folder: Path) -> dict[str, Any]:
     os.kill(max(own), signal.SIGUSR1)
     (ended,) = running.wait(LIMIT_S)
     assert ended.status == 75, ended.output[-3000:]
-    last = last_checkpoint(folder / "run")
-    assert last is not None
-    assert len(metrics(folder)) == last.step
-    assert not processes_naming(str(recipe))
+    _assert_whole(folder, recipe)
     return {}
 
 
@@ -145,14 +148,8 @@ def _ctrl_c_under_launcher(folder: Path) -> dict[str, Any]:
     recipe, running = _under_launcher(folder)
     began = time.monotonic()
     os.killpg(running.processes[0].pid, signal.SIGINT)
-    (ended,) = running.wait(60)
-    while processes_naming(str(recipe)) and time.monotonic() < began + 40:
-        time.sleep(0.1)
-    assert not processes_naming(str(recipe))
-    last = last_checkpoint(folder / "run")
-    assert last is not None
-    assert last.step is not None
-    assert len(metrics(folder)) == last.step, "not a step was lost"
+    (ended,) = running.wait(LIMIT_S)
+    _assert_whole(folder, recipe)
     assert_tells(ended, "Ctrl-C", "the checkpoint is whole, go on with --resume auto")
     assert "lope_dist/" not in ended.output, "no traceback of ours"
     return {"status": ended.status, "ended_s": round(time.monotonic() - began, 1)}

@@ -6,6 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+TINY_ARCHITECTURE = {
+    "model_type": "llama",
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+"""`model.architecture` of a recipe whose weights are nowhere."""
+
 
 def save_alpaca(path: Path, num: int) -> None:
     """Write so many rows of several lengths."""

@@ -11,21 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.tiny import TINY_ARCHITECTURE as ARCHITECTURE
 
 from lope_dist import __version__
 from lope_dist.cli import main
 from lope_dist.config.load import dump_config, load_config
 from lope_dist.evaluate import suite
-
-ARCHITECTURE = {
-    "model_type": "llama",
-    "vocab_size": 300,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
 
 
 @pytest.fixture

@@ -11,18 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.tiny import TINY_ARCHITECTURE as ARCHITECTURE
 
 from lope_dist.cli import main
 
-ARCHITECTURE = {
-    "model_type": "llama",
-    "vocab_size": 300,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
 STUDY = "title: x\noutput_dir: s\nrecipe: r.yaml\nseeds: [1]\nvariants: {lope: {rows: [masked]}}\n"
 GOOD = {"instruction": "q", "output": "a"}
 

@@ -1,11 +1,13 @@
-"""Send all 16-bit patterns through ZeRO-3 as frozen bfloat16 weights: `all_patterns.py OFFLOAD`.
+"""Send all 16-bit patterns through ZeRO-3 as frozen bfloat16: `all_patterns.py OFFLOAD OUT`.
 
 Packed NF4 weights lie in bfloat16 containers, so every pattern occurs, NaNs with any payload among
 them. Each layer compares the bytes that it is given, in three passes of two micro-batches forward,
-recomputed and backward.
+recomputed and backward. Each rank writes OUT/RANK.json: of each layer how often they were equal.
 """
 
+import json
 import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +37,12 @@ class Layer(nn.Module):
         stand_in = torch.empty(1, dtype=torch.bfloat16).expand(NUM_PATTERNS)
         self.weight = nn.Parameter(stand_in, requires_grad=False)
         self.adapter = nn.Parameter(torch.full((WIDTH,), 0.5))
-        self.number, self.num_seen = number, 0
+        self.number, self.num_equal, self.num_seen = number, 0, 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Compare the gathered bytes; a NaN is equal to nothing, so they are compared as such."""
         found = self.weight.detach().cpu().view(torch.int16)
-        assert torch.equal(found, patterns(self.number).view(torch.int16))
+        self.num_equal += torch.equal(found, patterns(self.number).view(torch.int16))
         self.num_seen += 1
         return x * self.adapter
 
@@ -85,9 +87,12 @@ for _ in range(3):
         x = torch.ones(1, WIDTH, device=world.device, requires_grad=True)
         engine.backward(engine.forward({"x": x}), is_last)
     engine.step(1.0)
-for layer in model.layers:
-    assert layer.num_seen == 3 * 2 * 2, layer.num_seen  # forward, and again to go backward
 gathered = engine.gather([f"layers.{n}.adapter" for n in range(NUM_LAYERS)])
-assert all(bool((value < 0.5).all()) for value in gathered.values()), "nothing was trained"
+facts = {
+    "seen": [layer.num_seen for layer in model.layers],
+    "equal": [layer.num_equal for layer in model.layers],
+    "trained": [bool((value < 0.5).all()) for value in gathered.values()],
+}
+Path(sys.argv[2], f"{world.rank}.json").write_text(json.dumps(facts))
 engine.close()
 world.close()

@@ -18,14 +18,21 @@ SHAPE = small_llama().config
     ("kernels", "installed", "uses"),
     [("auto", True, True), ("auto", False, False), ("none", True, False)],
 )
-def test_liger_is_used_where_it_may(monkeypatch, kernels: str, installed: bool, uses: bool) -> None:
+def test_liger_is_used_where_it_may(
+    monkeypatch, tiny_config, kernels: str, installed: bool, uses: bool
+) -> None:
     monkeypatch.setattr(loss_head, "_has_liger", lambda: installed)
     config = ModelConfig(name_or_path="x", kernels=kernels)  # type: ignore[arg-type]
     model = build_meta_model(config, SHAPE)
     head = loss_head.loss_head(model)
     assert head is not None
     assert head.uses_liger == uses
-    assert ("Liger" in head_sentence(model)) == uses
+    assert ("Liger" in head_sentence(model, tiny_config())) == uses
+    robust = {"train__stages__finetune__loss": {"kind": "generalized"}}
+    told = head_sentence(model, tiny_config(**robust))
+    assert told.endswith(", by Liger on a GPU in poison") == uses
+    robust["train__stages__poison__loss"] = {"kind": "generalized"}
+    assert "Liger" not in head_sentence(model, tiny_config(**robust))
 
 
 def test_liger_that_cannot_run_is_an_error() -> None:
