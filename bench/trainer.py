@@ -27,6 +27,7 @@ from lope_dist.train.progress import StageProgress
 from lope_dist.train.robust_loss import StageLoss
 from lope_dist.train.routing import Routing
 from lope_dist.train.setup import Inputs, load_session, stage_engine, stage_loader
+from lope_dist.train.stage_objective import StageObjective
 from lope_dist.train.stop import StopRequest
 from lope_dist.train.trackers.base import Trackers
 
@@ -91,6 +92,12 @@ class Trainer:
         session, world = self.session, self.session.world
         stage = self._stage.model_copy(update={"max_steps": num_steps})
         loader, progress = stage_loader(session, stage), StageProgress()
+        objective = StageObjective(
+            shift=True,
+            head=loss_head(session.model),
+            loss=StageLoss(stage.loss, shift=True),
+            routing=Routing(stage, "bench", session.config.seed, None),
+        )
         with TemporaryDirectory() as folder:
             every = session.config.train.log_every_steps
             log = MetricsLog(Path(folder), "bench", num_steps, every, Trackers({}), world.is_main)
@@ -102,11 +109,7 @@ class Trainer:
                 session.context,
                 world,
                 log,
-                shift=True,
-                head=loss_head(session.model),
-                loss_of=StageLoss(stage.loss, shift=True),
-                base_losses=None,
-                routing=Routing(stage, "bench", session.config.seed, None),
+                objective=objective,
                 progress=progress,
                 guard=StepGuard(world, RouterUsage(session.model), progress, max_skipped=0),
                 drift=self._drift,

@@ -28,7 +28,7 @@ CONFIG = "configs/recipes/quickstart.yaml"
 RUN = Path("runs/quickstart")
 DATA = RUN / "data"
 TASKS = "lope_demo,lope_demo_noisy"
-ROWS = "none,masked_plain,masked,all"
+ROWS = "base,masked_plain,masked,all"
 NUM_RANKS = 2
 
 

@@ -14,16 +14,15 @@ from lope_dist.corpus.batches import MicroBatch
 from lope_dist.corpus.loader import StageLoader, batches_of
 from lope_dist.engine.base import Engine
 from lope_dist.engine.world import World
-from lope_dist.model.loss_head import LossHead
 from lope_dist.train.drift import Drift
 from lope_dist.train.guard import StepGuard
 from lope_dist.train.metrics import MetricsLog
-from lope_dist.train.model_losses import ModelLosses
 from lope_dist.train.objective import summed_loss, targets_of
 from lope_dist.train.progress import StageProgress
 from lope_dist.train.robust_loss import StageLoss
-from lope_dist.train.routing import Pass, Routing
+from lope_dist.train.routing import Pass
 from lope_dist.train.schedule import lr_factor
+from lope_dist.train.stage_objective import StageObjective
 from lope_dist.train.step_plan import ComingStep, StepPlan
 from lope_dist.train.stop import StopRequest
 
@@ -47,11 +46,7 @@ def run_stage(
     world: World,
     log: MetricsLog,
     *,
-    shift: bool,
-    head: LossHead | None,
-    loss_of: StageLoss,
-    base_losses: ModelLosses | None,
-    routing: Routing,
+    objective: StageObjective,
     progress: StageProgress,
     guard: StepGuard,
     drift: Drift | None,
@@ -61,9 +56,7 @@ def run_stage(
 ) -> Ending:
     """Train one stage from ``progress`` to its end, or to a stop that any rank asks for.
 
-    ``shift``: position t predicts label t + 1. ``head``: see `objective.summed_loss`.
-    ``loss_of``: the stage's loss; ``base_losses``: what takes the base model's for it, if needed.
-    ``routing``: which experts learn from which token.
+    ``objective``: what is minimized.
     ``drift``: what is logged of it, if anything.
     ``timeout_s``: how long a data worker may give nothing.
     ``after_step`` is called between steps, on every rank, with ``progress`` moved on; what it
@@ -78,7 +71,7 @@ def run_stage(
     """
     peaks = {str(group.role): group.lr for group in engine.groups_in_use()}
     may_be_empty = stage.loss_on == "corrupted"  # noise may spare a step's every answer
-    for step, plan in _plans(loader, world, loss_of, progress.next_step, timeout_s):
+    for step, plan in _plans(loader, world, objective.loss, progress.next_step, timeout_s):
         if plan.target_tokens == 0 and not may_be_empty:
             progress.empty_steps += 1
             progress.next_step = step + 1
@@ -90,20 +83,17 @@ def run_stage(
                 return ending
             continue
         guard.begin_step()
-        of_base = [None] * len(plan.batches)
-        if base_losses is not None:
-            of_base = base_losses.take(engine, plan.batches)
-        marks = routing.marks(engine, plan.batches)
+        of_base = objective.of_base(engine, plan.batches)
+        marks = objective.routing.marks(engine, plan.batches)
         losses = []
         for i, (batch, marked, base_P) in enumerate(zip(plan.batches, marks, of_base, strict=True)):
-            is_last, passes = i == len(plan.batches) - 1, routing.passes(batch, marked, step)
-            parts = [
-                _micro_step(
-                    *(engine, context, batch, plan, is_last and one is passes[-1], world, shift),
-                    *(head, loss_of, base_P, routing, one),
+            passes = objective.routing.passes(batch, marked, step)
+            parts = []
+            for one in passes:
+                is_last = i == len(plan.batches) - 1 and one is passes[-1]
+                parts.append(
+                    _pass(engine, context, world, objective, plan, batch, one, base_P, is_last)
                 )
-                for one in passes
-            ]
             losses.append(torch.stack(parts).sum())
         auxiliary = context.auxiliary.take() if context.auxiliary is not None else []
         losses += [value.to(losses[0]) for value in auxiliary]
@@ -159,31 +149,30 @@ def _plans(
         yield begun
 
 
-def _micro_step(
+def _pass(
     engine: Engine,
     context: AdapterContext,
-    batch: MicroBatch,
-    plan: StepPlan,
-    is_last: bool,
     world: World,
-    shift: bool,
-    head: LossHead | None,
-    loss_of: StageLoss,
-    base_P: torch.Tensor | None,
-    routing: Routing,
+    objective: StageObjective,
+    plan: StepPlan,
+    batch: MicroBatch,
     one: Pass,
+    base_P: torch.Tensor | None,
+    is_last: bool,
 ) -> torch.Tensor:
     """Run one pass of a micro-batch; return its part of the step's loss."""
-    targets = targets_of(one.labels, shift)
-    terms = loss_of.terms(batch, targets, base_P)
+    targets = targets_of(one.labels, objective.shift)
+    terms = objective.loss.terms(batch, targets, base_P)
     if context.auxiliary is not None:
         own_tokens = int(batch.noise_mask.sum())
         context.auxiliary.begin(own_tokens, plan.read_tokens, engine.gradient_scale)
     batch = batch.to(world.device)
     context.token_keys, context.noise_mask = batch.token_keys, batch.noise_mask
     context.corrupted_mask = batch.corrupted_mask
-    routing.apply(one, context, world.device)
-    loss = summed_loss(lambda: engine.forward(batch.inputs), head, targets, world.device, terms)
+    objective.routing.apply(one, context, world.device)
+    loss = summed_loss(
+        lambda: engine.forward(batch.inputs), objective.head, targets, world.device, terms
+    )
     loss = loss / (plan.loss_weight or 1.0)
     engine.backward(loss, is_last)
     return loss.detach()

@@ -38,6 +38,7 @@ from lope_dist.train.robust_loss import StageLoss
 from lope_dist.train.routing import Routing
 from lope_dist.train.run_files import write_run_files
 from lope_dist.train.setup import Session, auxiliary_losses, stage_engine, stage_loader
+from lope_dist.train.stage_objective import StageObjective
 from lope_dist.train.tracking import steps_after, steps_before
 from lope_dist.train.watch import Watch
 
@@ -119,6 +120,13 @@ class StageRun:
 
         detects = self._stage.gradient_routing == "detected"
         masked = losses_as("masked") if detects else None
+        objective = StageObjective(
+            shift,
+            head,
+            loss_of,
+            Routing(self._stage, self._name, config.seed, masked),
+            losses_as("base") if loss_of.needs_base else None,
+        )
         ending = self._watch.after_step(self._engine, log) or run_stage(
             self._stage,
             self._loader,
@@ -126,11 +134,7 @@ class StageRun:
             session.context,
             session.world,
             log,
-            shift=shift,
-            head=head,
-            loss_of=loss_of,
-            base_losses=losses_as("base") if loss_of.needs_base else None,
-            routing=Routing(self._stage, self._name, config.seed, masked),
+            objective=objective,
             progress=stage,
             guard=guard,
             drift=self._drift,
