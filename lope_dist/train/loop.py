@@ -92,7 +92,9 @@ def run_stage(
             for one in passes:
                 is_last = i == len(plan.batches) - 1 and one is passes[-1]
                 parts.append(
-                    _pass(engine, context, world, objective, plan, batch, one, base_P, is_last)
+                    _micro_step(
+                        engine, context, batch, plan, world, objective, one, base_P, is_last
+                    )
                 )
             losses.append(torch.stack(parts).sum())
         auxiliary = context.auxiliary.take() if context.auxiliary is not None else []
@@ -149,13 +151,13 @@ def _plans(
         yield begun
 
 
-def _pass(
+def _micro_step(
     engine: Engine,
     context: AdapterContext,
+    batch: MicroBatch,
+    plan: StepPlan,
     world: World,
     objective: StageObjective,
-    plan: StepPlan,
-    batch: MicroBatch,
     one: Pass,
     base_P: torch.Tensor | None,
     is_last: bool,

@@ -26,6 +26,7 @@ from lope_dist.train import loop
 from lope_dist.train.robust_loss import StageLoss
 from lope_dist.train.routing import Routing, detected_marks
 from lope_dist.train.session import train
+from lope_dist.train.stage_objective import StageObjective
 from lope_dist.train.step_plan import StepPlan
 
 ALL = (Role.SHARED_A, Role.NORMAL_B, Role.POISON_B, Role.ROUTER)
@@ -82,12 +83,10 @@ def gradients_of(routed, stage: StageConfig) -> dict[str, torch.Tensor]:
     routing = Routing(stage, "poison", 0, None)
     model.zero_grad()
     (marked,) = routing.marks(None, [batch])
-    loss_of = StageLoss(CrossEntropyConfig(), shift=True)
+    objective = StageObjective(True, None, StageLoss(CrossEntropyConfig(), shift=True), routing)
+    engine = _Engine(model)
     for one in routing.passes(batch, marked, step=0):
-        loop._micro_step(
-            *(_Engine(model), context, batch, plan, True, world, True, None, loss_of, None),
-            *(routing, one),
-        )
+        loop._micro_step(engine, context, batch, plan, world, objective, one, None, True)
     return {name: model.get_parameter(name).grad.clone() for name in roles}
 
 
