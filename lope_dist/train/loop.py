@@ -90,11 +90,9 @@ def run_stage(
             passes = objective.routing.passes(batch, marked, step)
             parts = []
             for one in passes:
-                is_last = i == len(plan.batches) - 1 and one is passes[-1]
+                ends = i == len(plan.batches) - 1 and one is passes[-1]
                 parts.append(
-                    _micro_step(
-                        engine, context, batch, plan, world, objective, one, base_P, is_last
-                    )
+                    _micro_step(engine, context, batch, plan, ends, world, objective, one, base_P)
                 )
             losses.append(torch.stack(parts).sum())
         auxiliary = context.auxiliary.take() if context.auxiliary is not None else []
@@ -156,11 +154,11 @@ def _micro_step(
     context: AdapterContext,
     batch: MicroBatch,
     plan: StepPlan,
+    is_last: bool,
     world: World,
     objective: StageObjective,
     one: Pass,
     base_P: torch.Tensor | None,
-    is_last: bool,
 ) -> torch.Tensor:
     """Run one pass of a micro-batch; return its part of the step's loss."""
     targets = targets_of(one.labels, objective.shift)

@@ -31,7 +31,13 @@ def test_the_launch_is_asked_to_end(repository: Path, tmp_path: Path, number: in
     script = tmp_path / "launch.py"
     script.write_text(LAUNCH)
     command = [sys.executable, "launch/supervise.py", "--", sys.executable, script, tmp_path]
-    supervisor = subprocess.Popen(command, cwd=repository, start_new_session=True)
+    supervisor = subprocess.Popen(
+        command,
+        cwd=repository,
+        start_new_session=True,
+        # Under nohup it would be born deaf to it.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
     _until((tmp_path / "pid").exists)
     os.kill(supervisor.pid, number)
     supervisor.wait(30)

@@ -86,7 +86,7 @@ def gradients_of(routed, stage: StageConfig) -> dict[str, torch.Tensor]:
     objective = StageObjective(True, None, StageLoss(CrossEntropyConfig(), shift=True), routing)
     engine = _Engine(model)
     for one in routing.passes(batch, marked, step=0):
-        loop._micro_step(engine, context, batch, plan, world, objective, one, None, True)
+        loop._micro_step(engine, context, batch, plan, True, world, objective, one, None)
     return {name: model.get_parameter(name).grad.clone() for name in roles}
 
 
