@@ -25,6 +25,7 @@ class RankLog:
         self._num_early = 0
         self._file: TextIOWrapper | None = None
         self.path: Path | None = None
+        self._place = Path()
 
     def write(self, source: str, text: str) -> None:
         """Add an entry.
@@ -41,7 +42,7 @@ class RankLog:
             self._early.append(entry)
             self._num_early += 1
         else:
-            os.write(self._file.fileno(), entry.encode(errors="replace"))
+            os.write(self._kept_open(self._file), entry.encode(errors="replace"))
 
     def open(self, path: Path) -> None:
         """Move to a file, at its end if it is there already.
@@ -55,7 +56,17 @@ class RankLog:
         os.write(file.fileno(), "".join(self.early()).encode(errors="replace"))
         self.close()
         self._file, self.path = file, path
+        self._place = path.absolute()  # the folder that is worked in may change
         self._early.clear()
+
+    def _kept_open(self, file: TextIOWrapper) -> int:
+        """Return the file's descriptor; one that was removed or renamed is begun anew."""
+        run_dir = self._place.parent.parent
+        if not os.path.lexists(self._place) and run_dir.is_dir():  # else the run tells
+            self._place.parent.mkdir(exist_ok=True)
+            file.close()
+            self._file = file = own_file(self._place, "a")
+        return file.fileno()
 
     def early(self) -> list[str]:
         """Return the entries that are in memory, with a line for those that were dropped."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from lope_dist.core.errors import LopeError
@@ -72,7 +73,8 @@ def prune(
         # Under its own name a half-removed one would look like a damaged one.
         doomed = checkpoint.folder.with_name(f".{checkpoint.folder.name}.old")
         shutil.rmtree(doomed, ignore_errors=True)
-        checkpoint.folder.rename(doomed)
+        with suppress(FileNotFoundError):  # somebody else has removed it just now
+            checkpoint.folder.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
 

@@ -23,17 +23,34 @@ _OURS = re.compile(rb"\0*|process \d+ on \S* since \S+\n")
 
 
 class RunHold:
-    """A run's folder, as long as it is the one that was locked."""
+    """A run's folder and that of its checkpoints, as long as they are the ones that were taken."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._run_dir, self._own = run_dir, run_dir.stat()
+        self._taken = {run_dir: run_dir.stat()}
+        self.newest: Path | None = None
+        """The newest checkpoint that this start has written."""
 
-    def is_there(self) -> bool:
-        """Return whether the folder still stands under its name: not removed, not renamed."""
-        try:
-            return os.path.samestat(self._own, self._run_dir.stat())
-        except OSError:
-            return False
+    def take(self, folder: Path) -> None:
+        """Take a folder inside, which is made where it is absent.
+
+        Raises:
+            OSError: it cannot be.
+        """
+        folder.mkdir(exist_ok=True)
+        self._taken.setdefault(folder, folder.stat())
+
+    def lost(self) -> Path | None:
+        """Return the outermost that does not stand under its name any more, if any does not.
+
+        It was removed, or renamed, or another took its place.
+        """
+        for folder, taken in self._taken.items():
+            try:
+                if not os.path.samestat(taken, folder.stat()):
+                    return folder
+            except OSError:
+                return folder
+        return None
 
 
 @contextmanager

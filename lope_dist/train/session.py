@@ -30,6 +30,7 @@ from lope_dist.train.resume import Opened, open_run
 from lope_dist.train.run_files import write_run_files
 from lope_dist.train.run_folder import LOGS, Resume
 from lope_dist.train.run_lock import run_lock
+from lope_dist.train.saving import check_last_is_there
 from lope_dist.train.settle import prove, take_recorded
 from lope_dist.train.setup import Inputs, Session, load_session, stage_loader
 from lope_dist.train.stage import StageRun
@@ -146,6 +147,7 @@ def _train_stages(
             if is_stopped and progress.index <= len(stages):
                 step, name = progress.stage.next_step, stages[progress.index - 1]
                 return f"Stopped by a signal after step {step} of stage '{name}'"
+        session.world.on_main(lambda: check_last_is_there(session))
         session.trackers.finish(is_finished=True)
     return None
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -11,18 +10,13 @@ from torch import Tensor
 from lope_dist.adapters.inject import set_trainable
 from lope_dist.adapters.rows import row_of
 from lope_dist.adapters.usage import RouterUsage
-from lope_dist.config.load import dump_config
 from lope_dist.core.console import tell
-from lope_dist.core.errors import LopeError
-from lope_dist.core.files import write_atomic
 from lope_dist.model.loss_head import loss_head
 from lope_dist.train.checkpoint import (
-    CONFIG,
     Adapter,
     Checkpoint,
     checkpoint_at,
     load_optimizer,
-    save_checkpoint,
 )
 from lope_dist.train.cost import CostMeter, StageCost
 from lope_dist.train.descriptions import STATE_FORMAT
@@ -37,6 +31,7 @@ from lope_dist.train.progress import RunProgress, StageProgress
 from lope_dist.train.robust_loss import StageLoss
 from lope_dist.train.routing import Routing
 from lope_dist.train.run_files import write_run_files
+from lope_dist.train.saving import save_where_named
 from lope_dist.train.setup import Session, auxiliary_losses, stage_engine, stage_loader
 from lope_dist.train.stage_objective import StageObjective
 from lope_dist.train.tracking import steps_after, steps_before
@@ -186,8 +181,7 @@ class StageRun:
         kept = None if best is None else (best.index, best.step)
 
         def save() -> None:
-            with self._folder_that_may_be_gone(place):
-                save_checkpoint(place, session.config, adapter, state, optimizer)
+            save_where_named(session, place, adapter, state, optimizer)
             prune(session.run_dir, place, session.config.train.checkpoint.keep_last, kept)
             if self._watch.is_best:
                 write_run_files(session, place, state)
@@ -222,38 +216,19 @@ class StageRun:
         state = self._state()
 
         def save() -> None:
-            with self._folder_that_may_be_gone(place):
-                save_checkpoint(place, session.config, adapter, state, optimizer)
+            save_where_named(session, place, adapter, state, optimizer)
+            write_run_files(session, place, state)
 
         session.world.on_main(save)
-        session.world.on_main(lambda: write_run_files(session, place, state))
         progress.index, progress.stage = progress.index + 1, StageProgress()
 
     def _is_folder_there(self) -> bool:
         """Return whether the main rank's run folder is still there; if not, ask all to stop."""
         hold = self._session.hold
-        is_there = hold is None or hold.is_there()
+        is_there = hold is None or hold.lost() is None
         if not is_there:
             self._session.stop.make()
         return is_there
-
-    @contextmanager
-    def _folder_that_may_be_gone(self, place: Checkpoint) -> Iterator[None]:
-        """Context in which the main rank saves a checkpoint where the configuration says.
-
-        Raises:
-            LopeError: the run's folder went away meanwhile; the checkpoint is there anew.
-        """
-        session, is_there = self._session, self._is_folder_there()
-        if not is_there:
-            write_atomic(session.run_dir / CONFIG, dump_config(session.config))
-        yield
-        if not is_there:
-            raise LopeError(
-                f"{session.run_dir} was removed or renamed while the run wrote there, with all "
-                f"that was in it. The run's state was saved anew in {place.folder}: go on with "
-                "--resume, or put the old folder back first."
-            )
 
     def _adapter(self) -> Adapter:
         """Gather the adapter."""

@@ -80,7 +80,8 @@ def _doctor_files(folder: Path) -> dict[str, Any]:
     (folder / "runs").mkdir()
     other = folder / "elsewhere"
     other.mkdir()
-    (other / "rows.jsonl").write_bytes(rows.read_bytes()[:-20] + b"x" * 19 + b"\n")
+    lines = rows.read_bytes().splitlines(keepends=True)
+    (other / "rows.jsonl").write_bytes(b"".join([*lines[:-1], lines[0]]))
     (folder / "empty").mkdir()
     with hosts(2, folder / "hosts", ssh=True) as group:
         path = recipe(folder, steps=2)

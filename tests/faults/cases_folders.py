@@ -60,6 +60,15 @@ def _renamed(folder: Path) -> dict[str, Any]:
     return _gone(folder, lambda run: run.rename(run.with_name("moved")))
 
 
+@case(
+    "the folder of checkpoints is removed",
+    group=GROUP,
+    states="The same of `checkpoints` alone, with all that was in it.",
+)
+def _checkpoints_removed(folder: Path) -> dict[str, Any]:
+    return _gone(folder, lambda run: shutil.rmtree(run / "checkpoints"))
+
+
 @contextlib.contextmanager
 def _read_only(place: Path) -> Iterator[None]:
     """Mount a folder onto itself, read-only: root may write where permissions forbid it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import termios
@@ -193,6 +194,19 @@ def test_memory_is_bounded_until_there_is_a_file(tmp_path: Path) -> None:
     assert "1,001 earlier entries were dropped" in lines[0]
     assert lines[1].endswith("entry 1001")
     assert len(lines[-1]) < 25_000
+
+
+@pytest.mark.parametrize("gone", ["logs", "logs/rank-0.log"])
+def test_a_log_that_was_removed_or_renamed_is_begun_anew(gone: str, tmp_path: Path) -> None:
+    log, path = RankLog(), tmp_path / "run" / "logs" / "rank-0.log"
+    log.open(path)
+    log.write("test", "before")
+    (tmp_path / "run" / gone).rename(tmp_path / "moved")
+    log.write("test", "after")
+    assert "after" in path.read_text()
+    shutil.rmtree(tmp_path / "run")
+    log.write("test", "with the run's folder gone")  # of that the run itself tells
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_terminal_has_one_bar_and_lines_stand_above_it(tmp_path: Path) -> None:

@@ -1,37 +1,124 @@
-"""The run's folder goes away while the run writes there."""
+"""Folders of the run go away while it writes there."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lope_dist.core.errors import LopeError
-from lope_dist.train import loop
+from lope_dist.train import checkpoint, history, loop, saving
 from lope_dist.train.session import train
 
 STEPS = {f"train__stages__{stage}__max_steps": 3 for stage in ("poison", "finetune")}
+MOVED = "was removed or renamed while the run wrote there"
+STAGE = 3
 
 
-@pytest.mark.parametrize("harm", [shutil.rmtree, lambda run: run.rename(run.with_name("moved"))])
-def test_the_state_is_saved_anew_and_the_truth_told(
-    harm, tiny_config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def rename(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+
+
+def assert_one_whole(folder: Path) -> str:
+    (found,) = history.checkpoints(folder.parent)
+    assert list(folder.iterdir()) == [found.folder]
+    assert checkpoint.checkpoint_defect(found) is None
+    return found.folder.name
+
+
+@pytest.fixture
+def before_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], object]], None]:
+    """Do something before a step, counted from 1 over both stages."""
+    real, steps = loop.lr_factor, [0]
+
+    def do(number: int, harm: Callable[[], object]) -> None:
+        def factor(*arguments):
+            steps[0] += 1
+            if steps[0] == number:
+                harm()
+            return real(*arguments)
+
+        monkeypatch.setattr(loop, "lr_factor", factor)
+
+    return do
+
+
+@pytest.mark.parametrize("harm", [shutil.rmtree, rename])
+def test_the_state_is_saved_anew_and_the_truth_told(harm, tiny_config, before_step) -> None:
     config = tiny_config(**STEPS)
-    run, real, steps = Path(config.output_dir), loop.lr_factor, [0]
-
-    def factor(*arguments):
-        steps[0] += 1
-        if steps[0] == 2:
-            harm(run)
-        return real(*arguments)
-
-    monkeypatch.setattr(loop, "lr_factor", factor)
-    with pytest.raises(LopeError, match="was removed or renamed while the run wrote there"):
+    run = Path(config.output_dir)
+    before_step(2, lambda: harm(run))
+    with pytest.raises(LopeError, match=rf"^{run} {MOVED}"):
         train(config)
     names = {path.name for path in run.iterdir()}
     assert {"checkpoints", "run.yaml"} <= names
     assert names <= {"checkpoints", "run.yaml", "manifest.json", ".lock"}
     train(config, resume=True)
     assert (run / "checkpoints" / "2-finetune").is_dir()
+
+
+@pytest.mark.parametrize("harm", [shutil.rmtree, rename])
+@pytest.mark.parametrize("step", [STAGE + 1, 2 * STAGE])
+def test_the_same_of_the_checkpoints(harm, step: int, tiny_config, before_step) -> None:
+    config = tiny_config(**STEPS)
+    folder = Path(config.output_dir) / "checkpoints"
+    before_step(step, lambda: harm(folder))
+    with pytest.raises(LopeError, match=rf"^{folder} {MOVED}"):
+        train(config)
+    assert_one_whole(folder)
+    train(config, resume=True)
+    assert (folder / "2-finetune").is_dir()
+
+
+def test_the_checkpoints_are_removed_while_one_is_written(tiny_config, monkeypatch) -> None:
+    config = tiny_config(**STEPS)
+    folder, real, harms = Path(config.output_dir) / "checkpoints", checkpoint.seal, [shutil.rmtree]
+
+    def seal(staging: Path) -> None:
+        real(staging)
+        if harms:
+            harms.pop()(folder)
+
+    monkeypatch.setattr(checkpoint, "seal", seal)
+    with pytest.raises(LopeError, match=rf"^{folder} {MOVED}"):
+        train(config)
+    assert assert_one_whole(folder) == "1-poison"
+
+
+def test_one_checkpoint_is_removed(tiny_config, before_step, capsys) -> None:
+    config = tiny_config(**STEPS)
+    first = Path(config.output_dir) / "checkpoints" / "1-poison"
+    before_step(STAGE + 1, lambda: shutil.rmtree(first))
+    train(config)
+    assert f"{first} is not there any more" in capsys.readouterr().err
+    assert (first.parent / "2-finetune").is_dir()
+
+
+def test_no_run_is_finished_whose_last_checkpoint_is_gone(tiny_config, monkeypatch) -> None:
+    config = tiny_config(**STEPS)
+    last = Path(config.output_dir) / "checkpoints" / "2-finetune"
+    real = saving.save_checkpoint
+
+    def save(place, *arguments) -> None:
+        real(place, *arguments)
+        if place.folder == last:
+            shutil.rmtree(last)
+
+    monkeypatch.setattr(saving, "save_checkpoint", save)
+    with pytest.raises(LopeError, match=rf"^{last} was removed or renamed since"):
+        train(config)
+    monkeypatch.setattr(saving, "save_checkpoint", real)
+    train(config, resume=True)
+    assert last.is_dir()
+
+
+def test_an_old_checkpoint_that_went_meanwhile_ends_no_run(tmp_path: Path, monkeypatch) -> None:
+    for step in (1, 2):
+        (tmp_path / "checkpoints" / f"1-poison-step-{step:06d}").mkdir(parents=True)
+    found = history.checkpoints(tmp_path)
+    shutil.rmtree(found[1].folder)
+    monkeypatch.setattr(history, "checkpoints", lambda _: found)
+    history.prune(tmp_path, found[0], keep_last=1)
+    assert found[0].folder.is_dir()
