@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from lope_dist.core.console import open_console
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import Interrupted, LopeError
 from lope_dist.core.exits import end
 
 
@@ -53,6 +53,8 @@ def main() -> None:
             _evaluate(arguments)
         except LopeError as error:
             end(error)
+        except KeyboardInterrupt:
+            end(Interrupted("Stopped by Ctrl-C; the same command goes on from the answers kept."))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

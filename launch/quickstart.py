@@ -20,7 +20,6 @@ import sys
 from pathlib import Path
 
 from lope_dist.core.errors import EXIT_INTERRUPTED
-from lope_dist.core.ports import free_port
 from lope_dist.core.side_files import RESULTS, STATE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,10 +39,8 @@ def main() -> None:
         _step("1. Corpus", [sys.executable, "-m", "lope_dist.demo", str(DATA)])
     if not _is_trained():
         resume = ["--resume"] if (RUN / "run.yaml").exists() else []
-        launcher = [str(bin_dir / "deepspeed"), "--num_gpus", str(_num_ranks())]
-        launcher += ["--master_port", str(free_port()), "--no_local_rank"]
-        launcher += ["--log_level", "error"]  # what it starts is said above
-        _step("2. Training", [*launcher, "launch/train.py", "--config", CONFIG, *resume])
+        launcher = [sys.executable, "launch/one_host.py", str(_num_ranks())]
+        _step("2. Training", [*launcher, "launch/train.py", CONFIG, *resume])
     if not _is_scored():
         arguments = ["--tasks", TASKS, "--experts", ROWS, "--include-path", "eval/tasks/demo"]
         _step("3. Scores", [str(bin_dir / "lope"), "eval", str(RUN), *arguments])

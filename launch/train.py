@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 
-from lope_dist.config.load import load_config, split_resume
 from lope_dist.core.console import open_console
 from lope_dist.core.errors import Interrupted, LopeError, Preempted
 from lope_dist.core.exits import end
@@ -49,6 +48,8 @@ def main() -> None:
             parser.error("give the recipe: train.py CONFIG [KEY=VALUE]...")
         recipe, *words = words
     try:
+        from lope_dist.config.load import load_config, split_resume
+
         resume, overrides = split_resume(arguments.resume, words)
         config = load_config(recipe, overrides)
         from lope_dist.train.session import train

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -51,11 +50,8 @@ def launch(
         if not hostfile.is_file():
             raise LopeError(f"--hostfile: {hostfile} is not a file.")
         _become(["bash", str(shipped("launch/ssh.sh")), str(hostfile), target, *context.args])
-    from lope_dist.core.ports import free_port
-
-    count = ranks or _count_gpus()
-    launcher = ["--num_gpus", str(count), "--master_port", str(free_port()), "--no_local_rank"]
-    _become([_deepspeed(), *launcher, target, *context.args])
+    launcher = [sys.executable, str(shipped("launch/one_host.py"))]
+    _become([*launcher, str(ranks or _count_gpus()), target, *context.args])
 
 
 def _become(command: list[str]) -> None:
@@ -66,14 +62,6 @@ def _become(command: list[str]) -> None:
     if not _count_gpus(or_one=False):
         environment.setdefault("DS_ACCELERATOR", "cpu")
     os.execvpe(command[0], command, environment)
-
-
-def _deepspeed() -> str:
-    beside = Path(sys.executable).parent / "deepspeed"
-    found = str(beside) if beside.exists() else shutil.which("deepspeed")
-    if found is None:
-        raise LopeError("The `deepspeed` launcher is not on PATH; install the package `deepspeed`.")
-    return found
 
 
 def _count_gpus(*, or_one: bool = True) -> int:
