@@ -87,11 +87,6 @@ def plot(figure: Figure, name: str, caption: str) -> str:
     return _figure(svg_file(figure), name, caption)
 
 
-def image(data: str, caption: str) -> str:
-    """Return a PNG in base64 as an element of the page."""
-    return str(_PARTS.image(data, caption))
-
-
 def paragraph(text: str) -> str:
     """Return a paragraph of plain text."""
     return str(_PARTS.paragraph(text))

@@ -90,7 +90,9 @@ def _histogram(axes: Axes, summary: dict[str, Any]) -> None:
             axes.stairs(counts, edges, fill=True, alpha=0.55, color=color, label=f"{name} examples")
     axes.set_xlabel(summary["by"], fontsize=9, color=INK)
     axes.set_ylabel("examples", fontsize=9, color=INK)
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    axes.legend(
+        frameon=False, fontsize=8, labelcolor=INK, loc="lower right", bbox_to_anchor=(1, 1), ncols=2
+    )
     tidy(axes)
 
 

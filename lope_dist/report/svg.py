@@ -13,8 +13,9 @@ from lope_dist.report.style import DARK
 
 _SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "lope"}
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_ZOOM = 1.5
-"""CSS pixels of a page for each of a figure's own (1/96 inch), at most."""
+_ZOOM = (0.75, 1.5)
+"""CSS pixels of a page for each of a figure's own (1/96 inch), at least and at most: its text stays
+readable on a phone, where a wide figure is scrolled."""
 
 
 def svg_file(figure: Figure) -> str:
@@ -40,7 +41,8 @@ def inline_svg(document: str, name: str, label: str) -> str:
     for color in DARK:
         svg = svg.replace(color, f"var(--{_variable(color)})")
     width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1]) * 96 / 72  # type: ignore[index]
-    style = f'style="max-width: {_ZOOM * width:.0f}px"'
+    least, most = (round(zoom * width) for zoom in _ZOOM)
+    style = f'style="min-width: {least}px; max-width: {most}px"'
     svg = re.sub(r'<svg width="[^"]*" height="[^"]*"', "<svg", svg, count=1)
     return svg.replace("<svg", f'<svg role="img" aria-label="{label}" {style}', 1).rstrip()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lope_dist.report.style import INK, MUTED, PALETTE, POISON, new_figure, tidy
 from lope_dist.study.summary import Summary
@@ -139,7 +140,7 @@ def _plot_axis(summary: Summary, metric: str) -> Figure:
             axes.plot(*zip(*paper, strict=True), "x--", color=color, alpha=0.6, linewidth=1)
     axes.set_xlabel(next(iter(summary["axes"])), fontsize=9, color=INK)
     axes.set_ylabel(column_title(summary, metric), fontsize=9, color=INK)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     tidy(axes)
     return figure
 
@@ -177,7 +178,8 @@ def _plot_drift(lines: list[dict[str, Any]]) -> Figure:
                 axes.plot(x, y, color=colors[line["role"]], label=line["role"])
         axes.set_title(f"stage {stage}", fontsize=10, color=INK, loc="left")
         axes.set_xlabel("optimizer step", fontsize=9, color=INK)
-        axes.legend(frameon=False, fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
         tidy(axes)
     all_axes[0].set_ylabel("mean absolute change", fontsize=9, color=INK)
     return figure

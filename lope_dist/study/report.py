@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import shutil
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lope_dist.core.files import write_atomic
 from lope_dist.core.runlog import write_json
-from lope_dist.report.page import heading, image, page, paragraph, table
+from lope_dist.report.page import page, paragraph, plot, plots, table
 from lope_dist.study import tables
 from lope_dist.study.cells import Study
 from lope_dist.study.plots import study_figures
@@ -38,14 +37,14 @@ def write_study_report(study: Study) -> Path:
     summary = summarize(study)
     folder = study.folder / FOLDER / study.path.stem
     shutil.rmtree(folder, ignore_errors=True)  # plots of metrics that are no more
-    images = {}
-    for name, (figure, caption) in study_figures(summary).items():
-        images[f"{name}.png"] = caption
+    figures = study_figures(summary)
+    images = {f"{name}.png": caption for name, (_, caption) in figures.items()}
+    for name, (figure, _) in figures.items():
         write_atomic(folder / f"{name}.png", _png(figure))
     write_json(folder / "report.json", summary)
     write_atomic(folder / "report.csv", tables.as_csv(summary))
     write_atomic(folder / "report.md", f"# {summary['title']}\n\n{_markdown(summary, images)}")
-    write_atomic(folder / "report.html", _html(summary, folder, images))
+    write_atomic(folder / "report.html", _html(summary, figures))
     return folder / "report.html"
 
 
@@ -127,22 +126,18 @@ def _paths(row: dict[str, Any]) -> list[str]:
     return [path for figure in row["figures"].values() for path in figure["sources"].values()]
 
 
-def _html(summary: Summary, folder: Path, images: dict[str, str]) -> str:
+def _html(summary: Summary, figures: dict[str, tuple[Figure, str]]) -> str:
     sections = {
         name: paragraph(note) + table(*content)
         for name, (note, content) in _sections(summary).items()
     }
-    shown = (heading(caption) + _image(folder / name, caption) for name, caption in images.items())
-    sections["Plots"] = "".join(shown)
+    shown = {name: plot(figure, name, caption) for name, (figure, caption) in figures.items()}
+    drift = [shown.pop(name) for name in figures if name.startswith("drift-")]
+    sections["Plots"] = "".join(shown.values()) + plots(drift, are_broad=True)
     files = sorted({p for row in summary["rows"] for p in _paths(row)})
     sections["Files of the runs"] = "".join(paragraph(path) for path in files)
     intro = paragraph(summary["about"]) + paragraph(_facts(summary))
     return page(summary["title"], intro, sections)
-
-
-def _image(path: Path, caption: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return image(data, caption)
 
 
 def _png(figure: Figure) -> bytes:

@@ -196,7 +196,8 @@ def test_every_number_has_its_file(study):
 def test_the_page_is_one_file_and_the_folder_has_every_form(study):
     page = write_study_report(study).read_text()
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", page)
-    assert page.count("data:image/png;base64") >= 4
+    assert page.count("<svg") >= 4
+    assert page.count("var(--plot-") >= 4, "in the page's own colours, light or dark"
     names = {path.name for path in (study.folder / "reports/tiny_study").iterdir()}
     plots = {"loss-clean.png", "acc-piqa.png", "both.png", "claims-loss-clean.png"}
     assert names >= plots | {"report.md", "report.csv", "report.json", "report.html"}
