@@ -51,7 +51,9 @@ def test_the_launcher_waits_for_its_ranks_and_says_how_to_go_on(
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(tree, sort_keys=False))
     metrics = tmp_path / "run" / "metrics.jsonl"
-    status, said = _pressed(recipe, lambda: metrics.exists() and metrics.read_text().count("\n") > 1)
+    status, said = _pressed(
+        recipe, lambda: metrics.exists() and metrics.read_text().count("\n") > 1
+    )
     assert status == 130, said[-3000:]
     assert "Traceback" not in said
     assert "the checkpoint is whole, go on with --resume auto" in said

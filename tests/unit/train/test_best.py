@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, Preempted
 from lope_dist.core.runlog import read_json
 from lope_dist.core.side_files import METRICS, VALIDATION
 from lope_dist.evaluate.load import load_run, run_checkpoint
-from lope_dist.train.checkpoint import read_state
-from lope_dist.train.choice import choose_checkpoint
+from lope_dist.train import validate
+from lope_dist.train.checkpoint import checkpoint_at, read_state
+from lope_dist.train.choice import best_point, choose_checkpoint
 from lope_dist.train.session import train
+from lope_dist.train.validation import Point, ValidationHistory
 
 RESTLESS: dict[str, Any] = {
     "train__stages__poison__max_steps": 2,
     "train__stages__finetune__max_steps": 9,
     "train__stages__finetune__lr": 0.05,
     "train__stages__finetune__schedule": "constant",
-    "train__checkpoint": {"every_steps": 1, "keep_last": 1},
+    "train__checkpoint": {"every_steps": 8, "keep_last": 1},
     "train__evaluate": {"every_steps": 1},
 }
 
@@ -65,10 +69,43 @@ def test_the_best_stays_where_older_ones_go(run: Path) -> None:
     assert set(names) == wanted
     chosen = choose_checkpoint(run, "best")
     assert (chosen.stage, chosen.step) == ("finetune", best)
+    assert chosen == checkpoint_at(run, 2, "finetune", best), "saved though no checkpoint was due"
     told = read_json(run / "state.json")["best"]
     assert told == {"stage": "finetune", "steps": best, "row": "masked", "loss": min(losses)}
     loaded = load_run(run, checkpoint=run_checkpoint(run, "best"), progress=False)
     assert loaded.checkpoint == chosen
+
+
+def test_a_run_says_its_best_while_it_goes_on(config, tmp_path: Path, monkeypatch) -> None:
+    real, evaluations = validate.Validator.measure, []
+
+    def measure(self, *arguments):
+        evaluations.append(0)
+        if len(evaluations) == 5:  # the third of stage 2
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(validate.Validator, "measure", measure)
+    with pytest.raises(Preempted):
+        train(config.model_copy(update={"output_dir": str(tmp_path / "run")}))
+    losses = masked(tmp_path / "run")
+    assert len(losses) == 2
+    said = read_json(tmp_path / "run" / "state.json")["best"]
+    assert said == {
+        "stage": "finetune",
+        "steps": losses.index(min(losses)) + 1,
+        "row": "masked",
+        "loss": min(losses),
+    }
+
+
+def test_a_stage_that_trains_nothing_of_the_row_has_no_best(config) -> None:
+    poison, finetune = (
+        Point("poison", 1, 1, {"masked": 0.5}),
+        Point("finetune", 2, 1, {"masked": 1}),
+    )
+    assert best_point(config, ValidationHistory("rows", [poison, finetune])) == finetune
+    assert best_point(config, ValidationHistory("rows", [poison])) is None
 
 
 def test_others_are_found_by_their_steps_or_name(run: Path) -> None:
@@ -137,6 +174,16 @@ def test_a_stage_that_learns_no_more_ends_and_the_run_is_whole(
     assert read_state(end)["next_step"] == expected
     assert read_json(tmp_path / "run" / "state.json")["status"] == "finished"
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "3-again")
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "3-again-step-000001")
     train(config, resume=True)
     assert [line["stage"] for line in METRICS.read(tmp_path / "run")] == steps
+
+
+def test_a_stage_that_ended_early_has_its_patience_anew_when_it_is_extended(
+    config_in, settings, tmp_path: Path
+) -> None:
+    rule = {"train__early_stopping": {"patience": 2, "min_delta": 100.0}}
+    config = config_in(tmp_path / "run", **settings | rule)
+    train(config)
+    assert len(masked(tmp_path / "run")) == 1 + 2, "of this stage alone, and none is less by 100"
+    train(config, extend="finetune=20")
+    assert len(masked(tmp_path / "run")) == 1 + 2 + 2

@@ -34,6 +34,9 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "wandb-cache"))
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    from trackio import sqlite_storage  # it reads the variable when it is imported
+
+    monkeypatch.setattr(sqlite_storage, "TRACKIO_DIR", tmp_path / "trackio")
 
 
 def tracked(folder: Path, steps_done: int = 0) -> TrackedRun:
@@ -41,34 +44,45 @@ def tracked(folder: Path, steps_done: int = 0) -> TrackedRun:
     return TrackedRun(folder, "tests", "a_run", ("tiny",), config, None, steps_done)
 
 
-def mlflow_losses(folder: Path) -> dict[int, float]:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=(folder / "mlruns").absolute().as_uri())
-    experiment = client.get_experiment_by_name("tests")
-    (run,) = client.search_runs([experiment.experiment_id])
-    assert run.info.run_name == "a_run"
+def mlflow_losses(folder: Path, key: str, project: str, name: str) -> dict[int, float]:
+    run = mlflow_run(folder, project)
+    assert run.info.run_name == name
     assert run.data.params["train.global_batch"] == "8"
     assert run.data.tags["lope.tiny"] == "true"
-    history = client.get_metric_history(run.info.run_id, "poison/loss")
+    history = mlflow_client(folder).get_metric_history(run.info.run_id, key)
     return {metric.step: metric.value for metric in history}
 
 
-def tensorboard_losses(folder: Path) -> dict[int, float]:
+def mlflow_client(folder: Path):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=(folder / "mlruns").absolute().as_uri())
+
+
+def mlflow_run(folder: Path, project: str):
+    client = mlflow_client(folder)
+    (run,) = client.search_runs([client.get_experiment_by_name(project).experiment_id])
+    return run
+
+
+def tensorboard_losses(folder: Path, key: str, project: str, name: str) -> dict[int, float]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     read = EventAccumulator(str(folder / "tensorboard"))
     read.Reload()
-    return {event.step: event.value for event in read.Scalars("poison/loss")}
+    events = read.Scalars(key)
+    assert len({event.step for event in events}) == len(events), "a step is there once"
+    return {event.step: event.value for event in events}
 
 
-def trackio_losses(folder: Path) -> dict[int, float]:
+def trackio_losses(folder: Path, key: str, project: str, name: str) -> dict[int, float]:
     from trackio.sqlite_storage import SQLiteStorage
 
-    return {line["step"]: line["poison/loss"] for line in SQLiteStorage.get_logs("tests", "a_run")}
+    lines = SQLiteStorage.get_logs(project, name)
+    return {line["step"]: line[key] for line in lines if key in line}
 
 
-def wandb_losses(folder: Path) -> dict[int, float]:
+def wandb_losses(folder: Path, key: str, project: str, name: str) -> dict[int, float]:
     from wandb.proto import wandb_internal_pb2
 
     losses = {}
@@ -80,8 +94,8 @@ def wandb_losses(folder: Path) -> dict[int, float]:
                 item.key or "/".join(item.nested_key): json.loads(item.value_json)
                 for item in record.history.item
             }
-            if "poison/loss" in items:
-                losses[items["_step"]] = items["poison/loss"]
+            if key in items:
+                losses[items["_step"]] = items[key]
     return losses
 
 
@@ -111,12 +125,8 @@ READERS = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tracker_gives_back_what_it_was_told_and_goes_on(
-    name: str, tmp_path: Path, offline: None, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, offline: None
 ) -> None:
-    if name == "trackio":  # it reads the variable when it is imported
-        from trackio import sqlite_storage
-
-        monkeypatch.setattr(sqlite_storage, "TRACKIO_DIR", tmp_path / "trackio")
     first = start_trackers([name], tracked(tmp_path))
     for step in (1, 2):
         first.log(step, {"poison": {"loss": 4.0 / step, "lr": {"router": 1e-3}}})
@@ -124,11 +134,13 @@ def test_a_tracker_gives_back_what_it_was_told_and_goes_on(
     known = json.loads((tmp_path / IDS.name).read_text())
     if name == "wandb":
         time.sleep(1.1)  # its folders have the second of the start in their names
-    second = start_trackers([name], tracked(tmp_path, steps_done=2))
-    second.log(3, {"poison": {"loss": 1.5, "lr": {"router": 1e-3}}})
+    second = start_trackers([name], tracked(tmp_path, steps_done=1))  # step 2 is made again
+    for step in (2, 3):
+        second.log(step, {"poison": {"loss": 4.5 / step, "lr": {"router": 1e-3}}})
     second.finish(is_finished=True)
     assert json.loads((tmp_path / IDS.name).read_text()) == known
-    assert READERS[name](tmp_path) == {1: 4.0, 2: 2.0, 3: 1.5}
+    losses = READERS[name](tmp_path, "poison/loss", "tests", "a_run")
+    assert losses == {1: 4.0, 2: 2.25, 3: 1.5}
 
 
 def test_a_tracker_that_fails_is_named_once_and_the_others_go_on(
@@ -158,7 +170,7 @@ def test_a_tracker_that_fails_is_named_once_and_the_others_go_on(
         trackers.finish(is_finished=True)
         told = capsys.readouterr().err
         assert told.count("failing failed at step 1 and gets no more (gone)") == 1
-        assert tensorboard_losses(tmp_path) == {1: 1.0, 2: 1.0}
+        assert tensorboard_losses(tmp_path, "poison/loss", "tests", "a_run") == {1: 1.0, 2: 1.0}
     finally:
         del TRACKERS._entries["failing"]
 
@@ -180,11 +192,10 @@ def test_a_run_tells_its_trackers_every_step_once_through_a_stop(
     tiny_config, tmp_path: Path, offline: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the second stage and gone on with: one run at each tracker."""
-    from mlflow import MlflowClient
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     three = {"train__stages__poison__max_steps": 3, "train__stages__finetune__max_steps": 3}
-    config = tiny_config(train__trackers=["tensorboard", "mlflow"], **three)
+    config = tiny_config(
+        train__trackers=NAMES, train__tracking={"project": "rows", "tags": ["tiny"]}, **three
+    )
     real, calls = loop._micro_step, []
 
     def micro_step(engine, context, batch, plan, is_last, *rest):
@@ -197,9 +208,7 @@ def test_a_run_tells_its_trackers_every_step_once_through_a_stop(
     with pytest.raises(Preempted):
         train(config)
     run = tmp_path / "run"
-    client = MlflowClient(tracking_uri=(run / "mlruns").as_uri())
-    number = client.get_experiment_by_name("lope_dist").experiment_id
-    assert [each.info.status for each in client.search_runs([number])] == ["KILLED"]
+    assert mlflow_run(run, "rows").info.status == "KILLED"
     train(config, resume="auto")
 
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -212,15 +221,10 @@ def test_a_run_tells_its_trackers_every_step_once_through_a_stop(
         for index, stage in enumerate(("poison", "finetune"))
     }
     assert [len(losses) for losses in expected.values()] == [3, 3]
-    events = EventAccumulator(str(run / "tensorboard"))
-    events.Reload()
-    (tracked_run,) = client.search_runs([number])
-    assert (tracked_run.info.status, tracked_run.info.run_name) == ("FINISHED", "run")
+    assert mlflow_run(run, "rows").info.status == "FINISHED"
     for stage, losses in expected.items():
-        key = f"{stage}/loss"
-        assert {event.step: event.value for event in events.Scalars(key)} == losses
-        history = client.get_metric_history(tracked_run.info.run_id, key)
-        assert {metric.step: metric.value for metric in history} == losses
+        for tracker in NAMES:
+            assert READERS[tracker](run, f"{stage}/loss", "rows", "run") == losses, tracker
 
 
 def test_the_switch_of_older_recipes_is_read(tiny_config) -> None:
