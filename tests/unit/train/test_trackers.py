@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,13 +84,9 @@ def trackio_losses(folder: Path, key: str, project: str, name: str) -> dict[int,
 
 
 def wandb_losses(folder: Path, key: str, project: str, name: str) -> dict[int, float]:
-    from wandb.proto import wandb_internal_pb2
-
     losses = {}
     for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        for data in wandb_records(file.read_bytes()):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
+        for record in wandb_records(file):
             items = {
                 item.key or "/".join(item.nested_key): json.loads(item.value_json)
                 for item in record.history.item
@@ -99,16 +96,31 @@ def wandb_losses(folder: Path, key: str, project: str, name: str) -> dict[int, f
     return losses
 
 
-def wandb_records(data: bytes) -> Iterator[bytes]:
-    """Yield the records of an offline file, a log of LevelDB's format: blocks of 32 KiB."""
-    assert data[:4] == b":W&B"
-    at, whole = 7, b""
+def wandb_records(file: Path) -> list[Any]:
+    """Return the records of an offline file; its process may still be writing after a run's end."""
+    from wandb.proto import wandb_internal_pb2
+
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        records = [wandb_internal_pb2.Record.FromString(d) for d in leveldb_log(file.read_bytes())]
+        if records and records[-1].WhichOneof("record_type") == "exit":
+            return records
+        time.sleep(0.1)
+    raise TimeoutError(f"{file} has no end")
+
+
+def leveldb_log(data: bytes) -> Iterator[bytes]:
+    """Yield the whole records of a log of LevelDB's format: blocks of 32 KiB."""
+    at, whole = 7, b""  # behind W&B's own head
     while at + 7 <= len(data):
         if 32768 - at % 32768 < 7:  # no header begins there
             at += 32768 - at % 32768
             continue
         _, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        whole += data[at + 7 : at + 7 + length]
+        part = data[at + 7 : at + 7 + length]
+        if len(part) < length:
+            return
+        whole += part
         at += 7 + length
         if kind in (1, 4):  # a whole record, or its last part
             yield whole
