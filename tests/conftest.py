@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,8 @@ if os.environ.setdefault("DS_ACCELERATOR", "cpu") == "cpu":  # `make test-gpu` h
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are of the CPU, on any machine
     os.environ["TRITON_INTERPRET"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell's background job ignores Ctrl-C, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if "LOPE_DATA_CACHE" not in os.environ:  # workers of distributed tests inherit it
     os.environ["LOPE_DATA_CACHE"] = tempfile.mkdtemp(prefix="lope_data_")
     atexit.register(shutil.rmtree, os.environ["LOPE_DATA_CACHE"], ignore_errors=True)

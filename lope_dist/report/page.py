@@ -18,7 +18,7 @@ from lope_dist.report.svg import color_variables, inline_svg, svg_file
 
 def _breakable(text: str) -> Markup:
     """Return escaped text that may be broken after the marks in a name."""
-    return Markup(re.sub(r"([:=_,/])", r"\1<wbr>", str(escape(text))))
+    return Markup(re.sub(r"([:=_,/])(?=.{3})", r"\1<wbr>", str(escape(text))))
 
 
 def _anchor(name: str) -> str:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lope_dist.report.style import INK, PALETTE, POISON, new_figure, tidy
+from lope_dist.report.style import INK, PALETTE, POISON, begin_at_zero, new_figure, tidy
 
 ROLES = {
     "shared_a": ("shared A", PALETTE[2]),
@@ -48,7 +48,7 @@ def plot_lr(lines: Lines) -> Figure:
         label = ", ".join(ROLES.get(role, (role, ""))[0] for role in roles)
         color = PALETTE[2] if len(roles) > 1 else _color(roles[0])
         axes.plot(_steps(lines), values, color=color, linewidth=1.8, label=label)
-    axes.set_ylim(bottom=0)
+    begin_at_zero(axes)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.yaxis.get_offset_text().set(color=INK, fontsize=8)
     return _finished(figure, axes)
@@ -61,7 +61,7 @@ def plot_grad_norm(lines: Lines) -> Figure:
     smooth, window = running_mean(norms)
     axes.plot(_steps(lines), norms, color=PALETTE[1], alpha=0.6, linewidth=1, label="each step")
     axes.plot(_steps(lines), smooth, color=PALETTE[2], linewidth=2, label=f"mean of {window}")
-    axes.set_ylim(bottom=0)
+    begin_at_zero(axes)
     return _finished(figure, axes)
 
 

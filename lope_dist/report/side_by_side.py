@@ -17,7 +17,7 @@ from lope_dist.core.memory import format_bytes
 from lope_dist.report.page import page, paragraph, plot, plots, table
 from lope_dist.report.plots import SIZE, running_mean
 from lope_dist.report.read import RunFiles, read_run, score_table
-from lope_dist.report.style import INK, PALETTE, new_figure, tidy
+from lope_dist.report.style import INK, PALETTE, begin_at_zero, new_figure, tidy
 from lope_dist.report.tables import (
     ABSENT,
     format_duration,
@@ -79,7 +79,9 @@ def _summary(runs: dict[str, RunFiles]) -> str:
 
 
 def _settings(runs: dict[str, RunFiles]) -> str:
-    flat = {name: dict(_flat(run.settings)) for name, run in runs.items()}
+    flat = {
+        name: dict(_flat(run.settings)) | _fingerprints(run.manifest) for name, run in runs.items()
+    }
     keys = sorted({key for settings in flat.values() for key in settings} - {*_NO_SETTING})
     rows = []
     for key in keys:
@@ -89,6 +91,12 @@ def _settings(runs: dict[str, RunFiles]) -> str:
     if not rows:
         return paragraph("None.")
     return table(["setting", *runs], rows, is_text=True)
+
+
+def _fingerprints(manifest: dict[str, Any] | None) -> dict[str, str]:
+    """Return what a run's rows and model were, whatever their files are called."""
+    fingerprints = (manifest or {}).get("fingerprints") or {}
+    return {f"{name} (fingerprint)": str(value)[:12] for name, value in fingerprints.items()}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -154,7 +162,7 @@ def _curves(
         marker = "o" if len(x) < 3 else None
         color = _COLORS[number % len(_COLORS)]
         axes.plot(x, y, color=color, linewidth=1.8, marker=marker, label=name)
-    axes.set_ylim(bottom=0)
+    begin_at_zero(axes)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.set_xlabel(xlabel, fontsize=9, color=INK)
     axes.set_ylabel("loss, nats per response token", fontsize=9, color=INK)

@@ -46,3 +46,9 @@ def tidy(axes: Axes, *, grid: Literal["x", "y", "both"] = "y") -> None:
     axes.tick_params(colors=INK, labelsize=8)
     axes.grid(axis=grid, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def begin_at_zero(axes: Axes) -> None:
+    """Let the y axis reach from 0 to a little above all that is drawn."""
+    top = 1.08 * axes.dataLim.y1
+    axes.set_ylim(0, top if 0 < top < float("inf") else None)

@@ -10,9 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lope_dist.report.plots import SIZE
-from lope_dist.report.style import INK, MUTED, PALETTE, POISON, new_figure, tidy
+from lope_dist.report.style import INK, MUTED, PALETTE, POISON, begin_at_zero, new_figure, tidy
 
 _ROWS = {"base": PALETTE[0], "masked": PALETTE[2], "masked_plain": PALETTE[1], "all": PALETTE[3]}
+_OTHERS = (PALETTE[2], *PALETTE[4:])
+"""Of stages that are not the poisoning one: colours unlike its own."""
 Stages = Mapping[str, Sequence[dict[str, Any]]]
 """Lines of `metrics.jsonl`, by stage."""
 
@@ -49,11 +51,11 @@ def plot_over_time(stages: Stages, key: str, label: str, scale: float = 1.0) -> 
     for number, (stage, lines) in enumerate(stages.items()):
         known = [line for line in lines if key in line]
         minutes = [(float(line["time"]) - start) / 60 for line in known]
-        color = POISON if stage == "poison" else PALETTE[(number + 2) % len(PALETTE)]
+        color = POISON if stage == "poison" else _OTHERS[number % len(_OTHERS)]
         marker = "o" if len(known) < 3 else None
         axes.plot(minutes, [scale * float(line[key]) for line in known], color=color,
                   linewidth=1.5, marker=marker, label=stage)  # fmt: skip
-    axes.set_ylim(bottom=0)
+    begin_at_zero(axes)
     return _finished(figure, axes, "minutes since the first step", label)
 
 
