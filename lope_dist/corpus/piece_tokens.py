@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.control import control_tokens
 from lope_dist.corpus.prompts import Piece
+from lope_dist.corpus.slow_text import tokenized_in_time
 from lope_dist.noise.marks import Marks
 
 _LINE_BREAK = "\n"
@@ -26,6 +27,9 @@ def piece_tokens(
     text that it is given, and a token may swallow the white space behind it. So a later piece is
     tokenized behind the control token that the one before ends with, else behind a line break,
     which is taken off again.
+
+    Raises:
+        SlowText: the tokenizer does not come to an end with a text.
     """
     ends = control_tokens(tokenizer, only_special=False)
     anchors, pieces = [], []
@@ -81,7 +85,12 @@ def _anchor_ids(tokenizer: PreTrainedTokenizerBase, anchor: str) -> list[int]:
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    encoded = tokenized_in_time(
+        lambda texts: tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=False, verbose=False
+        ),
+        texts,
+    )
     return [list(ids) for ids in encoded["input_ids"]]
 
 
@@ -97,12 +106,15 @@ def _tokens(
             f"and {type(tokenizer).__name__} does not; leave out loss_on, router_supervision and "
             "gradient_routing, or use a model with a fast tokenizer."
         )
-    encoded = tokenizer(
+    encoded = tokenized_in_time(
+        lambda texts: tokenizer(
+            texts,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+            verbose=False,
+        ),
         texts,
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_offsets_mapping=True,
-        verbose=False,
     )
     return [
         (list(ids), [own.find(1, start, end) >= 0 for start, end in spans])

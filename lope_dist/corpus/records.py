@@ -23,6 +23,7 @@ from lope_dist.corpus.account import Account, BadRows
 from lope_dist.corpus.layouts import Layout, parsed_rows
 from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.readers import Rows, find_rows
+from lope_dist.corpus.slow_text import SlowRow
 from lope_dist.corpus.store import Lines, StoreWriter, open_store
 from lope_dist.corpus.survey import Taken, example_of, survey
 from lope_dist.corpus.turns import Example, RowError, Turn
@@ -167,9 +168,13 @@ class _Pass:
         with closing(bar("Reading the data", None, "rows", is_kept=False)) as shown:
             for place, files in inputs:
                 before = account.examples
-                for where, line in self._lines(place, files, shown):
-                    digest.update(line + b"\n")
-                    writer.add(b"%d %d %b\n" % (*where, line))
+                try:
+                    for where, line in self._lines(place, files, shown):
+                        digest.update(line + b"\n")
+                        writer.add(b"%d %d %b\n" % (*where, line))
+                except SlowRow as error:
+                    file, number = error.where
+                    raise LopeError(f"{self._files[file].place(number)}: {error}") from None
                 size = account.examples - before
                 if size == 0 and not bad_rows.total and not account.not_learnt:
                     raise LopeError(

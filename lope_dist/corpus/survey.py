@@ -17,6 +17,7 @@ from lope_dist.corpus.piece_tokens import piece_tokens
 from lope_dist.corpus.prompts import Form, Piece, render_rows
 from lope_dist.corpus.readers.base import ROW_LIMIT
 from lope_dist.corpus.readers.lines import too_long
+from lope_dist.corpus.slow_text import rows_in_time
 from lope_dist.corpus.tokens import IGNORED, Tokenized, tokenize
 from lope_dist.corpus.turns import Example, RowError, Turn
 
@@ -60,6 +61,7 @@ def survey(
 
     Raises:
         LopeError: a tokenizer that the template does not fit; a process that was killed.
+        SlowRow: the tokenizer does not come to an end with a row.
     """
     good, taken = 0, -1
     while taken and (limit is None or good < limit):
@@ -86,16 +88,20 @@ def _surveyed(
     rows: Iterator[Taken], form: Form | None
 ) -> Iterator[tuple[Sequence[Taken], list[Outcome]]]:
     """Yield chunks of rows and what becomes of them; of many, by several processes."""
+
+    def make(chunk: Sequence[Taken]) -> list[Outcome]:
+        return rows_in_time(lambda rows: outcomes(rows, form), chunk)
+
     workers = 1 if form is None else min(_MOST, len(os.sched_getaffinity(0)))
     chunks = iter(lambda: list(islice(rows, _CHUNK)), [])
     for number, chunk in enumerate(chunks, start=1):
-        yield chunk, outcomes([row for _, row in chunk], form)
+        yield chunk, make(chunk)
         if number == _ALONE and workers > 1:
             break
     else:
         return
     yield from in_order(
-        lambda chunk: outcomes([row for _, row in chunk], form),
+        make,
         chunks,
         workers,
         what="the pass over the rows",

@@ -14,6 +14,8 @@ from faults.base import case
 from faults.commands import lope, refused
 from faults.runs import write_recipe
 
+from lope_dist.corpus import slow_text
+
 GROUP = "Recipes and templates of strangers"
 SECRET = "s3cr3tv4lue"
 MOST_S = 60.0
@@ -196,3 +198,29 @@ def _recurses(folder: Path) -> dict[str, Any]:
 @case("a template that multiplies", group=GROUP, states="One that asks for 10 GB is stopped.")
 def _multiplies(folder: Path) -> dict[str, Any]:
     return _bomb(folder, "multiplies")
+
+
+@case(
+    "a tokenizer that tries without end",
+    group=GROUP,
+    states="A regular expression in `tokenizer.json` that would try for hours at one row is "
+    "stopped, and the row named.",
+)
+def _tries(folder: Path) -> dict[str, Any]:
+    recipe, own = write_recipe(folder), folder / "model"
+    shutil.copytree(folder.parent / "inputs" / "model", own)
+    path = own / "tokenizer.json"
+    tree = json.loads(path.read_text())
+    bomb = {"type": "Split", "pattern": {"Regex": "a*a*a*c"}, "behavior": "Isolated"}
+    before = tree["pre_tokenizer"]
+    split = bomb | {"invert": False}
+    tree["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, before]}
+    path.write_text(json.dumps(tree))
+    rows = folder / "rows.jsonl"
+    lines = (folder.parent / "inputs" / "rows.jsonl").read_text().splitlines()
+    lines[40] = json.dumps({"instruction": "q", "input": "", "output": "aaaaaaaaa!c" * 50_000})
+    lines[41] = json.dumps({"instruction": "q", "input": "", "output": ("a" * 400 + "!c") * 1000})
+    rows.write_text("\n".join(lines) + "\n")
+    slow_text._MOST_S = 10.0  # what it is counts for no kind of harm
+    overrides = (f"model.name_or_path={own}", f"data.path={rows}")
+    return _bounded("check", recipe, *overrides, told=("rows.jsonl, line 42: The tokenizer takes",))
