@@ -17,8 +17,8 @@ SIGTERM, SIGINT, SIGUSR1 and SIGHUP are passed on as SIGTERM; what has not ended
 seconds is killed. Whatever way a launch ends, every process it started is ended before the next
 one. A supervisor that is killed leaves no run behind: a guardian passes its end on as SIGTERM too,
 so that a checkpoint is written, and a supervisor that is started again meanwhile waits for it.
-Variables: LOPE_EXIT_FILE is set for the ranks, which note there why they end (torchrun hides
-their statuses).
+Variables for the ranks: LOPE_EXIT_FILE, where they note why they end (torchrun hides their
+statuses), and LOPE_GRACE_S, how long a run that is ending may still hold the folder.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import psutil
+
+from lope_dist.core.scratch import scratch_folder
 
 USER_ERROR, ON_REQUEST, BY_CTRL_C = 2, 75, 130
 _PR_SET_CHILD_SUBREAPER = 36
@@ -99,13 +100,17 @@ class Supervisor:
 
     def launch(self, resume: bool) -> tuple[int, str]:
         """Run the command once; return its status and a few words on how it ended."""
-        with tempfile.TemporaryDirectory(prefix="lope-supervise-") as folder:
-            notes = Path(folder) / "exits"
+        with scratch_folder("lope-supervise-") as folder:
+            notes = folder / "exits"
             command = resumed(self._command) if resume else self._command
             try:
                 self._process = subprocess.Popen(
                     command,
-                    env={**os.environ, "LOPE_EXIT_FILE": str(notes)},
+                    env={
+                        **os.environ,
+                        "LOPE_EXIT_FILE": str(notes),
+                        "LOPE_GRACE_S": str(self._grace_s),
+                    },
                     start_new_session=True,
                 )
             except OSError as error:
@@ -116,7 +121,8 @@ class Supervisor:
             status = self._wait()
             num_left = self._end_all()
             self._process = None
-            os.write(release, b"!")
+            with contextlib.suppress(BrokenPipeError):  # the guardian itself was killed
+                os.write(release, b"!")
             os.close(release)
             os.waitpid(self._guardian, 0)
             return _judge(status, num_left, notes.read_text() if notes.exists() else "")
@@ -168,7 +174,7 @@ class Supervisor:
         return 0
 
 
-def _guard(launch: int, grace_s: float, folder: str) -> tuple[int, int]:
+def _guard(launch: int, grace_s: float, folder: Path) -> tuple[int, int]:
     """Fork a guardian that ends a launch when this process is gone without having ended it.
 
     Returns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 from lope_dist.core.console import show_error, tell
@@ -35,5 +36,5 @@ def note_exit(status: int, sentence: str) -> None:
     path = os.environ.get("LOPE_EXIT_FILE")
     if path:
         rank = os.environ.get("RANK", "0")
-        with open(path, "a", encoding="utf-8") as file:
+        with suppress(OSError), open(path, "a", encoding="utf-8") as file:  # it may be gone
             file.write(f"{rank} {status} {' '.join(sentence.split())}\n")

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
+from lope_dist.core.scratch import scratch_folder
 from lope_dist.core.side_files import MANIFEST, METRICS
 from lope_dist.core.versions import code_version, package_versions
 from lope_dist.train.checkpoint import CONFIG
@@ -68,12 +68,12 @@ def repeat(run_dir: Path, num_steps: int, num_ranks: int | None, timeout_s: floa
     differs = _differences(manifest["starts"], ranks)
     result = Repeat(not differs, differs)
     recorded = _losses(run_dir)
-    with tempfile.TemporaryDirectory(prefix="lope-repro-") as temporary:
+    with scratch_folder("lope-repro-") as temporary:
         for index, stage in enumerate(config.train.stages, start=1):
             wanted = {k: v for k, v in recorded.items() if k[0] == stage and k[1] < num_steps}
             if not wanted:
                 continue
-            folder = Path(temporary) / stage
+            folder = temporary / stage
             _prepare(run_dir, folder, config, index)
             _train(folder, ranks, set(wanted), timeout_s)
             _compare(result, stage, wanted, _losses(folder))

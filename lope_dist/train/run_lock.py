@@ -17,7 +17,8 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.files import own_file
 
 LOCK = ".lock"
-_PATIENCE_S = 90.0
+_PATIENCE_S = 30.0
+"""Beyond the time that the supervisor gives a run to end."""
 _OURS = re.compile(rb"\0*|process \d+ on \S* since \S+\n")
 """What a lock says, or what the machine's power cut may have left of it."""
 
@@ -107,7 +108,8 @@ def _lock(descriptor: int) -> None:
     Raises:
         BlockingIOError: another process holds it.
     """
-    deadline = time.monotonic() + (_PATIENCE_S if "LOPE_EXIT_FILE" in os.environ else 0.0)
+    grace_s = os.environ.get("LOPE_GRACE_S")
+    deadline = time.monotonic() + (float(grace_s) + _PATIENCE_S if grace_s else 0.0)
     while True:
         try:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -48,6 +48,21 @@ def test_the_launch_is_asked_to_end(repository: Path, tmp_path: Path, number: in
     _until(lambda: not notes.parent.exists())
 
 
+def test_a_guardian_that_was_killed_ends_no_supervisor(repository: Path, tmp_path: Path) -> None:
+    script = tmp_path / "launch.py"
+    script.write_text(LAUNCH)
+    command = [sys.executable, "launch/supervise.py", "--", sys.executable, script, tmp_path]
+    supervisor = subprocess.Popen(command, cwd=repository, stderr=subprocess.PIPE, text=True)
+    _until((tmp_path / "pid").exists)
+    launch = int((tmp_path / "pid").read_text())
+    _until(lambda: len(psutil.Process(supervisor.pid).children()) == 2)
+    (guardian,) = [p for p in psutil.Process(supervisor.pid).children() if p.pid != launch]
+    guardian.kill()
+    os.kill(launch, signal.SIGTERM)
+    _, said = supervisor.communicate(timeout=30)
+    assert (supervisor.returncode, said) == (0, "")
+
+
 def _until(condition) -> None:
     deadline = time.monotonic() + 30
     while not condition():
