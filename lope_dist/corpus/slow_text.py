@@ -100,9 +100,9 @@ def _ends_with(work: Callable[[A], object], inputs: Sequence[A]) -> int:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the failure was shown already
                 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads were left behind
                 signal.signal(signal.SIGPROF, signal.SIG_DFL)
-                signal.setitimer(signal.ITIMER_PROF, _MOST_S)
                 for index, given in enumerate(inputs):
                     note[:] = struct.pack("=Q", index)
+                    signal.setitimer(signal.ITIMER_PROF, _MOST_S)
                     work(given)
             finally:
                 os._exit(0)
