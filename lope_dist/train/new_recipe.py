@@ -9,16 +9,23 @@ from typing import Any
 
 import yaml
 
+from lope_dist.config.data import DataConfig
 from lope_dist.config.load import load_config, validate_config
 from lope_dist.config.named import load_recipe_or_model
+from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import LopeError
+from lope_dist.corpus.account import BadRows
+from lope_dist.corpus.records import ExampleSource, open_source
 from lope_dist.model.build import architecture, load_tokenizer
-from lope_dist.train.data import survey_rows
+from lope_dist.train.data import opened, steps_of
 from lope_dist.train.params import count_run
 
 _LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 _SAMPLE = 1000
 """Rows that are looked at to choose a length."""
 _FEW_CUT = 0.01
+_MOST_BAD = 0.01
+"""Share of bad rows up to which the recipe leaves them out."""
 _SMALL_MODEL = 1e9
 """Below so many parameters a larger learning rate was best in the studies."""
 _STEPS_WANTED = 60
@@ -54,11 +61,15 @@ class Machine:
 
 
 def new_recipe(model: str, data: str, output_dir: str, machine: Machine) -> str:
-    """Return the recipe as YAML with comments; it was loaded once, and its rows were read.
+    """Return the recipe as YAML with comments, for rows that were read once.
+
+    The recipe leaves a few bad rows out. They are named here, and counted in a comment of it.
 
     Raises:
-        LopeError: a model or rows that a run would refuse, in the run's own words.
+        LopeError: a model that a run would refuse, or more than a few bad rows.
     """
+    bad_rows = open_source(DataConfig(path=data, max_bad_rows=_MOST_BAD)).bad_rows
+    bad_rows.tell()
     base = load_recipe_or_model(model)
     tokenizer, arch = load_tokenizer(base.model), architecture(base.model)
     parameters = count_run(base)["model_parameters"]
@@ -69,15 +80,17 @@ def new_recipe(model: str, data: str, output_dir: str, machine: Machine) -> str:
         "data": {"path": data, "template": template},
         "train": {},
     }
+    if bad_rows.total:
+        own["data"]["max_bad_rows"] = _MOST_BAD
     limit = getattr(arch.get_text_config(), "max_position_embeddings", None) or _LENGTHS[-1]
     length, cut = _length(own, [n for n in _LENGTHS if n <= limit] or [limit])
     own["data"] |= {"max_length": length}
-    examples = _figures(own)["examples"]
+    examples = _opened(own)[1].account.examples
     share = 0.05 if examples >= 400 else 0.1
     batch = max(n for n in (4, 8, 16, 32) if n == 4 or examples / n >= _STEPS_WANTED)
     own["data"]["validation"] = {"share": share}
     own["train"] = {"global_batch": batch}
-    steps = _figures(own)["steps"]["finetune"]
+    steps = steps_of(*_opened(own))["finetune"]
     micro = max(1, min(machine.tokens // length, batch // machine.devices))
     return _TEXT.format(
         model=model,
@@ -89,6 +102,7 @@ def new_recipe(model: str, data: str, output_dir: str, machine: Machine) -> str:
         about_template="the model's own" if template == "chat" else "the model has none of its own",
         length=length,
         cut=f"{cut:.1%}",
+        bad=_about_bad(bad_rows),
         share=share,
         batch=batch,
         steps=steps,
@@ -121,16 +135,30 @@ def _length(own: dict[str, Any], lengths: list[int]) -> tuple[int, float]:
     share = 1.0
     for length in lengths:
         data = own["data"] | {"max_length": length, "max_examples": _SAMPLE}
-        figures = _figures(own | {"data": data})
-        share = figures["cut"] / max(1, figures["examples"])
+        try:
+            account = _opened(own | {"data": data})[1].account
+        except LopeError:
+            continue  # what is wrong at every length is raised where the whole file is read
+        share = account.cut / max(1, account.examples)
         if share <= _FEW_CUT:
             return length, share
     return lengths[-1], share
 
 
-def _figures(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return what the pass over the rows counts."""
-    return survey_rows(validate_config(tree, "lope init"))[0]
+def _about_bad(bad_rows: BadRows) -> str:
+    """Return the recipe's line about bad rows, or nothing if there are none."""
+    if not bad_rows.total:
+        return ""
+    place, reason = bad_rows.first[0]
+    count = f"leaves out {bad_rows.total:,} of {bad_rows.num_rows:,} rows"
+    first = f"{Path(place).name}: {reason.partition(';')[0]}"
+    return f"  max_bad_rows: {_MOST_BAD}  # {count}; the first is {first}\n"
+
+
+def _opened(tree: dict[str, Any]) -> tuple[RunConfig, ExampleSource]:
+    """Return a configuration and the rows that it trains on, read and counted."""
+    config, source, _ = opened(validate_config(tree, "lope init"))
+    return config, source
 
 
 def _about(machine: Machine) -> str:
@@ -149,7 +177,7 @@ data:
   path: {data}
   template: {template}  # {about_template}
   max_length: {length}  # tokens; cuts {cut} of the first rows
-  validation: {{share: {share}}}  # held out, never trained on
+{bad}  validation: {{share: {share}}}  # held out, never trained on
 train:
   global_batch: {batch}  # {steps} steps an epoch
   micro_batch: {micro}
