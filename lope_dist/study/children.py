@@ -14,16 +14,16 @@ from pathlib import Path
 from lope_dist.core.files import own_file
 from lope_dist.core.workers import end_with_parent
 
-_GRACE_S = 120.0
-"""What is still there so long after SIGTERM is killed; checkpoints take seconds."""
 _LAST_LINES = 8
 
 
 class Child:
     """A command that runs; it gets SIGTERM when this process is gone, whatever ended that."""
 
-    def __init__(self, arguments: Sequence[str], log: Path, num_threads: int) -> None:
-        self.log = log
+    def __init__(
+        self, arguments: Sequence[str], log: Path, num_threads: int, grace_s: float
+    ) -> None:
+        self.log, self._grace_s = log, grace_s
         self.started = time.monotonic()
         self._stopped: float | None = None
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +47,8 @@ class Child:
         return time.monotonic() - self.started
 
     def poll(self) -> int | None:
-        """Return its exit status, None while it runs; kill it when it heeds no stop."""
-        overdue = self._stopped is not None and time.monotonic() - self._stopped > _GRACE_S
+        """Return its exit status, None while it runs; kill it once its grace to stop is over."""
+        overdue = self._stopped is not None and time.monotonic() - self._stopped > self._grace_s
         if overdue and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

@@ -8,7 +8,6 @@ that had too few minutes, is gone on with by the same command.
 
 from __future__ import annotations
 
-import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import Any
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.console import tell
 from lope_dist.core.errors import LopeError, Preempted
-from lope_dist.report.tables import format_duration
 from lope_dist.study.cells import Study
+from lope_dist.study.clock import STOPPING_S, Clock
 from lope_dist.study.method_studies import CHOOSE_ON, JUDGED, MethodStudies
 from lope_dist.study.methods import ANSWER, METHODS, last_rate, refuse_other_adapters
 from lope_dist.study.observe import observe
@@ -29,9 +28,6 @@ from lope_dist.study.sample import draw_sample
 from lope_dist.study.steps import RECORDS, recorded_seconds
 from lope_dist.study.summary import Summary, summarize
 from lope_dist.study.time_plan import FACTORS, MOST_SEEDS, plan
-
-_RESERVE_S = 30.0
-"""For stopping a run and writing the report."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +50,11 @@ def compare_methods(config: RunConfig, request: CompareRequest) -> dict[str, Any
             run that failed.
         Preempted: not every method could be trained once; the same call goes on from there.
     """
+    clock = Clock(request.minutes)
     refuse_other_adapters(config)
     sample = draw_sample(config, request.num_rows, request.folder)
     studies = MethodStudies(config, sample, request.folder)
     studies.write_recipe()
-    clock = _Clock(request.minutes)
     factors = _search(studies, clock)
     chosen = _best(studies, factors)
     num_seeds = _add_seeds(studies, chosen, clock)
@@ -68,61 +64,44 @@ def compare_methods(config: RunConfig, request: CompareRequest) -> dict[str, Any
     return _outcome(studies, factors, chosen, summary) | {"page": str(page)}
 
 
-class _Clock:
-    """The time that is left, and how long a run takes."""
+def _run(clock: Clock, study: Study, *, keep_scoring: bool = False) -> bool:
+    """Run a study's cells one after the other; return whether all of them are done.
 
-    def __init__(self, minutes: float) -> None:
-        self._end = time.monotonic() + 60 * minutes - _RESERVE_S
-        self._seconds: dict[str, float] = {}
+    Args:
+        clock: How much time there is; it learns how long each run takes.
+        study: Whose cells.
+        keep_scoring: Stop while there is time left to score the best run of each method.
 
-    @property
-    def left(self) -> float:
-        """Seconds to the end."""
-        return max(0.0, self._end - time.monotonic())
-
-    @property
-    def run_seconds(self) -> float:
-        """What a run takes, with a tenth to spare."""
-        return 1.1 * statistics.mean(self._seconds.values())
-
-    @property
-    def num_runs(self) -> float:
-        """Runs that are done and that still fit."""
-        return len(self._seconds) + self.left / self.run_seconds
-
-    def run(self, study: Study) -> bool:
-        """Run a study's cells one after the other; return whether all of them are done.
-
-        Raises:
-            LopeError: one failed.
-            Preempted: a signal came.
-        """
-        for cell in study.cells:
-            outcome = run_study(study, RunRequest(only=cell.name, stop_after_s=self.left))
-            for name, message in outcome.failed.items():
-                raise LopeError(f"The run {name} failed: {message} ({cell.folder / RECORDS})")
-            if outcome.left and self.left > 0:
-                raise Preempted("Stopped by a signal; the same command goes on from there.")
-            if outcome.left:
-                return False
-            is_first = not self._seconds
-            self._seconds[cell.name] = recorded_seconds(study, cell)
-            if is_first:
-                rates, seeds = plan(self.num_runs)
-                tell(
-                    f"A run takes about {format_duration(self.run_seconds)}: planned are {rates} "
-                    f"learning rates of each method, then {seeds} seeds of the best one."
-                )
-        return True
+    Raises:
+        LopeError: one failed.
+        Preempted: a signal came.
+    """
+    for cell in study.cells:
+        left = clock.left_for_search if keep_scoring else clock.left
+        end = time.monotonic() + left
+        outcome = run_study(
+            study, RunRequest(stop_after_s=left, only=cell.name, grace_s=STOPPING_S)
+        )
+        for name, message in outcome.failed.items():
+            raise LopeError(f"The run {name} failed: {message} ({cell.folder / RECORDS})")
+        if outcome.left and time.monotonic() < end:
+            raise Preempted("Stopped by a signal; the same command goes on from there.")
+        if outcome.left:
+            return False
+        is_first = clock.is_empty
+        clock.add(cell.name, recorded_seconds(study, cell))
+        if is_first:
+            tell(clock.forecast())
+    return True
 
 
-def _search(studies: MethodStudies, clock: _Clock) -> tuple[float, ...]:
+def _search(studies: MethodStudies, clock: Clock) -> tuple[float, ...]:
     """Train all methods at one learning rate after the other; return those that all were at."""
     done: list[float] = []
     for factor in FACTORS:
         if done and len(done) >= plan(clock.num_runs).num_rates:
             break
-        if not clock.run(studies.search([*done, factor])):
+        if not _run(clock, studies.search([*done, factor]), keep_scoring=bool(done)):
             break
         done.append(factor)
     if not done:
@@ -141,13 +120,13 @@ def _best(studies: MethodStudies, factors: tuple[float, ...]) -> dict[str, float
     return {m: min(factors, key=lambda factor, m=m: loss(m, factor)) for m in METHODS}
 
 
-def _add_seeds(studies: MethodStudies, chosen: dict[str, float], clock: _Clock) -> int:
+def _add_seeds(studies: MethodStudies, chosen: dict[str, float], clock: Clock) -> int:
     """Train the methods with one seed after the other; return with how many all of them were."""
-    if not clock.run(studies.judged(chosen, 1)):
+    if not _run(clock, studies.judged(chosen, 1)):
         raise _too_short()
     num_seeds = 1
     while num_seeds < MOST_SEEDS and clock.left > len(METHODS) * clock.run_seconds:
-        if not clock.run(studies.judged(chosen, num_seeds + 1)):
+        if not _run(clock, studies.judged(chosen, num_seeds + 1)):
             break
         num_seeds += 1
     return num_seeds

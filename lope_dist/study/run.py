@@ -33,6 +33,8 @@ class RunRequest:
     """Cells at a time."""
     stop_after_s: float | None = None
     """When to stop in whole pieces."""
+    grace_s: float = 120.0
+    """How long a command may take to stop, such as to write a checkpoint, before it is killed."""
     only: str | None = None
     """Pattern of the cells' names (`lope*/seed-614`)."""
     redo_changed: bool = False
@@ -124,7 +126,7 @@ class _Runner:
         self._deadline = (
             None if request.stop_after_s is None else time.monotonic() + request.stop_after_s
         )
-        self._is_stopping = False
+        self._is_stopping, self._grace_s = False, request.grace_s
         self._num_threads = max(1, (os.cpu_count() or 1) // request.jobs)
         self._progress = Progress(sum(len(steps) for _, steps in todo))
 
@@ -162,7 +164,7 @@ class _Runner:
 
     def _start(self, step: Step) -> Child:
         prepare(step)
-        return Child(step.arguments, step.log, self._num_threads)
+        return Child(step.arguments, step.log, self._num_threads, self._grace_s)
 
     def _goes_on(self, job: _Job) -> bool:
         """Look after one job; start its next step when one has ended well."""

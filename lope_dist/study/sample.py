@@ -6,16 +6,16 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lope_dist.config.data import SourceConfig
+from lope_dist.config.data import DataConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.corpus.readers import find_rows
 from lope_dist.study.schema import FileConfig
+from lope_dist.train.data import opened
 
 _TRAINED = 0.75
 """Share of the sample that is trained on; the rest is for choosing and judging."""
@@ -37,24 +37,25 @@ class Sample:
 def draw_sample(config: RunConfig, num_rows: int, folder: Path) -> Sample:
     """Write a sample of at most so many of a recipe's rows; return it as files of a study.
 
-    Where the recipe has `data.validation.path`, rows to choose and to judge on come from there.
+    Rows that the recipe's runs would leave out as bad are not drawn. Where the recipe has
+    `data.validation.path`, rows to choose and to judge on come from there.
 
     Raises:
-        LopeError: several sources, too few rows, or other rows than those that are there.
+        LopeError: several sources, rows that a run would refuse, too few rows, or other rows than
+            those that are there.
     """
     if config.data.sources:
         raise LopeError(
             "lope compare reads one source, and the recipe has data.sources; give one as data.path."
         )
     batch = config.train.global_batch
-    (place,) = config.data.places
     apart = config.data.of_validation
-    rows = _drawn(place, num_rows, config.seed)
+    rows = _drawn(config, config.data, num_rows)
     num_trained = int(len(rows) * (_TRAINED if apart is None else 1)) // batch * batch
     held_out = rows[num_trained:]
     if apart is not None:
         trained = {*map(_line, rows[:num_trained])}
-        drawn = _drawn(apart.places[0], num_rows, config.seed)
+        drawn = _drawn(config, apart, num_rows)
         held_out = [row for row in drawn if _line(row) not in trained][: num_rows // 4]
     if num_trained == 0 or len(held_out) < 2 * _LEAST_HELD_OUT:
         raise LopeError(
@@ -77,12 +78,16 @@ def draw_sample(config: RunConfig, num_rows: int, folder: Path) -> Sample:
     return Sample(files, num_trained, apart is None)
 
 
-def _drawn(place: SourceConfig, num_rows: int, seed: int) -> list[dict[str, Any]]:
-    """Return different rows of a source in an order drawn from the seed."""
-    read = (row for file in find_rows(place) for _, row in file.read(list))
-    found = [row for row in islice(read, place.max_examples) if isinstance(row, dict)]
+def _drawn(config: RunConfig, data: DataConfig, num_rows: int) -> list[dict[str, Any]]:
+    """Return different good rows of a source in an order drawn from the recipe's seed."""
+    whole = data.model_copy(update={"validation": None})
+    _, source, _ = opened(config.model_copy(update={"data": whole}))
+    good = {source.place(index) for index in range(len(source))}
+    (place,) = data.places
+    read = ((file.name, *numbered) for file in find_rows(place) for numbered in file.read(list))
+    found = [row for name, number, row in read if (name, number) in good and isinstance(row, dict)]
     rows = [*{_line(row): row for row in found}.values()]
-    return random.Random(seed).sample(rows, min(num_rows, len(rows)))
+    return random.Random(config.seed).sample(rows, min(num_rows, len(rows)))
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -67,10 +67,10 @@ def recorded_inputs(cell: Cell, step: str) -> dict[str, Any] | None:
     return None if found is None else found["inputs"]
 
 
-def recorded_seconds(study: Study, cell: Cell) -> float:
-    """Return how long the steps of a cell took that ended well."""
-    found = [_recorded(cell, step.name) for step in steps_of(study, cell)]
-    return sum(record.get("seconds", 0.0) for record in found if record is not None)
+def recorded_seconds(study: Study, cell: Cell) -> dict[str, float]:
+    """Return how long each step of a cell took that ended well."""
+    found = {step.name: _recorded(cell, step.name) for step in steps_of(study, cell)}
+    return {name: r.get("seconds", 0.0) for name, r in found.items() if r is not None}
 
 
 def _recorded(cell: Cell, step: str) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.study import compare_methods as module
+from lope_dist.study.clock import Clock
 from lope_dist.study.compare_methods import CompareRequest, compare_methods
 from lope_dist.study.method_studies import MethodStudies
 from lope_dist.study.methods import METHODS
@@ -45,6 +46,21 @@ def test_the_sample_is_split_into_rows_that_differ(config, tmp_path):
         draw_sample(config.model_copy(update={"seed": 9}), 1000, tmp_path)
     with pytest.raises(LopeError, match=r"lope compare has 10 different rows .* --rows"):
         draw_sample(config, 10, tmp_path / "other")
+
+
+def test_bad_rows_are_not_drawn_and_too_many_are_refused(config, alpaca_file, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    bad = [json.dumps({"instruction": f"Bad {n}", "output": ""}) for n in range(4)]
+    path.write_text(alpaca_file.read_text() + "\n".join(bad) + "\n")
+    tree = config.model_dump(mode="json")
+    tree["data"] |= {"path": str(path), "max_bad_rows": 0.05, "max_length": 512}
+    draw_sample(validate_config(tree, "test"), 1000, tmp_path)
+    drawn = [row for name in ("train", "choose_on", "held_out") for row in rows_of(tmp_path, name)]
+    assert len(drawn) == 83
+    assert not [row for row in drawn if "Bad" in row]
+    tree["data"]["max_bad_rows"] = 0.0
+    with pytest.raises(LopeError, match=r"rows\.jsonl, line 84: output is empty"):
+        draw_sample(validate_config(tree, "test"), 1000, tmp_path / "other")
 
 
 def test_rows_to_judge_on_come_from_the_validation_file(config, tmp_path):
@@ -102,6 +118,22 @@ def test_all_methods_take_the_same_steps_and_lope_keeps_its_stages(config, tmp_p
 )
 def test_three_seeds_come_before_a_third_learning_rate(num_runs, expected):
     assert plan(num_runs) == expected
+
+
+def test_a_search_leaves_the_time_to_score_the_best_runs() -> None:
+    clock = Clock(minutes=30.5)
+    clock.add("lope", {"train": 240.0, "loss-choose_on": 60.0})
+    assert clock.run_seconds == pytest.approx(330)
+    assert clock.left - clock.left_for_search == pytest.approx(1.1 * 3 * 60, abs=0.1)
+    assert clock.num_runs == pytest.approx(1 + (1800 - 198) / 330, abs=0.01)
+    assert "learning rates 1, seeds 1" in clock.forecast()
+    clock.add("lora", {"train": 60.0})  # measured as it goes: the rest is faster than planned
+    assert clock.run_seconds == pytest.approx(1.1 * (300 + 60) / 2)
+    short = Clock(minutes=2)
+    short.add("lope", {"train": 100.0})
+    assert short.left < 90.01, "the end leaves time to stop a run and to write the report"
+    assert "may need more than the 2 minutes" in short.forecast()
+    assert Clock(minutes=0.1).left == 0
 
 
 def claims(**effects: tuple[float, bool | None]) -> list[dict[str, Any]]:

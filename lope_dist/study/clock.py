@@ -1,0 +1,70 @@
+"""The minutes of a comparison: what is left of them, and how many runs fit."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+
+from lope_dist.report.tables import format_duration
+from lope_dist.study.methods import METHODS
+from lope_dist.study.time_plan import plan
+
+STOPPING_S = 15.0
+"""How long a run may take to stop once the time is over, before it is killed."""
+_REPORT_S = 15.0
+"""What is left for the report."""
+_SPARE = 1.1
+"""On what was measured, for runs that take longer."""
+
+
+class Clock:
+    """The time that is left; it begins with the object and learns how long runs take."""
+
+    def __init__(self, minutes: float) -> None:
+        self._minutes = minutes
+        self._end = time.monotonic() + 60 * minutes - STOPPING_S - _REPORT_S
+        self._seconds: dict[str, float] = {}
+        self._scoring: dict[str, float] = {}
+
+    def add(self, run: str, seconds: Mapping[str, float]) -> None:
+        """Note how long the steps of a run took: `train`, and what scored it."""
+        self._seconds[run] = sum(seconds.values())
+        self._scoring[run] = self._seconds[run] - seconds.get("train", 0.0)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no run was noted."""
+        return not self._seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds to the end."""
+        return max(0.0, self._end - time.monotonic())
+
+    @property
+    def left_for_search(self) -> float:
+        """Seconds to the end, less what it takes to score the best run of each method."""
+        scoring = statistics.mean(self._scoring.values()) if self._scoring else 0.0
+        return max(0.0, self.left - _SPARE * len(METHODS) * scoring)
+
+    @property
+    def run_seconds(self) -> float:
+        """What a run takes, with a tenth to spare."""
+        return _SPARE * statistics.mean(self._seconds.values())
+
+    @property
+    def num_runs(self) -> float:
+        """Runs that are done and that still fit."""
+        return len(self._seconds) + self.left_for_search / self.run_seconds
+
+    def forecast(self) -> str:
+        """Return how long a run takes, and what follows from it, in a sentence or two."""
+        takes = f"A run takes about {format_duration(self.run_seconds)}"
+        if self.num_runs < len(METHODS):
+            return (
+                f"{takes}, so {len(METHODS)} methods may need more than the {self._minutes:g} "
+                "minutes. The same command goes on where this one ends."
+            )
+        rates, seeds = plan(self.num_runs)
+        return f"{takes}. Planned for each method: learning rates {rates}, seeds {seeds}."
