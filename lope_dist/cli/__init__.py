@@ -31,7 +31,7 @@ from lope_dist.cli import (
 )
 from lope_dist.core.console import show_error
 from lope_dist.core.errors import EXIT_USER_ERROR, LopeError, Preempted
-from lope_dist.core.exits import end
+from lope_dist.core.exits import end, note_exit
 from lope_dist.engine.processes import num_ranks
 
 app = typer.Typer(
@@ -83,14 +83,12 @@ def main() -> None:
     """
     try:
         app(prog_name="lope")
-    except Preempted as stop:
-        show_error(str(stop))
-        sys.exit(stop.status)
-    except LopeError as error:
+    except (Preempted, LopeError) as cause:
         if num_ranks() > 1:
-            end(error)
-        show_error(f"error: {error}")
-        sys.exit(error.status)
+            end(cause)
+        note_exit(cause.status, str(cause))
+        show_error(f"error: {cause}" if isinstance(cause, LopeError) else str(cause))
+        sys.exit(cause.status)
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +19,10 @@ from lope_dist.cli.options import (
     TimeoutOption,
 )
 from lope_dist.core.console import open_console
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import Interrupted, LopeError
+
+if TYPE_CHECKING:
+    from lope_dist.evaluate.placing import RankSettings
 
 app = typer.Typer()
 
@@ -57,7 +62,11 @@ def evaluate(
     checkpoint: CheckpointOption = "last",
     base: BaseOption = "auto",
     timeout: TimeoutOption = 3600.0,
+    interface: Annotated[
+        str | None, typer.Option(help="Under a launcher: the network interface that joins hosts.")
+    ] = None,
     as_json: JsonOption = False,
+    _local_rank: Annotated[int | None, typer.Option("--local_rank", hidden=True)] = None,
 ) -> None:
     """Score a run on lm-eval tasks or, without tasks, on its validation rows.
 
@@ -66,28 +75,31 @@ def evaluate(
 
     Example: lope eval runs/mine --tasks piqa --experts masked,base
     """
-    if tasks is None and suite is None:
-        about_tasks = {
-            "--include-path": include_path,
-            "--num-fewshot": num_fewshot,
-            "--apply-chat-template": apply_chat_template or None,
-            "--rescore": rescore or None,
-        }
-        _score_validation(
-            run,
-            about_tasks,
-            experts=experts,
-            limit=limit,
-            batch_size=batch_size,
-            checkpoint=checkpoint,
-            settings=(base, timeout),
-            as_json=as_json,
-        )
-        return
-    with open_console():
+    from lope_dist.evaluate.placing import RankSettings
+
+    settings = RankSettings(base, timeout, interface)
+    about_tasks = {
+        "--include-path": include_path,
+        "--num-fewshot": num_fewshot,
+        "--apply-chat-template": apply_chat_template or None,
+        "--rescore": rescore or None,
+    }
+    with open_console(), _kept_answers():
+        if tasks is None and suite is None:
+            _score_validation(
+                run,
+                about_tasks,
+                experts=experts,
+                limit=limit,
+                batch_size=batch_size,
+                checkpoint=checkpoint,
+                settings=settings,
+                as_json=as_json,
+            )
+            return
         from lope_dist.evaluate.batching import read_batch_size
         from lope_dist.evaluate.parallel import is_main
-        from lope_dist.evaluate.placing import RankSettings, ranks
+        from lope_dist.evaluate.placing import ranks
         from lope_dist.evaluate.suite import EvalRequest, evaluate_run
 
         request = EvalRequest(
@@ -102,7 +114,7 @@ def evaluate(
             rescore=rescore,
             checkpoint=checkpoint,
         )
-        with ranks(RankSettings(base, timeout)) as world:
+        with ranks(settings) as world:
             results = evaluate_run(run, request, world, base)
             if not is_main(world):
                 return
@@ -114,6 +126,17 @@ def evaluate(
                 print_results(results)
 
 
+@contextmanager
+def _kept_answers() -> Iterator[None]:
+    """Turn Ctrl-C into a stop that says how to continue."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "Stopped by Ctrl-C. The answers so far are kept; the same command continues."
+        ) from None
+
+
 def _score_validation(
     run: Path,
     about_tasks: dict[str, Any],
@@ -122,7 +145,7 @@ def _score_validation(
     limit: float | None,
     batch_size: str,
     checkpoint: str,
-    settings: tuple[str, float],
+    settings: RankSettings,
     as_json: bool,
 ) -> None:
     """Measure the losses of the rows that a run holds out."""
@@ -138,13 +161,13 @@ def _score_validation(
         raise LopeError(f"--batch-size {batch_size}: of validation rows it is a whole number.")
     from lope_dist.evaluate.losses import LossRequest, measure_losses
     from lope_dist.evaluate.parallel import is_main
-    from lope_dist.evaluate.placing import RankSettings, ranks
+    from lope_dist.evaluate.placing import ranks
 
     rows = None if experts is None else tuple(experts.split(","))
     first = None if limit is None else int(limit)
     request = LossRequest(None, rows, first, int(batch_size), checkpoint)
-    with ranks(RankSettings(*settings)) as world:
-        table = measure_losses(run, request, world=world, base=settings[0])
+    with ranks(settings) as world:
+        table = measure_losses(run, request, world=world, base=settings.base)
         if not is_main(world):
             return
     if as_json:

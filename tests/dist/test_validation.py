@@ -19,6 +19,7 @@ from support.tiny import save_alpaca, tiny_tree
 from torch import Tensor
 
 from lope_dist.config.load import validate_config
+from lope_dist.evaluate.losses import LossRequest, measure_losses
 from lope_dist.train.checkpoint import checkpoint_at, read_state
 from lope_dist.train.choice import choose_checkpoint
 from lope_dist.train.session import train
@@ -146,3 +147,19 @@ def test_an_extended_stage_goes_on_under_zero_3_as_on_one_rank(runs: Path) -> No
             assert ours[key] == pytest.approx(theirs[key], rel=1e-3)
     start = json.loads((longer / "manifest.json").read_text())["starts"][-1]
     assert start["extended"] == {"stage": "finetune", "epochs": [1, 2], "after": 11}
+
+
+def test_ranks_score_the_validation_rows_without_tasks(runs: Path) -> None:
+    """`launch/eval.py RUN` on two ranks writes what `lope eval RUN` writes on one."""
+    ranks = run_ranks(["launch/eval.py", str(runs / "validated")], 2, folder=runs)
+    succeed(ranks)
+    alone = measure_losses(runs / "local", LossRequest(None), progress=False)
+    written = json.loads((runs / "validated/losses/validation.json").read_text())
+    assert written["rows"].keys() == alone["rows"].keys() == {"masked", "all", "base"}
+    for name, row in alone["rows"].items():
+        assert written["rows"][name]["num_rows"] == row["num_rows"] == 7
+        assert written["rows"][name]["loss_per_token"] == pytest.approx(
+            row["loss_per_token"], rel=1e-3
+        )
+    assert "Held-out loss" in ranks[0].output
+    assert "Held-out loss" not in ranks[1].output
