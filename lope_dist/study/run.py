@@ -33,12 +33,12 @@ class RunRequest:
     """Cells at a time."""
     stop_after_s: float | None = None
     """When to stop in whole pieces."""
-    grace_s: float = 120.0
-    """How long a command may take to stop, such as to write a checkpoint, before it is killed."""
     only: str | None = None
     """Pattern of the cells' names (`lope*/seed-614`)."""
     redo_changed: bool = False
     """Remove and run again what was run otherwise."""
+    grace_s: float = 120.0
+    """How long a command may take to stop, such as to write a checkpoint, before it is killed."""
 
 
 @dataclass
