@@ -35,7 +35,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
-	$(BIN)/python docs/check_readme.py
+	$(BIN)/python docs/check_pages.py
 	$(BIN)/codespell lope_dist launch eval configs tests bench docs *.md
 
 docs: $(READY)

@@ -183,9 +183,15 @@ def test_effects_are_those_of_the_results() -> None:
         assert tuple(text.lstrip("+") for text in written) in known, written
 
 
-def test_readme_is_short_and_plain() -> None:
-    problems = runpy.run_path(str(ROOT / "docs/check_readme.py"))["problems"]
-    assert problems(README) == []
+def test_pages_are_short_and_plain() -> None:
+    checks = runpy.run_path(str(ROOT / "docs/check_pages.py"))
+    problems, most = checks["problems"], checks["MOST_LINES"]
+    assert {"README.md", "CONTRIBUTING.md", *DOCS} == {
+        str(page.relative_to(ROOT)) for page in checks["PAGES"]
+    }
+    for page in checks["PAGES"]:
+        assert problems(page.read_text(), most if page == checks["README"] else None) == [], page
     assert problems("word " * 31)[0].startswith("31 words")
-    assert problems("line.\n" * 181)[0].startswith("181 lines")
+    assert problems("line.\n" * 181, most)[0].startswith("181 lines")
+    assert problems("line.\n" * 181) == []
     assert problems("| " + "cell " * 40 + "|\n```sh\n" + "word " * 40 + "\n```\n") == []
