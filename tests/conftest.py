@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import signal
-import tempfile
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
 from support.tiny import save_alpaca, save_tiny_llama, tiny_tree
+
+from lope_dist.core.scratch import scratch_folder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the hub is a broken test
 if os.environ.setdefault("DS_ACCELERATOR", "cpu") == "cpu":  # `make test-gpu` has `cuda`
@@ -21,8 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell's background job ignores Ctrl-C, and so would every process that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if "LOPE_DATA_CACHE" not in os.environ:  # workers of distributed tests inherit it
-    os.environ["LOPE_DATA_CACHE"] = tempfile.mkdtemp(prefix="lope_data_")
-    atexit.register(shutil.rmtree, os.environ["LOPE_DATA_CACHE"], ignore_errors=True)
+    _cache = ExitStack()
+    os.environ["LOPE_DATA_CACHE"] = str(_cache.enter_context(scratch_folder("lope-tests-")))
+    atexit.register(_cache.close)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

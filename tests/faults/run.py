@@ -131,7 +131,9 @@ def _own_folder(case: Case, folder: Path) -> Path:
 def _harm(module: str, name: str, folder: Path) -> int:
     """Run a case in this process; its figures or its error go to a file."""
     importlib.import_module(module)  # no other: most of them import the whole of training
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under `nohup` all would ignore it
+    # Under `nohup`, or behind a script's `&`, all that is started would ignore one of them.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     said: dict[str, Any]
     try:
         said, status = {"figures": CASES[name].harm(folder)}, 0
