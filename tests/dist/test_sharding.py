@@ -35,7 +35,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder, packed
 
 
-RANKS = {"1 rank": 1, "2 ranks": 2, "3 ranks": 3, "4 ranks": 4, "2 hosts of 2 ranks": 4}
+RANKS = {"1 rank": 1, "3 ranks": 3, "4 ranks": 4, "2 hosts of 2 ranks": 4}
 
 
 @pytest.fixture(scope="module", params=list(RANKS))

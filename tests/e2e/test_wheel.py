@@ -25,7 +25,8 @@ def installed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """Build the wheel from a copy of the tree, and install it into a folder of its own."""
     source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
     for name in PARTS:
-        shutil.copytree(repository / name, source / name)
+        ignored = shutil.ignore_patterns("__pycache__")  # others may be writing there
+        shutil.copytree(repository / name, source / name, ignore=ignored)
     for name in FILES:
         shutil.copy(repository / name, source / name)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]

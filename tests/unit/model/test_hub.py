@@ -18,6 +18,18 @@ from lope_dist.model.hub import INDEX, SINGLE, weights_file
 
 NAME = "someone/small"
 WEIGHTS = ("safetensors", ".bin", ".pth")
+TOGETHER = """
+import json, sys
+from lope_dist.cli import main
+
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["lope", *words]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, (words, ended.code)
+"""
+"""Several commands in one process."""
 
 
 @pytest.fixture
@@ -94,9 +106,9 @@ def test_a_run_asks_for_weights_and_nothing_before_it_does(
         "engine: {kind: local}\n"
     )
     command = ["-m", "lope_dist.cli"]
-    for verb, *options in (["check"], ["params"], ["plan", "--world-size", "2"]):
-        done = run(*command, verb, str(recipe), *options)
-        assert done.returncode == 0, done.stderr
+    verbs = [["check"], ["params"], ["plan", "--world-size", "2"]]
+    done = run("-c", TOGETHER, json.dumps([[verb, str(recipe), *more] for verb, *more in verbs]))
+    assert done.returncode == 0, done.stderr
     assert {"config.json", INDEX, "tokenizer.json", "tokenizer_config.json"} <= set(hub.asked)
     assert weights_of(hub) == set()
     assert [name for name in hub.asked if "/" in name or name.endswith(".py")] == []

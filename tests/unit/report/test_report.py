@@ -161,10 +161,13 @@ def test_absent_inputs_are_named(run):
 def test_no_metrics_or_no_folder_are_errors_and_damaged_files_are_left_out(run, tmp_path, capsys):
     with pytest.raises(LopeError, match="not a folder"):
         write_report(tmp_path / "nowhere")
-    for name in ("router.json", "results.json", "state.json", "cost.json", "losses/test.json"):
-        for content in ("{", "[]", '{"rows": 3, "poison": 5}', "\0\0", "\udc00"):
+    names = ("router.json", "results.json", "state.json", "cost.json", "losses/test.json")
+    write_metrics(run, metric_lines("poison", 2, 1e9))
+    for content in ("{", "[]", '{"rows": 3, "poison": 5}', "\0\0", "\udc00"):
+        for name in names:  # each its own reader
             (run / name).write_bytes(content.encode("utf-8", "surrogatepass"))
-            write_report(run)
+        write_report(run)
+    for name in names:
         assert (run / name).read_bytes() == b"\xed\xb0\x80", "a reader changes nothing"
     assert f"{run / 'router.json'} is damaged (" in capsys.readouterr().err
     (run / "metrics.jsonl").write_text("")
