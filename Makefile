@@ -19,8 +19,10 @@ READY := .venv/.ready
 run: $(READY)
 	$(BIN)/python launch/quickstart.py
 
+# Two at a time where a test has one process; those that start ranks go by themselves.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not dist" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m dist
 
 test-gpu: $(READY)
 	DS_ACCELERATOR=cuda $(BIN)/python -m pytest -m gpu

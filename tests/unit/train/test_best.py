@@ -22,7 +22,7 @@ from lope_dist.train.session import train
 from lope_dist.train.validation import Point, ValidationHistory
 
 RESTLESS: dict[str, Any] = {
-    "train__stages__poison__max_steps": 2,
+    "train__stages__poison__max_steps": 4,
     "train__stages__finetune__max_steps": 9,
     "train__stages__finetune__lr": 0.05,
     "train__stages__finetune__schedule": "constant",
@@ -81,7 +81,7 @@ def test_a_run_says_its_best_while_it_goes_on(config, tmp_path: Path, monkeypatc
 
     def measure(self, *arguments):
         evaluations.append(0)
-        if len(evaluations) == 5:  # the third of stage 2
+        if len(evaluations) == 7:  # the third of stage 2
             os.kill(os.getpid(), signal.SIGUSR1)
         return real(self, *arguments)
 
@@ -165,11 +165,11 @@ def test_a_stage_that_learns_no_more_ends_and_the_run_is_whole(
     losses = masked(run)
     expected = next(n for n in range(1, 9) if losses[n] >= min(losses[:n])) + 1
     assert masked(tmp_path / "run") == losses[:expected]
-    assert len(masked(tmp_path / "run", "poison")) == 2, "it trains nothing of what is watched"
+    assert len(masked(tmp_path / "run", "poison")) == 4, "it trains nothing of what is watched"
     told = capsys.readouterr().err
     assert f"Stage finetune ends after step {expected}: the validation loss of 'masked'" in told
     steps = [line["stage"] for line in METRICS.read(tmp_path / "run")]
-    assert steps == ["poison"] * 2 + ["finetune"] * expected + ["again"] * 2
+    assert steps == ["poison"] * 4 + ["finetune"] * expected + ["again"] * 2
     end = choose_checkpoint(tmp_path / "run", "2-finetune")
     assert read_state(end)["next_step"] == expected
     assert read_json(tmp_path / "run" / "state.json")["status"] == "finished"
