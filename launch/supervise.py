@@ -157,21 +157,22 @@ class Supervisor:
     def _end_all(self) -> int:
         """Kill what the launch has left; return how many still lived.
 
-        A launcher that ends with its ranks is given a moment for them to be gone.
+        A launcher that ends with its ranks is given a moment for them to be gone; one that ends at
+        the signal before its ranks have saved, as `deepspeed` does, all of the grace.
         """
-        for moment in range(30):
+        end = max(time.monotonic() + 2, self._deadline or 0)
+        while True:
             left = [p for p in psutil.Process().children(recursive=True) if _lives(p)]
             left = [p for p in left if p.pid != self._guardian]
             if not left:
                 return 0
-            if moment < 20:
+            if time.monotonic() < end:
                 time.sleep(0.1)
                 continue
             for process in left:
                 process.kill()
             psutil.wait_procs(left, timeout=10)
             return len(left)
-        return 0
 
 
 def _guard(launch: int, grace_s: float, folder: Path) -> tuple[int, int]:

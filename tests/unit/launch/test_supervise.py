@@ -129,6 +129,21 @@ def test_a_signal_reaches_the_launch_and_is_the_end(supervise, tmp_path: Path, n
     assert len(calls(tmp_path)) == 1
 
 
+def test_ranks_may_save_after_their_launcher_is_gone(supervise, tmp_path: Path) -> None:
+    """`deepspeed` of one host ends at once by the signal; its ranks are given the grace."""
+    saved = tmp_path / "saved"
+    rank = (
+        "import signal, sys, time\n"
+        f"def save(*_): time.sleep(4); open({str(saved)!r}, 'w').close(); sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, save)\nprint('ready', flush=True)\ntime.sleep(60)"
+    )
+    process = supervise(f"subprocess.Popen([sys.executable, '-c', {rank!r}])\ntime.sleep(60)")
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=40)
+    assert saved.exists()
+
+
 def test_what_ignores_the_signal_is_killed_after_the_grace(supervise, tmp_path: Path) -> None:
     process = supervise(
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(60)",
