@@ -14,7 +14,7 @@ import yaml
 from support.tiny import tiny_tree
 
 from lope_dist.core.errors import Interrupted
-from lope_dist.train import session, stage, validate
+from lope_dist.train import saving, session, stage, validate
 from lope_dist.train.session import train
 
 SHORT: dict[str, Any] = {
@@ -31,7 +31,7 @@ MOMENTS = {
     "step": (stage, "run_stage", 2),
     "validation": (validate, "token_losses", 40),
     "last validation of a stage": (validate, "row_of", 6),
-    "checkpoint write": (stage, "save_checkpoint", 2),
+    "checkpoint write": (saving, "save_checkpoint", 2),
 }
 
 
