@@ -49,11 +49,12 @@ def devices(answers: Answers, hosts: dict[str, int]) -> Iterator[Finding]:
             yield good(check, f"{num} CUDA devices")
 
 
-def rows(answers: Answers) -> Iterator[Finding]:
-    """Every host comes to the same examples."""
+def rows(answers: Answers, *, are_files_alike: bool) -> Iterator[Finding]:
+    """Every host comes to the same examples; of other files it was told already."""
     prints = {host: answer["fingerprint"] for host, answer in answers.items()}
-    if len(set(prints.values())) > 1:
-        yield bad("rows", f"differ between hosts ({prints})", "copy the same files to all of them")
+    if are_files_alike and len(set(prints.values())) > 1:
+        told = ", ".join(f"{host}: {value}" for host, value in prints.items())
+        yield bad("rows", f"differ between hosts ({told})", "copy the same files to all of them")
     for host, told in answers.items():
         yield good(
             f"rows on {host}",

@@ -54,9 +54,10 @@ def examine(
     yield from compare.devices(answers, hosts)
     yield from compare.space(answers, min_free_gib)
     if config is not None:
-        yield from compare.files(answers, config)
+        files = list(compare.files(answers, config))
+        yield from files
         yield from compare.output(answers, config)
-        yield from _rows(config, hosts)
+        yield from _rows(config, hosts, are_files_alike=all(found.ok for found in files))
     wanted = config.engine.interface if config is not None else None
     network = list(compare.network(answers, wanted))
     yield from network
@@ -113,7 +114,7 @@ def _probe(config: RunConfig | None, hosts: dict[str, int]) -> dict[str, dict[st
     return answers
 
 
-def _rows(config: RunConfig, hosts: dict[str, int]) -> Iterator[Finding]:
+def _rows(config: RunConfig, hosts: dict[str, int], *, are_files_alike: bool) -> Iterator[Finding]:
     """Have each host read, render and count rows that are in files, all at once."""
     from lope_dist.train.data import is_local  # slow to import
 
@@ -133,7 +134,7 @@ def _rows(config: RunConfig, hosts: dict[str, int]) -> Iterator[Finding]:
             yield bad(f"rows on {name}", reason, "mend them; `lope data stats CONFIG` shows more")
         else:
             answers[name] = answer
-    yield from compare.rows(answers)
+    yield from compare.rows(answers, are_files_alike=are_files_alike)
 
 
 class _marker:

@@ -104,11 +104,10 @@ def test_a_loopback_name_does_not_matter_once_the_interface_is_named(answers) ->
 def test_rows_of_all_hosts_are_the_same() -> None:
     told = {"rows": 9, "bad_rows": 1, "examples": 8, "without_target": 0, "tokens": 70}
     answers = {"a": {"fingerprint": "x", **told}, "b": {"fingerprint": "x", **told}}
-    assert [(f.ok, f.check) for f in compare.rows(answers)] == [
-        (True, "rows on a"),
-        (True, "rows on b"),
-    ]
+    alike = [(True, "rows on a"), (True, "rows on b")]
+    assert [(f.ok, f.check) for f in compare.rows(answers, are_files_alike=True)] == alike
     answers["b"]["fingerprint"] = "y"
-    first, *_ = compare.rows(answers)
+    assert [(f.ok, f.check) for f in compare.rows(answers, are_files_alike=False)] == alike
+    first, *_ = compare.rows(answers, are_files_alike=True)
     assert not first.ok
     assert "differ between hosts" in first.detail
