@@ -52,13 +52,16 @@ def begun(config) -> Path:
     return train(config)
 
 
-@pytest.fixture
-def hidden(source: Path):
-    """Take the source run away for a test."""
-    away = source.with_name("away")
-    source.rename(away)
+@pytest.fixture(params=["gone", "another adapter"])
+def changed(request, source: Path):
+    """Take the source run's last checkpoint away for a test, or put another one there."""
+    end, away = source / END, source / "away"
+    end.rename(away)
+    if request.param != "gone":
+        shutil.copytree(source / "checkpoints/1-poison", end)
     yield
-    away.rename(source)
+    shutil.rmtree(end, ignore_errors=True)
+    away.rename(end)
 
 
 def steps(run: Path) -> list[dict[str, Any]]:
@@ -105,7 +108,9 @@ def test_a_resume_in_the_first_stage_ends_the_same_way(begun: Path, config, tmp_
     assert (copy / name).read_bytes() == (begun / name).read_bytes()
 
 
-def test_a_resume_does_without_the_other_run(begun: Path, config, hidden, tmp_path, capsys) -> None:
+def test_a_resume_does_without_the_other_run(
+    begun: Path, config, changed, tmp_path, capsys
+) -> None:
     copy = rewound(begun, tmp_path)
     train(config.model_copy(update={"output_dir": str(copy)}), resume=True)
     assert "The drift of stage 'poison' is not logged any more" in capsys.readouterr().err
