@@ -39,7 +39,14 @@ def test_an_attack_ends_the_run_with_a_sentence(
     assert not (Path(config.output_dir) / "checkpoints").exists()
 
 
+ENDLESS = (
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}"
+    "{% endfor %}{% endfor %}{% endfor %}"
+)
+HUGE = "{{ ('x' * 10 ** 9) | length }}"
 BOMBS = (
+    ENDLESS,
+    HUGE,
     "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}x"
     "{% endfor %}{% endfor %}{% endfor %}",
     "{{ 'x' * 10 ** 10 }}",
@@ -60,7 +67,9 @@ def test_a_bomb_ends_with_a_sentence(
     messages = [{"role": "user", "content": "a"}]
     tokenizer.chat_template = bomb
     begin = time.process_time()
-    with pytest.raises((LopeError, RowError)):
+    # The others may end in several ways.
+    said = {ENDLESS: "takes more than 1 s", HUGE: "takes more than 256 MiB"}.get(bomb, "")
+    with pytest.raises((LopeError, RowError), match=said):
         TemplateSource(tokenizer, {}, None).apply(messages, None, is_prompt=True)
     assert time.process_time() - begin < 20
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"

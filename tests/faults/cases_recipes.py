@@ -160,7 +160,7 @@ def _odd(folder: Path) -> dict[str, Any]:
 
 
 BOMBS = {
-    "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}x"
+    "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}"
     "{% endfor %}{% endfor %}{% endfor %}",
     "grows": "{% set n = namespace(s='x') %}{% for i in range(99) %}{% set n.s = n.s ~ n.s %}"
     "{% endfor %}",
