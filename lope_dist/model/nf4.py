@@ -235,16 +235,18 @@ def quantize_scales(absmax: Tensor) -> tuple[Tensor, NestedScales]:
 
     Shapes: absmax float32 `(n / 64,)`; result uint8 `(n / 64,)`.
     """
-    offset = absmax.mean()
+    offset, code = absmax.mean(), _dynamic_code(absmax.device)
     state: Any
-    codes, state = bnb.quantize_blockwise(absmax - offset, blocksize=NESTED_BLOCK)
-    return codes, NestedScales(state.absmax, _dynamic_code(absmax.device), offset)
+    codes, state = bnb.quantize_blockwise(absmax - offset, code=code, blocksize=NESTED_BLOCK)
+    return codes, NestedScales(state.absmax, code, offset)
 
 
 @cache
 def _dynamic_code(device: torch.device) -> Tensor:
-    """Return the 256 values of bitsandbytes' dynamic map, one copy for all layers."""
-    state: Any
-    _, state = bnb.quantize_blockwise(torch.zeros(1, device=device), blocksize=NESTED_BLOCK)
-    assert state.code is not None
-    return state.code
+    """Return the 256 values of bitsandbytes' dynamic map, one copy for all layers.
+
+    It is given to bitsandbytes, whose own copy stays on the device that first asked for it: after
+    a model on the meta device that one would hold no values.
+    """
+    with torch.device("cpu"):
+        return bnb.create_dynamic_map().to(device)

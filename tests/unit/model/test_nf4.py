@@ -156,3 +156,11 @@ def test_quantizing_on_the_cpu_is_bit_equal_to_bitsandbytes(dtype: torch.dtype) 
         expected, scales = torch.ops.bitsandbytes.quantize_4bit(weight, 64, "nf4", torch.uint8)
         assert torch.equal(packed, expected.view(-1))
         assert torch.equal(absmax, scales)
+
+
+def test_scales_on_the_meta_device_leave_bitsandbytes_own_table_alone(monkeypatch) -> None:
+    monkeypatch.setattr(bnb, "name2qmap", {})
+    assert quantize_scales(torch.empty(4096, device="meta"))[0].is_meta
+    values = torch.rand(4096)
+    codes, _ = bnb.quantize_blockwise(values - values.mean(), blocksize=256)
+    assert torch.equal(quantize_scales(values)[0], codes)
