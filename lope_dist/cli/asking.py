@@ -17,26 +17,30 @@ app = typer.Typer()
 _A_DAY_S = 86400.0  # ranks of a chat wait for one that waits for its user
 ExpertsOption = Annotated[
     str | None,
-    typer.Option(help="Who answers, a row as in `lope eval`; default masked, if the run has it."),
+    typer.Option(
+        help="The row that answers, as in `lope eval`. Default: masked, if the run has it."
+    ),
 ]
 CompareOption = Annotated[
     str | None,
-    typer.Option(help="Instead: several rows beside each other, e.g. masked,all,base."),
+    typer.Option(help="Instead of --experts: several rows side by side, e.g. masked,all,base."),
 ]
-TokensOption = Annotated[int, typer.Option(help="At most so many tokens in an answer.")]
-TemperatureOption = Annotated[float, typer.Option(help="0: the likeliest token each time.")]
+TokensOption = Annotated[int, typer.Option(help="Most tokens of an answer.")]
+TemperatureOption = Annotated[float, typer.Option(help="0 takes the most likely token each time.")]
 TopPOption = Annotated[
     float,
-    typer.Option(help="Draw from the likeliest tokens that have this much probability together."),
+    typer.Option(help="Sample from the most likely tokens with this total probability."),
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of the draws.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of the sampling.")]
 
 
 @app.command()
 @on_run_console
 def generate(
     run: RunArg,
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What a user says.")],
+    prompts: Annotated[
+        list[str], typer.Argument(metavar="PROMPT...", help="Prompts, as a user writes them.")
+    ],
     experts: ExpertsOption = None,
     compare: CompareOption = None,
     max_new_tokens: TokensOption = 256,
@@ -47,7 +51,7 @@ def generate(
     timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer prompts in the form that the run was trained on; a launcher's ranks share them.
+    """Answer prompts with the run's template. The ranks of a launcher share the prompts.
 
     Example: lope generate runs/mine "Name three colours." --compare masked,base
     """
@@ -84,7 +88,7 @@ def chat(
     seed: SeedOption = 0,
     base: BaseOption = "auto",
 ) -> None:
-    """Talk with a run; /reset begins anew, /quit or Ctrl-D ends.
+    """Chat with a run. /reset starts a new conversation; /quit or Ctrl-D ends.
 
     Example: lope chat runs/mine --experts masked
     """

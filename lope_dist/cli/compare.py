@@ -1,4 +1,4 @@
-"""`lope compare`: which method pays on one's own rows."""
+"""`lope compare`: which method is best on the user's rows."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ app = typer.Typer()
 def compare(
     config: ConfigArg,
     overrides: OverridesArg = None,
-    minutes: Annotated[
-        float, typer.Option(min=1, help="All of it ends within so many minutes.")
-    ] = 40,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of the sample at most.")] = 600,
+    minutes: Annotated[float, typer.Option(min=1, help="The command ends within this time.")] = 40,
+    rows: Annotated[int, typer.Option(min=1, help="Most rows of the sample.")] = 600,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of all runs; default: output_dir + `_compare`.")
+        Path | None,
+        typer.Option(help="Folder of all runs. Default: output_dir with `_compare` appended."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare LoRA, HydraLoRA and LoPE on a sample of your rows, and recommend one.
 
-    All three take the same steps on the same rows. Each has the same small search for a learning
-    rate, on rows of its own. The losses are taken on other held-out rows. The same command goes on
-    where it stopped; more minutes add seeds.
+    All three take the same steps on the same rows. The learning rate of each is chosen from the
+    same few, on held-out rows. Other held-out rows decide the comparison. The same command
+    continues where it stopped; more minutes add seeds.
 
     Example: lope compare recipe.yaml --minutes 40
     """

@@ -28,15 +28,15 @@ def build(
     config: ConfigArg,
     out: Annotated[Path, typer.Option(help="Folder of the corpus.")],
     overrides: OverridesArg = None,
-    node_rank: Annotated[int, typer.Option(help="This node, from 0.")] = 0,
+    node_rank: Annotated[int, typer.Option(help="Number of this node, from 0.")] = 0,
     num_nodes: Annotated[
-        int, typer.Option(help="How many nodes build; each builds its own shards.")
+        int, typer.Option(help="Number of nodes. Each builds its share of the shards.")
     ] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this node.")] = 1,
     shard_examples: Annotated[int, typer.Option(min=1, help="Examples of a shard.")] = 4096,
     as_json: JsonOption = False,
 ) -> None:
-    """Tokenize a recipe's data, clean and with each epoch's noise; goes on where it stopped.
+    """Tokenize a recipe's data, clean and with each epoch's noise. Continues where it stopped.
 
     Example: lope corpus build recipe.yaml --out corpus --workers 4
     """
@@ -77,7 +77,9 @@ def build(
 def merge(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", help="Folders with parts; they join in the first."),
+        typer.Argument(
+            metavar="DIR...", help="Folders with parts. The first one gets all of them."
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:
@@ -105,11 +107,11 @@ def verify(folder: CorpusArg, as_json: JsonOption = False) -> None:
 def show(
     folder: CorpusArg,
     count: Annotated[int, typer.Option("-n", min=1, help="Examples to show.")] = 5,
-    first: Annotated[int, typer.Option(help="The first one, from 0.")] = 0,
+    first: Annotated[int, typer.Option(help="The first example, from 0.")] = 0,
     epoch: Annotated[int, typer.Option(help="The epoch whose noise is shown.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Print examples clean beside noisy, with the changes marked.
+    """Print examples clean and noisy, with the changes marked.
 
     Example: lope corpus show corpus -n 3
     """
@@ -140,15 +142,15 @@ def corrupt(
         str, typer.Option(help="Which parts may be hit.")
     ] = "instruction,input,response",
     response_rate: Annotated[
-        float, typer.Option(help="Share of the examples whose answer is wrong as a whole.")
+        float, typer.Option(help="Share of the examples whose whole answer becomes wrong.")
     ] = 0.0,
     response_operations: Annotated[
         str, typer.Option(help="wrong_label, truncate, garbage, wrong_language; as --operations.")
     ] = "wrong_label",
-    seed: Annotated[int, typer.Option(help="All randomness follows from this.", min=0)] = 614,
+    seed: Annotated[int, typer.Option(help="Seed of all randomness.", min=0)] = 614,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a corrupted copy of a data set, with a column that says what was done to each row.
+    """Write a corrupted copy of a data set. A column records the noise of each row.
 
     Example: lope corpus corrupt clean.jsonl noisy.jsonl --rate 0.05 --operations keyboard
     """

@@ -23,14 +23,14 @@ def show(
     overrides: OverridesArg = None,
     count: Annotated[int, typer.Option("-n", min=1, help="Examples to show.")] = 5,
     row: Annotated[
-        int | None, typer.Option(help="The first of them: its number in its file, from 1.")
+        int | None, typer.Option(help="The first row to show: its number in its file, from 1.")
     ] = None,
     stage: Annotated[
-        str | None, typer.Option(help="With the text noise that this stage injects.")
+        str | None, typer.Option(help="Add the text noise that this stage injects.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print rows as tokens: what is learnt, and what noise changed.
+    """Print rows as tokens, with the learnt tokens and the changes by noise marked.
 
     Example: lope data show recipe.yaml -n 3
     """
@@ -50,7 +50,7 @@ def show(
 
 @data.command()
 def stats(config: ConfigArg, overrides: OverridesArg = None, as_json: JsonOption = False) -> None:
-    """Read, render and count all rows: the table that a run's start prints.
+    """Read, render and count all rows. A run prints the same table at its start.
 
     Example: lope data stats recipe.yaml
     """

@@ -17,16 +17,18 @@ app = typer.Typer()
 @app.command()
 def doctor(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG]", help="YAML recipe, for its files.")
+        Path | None, typer.Argument(metavar="[CONFIG]", help="YAML recipe. Its files are checked.")
     ] = None,
     overrides: OverridesArg = None,
     hostfile: Annotated[
-        Path | None, typer.Option(help="DeepSpeed's list of hosts; without it this host alone.")
+        Path | None, typer.Option(help="DeepSpeed's list of hosts. Default: only this host.")
     ] = None,
-    min_free: Annotated[float, typer.Option(help="Free disk space to ask for, in GiB.")] = 2.0,
+    min_free: Annotated[float, typer.Option(help="Least free disk space, in GiB.")] = 2.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Check hosts, versions, disk, model, data and network before a launch; tell each fix.
+    """Check hosts, versions, disk, model, data and network before a launch.
+
+    Each problem is printed with its fix.
 
     Example: lope doctor recipe.yaml --hostfile hosts
     """

@@ -20,23 +20,26 @@ def export(
     run: RunArg,
     kind: Annotated[str, typer.Option("--format", help="purified, peft or merged.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder to make; default RUN/exports/FORMAT.")
+        Path | None, typer.Option(help="Folder to create. Default: RUN/exports/FORMAT.")
     ] = None,
     calibration: Annotated[
         str | None,
-        typer.Option(help="Examples for the mean router weights; default the training data."),
+        typer.Option(help="Examples for the mean router weights. Default: the training data."),
     ] = None,
     calibration_rows: Annotated[
-        int, typer.Option(help="Examples to average over, and as many others to compare on.")
+        int, typer.Option(help="Examples to average over; as many others are used to compare.")
     ] = 64,
     checkpoint: CheckpointOption = "last",
     push_to_hub: Annotated[
-        str | None, typer.Option(metavar="REPO_ID", help="Upload the folder there afterwards.")
+        str | None,
+        typer.Option(
+            metavar="REPO_ID", help="Upload the folder to this hub repository afterwards."
+        ),
     ] = None,
     private: Annotated[bool, typer.Option(help="Make a new hub repository private.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a run without its poisoning expert, as a PEFT LoRA, or merged into its base.
+    """Export a run without its poisoning expert: purified, as a PEFT LoRA, or merged into its base.
 
     Example: lope export runs/mine --format peft
     """

@@ -1,4 +1,4 @@
-"""`lope init`: from a model and own rows to a recipe."""
+"""`lope init`: a recipe from a model and rows."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ def init(
     model: Annotated[
         str | None, typer.Option(help="The base model: a name on the hub, or a folder.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Own rows: a file or a folder.")] = None,
+    data: Annotated[str | None, typer.Option(help="Your rows: a file or a folder.")] = None,
     output_dir: Annotated[
-        str | None, typer.Option(help="The run's folder; by default runs/NAME of the recipe.")
+        str | None,
+        typer.Option(help="The run's folder. Default: runs/NAME, with the recipe's name."),
     ] = None,
     devices: Annotated[
-        int | None, typer.Option(min=1, help="GPUs to train on; by default those here.")
+        int | None, typer.Option(min=1, help="Number of GPUs. Default: the GPUs of this machine.")
     ] = None,
     gpu_memory: Annotated[
-        float | None, typer.Option(min=0, help="GiB of each; by default as here.")
+        float | None, typer.Option(min=0, help="GiB of each GPU. Default: that of this machine.")
     ] = None,
 ) -> None:
-    """Write a short recipe for own rows; asks for what is not given.
+    """Write a short recipe for your rows; asks for model and data if they are not given.
 
     It reads the rows and the tokenizer, and no weights.
 

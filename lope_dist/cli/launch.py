@@ -24,14 +24,16 @@ def launch(
     script: Annotated[str, typer.Argument(help="train, eval or corpus.")],
     hostfile: Annotated[
         Path | None,
-        typer.Option(help="Hosts, a line each: NAME slots=RANKS. By default this machine alone."),
+        typer.Option(
+            help="File with a line for each host: NAME slots=RANKS. Default: only this machine."
+        ),
     ] = None,
     ranks: Annotated[
         int | None,
-        typer.Option(help="Ranks on this machine; by default one for each GPU.", min=1),
+        typer.Option(help="Ranks on this machine. Default: one for each GPU.", min=1),
     ] = None,
 ) -> None:
-    """Start a launch script on many ranks; all other words are handed to it.
+    """Start a launch script on many ranks. All other arguments go to the script.
 
     With --hostfile a supervisor starts a failed launch again; see docs/launching.md.
 

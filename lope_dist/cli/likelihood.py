@@ -16,10 +16,10 @@ from lope_dist.core.errors import LopeError
 app = typer.Typer()
 
 DataArg = Annotated[
-    str, typer.Argument(metavar="DATA", help="Examples in a form that training reads.")
+    str, typer.Argument(metavar="DATA", help="File of examples that training could read.")
 ]
-LimitOption = Annotated[int | None, typer.Option(help="Only the first so many examples.")]
-BatchOption = Annotated[int, typer.Option(min=1, help="At most so many rows in a forward pass.")]
+LimitOption = Annotated[int | None, typer.Option(help="Use only this many first examples.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Most rows of a forward pass.")]
 
 
 @app.command()
@@ -30,8 +30,8 @@ def loss(
     experts: Annotated[
         str | None,
         typer.Option(
-            help="Rows to measure, as in `lope eval`; default: those of masked,all,base that the "
-            "run has."
+            help="Rows to measure, as in `lope eval`. Default: masked,all,base, as far as "
+            "the run has them."
         ),
     ] = None,
     limit: LimitOption = None,
@@ -41,7 +41,7 @@ def loss(
     timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the loss of held-out responses, masked or not, beside the base model's.
+    """Measure the loss of held-out responses with the run's rows and the base model.
 
     Example: lope loss runs/mine held_out.jsonl --experts masked,base
     """
@@ -76,14 +76,17 @@ def score(
     run: RunArg,
     data: DataArg,
     out: Annotated[
-        Path, typer.Option(help="A .jsonl file; summary (.json) and plot (.png) come beside it.")
+        Path,
+        typer.Option(
+            help="A .jsonl file. The summary (.json) and the plot (.png) are written beside it."
+        ),
     ],
     truth: Annotated[
         str | None,
-        typer.Option(help="File whose column 'noise' is the truth; default: DATA's own, if any."),
+        typer.Option(help="File whose column 'noise' is the truth. Default: DATA, if it has one."),
     ] = None,
     by: Annotated[
-        str | None, typer.Option(help="The score that ranks; docs/scoring.md has all.")
+        str | None, typer.Option(help="The score to rank by. docs/scoring.md lists all scores.")
     ] = None,
     limit: LimitOption = None,
     batch_size: BatchOption = 16,
@@ -92,7 +95,7 @@ def score(
     timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Rank examples by how noisy they look to a run; `lope clean` writes the others.
+    """Rank examples by how noisy they look to a run. `lope clean` removes the noisiest.
 
     Example: lope score runs/mine rows.jsonl --out ranking.jsonl
     """
@@ -125,8 +128,8 @@ def scale(
     experts: Annotated[
         str | None,
         typer.Option(
-            help="Rows whose scale to choose, comma-separated; default: those of masked,all that "
-            "the run has."
+            help="Rows to find a scale for, comma-separated. Default: masked,all, as far "
+            "as the run has them."
         ),
     ] = None,
     grid: Annotated[
@@ -138,9 +141,9 @@ def scale(
     timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Choose the scale of the adapter that gives held-out responses the least loss.
+    """Find the scale of the adapter with the lowest loss of held-out responses.
 
-    Report results on other rows than these.
+    Do not report results on the same rows.
 
     Example: lope scale runs/mine choose_on.jsonl --experts masked,all
     """

@@ -29,22 +29,22 @@ def fit(
     reference: Annotated[
         Path | None, typer.Option(help="Without pairs: other clean rows of the same kind.")
     ] = None,
-    format: Annotated[str, typer.Option(help="As data.format, of both files.")] = "auto",
+    format: Annotated[str, typer.Option(help="As data.format, for both files.")] = "auto",
     column: Annotated[
         list[str] | None,
         typer.Option(metavar="FIELD=COLUMN", help="As data.columns; may be given repeatedly."),
     ] = None,
     max_bad_rows: Annotated[
-        float, typer.Option(help="As data.max_bad_rows; a bad row's partner is left out too.")
+        float, typer.Option(help="As data.max_bad_rows. The partner of a bad row is left out too.")
     ] = 0.0,
     out: Annotated[Path | None, typer.Option(help="Write a config layer (YAML) here.")] = None,
     section: Annotated[
-        str, typer.Option(help="Write it as noise.text (injected) or noise.data.")
+        str, typer.Option(help="Write it as noise.text (injected) or as noise.data.")
     ] = "text",
-    seed: Annotated[int, typer.Option(help="Of simulation and resampling.", min=0)] = 614,
+    seed: Annotated[int, typer.Option(help="Seed of simulation and resampling.", min=0)] = 614,
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate which operations make up the noise of a data set, and at which rates.
+    """Estimate the operations in the noise of a data set, and their rates.
 
     Example: lope noise fit --noisy mine.jsonl --clean mended.jsonl --out noise.yaml
     """

@@ -21,8 +21,8 @@ CheckpointOption = Annotated[
     str,
     typer.Option(
         metavar="last|best|STEP",
-        help="Which checkpoint: the last one, the best one of train.keep_best, that after so many "
-        "steps of its stage, or one by its folder's name.",
+        help="Which checkpoint: the last, the best by train.keep_best, a number of steps "
+        "in its stage, or a checkpoint's folder name.",
     ),
 ]
 RunsArg = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of training runs.")]
@@ -30,11 +30,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 BaseOption = Annotated[
     str,
     typer.Option(
-        help="Where the base is under a launcher: whole on each rank, sharded over them, or auto: "
-        "whole where that fits."
+        help="Under a launcher: the base whole on each rank, sharded over the ranks, or "
+        "auto: whole if it fits."
     ),
 ]
 TimeoutOption = Annotated[
     float,
-    typer.Option(metavar="S", min=1.0, help="How long ranks wait for one that hangs."),
+    typer.Option(metavar="S", min=1.0, help="How long ranks wait for a rank that hangs."),
 ]

@@ -35,12 +35,12 @@ def list_recipes(
 
 @recipes.command("copy")
 def copy_recipe(
-    name: Annotated[str, typer.Argument(help="A recipe as `lope recipes` lists it.")],
+    name: Annotated[str, typer.Argument(help="A name from `lope recipes`.")],
     target: Annotated[
-        Path | None, typer.Argument(help="The file to write; by default its own name, here.")
+        Path | None, typer.Argument(help="The file to write. Default: NAME.yaml in this folder.")
     ] = None,
 ) -> None:
-    """Write a shipped recipe as one file without `include`, to be changed.
+    """Write a shipped recipe as one file that you can change, without `include`.
 
     Example: lope recipes copy qwen3_8b mine.yaml
     """

@@ -18,7 +18,7 @@ def repro(
     run: RunArg,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each stage to repeat.")] = 5,
     ranks: Annotated[
-        int | None, typer.Option(min=1, help="Ranks on this host; default: as many as recorded.")
+        int | None, typer.Option(min=1, help="Ranks on this host. Default: the recorded number.")
     ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each stage.")] = 3600.0,
     as_json: JsonOption = False,

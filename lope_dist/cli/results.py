@@ -1,4 +1,4 @@
-"""`lope eval` and `report`: what a run is worth."""
+"""`lope eval` and `lope report`: scores of a run, and its page."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ def evaluate(
     experts: Annotated[
         str | None,
         typer.Option(
-            help="Rows to score, comma-separated: masked, masked_plain, masked_normal, all, base; "
-            "with settings behind them, e.g. all:scale=0.75 or masked:mode=unit:k=2. Default: "
-            "masked for tasks; masked, all and base for the validation rows."
+            help="Rows to score, comma-separated: masked, masked_plain, masked_normal, "
+            "all, base. Settings follow a colon, e.g. all:scale=0.75 or "
+            "masked:mode=unit:k=2. Default: masked for tasks; masked, all and base "
+            "for the validation rows."
         ),
     ] = None,
     include_path: Annotated[
@@ -53,12 +54,12 @@ def evaluate(
         float | None, typer.Option(help="Documents of each task, or a share below 1.")
     ] = None,
     batch_size: Annotated[
-        str, typer.Option(help="Requests of a forward pass; auto fills it with tokens.")
+        str, typer.Option(help="Requests of a forward pass, or auto for a fixed number of tokens.")
     ] = "8",
-    apply_chat_template: Annotated[bool, typer.Option(help="Wrap prompts in it.")] = False,
-    rescore: Annotated[
-        bool, typer.Option(help="Score again what results.json holds already.")
+    apply_chat_template: Annotated[
+        bool, typer.Option(help="Put prompts into the chat template.")
     ] = False,
+    rescore: Annotated[bool, typer.Option(help="Compute existing scores again.")] = False,
     checkpoint: CheckpointOption = "last",
     base: BaseOption = "auto",
     timeout: TimeoutOption = 3600.0,
@@ -70,8 +71,7 @@ def evaluate(
 ) -> None:
     """Score a run on lm-eval tasks or, without tasks, on its validation rows.
 
-    Tasks that were scored before are not scored again. An interrupted evaluation goes on where it
-    stopped.
+    Existing scores are kept. An interrupted evaluation continues where it stopped.
 
     Example: lope eval runs/mine --tasks piqa --experts masked,base
     """
@@ -182,14 +182,14 @@ def _score_validation(
 def report(
     runs: RunsArg,
     out: Annotated[
-        Path, typer.Option(help="Of several runs: where their common page goes.")
+        Path, typer.Option(help="For several runs: the file of their common page.")
     ] = Path("comparison.html"),
     samples: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Of one run: load the model and let it answer so many of its validation prompts; "
-            "later reports show them too.",
+            help="For one run: load the model and answer this many validation prompts. "
+            "Later reports show the answers too.",
         ),
     ] = 0,
 ) -> None:

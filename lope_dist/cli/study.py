@@ -30,17 +30,20 @@ def run(
     jobs: Annotated[int, typer.Option(min=1, help="Cells at a time.")] = 1,
     stop_after: Annotated[
         str | None,
-        typer.Option(help="Stop in whole pieces, e.g. 10m; the same command goes on."),
+        typer.Option(help="Stop after this time, e.g. 10m. The same command continues."),
     ] = None,
     only: Annotated[
-        str | None, typer.Option(metavar="CELL", help="Only cells of this name or pattern.")
+        str | None, typer.Option(metavar="CELL", help="Only cells with this name or pattern.")
     ] = None,
     redo_changed: Annotated[
-        bool, typer.Option("--redo-changed", help="Run cells again whose description changed.")
+        bool,
+        typer.Option(
+            "--redo-changed", help="Remove and run again cells whose description changed."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train and score what is missing; goes on where it stopped.
+    """Train and score the missing cells of a study. Continues where it stopped.
 
     Example: lope study run smollm2_quick --jobs 2
     """
@@ -70,11 +73,13 @@ def report(
     ],
     docs: Annotated[
         Path | None,
-        typer.Option(help="Write results.md and results.json of all of them there instead."),
+        typer.Option(
+            help="Write results.md and results.json of all studies into this folder instead."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write tables, plots and verdicts on a study's claims into its folder.
+    """Write a study's tables, plots and verdicts on its claims into its folder.
 
     Example: lope study report smollm2_quick
     """

@@ -40,7 +40,7 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train all stages in this process; launch/train.py does it on many.
+    """Train all stages in this process. `lope launch train` uses several.
 
     Example: lope train recipe.yaml train.global_batch=16
     """
@@ -60,14 +60,14 @@ def check(
     config: TargetArg,
     overrides: OverridesArg = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Print the configuration resolved, as YAML.")
+        bool, typer.Option("--full", help="Print the resolved configuration as YAML.")
     ] = False,
     no_data: Annotated[
-        bool, typer.Option("--no-data", help="Leave the rows of local data alone.")
+        bool, typer.Option("--no-data", help="Do not read the rows of local data.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a recipe or a model without reading weights, and say what a run would stand on.
+    """Check a recipe or a model and print the premises of a run. Reads no weights.
 
     Example: lope check recipe.yaml data.path=rows.jsonl
     """
@@ -91,7 +91,7 @@ def check(
 
 @app.command()
 def params(config: TargetArg, overrides: OverridesArg = None, as_json: JsonOption = False) -> None:
-    """Count parameters by role and stage, the paper's way and whole.
+    """Count parameters by role and stage, as in the paper and in total.
 
     Example: lope params qwen3_8b
     """
@@ -112,7 +112,7 @@ def params(config: TargetArg, overrides: OverridesArg = None, as_json: JsonOptio
 @app.command()
 def plan(
     config: TargetArg,
-    world_size: Annotated[int, typer.Option(help="Ranks, over all nodes.")],
+    world_size: Annotated[int, typer.Option(help="Ranks on all nodes together.")],
     overrides: OverridesArg = None,
     gpu_memory: Annotated[
         str, typer.Option(help="Memory of each device: 80GiB, 24GB, or a number of GiB.")
@@ -125,11 +125,10 @@ def plan(
     network_gbs: Annotated[float, typer.Option(help="GB/s a node receives from others.")] = 50.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a run will take of memory, network and time, and how to shard it.
+    """Estimate the memory, network traffic and time of a run, and recommend how to shard it.
 
-    Reads no weights. The speeds are those of H100 nodes unless given.
-
-    Ends with status 1 if it fits in neither ZeRO stage.
+    Reads no weights. The default speeds are those of H100 nodes. The status is 1 if the run fits
+    under neither ZeRO stage.
 
     Example: lope plan qwen3_8b --world-size 8 --gpu-memory 24GiB
     """
