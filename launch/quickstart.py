@@ -70,7 +70,7 @@ def _status(process: subprocess.Popen[bytes]) -> int:
         except KeyboardInterrupt:
             is_stopped = True
     if is_stopped:
-        print("Stopped by Ctrl-C; the same command goes on.", file=sys.stderr)
+        print("Stopped by Ctrl-C. The same command continues.", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     return status
 

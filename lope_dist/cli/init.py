@@ -54,5 +54,5 @@ def init(
 
 def _asked(question: str, option: str) -> str:
     if not sys.stdin.isatty():
-        raise LopeError(f"Give {option}; it is asked for only on a terminal.")
+        raise LopeError(f"Give {option}; lope init asks for it only on a terminal.")
     return typer.prompt(question)

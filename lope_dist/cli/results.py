@@ -41,9 +41,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="Rows to score, comma-separated: masked, masked_plain, masked_normal, "
-            "all, base. Settings follow a colon, e.g. all:scale=0.75 or "
-            "masked:mode=unit:k=2. Default: masked for tasks; masked, all and base "
-            "for the validation rows."
+            "all, base. Settings follow a colon, e.g. all:scale=0.75 or masked:mode=unit:k=2. "
+            "Default: masked for tasks; masked, all and base for the validation rows."
         ),
     ] = None,
     include_path: Annotated[
@@ -152,8 +151,8 @@ def _score_validation(
     for option, value in about_tasks.items():
         if value is not None:
             raise LopeError(
-                f"{option} is about tasks, and without --tasks or --suite the run's validation "
-                "rows are scored; name tasks, or leave it out."
+                f"{option} applies to tasks only, and without --tasks or --suite the run's "
+                "validation rows are scored; name tasks, or leave it out."
             )
     if limit is not None and limit != int(limit):
         raise LopeError(f"--limit {limit:g}: of validation rows it is a whole number.")

@@ -60,7 +60,7 @@ def run(
         typer.echo(f"{loaded.folder}: {counts}, {len(outcome.left)} left")
     if outcome.left:
         raise Preempted(
-            f"Stopped with {len(outcome.left)} cells left; the same command goes on from there."
+            f"Stopped with {len(outcome.left)} cells left; the same command continues from there."
         )
     if outcome.failed:
         raise typer.Exit(1)

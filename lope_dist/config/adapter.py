@@ -10,7 +10,7 @@ from lope_dist.config.base import Section
 
 
 class CompensationConfig(Section):
-    """DyCompEnSate (paper, section 3.3): the weights of the experts that stay at inference."""
+    """DyCompEnSate (paper, section 3.3): weights of the remaining experts at inference."""
 
     mode: Literal["conserve", "unit", "constant", "renormalize", "none"] = "none"
     """`none`: `w`, plain masking, which had the lower loss in every study here. The others, with
@@ -19,8 +19,8 @@ class CompensationConfig(Section):
     `unit`: `w (1 + theta)`; `constant`: `w (1 + theta) / beta` with the `beta` given below;
     `renormalize`: `w / (sum of the unmasked weights)`, no theta."""
     top_k: int | None = Field(default=None, ge=0)
-    """How many normal experts are compensated, the ones of largest router weight for each
-    token; default all, 0 is plain masking (the paper's K). Not with mode `none`."""
+    """Number of normal experts that are compensated: those with the largest router weights for each
+    token (the paper's K). Default: all. 0 is plain masking. Not with mode `none`."""
     beta: float | None = Field(default=None, gt=0)
     """The divisor of mode `constant`."""
 
@@ -78,7 +78,7 @@ class AdapterConfig(InitialConfig):
     dropout: float = Field(default=0.05, ge=0, lt=1)
     """Dropout on the adapter's input while training."""
     num_normal: int = Field(default=3, ge=1)
-    """Normal experts; at least one, or nothing is left once the poisoning expert is masked."""
+    """Normal experts, at least one."""
     num_poison: int = Field(default=1, ge=0)
     """Poisoning experts."""
     router: Literal["rank", "input"] = "rank"

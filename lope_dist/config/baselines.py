@@ -83,8 +83,8 @@ class PTuningConfig(_Prompt):
     num_virtual_tokens: int = Field(default=40, ge=1)
     """Virtual tokens before the sequence."""
     encoder: Literal["lstm", "mlp"] = "lstm"
-    """What makes embeddings of the virtual tokens: a two-layer bidirectional LSTM and an MLP, as
-    in the publication, or an MLP alone."""
+    """Encoder of the virtual tokens: a two-layer bidirectional LSTM and an MLP, as in the
+    publication, or only an MLP."""
     encoder_hidden_size: int = Field(default=256, ge=1)
     """The encoder's width."""
 

@@ -47,30 +47,29 @@ class _Place(Section):
     path: str | tuple[str, ...] | None = None
     """A file, a glob of files, a folder, a hub data set as `owner/name`, or a list of them. Files:
     `.json`, `.jsonl`, `.ndjson`, `.csv`, `.tsv`, `.txt`, each also `.gz` or `.zst`; `.parquet`,
-    `.arrow`. A folder is one as the hub has them, or of `save_to_disk`."""
+    `.arrow`. A folder is a copy of a hub data set, or was written by `save_to_disk`."""
     format: Literal["auto", "alpaca", "messages", "sharegpt", "prompt", "tokens", "text"] = "auto"
     """`alpaca`: instruction, input, output. `messages`: a list of {role, content}. `sharegpt`:
     conversations, a list of {from, value}. `prompt`: prompt, completion. `tokens`: input_ids,
     labels. `text`: text, all of it learnt and put into no template. `auto`: the one that fits the
     first row. `docs/data.md` has the optional fields."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """The format's field: the column that holds it, for example {instruction: question}. Columns
-    of other names than the fields are ignored."""
+    """The format's field: the column that holds it, for example {instruction: question}. Other
+    columns are ignored."""
     roles: dict[str, Role] = Field(default_factory=dict)
-    """A role's name in the messages: what it stands for, for example {narrator: user}. The usual
-    names are known."""
+    """A role's name in the messages: what it stands for, for example {narrator: user}. Usual names
+    need no entry."""
     message_keys: dict[str, str] = Field(default_factory=dict)
     """A message's field: the key that holds it, for example {role: speaker, content: text}."""
     split: str = "train"
-    """Split of a hub data set or of a folder, or several of them (`train+test`); files have
-    none."""
+    """Split of a hub data set or of a folder, or several of them (`train+test`). Files have no
+    splits."""
     subset: str | None = None
-    """Configuration of a hub data set, or of a folder with a data set card, that has several."""
+    """Configuration of a hub data set or of a folder with a data set card, if there are several."""
     streaming: bool = False
-    """Fetch a hub data set row by row, no more than `max_examples` need, in place of
-    downloading all of it first."""
+    """Fetch a hub data set row by row, up to `max_examples`, instead of downloading all of it."""
     max_examples: int | None = Field(default=None, ge=1)
-    """Use only the first so many examples."""
+    """Use only this many first examples."""
 
     @field_validator("path", mode="before")
     @classmethod
@@ -109,19 +108,19 @@ class SourceConfig(_Place):
     path: str | tuple[str, ...] = Field()
     """As `data.path`."""
     weight: float = Field(default=1.0, gt=0)
-    """How often an epoch visits each example of this source: 2 is twice; 0.5 is a half of them
-    in each epoch, in the next epoch the other half."""
+    """How often an epoch visits each example of this source. 2 is twice; 0.5 is half of the
+    examples in one epoch and the other half in the next."""
 
 
 class ValidationConfig(_Place):
-    """Rows to validate on. Give `path`, or `share`.
+    """Rows to validate on. Give `path` or `share`.
 
-    Format, columns, roles, message keys and subset that are not given are those of `data`.
+    Format, columns, roles, message keys and subset default to those of `data`.
     """
 
     share: float | None = Field(default=None, gt=0, lt=1)
-    """Share of the training rows that is held out: drawn for each row by the seed and its text, so
-    that equal rows stay together, and more rows change the part of none. They are not trained."""
+    """Share of the rows that is held out and not trained on. Seed and text decide for each row, so
+    equal rows stay together, and adding rows moves no other row."""
 
     @model_validator(mode="after")
     def _is_a_path_or_a_share(self) -> ValidationConfig:
@@ -141,35 +140,35 @@ class DataConfig(_Place):
     """The training set."""
 
     sources: tuple[SourceConfig, ...] = ()
-    """Several sources with a format and a weight each, in place of `data.path`."""
+    """Several sources, each with a format and a weight, instead of `data.path`."""
     validation: ValidationConfig | None = None
-    """Rows that are never trained on, for the loss of which see `train.evaluate`."""
+    """Rows that are never trained on; `train.evaluate` measures their loss."""
     max_bad_rows: float = Field(default=0.0, ge=0, lt=1)
-    """Share of all rows that may be bad: these are told, counted and left out. With 0 the first
-    bad row ends the run before it starts."""
+    """Largest share of bad rows. They are listed, counted and left out. With 0 the first bad row
+    ends the run before it starts."""
     allow_empty_response: bool = False
-    """Keep rows with an empty response, as Alpaca-52K has a few: only the end of the answer is
-    learnt from them. Off: such a row is a bad row."""
+    """Keep rows with an empty response, of which Alpaca-52K has a few; only the end token is learnt
+    from them. If off, such a row is bad."""
     template: Literal["alpaca", "chat"] = "alpaca"
     """Stanford Alpaca's prompt, or the tokenizer's own chat template."""
     template_arguments: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
-    """What the chat template is given beside the messages, for example {enable_thinking: false}."""
+    """Arguments of the chat template, for example {enable_thinking: false}."""
     template_date: str | None = None
-    """Today as the chat template sees it, as 2026-01-31. Default: the day on which the run or the
-    corpus was begun, kept with it."""
+    """The date that the chat template sees as today, such as 2026-01-31. Default: the day on which
+    the run or the corpus was started."""
     max_length: int = Field(default=1024, ge=8)
-    """Tokens of a row; longer examples are cut at the end, and the cut ones are counted."""
+    """Most tokens of a row. Longer examples are cut at the end and counted."""
     packing: bool | Literal["auto"] = "auto"
-    """Several examples in a row, none of which may see another. `false`: one, padded. `auto`:
-    packed if the loaded model keeps them apart, which is measured before the first step; `true`
-    on one that does not is an error. `run.yaml` tells what it was."""
+    """Put several examples into one row; they do not attend to each other. `false`: one example,
+    padded. `auto`: packed if the loaded model keeps examples apart, which is measured before the
+    first step. `true` is an error if it does not. `run.yaml` has the choice."""
     shuffle: bool = True
-    """Visit the examples in an order drawn from (seed, epoch)."""
+    """Visit the examples in a random order that depends on seed and epoch."""
     corpus: str | None = None
-    """Folder of a corpus that `lope corpus build` made for this run: tokens are read from it.
-    Without it they are made on the fly."""
+    """Folder of a corpus that `lope corpus build` made for this run. Default: the run tokenizes on
+    the fly."""
     workers: int = Field(default=0, ge=0)
-    """Processes of each rank that make the batches of coming steps while one is computed."""
+    """Processes of each rank that prepare the batches of the next steps."""
 
     @model_validator(mode="before")
     @classmethod

@@ -23,31 +23,30 @@ class ModelConfig(Section):
     """Precision of the computation and of the weights that are not quantized. Not float16:
     its gradients need a loss scaler."""
     quantization: Literal["nf4", "none"] = "nf4"
-    """`nf4`: linear layers and expert banks in 4 bits (QLoRA); embeddings, routers, convolutions
-    and the like never are, and what else would stay in 16 bits must be in `skip_modules`.
+    """`nf4`: linear layers and expert banks in 4 bits (QLoRA). Embeddings, routers and convolutions
+    are never quantized; other weights that are to stay in 16 bits must be in `skip_modules`.
     `none`: all weights in `dtype`."""
     double_quantization: bool = True
     """Quantize the NF4 scales too (QLoRA, section 3)."""
     skip_modules: tuple[str, ...] = ("lm_head",)
-    """What stays in `dtype`, by the last part or a dotted suffix of the name of a module or
-    weight: `down_proj`, `layers.0.mlp`, `vision_tower`; all weights inside it are meant. `lm_head`
-    is the model's head, whatever its name. An entry that names nothing is an error."""
+    """Modules or weights that stay in `dtype`, by the last part or a dotted suffix of their names:
+    `down_proj`, `layers.0.mlp`, `vision_tower`. All weights inside a module are included. `lm_head`
+    is the model's output head, whatever its name. An entry that matches nothing is an error."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    """Attention implementation of transformers. `auto`: the fastest that the model has, which is
-    `flash_attention_2` where it is installed, on a GPU and the rows allow it, else `sdpa`, else
-    `eager`. `run.yaml` tells which it was."""
+    """Attention implementation of transformers. `auto`: the fastest that the model supports:
+    `flash_attention_2` on a GPU if it is installed and the rows allow it, else `sdpa`, else
+    `eager`. `run.yaml` has the choice."""
     kernels: Literal["auto", "liger", "none"] = "auto"
-    """Who computes the head's loss on a GPU. `liger`: the package liger-kernel; `none`: PyTorch, in
-    chunks; `auto`: `liger` where it is installed, else `none`. The table of premises tells which
-    it was."""
+    """What computes the head's loss on a GPU. `liger`: the package liger-kernel; `none`: PyTorch,
+    in chunks; `auto`: `liger` if it is installed, else `none`. The table of premises has the
+    choice."""
     load_buffer_mib: int = Field(default=256, ge=1)
-    """Working memory of a rank while it loads, in MiB, beside what it keeps: bytes read and
-    the quantizer's temporaries."""
+    """Working memory of a rank while it loads, in MiB, in addition to the weights that it keeps."""
     gradient_checkpointing: bool = False
     """Recompute each layer's activations in the backward pass."""
     trust_remote_code: str | None = None
-    """Name of the model whose own Python code may run: the same as `model.name_or_path`, written
-    again on purpose. On the hub `model.revision` must then be a commit's full hash. Off by
+    """Name of the model whose Python code may run. It must repeat `model.name_or_path`, so that it
+    is set on purpose. On the hub `model.revision` must then be a commit's full hash. Off by
     default, as with `false`: no code of a model is fetched or run."""
 
     @field_validator("trust_remote_code", mode="before")

@@ -48,18 +48,18 @@ class _Mix(Section):
 
 
 class ResponseNoiseConfig(_Mix):
-    """Answers that are wrong as a whole; none unless a `rate` is given."""
+    """Answers that are wrong as a whole. Off unless a `rate` is given."""
 
     rate: float = Field(default=0.0, ge=0, le=1)
-    """Share of the examples whose last answer is hit. The words of such an answer are left as the
-    operation made them."""
+    """Share of the examples whose last answer is hit. `operations` do not hit the words of such an
+    answer."""
     operations: Operations = ("wrong_label",)
     """Operations on whole answers (`wrong_label`, `truncate`, `garbage`, `wrong_language`): a list
     for equal shares or a mapping of operations to weights."""
 
 
 class TextNoiseConfig(_Mix):
-    """A mix of discrete operations on an example's own text, never the template."""
+    """A mix of discrete operations on an example's text, without the template."""
 
     rate: float = Field(default=0.05, ge=0, le=1)
     """Share of the units that are hit; 0 is the identity."""
@@ -95,7 +95,7 @@ class TextNoiseConfig(_Mix):
 
 
 class DataNoiseConfig(TextNoiseConfig):
-    """Noise that stands for the data set's own: none unless a `rate` is given."""
+    """Simulated noise of the data set itself. Off unless a `rate` is given."""
 
     rate: float = Field(default=0.0, ge=0, le=1)
     """Share of the units that are hit; 0 leaves the data as published."""
@@ -147,9 +147,9 @@ class NoiseConfig(Section):
     """Injected noise, and noise of the data set itself."""
 
     preset: Preset | None = None
-    """A named choice of keys. `paper`: text (rate, unit, operations, fields) and embedding noise
-    as the paper has them. `typing`, `ocr`, `speech`: unit and operations of the text noise; the
-    shares are a choice, not measured. A key that a preset sets may not be given otherwise."""
+    """A named choice of keys. `paper`: text (rate, unit, operations, fields) and embedding noise as
+    the paper has them. `typing`, `ocr`, `speech`: unit and operations of the text noise; the shares
+    are a choice, not measured. A key that the preset sets may not have another value."""
     text: TextNoiseConfig = TextNoiseConfig()
     """Discrete part of HyNoIse, injected in the stages whose `noise` is `text` or `hybrid`."""
     embedding: EmbeddingNoiseConfig = EmbeddingNoiseConfig()

@@ -41,7 +41,7 @@ def reading(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def told(what: str) -> Iterator[None]:
-    """Context in which whatever the parsers say is told in one sentence.
+    """Context that turns the errors of parsers into one sentence.
 
     Raises:
         LopeError: ``what``, and the first line of what they say.

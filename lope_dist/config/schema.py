@@ -23,12 +23,12 @@ _ADAPTER: TypeAdapter[Any] = TypeAdapter(AnyAdapterConfig)
 
 
 class RunConfig(Section):
-    """Everything that decides a run; written beside its output as `run.yaml`."""
+    """All settings of a run. A run writes them to `run.yaml` in its folder."""
 
     output_dir: str
     """The run's folder; a relative path starts at the working directory."""
     seed: int = Field(default=614, ge=0)
-    """All randomness follows from this."""
+    """Seed of all randomness."""
     model: ModelConfig
     """The frozen base model."""
     adapter: AnyAdapterConfig = AdapterConfig()

@@ -15,7 +15,7 @@ from lope_dist.core.roles import ADAPTER_ROLES, Role
 
 
 class GroupConfig(Section):
-    """One role's own optimizer settings; what is not given is the stage's."""
+    """Optimizer settings of one role. The defaults are those of the stage."""
 
     lr: float | None = Field(default=None, ge=0)
     """Peak learning rate."""
@@ -27,7 +27,7 @@ class StageConfig(Section):
     """One pass of training with one set of trainable roles. A stage is data, not code."""
 
     noise: Literal["none", "text", "embedding", "hybrid"] = "none"
-    """What is injected: nothing, discrete, continuous, or both (HyNoIse)."""
+    """Injected noise: none, discrete, continuous, or both (HyNoIse)."""
     trainable: tuple[Role, ...] = Field(min_length=1)
     """Roles that train; all other parameters are frozen and stay in the forward pass."""
     lr: float = Field(default=2e-4, gt=0)
@@ -39,7 +39,7 @@ class StageConfig(Section):
     epochs: int = Field(default=1, ge=1)
     """Passes over the data."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Stop after so many optimizer steps."""
+    """Stop after this many optimizer steps."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """Learning rate after the warm-up: constant, or falling to 0 at the last step."""
     warmup_ratio: float = Field(default=0.03, ge=0, le=1)
@@ -47,18 +47,18 @@ class StageConfig(Section):
     loss: LossConfig = CrossEntropyConfig()
     """What is minimized; `docs/robust_losses.md`."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of an exponential average of the weights that train: it is what is validated, saved and
-    gone on with; `docs/robust_losses.md`. `null`: none."""
+    """Decay of an exponential average of the trained weights. The average is validated, saved and
+    used by the next stage; see `docs/robust_losses.md`. `null`: none."""
     loss_on: Literal["all", "corrupted"] = "all"
-    """Which target tokens the loss is taken of: all, or those alone that lie in words which the
-    injected noise, or `noise.data`, changed."""
+    """Target tokens of the loss: all, or only tokens of words that the injected noise or
+    `noise.data` changed."""
     router_supervision: float = Field(default=0.0, ge=0)
     """Weight of a loss that teaches the router to send corrupted tokens to the poisoning experts
     and clean ones to the others; `docs/past_the_paper.md`."""
     gradient_routing: bool | Literal["detected"] = False
-    """Of all experts the poisoning ones alone learn where the next token is marked, and the
-    normal ones elsewhere; `docs/past_the_paper.md`. `true`: marked is what noise changed;
-    `detected`: that, and the targets which the masked model finds hardest."""
+    """Only the poisoning experts learn at tokens whose next token is marked, and only the normal
+    experts elsewhere; see `docs/past_the_paper.md`. `true` marks tokens changed by noise.
+    `detected` also marks the targets with the highest loss of the masked model."""
     detected_share: float | None = Field(default=None, gt=0, lt=1)
     """With `detected`: the share of each example's target tokens, rounded down. Default: 0.2."""
     strict_routing: bool = False
@@ -76,7 +76,7 @@ class StageConfig(Section):
 
     @property
     def uses_marks(self) -> bool:
-        """Whether the stage must be told which tokens noise changed."""
+        """Whether the stage needs the marks of tokens that noise changed."""
         asks = self.loss_on == "corrupted" or self.router_supervision > 0
         return asks or bool(self.gradient_routing)
 
@@ -144,28 +144,28 @@ class TrainConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimizer, fresh in each stage."""
     stages: dict[str, StageConfig] = Field(min_length=1)
-    """Stages by name, in order. Default: the paper's two, `poison` and `finetune`; without a
-    poisoning expert `finetune` alone."""
+    """Stages by name, in order. Default: the paper's `poison` and `finetune`, or only `finetune`
+    without a poisoning expert."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When a stage is saved before its end."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """The loss on `data.validation`."""
     keep_best: AdaptedAnswer | None = None
-    """The row of experts whose least loss on `data.validation` makes a checkpoint the best one: it
-    is saved, told in `state.json` and never removed. `lope eval --checkpoint best` takes it."""
+    """A row of experts. The checkpoint with its lowest loss on `data.validation` is saved as the
+    best one, named in `state.json`, and never removed. `lope eval --checkpoint best` takes it."""
     early_stopping: EarlyStoppingConfig | None = None
     """When a stage ends before its last step. `null`: never."""
     max_skipped_steps: int = Field(default=0, ge=0)
-    """How many steps of a stage may be left out because their loss or gradient is not finite;
-    one more ends the run. Which, and of which examples, is in the checkpoint's `state.json`."""
+    """How many steps of a stage may be skipped because their loss or gradient is not finite; one
+    more ends the run. The checkpoint's `state.json` lists them with their examples."""
     log_every_steps: int = Field(default=1, ge=1)
-    """How often a line goes to `metrics.jsonl`."""
+    """Steps from one line of `metrics.jsonl` to the next."""
     log_every_seconds: float = Field(default=30.0, ge=0)
-    """How often a step has a line on a console that is no terminal, and in `logs/`; the first and
-    the last step of a stage always have one."""
+    """Seconds from one line to the next in `logs/`, and on a console that is not a terminal. The
+    first and the last step of a stage always have a line."""
     trackers: tuple[TrackerName, ...] = ()
-    """Where figures go beside `metrics.jsonl`; each needs the extra of its name. One that fails is
-    named once and left out, and the run goes on."""
+    """Trackers that receive the figures of `metrics.jsonl`. Each needs the extra of its name. If
+    one fails, the run names it once and continues without it."""
     tracking: TrackingConfig = TrackingConfig()
     """What the run is called there."""
 

@@ -17,13 +17,13 @@ status that shells give it."""
 
 
 class LopeError(ValueError):
-    """Bad input, told in one sentence."""
+    """Bad input, described in one sentence."""
 
     status = EXIT_USER_ERROR
 
 
 class NewerFormat(LopeError):
-    """A file that a newer version has written, told in one sentence."""
+    """A file from a newer version, described in one sentence."""
 
 
 def refuse_newer(found: object, known: int, what: object) -> None:
@@ -48,7 +48,7 @@ def refuse_newer(found: object, known: int, what: object) -> None:
 
 
 class PeerLost(LopeError):
-    """Another rank, its host or the network to it is gone, told in one sentence."""
+    """Another rank, its host or the network to it is gone; the message is one sentence."""
 
     status = EXIT_PEER_LOST
 

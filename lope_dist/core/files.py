@@ -21,7 +21,7 @@ def cache_dir() -> Path:
 
 @contextmanager
 def telling_disk_errors(what: str | Path) -> Iterator[None]:
-    """Context in which a failure to write is told in one sentence.
+    """Context that turns a failure to write into one sentence.
 
     Raises:
         LopeError: the disk is full, or anything else that the system says.
@@ -32,8 +32,8 @@ def telling_disk_errors(what: str | Path) -> Iterator[None]:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise LopeError(
             f"{what if is_full else error.filename or what} cannot be written ({error.strerror}); "
-            f"whole checkpoints stay so. {'Free disk space' if is_full else 'Mend that'} and run "
-            "again with --resume."
+            f"complete checkpoints are kept. {'Free disk space' if is_full else 'Mend that'} and "
+            "run again with --resume."
         ) from None
 
 
@@ -81,8 +81,8 @@ def own_file(path: Path, mode: Literal["a", "a+"]) -> TextIOWrapper:
         if error.errno != errno.ELOOP:
             raise
         raise LopeError(
-            f"{path} is a link where a file of ours belongs; what it leads to was left as it is. "
-            "Remove the link, or choose another folder."
+            f"{path} is a link, and lope would write a file there. The link's target was not "
+            "changed. Remove the link, or choose another folder."
         ) from None
     return TextIOWrapper(os.fdopen(descriptor, f"{mode}b"), encoding="utf-8")
 

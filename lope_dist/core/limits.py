@@ -45,13 +45,13 @@ def bounded(what: str, *, seconds: float, mib: int | None = None) -> Iterator[No
             yield
     except _TookTooLong:
         raise LopeError(
-            f"{what} takes more than {seconds:g} s to work out: does it repeat itself without end?"
+            f"{what} takes more than {seconds:g} s to evaluate; does it repeat itself without end?"
         ) from None
     except MemoryError:
         if mib is None:
             raise
         raise LopeError(
-            f"{what} takes more than {mib} MiB to work out: does it grow without end?"
+            f"{what} takes more than {mib} MiB to evaluate; does it grow without end?"
         ) from None
 
 

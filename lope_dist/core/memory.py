@@ -31,7 +31,7 @@ def parse_bytes(text: str, what: str) -> int:
     factor = _UNITS.get(match[2].upper()) if match else None
     if match is None or factor is None or round(float(match[1]) * factor) == 0:
         raise LopeError(
-            f"{what}: '{text}' is no size of memory; write a number above 0 and a unit, for "
+            f"{what}: '{text}' is not a size of memory; write a number above 0 and a unit, for "
             "example 80GiB, 24GB or 1.5TiB."
         )
     return round(float(match[1]) * factor)

@@ -132,7 +132,7 @@ class SideFile:
         self._parsed(run_dir / self.name)
 
     def read(self, run_dir: Path) -> Any | None:
-        """Return the value; None where there is none, and, told, where it is damaged.
+        """Return the value; None if there is none, or if it is damaged, which is reported.
 
         Raises:
             NewerFormat: a newer version has written it.
@@ -188,7 +188,7 @@ class LogFile:
         self._any = self._shape if beside is None else TypeAdapter(shape | beside)
 
     def read(self, run_dir: Path) -> Iterator[dict[str, Any]]:
-        """Yield the records of this kind in order; damaged lines are left out, and told once."""
+        """Yield the records of this kind in order. Damaged lines are left out and reported once."""
         path = run_dir / self.name
         damaged: list[int] = []
         try:

@@ -88,7 +88,7 @@ def in_order(
             yield following()
     except BrokenProcessPool:
         raise LopeError(
-            f"A worker of {what} died (killed, perhaps for want of memory); {remedy}."
+            f"A worker of {what} died (killed, perhaps because memory ran out); {remedy}."
         ) from None
     finally:
         pool.shutdown(wait=limit_s == math.inf, cancel_futures=True)  # one that hangs never ends

@@ -56,7 +56,7 @@ class BadRows:
             first = "; ".join(f"{place}: {reason}" for place, reason in self.first[:3])
             raise LopeError(
                 f"{self._summary()}, more than data.max_bad_rows = {self.allowed:g} allows. The "
-                f"first: {first}. Mend them or raise data.max_bad_rows."
+                f"first: {first}. Correct the rows or raise data.max_bad_rows."
             )
 
     def tell(self, file: TextIO | None = None) -> None:

@@ -115,8 +115,9 @@ def claim(plan: Plan, folder: Path) -> None:
     built = read_section(folder / PLAN, Plan)
     if differences := built.fingerprint.differences(plan.fingerprint):
         raise LopeError(
-            f"{folder} holds a corpus made from something else ({'; '.join(differences)}); "
-            "take another folder, or go back to the settings it was built with."
+            f"{folder} holds a corpus that was built with other settings "
+            f"({'; '.join(differences)}); choose another folder, or use the settings that it was "
+            "built with."
         )
 
 
@@ -135,7 +136,7 @@ def whole_shard(folder: Path, span: Span) -> ShardRecord | None:
 
 
 def done(folder: Path, span: Span) -> ShardRecord | None:
-    """Return the record of a shard that is whole, or None; one that is damaged is told."""
+    """Return the record of a complete shard, or None. A damaged one is reported."""
     try:
         return whole_shard(folder, span)
     except LopeError as damage:
@@ -166,7 +167,7 @@ def finish(plan: Plan, folder: Path) -> Manifest:
 
 
 def _written(path: Path) -> Manifest | None:
-    """Return the manifest that is there; None for none, and, told, for one that is damaged."""
+    """Return the manifest; None if there is none, or if it is damaged, which is reported."""
     if not path.exists():
         return None
     try:
@@ -289,4 +290,6 @@ def _copy(source: Path, target: Path, sha256: str) -> None:
             digest.update(block)
             writer.write(block)
         if digest.hexdigest() != sha256:
-            raise LopeError(f"{source} is damaged: its hash is not its record's; build it again.")
+            raise LopeError(
+                f"{source} is damaged: its hash differs from its record; build it again."
+            )

@@ -154,10 +154,10 @@ def open_built(folder: str, wanted: Fingerprint) -> BuiltCorpus:
         )
     if wanted.has_marks and not built.has_marks:
         raise LopeError(
-            f"data.corpus = {folder!r} does not tell which tokens noise changed, which a stage's "
-            "loss_on, router_supervision or gradient_routing asks for; build one that does, in "
-            "another folder, with `lope corpus build CONFIG --out DIR` and this configuration, or "
-            "leave data.corpus out."
+            f"data.corpus = {folder!r} has no marks of the tokens that noise changed, and a "
+            "stage's loss_on, router_supervision or gradient_routing needs them; build one with "
+            "marks, in another folder, with `lope corpus build CONFIG --out DIR` and this "
+            "configuration, or leave data.corpus out."
         )
     return corpus
 
@@ -173,7 +173,7 @@ def verify(folder: Path, *, progress: bool = True) -> Manifest:
     if faults:
         more = f"; and {len(faults) - 10} more" if len(faults) > 10 else ""
         raise LopeError(
-            f"{folder} is not what its manifest says: {'; '.join(faults[:10])}{more}. Remove bad "
+            f"{folder} differs from its manifest: {'; '.join(faults[:10])}{more}. Remove bad "
             "shards with their .json and run the same build again."
         )
     return manifest

@@ -115,15 +115,15 @@ class ChatTemplate:
                 asked, begun = prompt[len(shown) :], whole[len(shown) :][: len(prompt)]
                 raise RowError(
                     "begins otherwise",
-                    f"the chat template's generation prompt is {asked!r}, and with this answer it "
-                    f"writes {begun[:80]!r} there, which inference would never show; leave out "
-                    "what the answer begins with, or change data.template_arguments",
+                    f"the chat template's generation prompt is {asked!r}, and with this answer "
+                    f"the template writes {begun[:80]!r} there, which inference would never show; "
+                    "leave out what the answer begins with, or change data.template_arguments",
                 )
             raise RowError(
                 "rewritten by the template",
                 "the chat template renders the messages before an answer differently once the "
-                "answer follows, so what is learnt cannot be told from the rest; "
-                "set data.template=alpaca",
+                "answer follows, so the learnt part cannot be separated from the rest; set "
+                "data.template=alpaca",
             )
         said = prompt[len(before) :]
         opening = _OPENSTHOUGHTS.search(said)

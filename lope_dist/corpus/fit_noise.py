@@ -24,7 +24,7 @@ from lope_dist.noise.spaceless import split_words
 
 MIN_ROWS = 20
 MIN_WORDS = 500
-"""With fewer, 5 % of them are too few to be told apart by operation."""
+"""With fewer, 5 % of them are too few to distinguish operations."""
 _ANSWER_SIMULATIONS = 4
 _HIT = ("user", "assistant")
 """Whose turns noise may hit."""
@@ -154,7 +154,7 @@ def fit_unpaired(
 
 
 def _read(path: Path, data: DataConfig | None) -> Iterator[tuple[str, Turns | RowError]]:
-    """Yield place and turns of each row, or why it is none."""
+    """Yield place and turns of each row, or the reason why it is bad."""
     (place,) = (DataConfig(path=str(path)) if data is None else data.of_file(str(path))).places
     layout = Layout(place, allow_empty_response=True)
     for rows, number, row in parsed_rows(find_rows(place), layout):

@@ -185,7 +185,7 @@ class Layout:
 def parsed_rows(
     files: Iterable[Rows], layout: Layout
 ) -> Iterator[tuple[Rows, int, Example | RowError]]:
-    """Yield all rows of some files: where each stands, and its example or why it is none."""
+    """Yield the place of each row of some files, and its example or why it is bad."""
     for rows in files:
         for number, row in rows.read(layout.select):
             try:

@@ -118,9 +118,8 @@ def open_source(config: DataConfig, form: Form | None = None) -> ExampleSource:
         form: How they become tokens. With it each row is rendered and tokenized, and one that
             the template shows in parts becomes several examples; without it an example is a row.
 
-    Raises:
-        LopeError: nothing there, a foreign suffix, no example, bad rows (file and line are
-            told), nothing to learn, or a setting that would have no effect.
+        Raises: LopeError: nothing there, a foreign suffix, no example, bad rows (the message names
+        file and line), nothing to learn, or a setting that would have no effect.
     """
     places = config.places
     inputs = [find_rows(place) for place in places]
@@ -129,7 +128,7 @@ def open_source(config: DataConfig, form: Form | None = None) -> ExampleSource:
     def write(writer: StoreWriter) -> dict[str, Any]:
         index = _Pass(config, form).run(list(zip(places, inputs, strict=True)), writer)
         if _key(config, inputs, form) != key:
-            raise LopeError(f"The data of '{name}' changed while they were read; start again.")
+            raise LopeError(f"The data of '{name}' changed during reading; start again.")
         return index
 
     key = _key(config, inputs, form)
@@ -191,7 +190,7 @@ class _Pass:
         if self._form is not None and account.target_tokens == 0:
             raise LopeError(
                 f"Nothing of {', '.join(self._config.paths)} can be learnt: every answer lies "
-                f"behind data.max_length = {self._config.max_length}; raise it."
+                f"beyond data.max_length = {self._config.max_length}; raise it."
             )
         account.unused = self._unused()
         return {

@@ -47,8 +47,8 @@ def split_source(
             held.append(index)
     if not held:
         raise LopeError(
-            f"data.validation.share = {share:g} of {len(source)} examples holds none out; raise "
-            "it, or give data.validation.path."
+            f"data.validation.share = {share:g} of {len(source)} examples holds out no example; "
+            "raise it, or give data.validation.path."
         )
     if not all(sizes[0]):
         raise LopeError(

@@ -7,8 +7,8 @@ A store is a folder of three files, written once and never changed:
     index.json       fingerprint, number of examples of each source, rows left out, and the
                      hashes of the blocks of the other two; its own is in index.json.sha256
 
-All three are held against their hashes when a store is opened, and a large file where it is read.
-A store that is not what was written is a cache that went bad: it is told, and made anew.
+All three are held against their hashes when a store is opened, and a large file where it is read. A
+store that differs from what was written is damaged: it is reported and made again.
 
 Reading is `pread`: no process maps or holds the data, all share the system's file cache, and an
 open store survives the removal of its files.
@@ -128,8 +128,8 @@ class Store:
         except DamagedBlock as damage:
             (self._folder / _SEAL).unlink(missing_ok=True)  # so that nobody opens it again
             raise LopeError(
-                f"The examples cached in {self._folder} went bad: {damage}. Start again, which "
-                "reads the data anew."
+                f"The examples cached in {self._folder} are damaged: {damage}. Start again; the "
+                "data will be read again."
             ) from None
 
 
@@ -218,8 +218,8 @@ def open_store(key: str, write: Callable[[StoreWriter], dict[str, Any]]) -> Stor
     except (OSError, NotImplementedError) as error:  # no locks on some file systems
         reason = getattr(error, "strerror", None) or error
         raise LopeError(
-            f"The examples cannot be kept in the cache folder '{folder.parent}': {reason}; "
-            f"set {_VARIABLE} to a folder with room for them."
+            f"The examples cannot be kept in the cache folder '{folder.parent}': {reason}; set "
+            f"{_VARIABLE} to a folder with room for them."
         ) from None
 
 

@@ -53,11 +53,9 @@ def survey(
 
     No more rows are taken than the limit may need.
 
-    Args:
-        rows: Parsed rows, or why one is none.
-        form: How they become tokens; None: they are only checked as far as they are read.
-        limit: Of good rows.
-        keeps_untaught: Whether a row whose answers lie wholly behind the cut is a good one.
+        Args: rows: Parsed rows, or the reason why a row is bad. form: How they become tokens; None:
+        they are only checked as far as they are read. limit: Of good rows. keeps_untaught: Whether
+        a row whose answers lie wholly behind the cut is a good one.
 
     Raises:
         LopeError: a tokenizer that the template does not fit; a process that was killed.
@@ -213,7 +211,7 @@ def line_of(example: Example) -> bytes:
             "partner); remove it",
         ) from None
     except (TypeError, ValueError) as error:
-        raise RowError("not JSON", f"it holds a value that JSON has no word for: {error}") from None
+        raise RowError("not JSON", f"it holds a value that JSON cannot express: {error}") from None
     if len(line) > ROW_LIMIT:
         raise too_long()
     return line
@@ -283,8 +281,8 @@ def _has_label(row: Example, form: Form) -> bool:
 def _behind_the_cut(form: Form) -> RowError:
     return RowError(
         "nothing left to learn",
-        f"its answer lies wholly behind data.max_length = {form.max_length}, so nothing of it can "
-        "be learnt; raise that, or shorten what stands before the answer",
+        f"its whole answer lies beyond data.max_length = {form.max_length}, so it cannot be "
+        "learnt; raise data.max_length, or shorten the text before the answer",
     )
 
 

@@ -37,8 +37,8 @@ class TemplateSource:
     ) -> None:
         if tokenizer.chat_template is None:
             raise LopeError(
-                "data.template = 'chat', but the tokenizer has no chat template; "
-                "set data.template=alpaca or use an instruction-tuned model's tokenizer."
+                "data.template = 'chat', but the tokenizer has no chat template; set "
+                "data.template=alpaca or use an instruction-tuned model's tokenizer."
             )
         self._tokenizer, self._arguments = tokenizer, dict(arguments)
         self._day = date.fromisoformat(day) if day else date.today()
@@ -48,7 +48,7 @@ class TemplateSource:
             hint = suggest(unread[0], sorted({*re.findall(r"\w+", every)}))
             raise LopeError(
                 f"data.template_arguments.{unread[0]} has no effect: the tokenizer's chat template "
-                f"reads nothing of this name; leave it out or correct it.{hint}"
+                f"does not read an argument of this name; leave it out or correct it.{hint}"
             )
         self.has_thoughts_in_text = "</think>" in every and not any(
             _names(every, name) for name in THOUGHTS
@@ -130,8 +130,8 @@ class TemplateSource:
         source = _DATE_CALL.sub(lambda call: json.dumps(self._day.strftime(call[2])), source)
         if re.search(r"strftime_now\s*\(", source):
             raise LopeError(
-                "The tokenizer's chat template asks strftime_now for the date in a form that is "
-                "computed, so it cannot be fixed; write the form into the template."
+                "The tokenizer's chat template computes the format that it passes to strftime_now, "
+                "so the date cannot be fixed; write the format as a constant in the template."
             )
         return source
 

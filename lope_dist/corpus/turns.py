@@ -1,4 +1,4 @@
-"""A row of a data set: an example as turns of a conversation, or why it is none."""
+"""A row of a data set: an example as turns of a conversation, or the reason why it is bad."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Example:
 
 
 class RowError(ValueError):
-    """Why a row is no example; who knows the place adds it.
+    """Why a row is bad. The caller adds the file and line.
 
-    ``kind`` is what rows are counted by, the message tells of this one.
+    ``kind`` is the category for counts; the message describes this row.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""What the hosts told, held against each other."""
+"""The reports of all hosts, compared."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class World:
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """Context in which a collective's failure is told as the rank that caused it.
+        """Context in which a collective's failure names the rank that caused it.
 
         An error of this rank's own is passed on, and told to the others.
 

@@ -135,7 +135,7 @@ def _check(request: CleanRequest) -> None:
     if (request.drop is None) == (request.clean is None):
         given = "neither is" if request.drop is None else "both are"
         raise LopeError(
-            "Give one of --drop SHARE and --clean FILE, which decide how many rows go; "
+            "Give one of --drop SHARE and --clean FILE, which decide how many rows are dropped; "
             f"{given} given."
         )
     if request.drop is not None and not 0 < request.drop < 1:

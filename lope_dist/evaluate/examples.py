@@ -39,8 +39,9 @@ def validation_examples(config: RunConfig, run_dir: Path) -> ExampleSource:
     _, validation = open_parts(config, load_tokenizer(config.model), arch)
     if validation is None:
         raise LopeError(
-            f"{run_dir} holds no rows out (data.validation is not set), so name what to score: "
-            f"--tasks or --suite, or `lope loss {run_dir} FILE` for the loss of a file's responses."
+            f"{run_dir} has no validation rows (data.validation is not set), so name what to "
+            f"score: --tasks or --suite, or `lope loss {run_dir} FILE` for the loss of a file's "
+            "responses."
         )
     validation.tell()
     return validation

@@ -110,8 +110,8 @@ def finite_sums(losses: TokenLosses, example_ids: Sequence[int]) -> Tensor:
     if not sums_N.isfinite().all():
         broken = example_ids[int((~sums_N.isfinite()).nonzero()[0, 0])]
         raise LopeError(
-            f"The loss of example {broken} is not finite, so nothing can be said of this run: "
-            "base weights or adapter hold such values; train it again with a smaller lr."
+            f"The loss of example {broken} is not finite: base weights or adapter hold NaN or "
+            "infinite values; train the run again with a smaller learning rate."
         )
     return sums_N
 

@@ -95,14 +95,14 @@ class LopeLM(_HFLM):
         if not answer.isfinite().all():
             raise LopeError(
                 f"With experts '{row.experts}' the logits of {self.run.checkpoint.folder} are not "
-                "finite, so its scores would mean nothing: base weights or adapter hold such "
-                "values; train it again with a smaller lr."
+                "finite, so scores would mean nothing: base weights or adapter hold NaN or "
+                "infinite values; train the run again with a smaller learning rate."
             )
         if row.experts != "none" and torch.equal(answer, base):
             raise LopeError(
                 f"With experts '{row.experts}' the adapter of {self.run.checkpoint.folder} gives "
-                "exactly the base model's logits: it is not applied or not trained, so its "
-                "scores would be the base model's."
+                "exactly the base model's logits: it is not applied or not trained, so its scores "
+                "would be the base model's."
             )
         self._name_cache()
 

@@ -55,8 +55,8 @@ def check_arguments(given: Mapping[str, Any]) -> None:
                 f"says; leave it out. Allowed: {', '.join(allowed)}."
             )
         raise LopeError(
-            f"--model_args: '{name}' is not known; allowed: {', '.join(allowed)}."
-            f"{suggest(name, allowed)}"
+            f"--model_args: '{name}' is not known; allowed: "
+            f"{', '.join(allowed)}.{suggest(name, allowed)}"
         )
 
 
@@ -68,8 +68,8 @@ def check_device(asked: str | None, device: torch.device) -> None:
     """
     if asked is not None and torch.device(asked).type != device.type:
         raise LopeError(
-            f"--device {asked}: the run was loaded on {device.type}, the only place for it on this "
-            "host; leave the option out."
+            f"--device {asked}: the run was loaded on {device.type}, the only device of this host; "
+            "leave the option out."
         )
 
 
@@ -91,9 +91,9 @@ def tokenizer_with(
     bos = changed.bos_token_id
     if (bos is not None and changed.encode("a")[:1] == [bos]) != bool(adds):
         raise LopeError(
-            f"--model_args add_bos_token={adds}: the tokenizer of '{config.name_or_path}' does "
-            f"not {'begin texts with a BOS token' if adds else 'leave its BOS token out'}, "
-            "whatever it is asked; leave the argument out."
+            f"--model_args add_bos_token={adds}: the tokenizer of '{config.name_or_path}' does not "
+            f"{'begin texts with a BOS token' if adds else 'leave its BOS token out'}, whatever it "
+            "is asked; leave the argument out."
         )
     if changed.pad_token_id is None:
         changed.pad_token = changed.eos_token

@@ -50,7 +50,7 @@ def rows_for(asked: Sequence[str], adapter: AnyAdapter, *, is_purified: bool = F
     names = [row.name for row in rows]
     for word, name in zip(asked, names, strict=True):
         if names.count(name) > 1:
-            raise LopeError(f"--experts: the row of '{word}' is asked for twice; name it once.")
+            raise LopeError(f"--experts: the row of '{word}' is given twice; name it once.")
     return rows
 
 
@@ -134,8 +134,8 @@ def _settings(asked: str, name: str, word: Word, settings: list[str]) -> dict[st
         if not equals or key not in word.settings:
             allowed = ", ".join(f"{key}=" for key in word.settings) or "none"
             raise LopeError(
-                f"--experts {asked}: '{setting}' is not a setting of '{name}'; allowed: {allowed}."
-                f"{suggest(key, word.settings)}"
+                f"--experts {asked}: '{setting}' is not a setting of '{name}'; allowed: "
+                f"{allowed}.{suggest(key, word.settings)}"
             )
         if key in values:
             raise LopeError(f"--experts {asked}: '{key}' is set twice; set it once.")

@@ -75,8 +75,8 @@ def score_run(
     scorer = scorer_of_run(run_dir, request.checkpoint, world=world, base=base, progress=progress)
     if request.by is not None and request.by not in SCORES:
         raise LopeError(
-            f"--by: '{request.by}' is not known; allowed: {', '.join(SCORES)}."
-            f"{suggest(request.by, SCORES)}"
+            f"--by: '{request.by}' is not known; allowed: "
+            f"{', '.join(SCORES)}.{suggest(request.by, SCORES)}"
         )
     on_main(world, lambda: _check_out(request))
     source = open_examples(scorer.config, request.data)
@@ -116,7 +116,7 @@ def _check_out(request: ScoreRequest) -> None:
     if out.suffix != ".jsonl":
         raise LopeError(f"--out {out}: write a .jsonl file.")
     if out.exists() and not _is_ranking(out):
-        raise LopeError(f"--out {out} exists and is no ranking; remove it or give another name.")
+        raise LopeError(f"--out {out} exists and is not a ranking; remove it or give another name.")
     summary, plot = out.with_suffix(".json"), out.with_suffix(".png")
     read = files_of(request.data) | (files_of(request.truth) if request.truth else set())
     for path in (out, summary, plot):
@@ -126,8 +126,8 @@ def _check_out(request: ScoreRequest) -> None:
             )
     if summary.exists() and not _is_summary(summary):
         raise LopeError(
-            f"--out {out}: the summary goes to {summary}, which exists and is none; remove it or "
-            "give another name."
+            f"--out {out}: the summary goes to {summary}, which exists and is not a summary; "
+            "remove it or give another name."
         )
     if plot.exists() and not summary.exists():
         raise LopeError(

@@ -116,7 +116,7 @@ def _check_settings(request: EvalRequest) -> None:
 
 def _load_suite(request: EvalRequest) -> LoadedSuite:
     if bool(request.tasks) == (request.suite is not None):
-        raise LopeError("Give --tasks or --suite, one of them: it says what is scored.")
+        raise LopeError("Give --tasks or --suite, one of them, to say what to score.")
     suite = load_suite(request.suite) if request.suite is not None else None
     include_path = request.include_path or (suite and suite.include_path)
     manager = task_manager(include_path)

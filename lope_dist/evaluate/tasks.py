@@ -101,8 +101,8 @@ def load_tasks(suite: SuiteConfig, manager: TaskManager, where: str) -> LoadedSu
         for name in unit.tasks:
             if name in owners:
                 raise LopeError(
-                    f"Task '{name}' is asked for by '{owners[name]}' and by '{entry.task}'; "
-                    "leave one of them out."
+                    f"Task '{name}' is asked for by '{owners[name]}' and by '{entry.task}'; leave "
+                    "one of them out."
                 )
             owners[name] = entry.task
         units.append(unit)
@@ -120,8 +120,8 @@ def _load(
     except Exception as error:  # whatever a data set's loader and a hub's client raise
         raise LopeError(
             f"Task '{entry.task}' cannot be loaded, {type(error).__name__}: "
-            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'} "
-            "Without a network, point --include-path at definitions that read local files."
+            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'} Without "
+            "a network, point --include-path at definitions that read local files."
         ) from error
     tasks, groups = found["tasks"], found.get("groups", {})
     for name, task in tasks.items():
@@ -141,8 +141,8 @@ def _set_fewshot(name: str, task: Any, num_fewshot: int | None) -> None:
     own = task.get_config("num_fewshot")
     if own == 0 and num_fewshot:
         raise LopeError(
-            f"Task '{name}' is made for no few-shot examples (its definition says num_fewshot: 0) "
-            f"and cannot be scored with {num_fewshot}; leave num_fewshot out."
+            f"Task '{name}' takes no few-shot examples (its definition says num_fewshot: 0) and "
+            f"cannot be scored with {num_fewshot}; leave num_fewshot out."
         )
     task.set_config("num_fewshot", num_fewshot if num_fewshot is not None else own or 0)
 
@@ -178,8 +178,8 @@ def _add_groups(loaded: LoadedSuite, suite: SuiteConfig) -> None:
         for member in config.tasks:
             if member + suffix not in tasks:
                 raise LopeError(
-                    f"groups.{name}: '{member}' is not among the tasks of the suite."
-                    f"{suggest(member + suffix, tasks)}"
+                    f"groups.{name}: '{member}' is not among the tasks of the "
+                    f"suite.{suggest(member + suffix, tasks)}"
                 )
             group.add(tasks[member + suffix])
         _check_metric(name, config.metric, group)

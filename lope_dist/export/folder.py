@@ -78,5 +78,5 @@ def refuse_existing(out: Path) -> None:
         LopeError: ``out`` exists, or its folder cannot be written.
     """
     if out.exists():
-        raise LopeError(f"'{out}' exists already and was left as it is; name another --out.")
+        raise LopeError(f"'{out}' exists already and was not changed; give another --out.")
     refuse_unwritable(out.parent)

@@ -136,8 +136,8 @@ def _compared(
 def _refuse_misread(kind: str, distance: float, dtype: str) -> None:
     if not distance <= ROUNDING[dtype]:  # NaN too
         raise LopeError(
-            f"--format {kind}: read back from disk, the export answers otherwise than it should "
-            f"(log-probabilities differ by {distance:.2g} of their spread, and rounding to {dtype} "
+            f"--format {kind}: read back from disk, the export does not answer as the run does "
+            f"(log-probabilities differ by {distance:.2g} of their spread; rounding to {dtype} "
             f"explains {ROUNDING[dtype]:g}), so it was not kept; use another format, and please "
             "report the model."
         )

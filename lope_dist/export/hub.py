@@ -22,6 +22,6 @@ def push_to_hub(folder: Path, repo_id: str, *, private: bool) -> str:
     except (OSError, ValueError, RuntimeError) as error:  # what the client raises: many kinds
         reason = " ".join(str(error).split())
         raise LopeError(
-            f"The export is whole in '{folder}', but was not uploaded to '{repo_id}': {reason}"
+            f"The export is complete in '{folder}', but was not uploaded to '{repo_id}': {reason}"
         ) from None
     return str(url)

@@ -83,8 +83,8 @@ def _targets(plain: PlainModel, layers: Collection[str]) -> list[str]:
 def base_address(settings: ModelConfig, beside: Path) -> tuple[str, str | None]:
     """Return what `from_pretrained` takes for the base, and its revision.
 
-    A model of the hub by its name, with the commit that was read; a folder by its absolute path.
-    A package is none of both: its model is to be written ``beside`` the export.
+    A model of the hub by its name, with the commit that was read; a folder by its absolute path. A
+    package is neither: its model is to be written ``beside`` the export.
     """
     if is_package(settings.name_or_path):
         return str(beside.resolve()), None

@@ -89,7 +89,7 @@ def names_weight(entry: str, name: str) -> bool:
 def expert_banks(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules that hold all experts of a layer in three-dimensional weights.
 
-    They are told by transformers' decorator for them, or by a router beside them.
+    They are recognised by transformers' decorator for them, or by a router beside them.
     """
     return {
         name: module

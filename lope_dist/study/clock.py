@@ -64,7 +64,7 @@ class Clock:
         if self.num_runs < len(METHODS):
             return (
                 f"{takes}, so {len(METHODS)} methods may need more than the {self._minutes:g} "
-                "minutes. The same command goes on where this one ends."
+                "minutes. The same command continues where this one ends."
             )
         rates, seeds = plan(self.num_runs)
         return f"{takes}. Planned for each method: learning rates {rates}, seeds {seeds}."

@@ -1,9 +1,9 @@
-"""`lope compare`: LoRA, HydraLoRA and LoPE on a sample of one's own rows, within some minutes.
+"""`lope compare`: LoRA, HydraLoRA and LoPE on a sample of the user's rows, within some minutes.
 
 First each method is trained at a few learning rates with one seed. Then each is trained at its best
 rate with more seeds, and scored on rows on which nothing was chosen. The first run is measured, and
-the others are planned by it. All of it are cells of two studies, so that a call that is stopped, or
-that had too few minutes, is gone on with by the same command.
+the plan for the others follows from it. All runs are cells of two studies. So after a stop, or with
+more minutes, the same command continues.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _run(clock: Clock, study: Study, *, keep_scoring: bool = False) -> bool:
         for name, message in outcome.failed.items():
             raise LopeError(f"The run {name} failed: {message} ({cell.folder / RECORDS})")
         if outcome.left and time.monotonic() < end:
-            raise Preempted("Stopped by a signal; the same command goes on from there.")
+            raise Preempted("Stopped by a signal. The same command continues from there.")
         if outcome.left:
             return False
         is_first = clock.is_empty
@@ -134,8 +134,9 @@ def _add_seeds(studies: MethodStudies, chosen: dict[str, float], clock: Clock) -
 
 def _too_short() -> Preempted:
     return Preempted(
-        "The minutes were over before every method was trained and scored once; the same command "
-        "goes on from there. Fewer --rows in another --out, or more --minutes, end in one call."
+        "The time ended before every method was trained and scored once. The same command "
+        "continues from there. To finish in one call, give more --minutes, or fewer --rows and "
+        "another --out."
     )
 
 

@@ -116,7 +116,7 @@ class Observations:
 
 
 def observe(study: Study) -> Observations:
-    """Read what the runs of a study hold so far; damaged files are left out, and told."""
+    """Read the results of a study's runs so far. Damaged files are left out and reported."""
     found = Observations()
     for cell in study.cells:
         if recorded_inputs(cell, "train") is None:

@@ -11,7 +11,7 @@ from lope_dist.study.steps import Step
 
 
 class Progress:
-    """What is told while a study runs, on stderr."""
+    """Messages on stderr while a study runs."""
 
     def __init__(self, num_steps: int) -> None:
         self._shown = ""

@@ -20,7 +20,7 @@ from lope_dist.train.data import opened
 _TRAINED = 0.75
 """Share of the sample that is trained on; the rest is for choosing and judging."""
 _LEAST_HELD_OUT = 8
-"""Rows to choose on and to judge on, each, below which nothing can be told."""
+"""Least number of rows to choose on, and of rows to judge on."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def draw_sample(config: RunConfig, num_rows: int, folder: Path) -> Sample:
     """
     if config.data.sources:
         raise LopeError(
-            "lope compare reads one source, and the recipe has data.sources; give one as data.path."
+            "lope compare reads one source, and the recipe has data.sources; set data.path instead."
         )
     batch = config.train.global_batch
     apart = config.data.of_validation

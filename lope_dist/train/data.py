@@ -1,4 +1,4 @@
-"""A run's rows, before anything expensive: read, rendered, counted, and told in one table."""
+"""A run's rows, before anything expensive: read, rendered, counted, and shown in one table."""
 
 from __future__ import annotations
 

@@ -69,10 +69,10 @@ def parse_state(text: bytes, path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise LopeError(f"{path} is not readable JSON: {error}.") from None
     if not isinstance(state, dict):
-        raise LopeError(f"{path} does not tell how far the run is.")
+        raise LopeError(f"{path} does not say how far the run is.")
     refuse_newer(state.get("format"), STATE_FORMAT, path)
     if not has_shape(state, _State):
-        raise LopeError(f"{path} does not tell all of how far the run is.")
+        raise LopeError(f"{path} lacks a part of the run's progress.")
     return state
 
 
@@ -86,7 +86,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     description = read_json(path)
     if not isinstance(description, dict) or not isinstance(description.get("sha256"), str):
-        raise LopeError(f"{path} tells no sha256; restore it from a copy.")
+        raise LopeError(f"{path} has no sha256; restore it from a copy.")
     refuse_newer(description.get("format"), DESCRIPTION_FORMAT, path)
     return description
 

@@ -75,8 +75,8 @@ def values_at_stage_start(session: Session, progress: RunProgress) -> dict[str, 
     """Return the adapter as the stage began that a resume goes on in the middle of.
 
     To be called while the model has its initial values still. Those are where a first stage began,
-    unless it began with another run's adapter; a later one began at the end of the stage before
-    it. That checkpoint is loaded into the model. None, and told, if it is not there whole any more.
+    unless it began with another run's adapter; a later one began at the end of the stage before it.
+    That checkpoint is loaded into the model. None if it is missing or damaged, which is reported.
 
     Collective: yes.
     """

@@ -48,7 +48,8 @@ def parse_extension(config: RunConfig, text: str) -> tuple[RunConfig, Extension]
         )
     if isinstance(config.adapter, AdaLoraConfig):
         raise LopeError(
-            "--extend: AdaLoRA has cut its ranks over the steps of its stage; start anew with more."
+            "--extend: AdaLoRA plans its ranks over the steps of its stage; start a new run with "
+            "more steps."
         )
     stage = stages[name]
     key = "epochs" if stage.max_steps is None else "max_steps"
@@ -111,8 +112,8 @@ def _open_end(config: RunConfig, extension: Extension, index: int) -> dict[str, 
         return {}
     if not (end.folder / OPTIMIZER).is_file():
         raise LopeError(
-            f"--extend {name}={count}: {end.folder} has no {OPTIMIZER}, for an older version has "
-            "written it; start anew in another output_dir."
+            f"--extend {name}={count}: {end.folder} has no {OPTIMIZER}, because an older version "
+            "wrote it; start a new run in another output_dir."
         )
     step = read_state(end)["next_step"]
     middle = checkpoint_at(Path(config.output_dir), index, name, step)

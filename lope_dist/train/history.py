@@ -32,7 +32,7 @@ def checkpoints(run_dir: Path) -> list[Checkpoint]:
 def last_checkpoint(run_dir: Path) -> Checkpoint | None:
     """Return a run's last whole checkpoint, None if it has none.
 
-    A torn, truncated, changed or foreign one is told on stderr and passed over.
+    A truncated, changed or foreign checkpoint is named on stderr and skipped.
     """
     recorded = run_dir / CONFIG
     own = read_recorded(recorded.read_bytes()) if recorded.is_file() else None

@@ -104,7 +104,7 @@ def trim_metrics(run_dir: Path, done: Collection[str], stage: str | None, next_s
     """Drop the lines of steps that a resume makes again.
 
     Kept are those of the stages that are ``done`` and, of ``stage``, of the steps before
-    ``next_step``. A file with damaged lines is put aside, and told.
+    ``next_step``. A file with damaged lines is moved aside and reported.
     """
     path = run_dir / METRICS.name
     if path.exists():

@@ -73,8 +73,8 @@ def open_run_folder(config: RunConfig, resume: Resume) -> Checkpoint | None:
         return None
     if not resume:
         raise LopeError(
-            f"{folder} holds a run already; add --resume to continue it, or set output_dir "
-            "to another folder."
+            f"{folder} holds a run already; add --resume to continue it, or set output_dir to "
+            "another folder."
         )
     before = read_recorded(recorded.read_bytes()) if recorded.is_file() else None
     if before is None:
@@ -108,8 +108,8 @@ def _refuse_foreign(folder: Path) -> None:
         taken.remove(FOLDER)
     if taken:
         raise LopeError(
-            f"{folder} is not a run of ours: it holds {', '.join(dict.fromkeys(taken))} and no "
-            f"{CONFIG}. Nothing was touched; set output_dir to another folder."
+            f"{folder} is not the folder of a run: it holds {', '.join(dict.fromkeys(taken))} and "
+            f"no {CONFIG}. Nothing was touched; set output_dir to another folder."
         )
 
 

@@ -84,13 +84,13 @@ def run_lock(run_dir: Path) -> Iterator[RunHold]:
             ) from None
         except OSError as error:
             print(
-                f"{path} cannot be locked on this file system ({error.strerror}): nothing keeps "
-                "a second run out of this folder.",
+                f"{path} cannot be locked on this file system ({error.strerror}): nothing keeps a "
+                "second run out of this folder.",
                 file=sys.stderr,
             )
         if not _OURS.fullmatch(os.pread(file.fileno(), 1 << 10, 0)):
             raise LopeError(
-                f"{path} is no lock of ours and was left as it is; set output_dir to another "
+                f"{path} is not a lock file of lope and was not changed; set output_dir to another "
                 "folder."
             )
         _write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n")

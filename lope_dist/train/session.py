@@ -65,8 +65,8 @@ def train(
         return _train(config, resume or extension is not None, accepts_other_data, extension)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"Stopped by Ctrl-C before the first step of this start; {config.output_dir} has what "
-            "it had: start again the same way, with --resume where there are checkpoints."
+            f"Stopped by Ctrl-C before the first step of this start; {config.output_dir} was not "
+            "changed. Start again in the same way, with --resume if there are checkpoints."
         ) from None
 
 
@@ -109,8 +109,8 @@ def _train(
     if stopped_at is not None:
         kind = Interrupted if by_ctrl_c else Preempted
         raise kind(
-            f"{stopped_at}; the checkpoint is whole, go on with --resume auto "
-            f"(output_dir {inputs.run_dir})."
+            f"{stopped_at}; the checkpoint is whole, go on with --resume auto (output_dir "
+            f"{inputs.run_dir})."
         )
     return inputs.run_dir
 

@@ -103,7 +103,7 @@ class Validator:
     def _mean(self, word: str, total: float, tokens: int) -> float:
         if tokens == 0:
             raise LopeError(
-                "The validation rows have nothing to learn: every answer lies behind "
+                "The validation rows have nothing to learn: every answer lies beyond "
                 f"data.max_length = {self._session.config.data.max_length}; raise it, or set "
                 "data.validation to other rows."
             )

@@ -95,7 +95,7 @@ class Watch:
         if self._session.world.is_main:
             tell(
                 f"Stage {self._stage} ends after step {point.step}: the validation loss of '{row}' "
-                f"was no new least one in {stale} evaluations (train.early_stopping)."
+                f"did not improve in {stale} evaluations (train.early_stopping)."
             )
         return True
 

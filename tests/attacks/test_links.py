@@ -54,7 +54,7 @@ def test_a_folder_with_links_under_our_names_is_refused(
     folder.mkdir()
     for target in (precious, precious.with_name("absent")):
         (folder / name).symlink_to(target)
-        with pytest.raises(LopeError, match=rf"is not a run of ours: it holds {name}"):
+        with pytest.raises(LopeError, match=rf"is not the folder of a run: it holds {name}"):
             open_run_folder(config, resume=False)
         assert [path.name for path in folder.iterdir()] == [name]
         (folder / name).unlink()

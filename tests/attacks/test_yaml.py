@@ -128,5 +128,5 @@ def test_values_that_grow_end_in_a_sentence(
     monkeypatch.setattr(reading, "_MOST_SECONDS", 1.0)
     lines = ["k0: x"] + [f"k{i}: ${{k{i - 1}}}${{k{i - 1}}}" for i in range(1, 60)]
     (tmp_path / "recipe.yaml").write_text("\n".join(lines))
-    with pytest.raises(LopeError, match=r"takes more than .* to work out"):
+    with pytest.raises(LopeError, match=r"takes more than .* to evaluate"):
         load_config(tmp_path / "recipe.yaml")

@@ -11,7 +11,7 @@ ROW_LIMIT = 64 << 20
 Select = Callable[[Sequence[str]], list[str]]
 """All columns of a table -> those worth reading; raises `RowError` if a needed one is absent."""
 NumberedRows = Iterator[tuple[int, Any]]
-"""A row's number in its file, from 1, and the row, or the `RowError` that says why it is none."""
+"""A row's number in its file, from 1, and the row, or the `RowError` that explains it."""
 
 
 class Rows(Protocol):
@@ -19,7 +19,7 @@ class Rows(Protocol):
 
     @property
     def note(self) -> str:
-        """What the user should be told about its choice; empty where there was none."""
+        """A note for the user about how the data were chosen; empty if there was no choice."""
         ...
 
     @property

@@ -63,7 +63,7 @@ class FileRows:
 
     path: Path
     note: str = ""
-    """What the user should be told about its choice."""
+    """A note for the user about how the file was chosen."""
 
     def __post_init__(self) -> None:
         if not has_known_suffix(self.path):

@@ -158,7 +158,9 @@ def test_the_first_bad_rows_are_told_and_the_rest_counted(tmp_path, capsys):
     assert lines[1].startswith(f"  {path}, line 51: field 'output' is missing")
     assert len(lines) == 22
     assert lines[-1] == "  and 10 more"
-    with pytest.raises(LopeError, match=r"30 of 80 .*The first: .*line 51: .*line 53: .*Mend them"):
+    with pytest.raises(
+        LopeError, match=r"30 of 80 .*The first: .*line 51: .*line 53: .*Correct the rows"
+    ):
         open_path(path, max_bad_rows=0.37)
     open_path(write_rows(tmp_path / "y.jsonl", [GOOD])).bad_rows.tell()
     assert capsys.readouterr().err == ""

@@ -114,7 +114,9 @@ def test_arguments_may_switch_thoughts_off(family_tokenizer):
     assert answer.text == "a<|im_end|>"
     said = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
     thinking = layout.parse({"prompt": "q", "completion": [said]})
-    with pytest.raises(RowError, match=r"generation prompt is .*, and with this answer it writes"):
+    with pytest.raises(
+        RowError, match=r"generation prompt is .*, and with this answer the template writes"
+    ):
         render_rows(thinking, form)
 
 

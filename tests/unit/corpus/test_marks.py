@@ -239,5 +239,7 @@ def test_a_built_corpus_without_marks(make_recipe, make_loader, tmp_path):
     assert not loader.has_marks
     assert set(masks(loader.micro_batches(0))) == {None}
     for option in ({"loss_on": "corrupted"}, {"router_supervision": 0.1}):
-        with pytest.raises(LopeError, match=r"does not tell which .*lope corpus build CONFIG"):
+        with pytest.raises(
+            LopeError, match=r"has no marks of the tokens .*lope corpus build CONFIG"
+        ):
             make_loader(noise=NOISE, stage=stage(**option), data=data)

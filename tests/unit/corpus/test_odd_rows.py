@@ -234,7 +234,7 @@ def test_an_answer_behind_the_cut_is_a_bad_row_where_rows_may_be_left_out(rows_o
     assert source.bad_rows.counts == {"nothing left to learn": 1}
     assert source.bad_rows.first[0][0] == f"{source.name}, line 2"
     assert (source.account.examples, source.account.without_target) == (3, 0)
-    with pytest.raises(LopeError, match=r"nothing left to learn: 1.* behind data.max_length = 60"):
+    with pytest.raises(LopeError, match=r"nothing left to learn: 1.* beyond data.max_length = 60"):
         rows_of(short, long, max_length=60, max_bad_rows=0.4)
     few, _ = rows_of(long, short, short, short, max_length=60, max_bad_rows=0.5, max_examples=2)
     assert (len(few), few.bad_rows.num_rows) == (2, 3)

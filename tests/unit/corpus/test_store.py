@@ -112,7 +112,7 @@ def test_rows_that_change_while_they_are_read_are_refused(tmp_path, cache, monke
         return index
 
     monkeypatch.setattr(records._Pass, "run", read_all)
-    with pytest.raises(LopeError, match=r"x\.jsonl' changed while they were read"):
+    with pytest.raises(LopeError, match=r"x\.jsonl' changed during reading"):
         open_path(path)
     assert stores(cache) == []
 

@@ -144,7 +144,7 @@ def test_noise_without_a_question_to_corrupt_is_refused(task_dir: Path) -> None:
 
 
 def test_few_shots_for_a_task_that_takes_none_are_refused(task_dir: Path) -> None:
-    with pytest.raises(LopeError, match="made for no few-shot examples"):
+    with pytest.raises(LopeError, match="takes no few-shot examples"):
         load(task_dir, None, "tiny_choice", num_fewshot=2)
 
 

@@ -129,7 +129,7 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_loaded(
         rank(run_copy, corrupted, out, by="ifdd")
     with pytest.raises(LopeError, match=r"write a \.jsonl file"):
         rank(run_copy, corrupted, tmp_path / "out.csv")
-    with pytest.raises(LopeError, match="exists and is no ranking"):
+    with pytest.raises(LopeError, match="exists and is not a ranking"):
         rank(run_copy, corrupted, corrupted)
 
 
@@ -150,11 +150,15 @@ def test_nothing_beside_the_ranking_is_written_over(run_copy, corrupted, tmp_pat
         rank(run_copy, whole, out, limit=2)
     with pytest.raises(LopeError, match=r"alpaca\.json would be written, and this call reads it"):
         rank(run_copy, corrupted, out, truth=str(whole), limit=2)
-    with pytest.raises(LopeError, match=r"goes to .*alpaca\.json, which exists and is none"):
+    with pytest.raises(
+        LopeError, match=r"goes to .*alpaca\.json, which exists and is not a summary"
+    ):
         rank(run_copy, corrupted, out, limit=2)
     assert whole.read_bytes() == held
     (run_copy / "results.json").write_text('{"rows": []}')
-    with pytest.raises(LopeError, match=r"goes to .*results\.json, which exists and is none"):
+    with pytest.raises(
+        LopeError, match=r"goes to .*results\.json, which exists and is not a summary"
+    ):
         rank(run_copy, corrupted, run_copy / "results.jsonl", limit=2)
     (tmp_path / "photo.png").write_bytes(b"not ours")
     with pytest.raises(LopeError, match=r"goes to .*photo\.png, .* belongs to no summary"):
@@ -176,7 +180,7 @@ def test_a_loss_that_is_not_finite_is_told(run_copy, corrupted, tmp_path, monkey
 
     monkeypatch.setattr(noise_scores, "losses_of", broken)
     out = tmp_path / "out.jsonl"
-    with pytest.raises(LopeError, match=r"loss of example \d+ is not finite, so nothing can"):
+    with pytest.raises(LopeError, match=r"loss of example \d+ is not finite: base weights"):
         rank(run_copy, corrupted, out, limit=3)
     assert not out.exists()
 

@@ -84,7 +84,7 @@ def test_a_stopped_study_goes_on(make_study):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
-    assert "1 cells left; the same command goes on" in errors
+    assert "1 cells left; the same command continues" in errors
     assert list((run / "checkpoints").glob("2-finetune-step-*"))
     trained = steps(run)
     assert 5 < len(trained) < 2005

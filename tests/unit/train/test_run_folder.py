@@ -51,7 +51,7 @@ def test_checkpoints_without_a_configuration_are_not_ours(tiny_config) -> None:
     config = tiny_config()
     (Path(config.output_dir) / "checkpoints" / "1-poison").mkdir(parents=True)
     for resume in (False, True):
-        with pytest.raises(LopeError, match="not a run of ours"):
+        with pytest.raises(LopeError, match="not the folder of a run"):
             open_run_folder(config, resume)
 
 

@@ -102,7 +102,7 @@ def test_the_losses_are_those_of_lope_loss(runs: Path) -> None:
 
 
 def test_a_run_without_validation_rows_has_none_to_score(runs: Path) -> None:
-    with pytest.raises(LopeError, match=r"plain holds no rows out .*--tasks .*lope loss"):
+    with pytest.raises(LopeError, match=r"plain has no validation rows .*--tasks .*lope loss"):
         measure_losses(runs / "plain", LossRequest(None), progress=False)
 
 
