@@ -51,4 +51,4 @@ def print_scales(chosen: dict[str, Any]) -> None:
     for word, row in rows.items():
         edge = "; the least loss may lie outside the grid" if row["at_edge"] else ""
         console.print(f"{word}: --experts {row['row']}{edge}", markup=False)
-    console.print("Report results on other rows than these.")
+    console.print("Do not report results on these rows: the scale was chosen on them.")

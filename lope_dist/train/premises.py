@@ -83,7 +83,7 @@ def check_premises(
         attention=settled.model.attention,
         packing=_packing(settled.data.packing),
         head=head_sentence(model, config),
-        dropout="the base's is off",
+        dropout="off in the base model",
         batch=batch_sentence(settled, num_ranks),
         memory=memory_sentence(plan, num_ranks, device),
         output=_output(config),
@@ -100,7 +100,7 @@ def check_premises(
 def _output(config: RunConfig) -> str:
     every = config.train.checkpoint.every_steps
     saved = "at each stage's end" if every is None else f"every {every:,} steps"
-    return f"{config.output_dir}; the same command with --resume goes on with it, saved {saved}"
+    return f"{config.output_dir}; saved {saved}, and continued by --resume"
 
 
 def _packing(packing: bool | str) -> str:

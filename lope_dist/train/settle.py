@@ -57,11 +57,11 @@ def prove(session: Session, *, is_resumed: bool) -> str:
                 f"data.packing = true, and {reason}; set data.packing=auto or data.packing=false."
             )
         packing = reason is None
-        found = reason or "two packed examples were asked and do not see each other"
+        found = reason or "measured: two packed examples do not attend to each other"
         if reason is not None and session.world.is_main:
             print(f"data.packing is off: {reason}.", file=sys.stderr)
     elif not is_resumed:
-        found = "asked for, or the only way with this model and adapter"
+        found = "set in the recipe, or the only choice with this model and adapter"
     attention = session.config.model.attention
     session.config = with_settled(session.config, attention=attention, packing=packing)
     session.world.on_main(lambda: _record(session))
