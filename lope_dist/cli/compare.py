@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -33,13 +34,16 @@ def compare(
 
     Example: lope compare recipe.yaml --minutes 40
     """
+    began = time.monotonic()  # before the slow imports: their time counts too
     from lope_dist.config.load import load_config
 
     resolved = load_config(config, overrides or ())
     from lope_dist.study.compare_methods import CompareRequest, compare_methods
 
     folder = out or Path(f"{resolved.output_dir.rstrip('/')}_compare")
-    found = compare_methods(resolved, CompareRequest(minutes, rows, folder))
+    found = compare_methods(
+        resolved, CompareRequest(minutes, rows, folder, time.monotonic() - began)
+    )
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:

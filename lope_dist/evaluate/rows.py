@@ -114,7 +114,7 @@ def _check_experts(word: Word, name: str, adapter: AnyAdapter, is_purified: bool
             f"--experts {name}: this run has no poisoning expert to mask; use --experts all."
         )
     if word.experts == "masked_normal" and adapter.num_normal < 2:
-        reason = f"{'only one' if adapter.num_normal else 'no'} normal expert"
+        reason = "only one normal expert" if adapter.num_normal else "no normal expert to leave out"
         raise LopeError(f"--experts {name}: this run has {reason}; use --experts all.")
     if word.experts in ("all", "masked_normal") and is_purified:
         raise LopeError(

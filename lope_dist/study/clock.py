@@ -12,30 +12,34 @@ from lope_dist.study.time_plan import plan
 
 STOPPING_S = 15.0
 """How long a run may take to stop once the time is over, before it is killed."""
-_REPORT_S = 15.0
-"""What is left for the report."""
+_REPORT_S, _REPORT_STARTS = 15.0, 3.0
+"""Time left for the report, at least; and how many times as long as the start of the command, which
+shows how busy the machine is."""
 _SPARE = 1.1
 """On what was measured, for runs that take longer."""
 
 
 class Clock:
-    """The time that is left; it begins with the object and learns how long runs take."""
+    """The time that is left; it learns how long runs take.
 
-    def __init__(self, minutes: float) -> None:
+    Args:
+        minutes: All of the time, from the start of the command on.
+        since_start_s: How long ago the command started.
+    """
+
+    def __init__(self, minutes: float, since_start_s: float) -> None:
         self._minutes = minutes
-        self._end = time.monotonic() + 60 * minutes - STOPPING_S - _REPORT_S
+        report_s = max(_REPORT_S, _REPORT_STARTS * since_start_s)
+        self._end = time.monotonic() - since_start_s + 60 * minutes - STOPPING_S - report_s
         self._seconds: dict[str, float] = {}
         self._scoring: dict[str, float] = {}
+        self.has_forecast = False
+        """Whether `forecast` was asked for."""
 
     def add(self, run: str, seconds: Mapping[str, float]) -> None:
         """Note how long the steps of a run took: `train`, and what scored it."""
         self._seconds[run] = sum(seconds.values())
         self._scoring[run] = self._seconds[run] - seconds.get("train", 0.0)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no run was noted."""
-        return not self._seconds
 
     @property
     def left(self) -> float:
@@ -60,6 +64,7 @@ class Clock:
 
     def forecast(self) -> str:
         """Return how long a run takes, and what follows from it, in a sentence or two."""
+        self.has_forecast = True
         takes = f"A run takes about {format_duration(self.run_seconds)}"
         if self.num_runs < len(METHODS):
             return (

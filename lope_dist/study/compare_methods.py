@@ -40,6 +40,8 @@ class CompareRequest:
     """Rows of the sample at most."""
     folder: Path
     """Where all of it goes."""
+    since_start_s: float = 0.0
+    """Seconds of the minutes that were used before this call."""
 
 
 def compare_methods(config: RunConfig, request: CompareRequest) -> dict[str, Any]:
@@ -50,7 +52,7 @@ def compare_methods(config: RunConfig, request: CompareRequest) -> dict[str, Any
             run that failed.
         Preempted: not every method could be trained once; the same call goes on from there.
     """
-    clock = Clock(request.minutes)
+    clock = Clock(request.minutes, request.since_start_s)
     refuse_other_adapters(config)
     sample = draw_sample(config, request.num_rows, request.folder)
     studies = MethodStudies(config, sample, request.folder)
@@ -77,6 +79,7 @@ def _run(clock: Clock, study: Study, *, keep_scoring: bool = False) -> bool:
         Preempted: a signal came.
     """
     for cell in study.cells:
+        was_trained = (cell.folder / RECORDS / "train.json").exists()
         left = clock.left_for_search if keep_scoring else clock.left
         end = time.monotonic() + left
         outcome = run_study(
@@ -88,9 +91,8 @@ def _run(clock: Clock, study: Study, *, keep_scoring: bool = False) -> bool:
             raise Preempted("Stopped by a signal. The same command continues from there.")
         if outcome.left:
             return False
-        is_first = clock.is_empty
         clock.add(cell.name, recorded_seconds(study, cell))
-        if is_first:
+        if not was_trained and not clock.has_forecast:
             tell(clock.forecast())
     return True
 

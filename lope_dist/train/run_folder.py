@@ -140,8 +140,8 @@ def _rescued(recorded: Path) -> dict[str, Any]:
     if recorded.exists():
         raise LopeError(f"{recorded} is not the configuration of a run; restore it from a copy.")
     raise LopeError(
-        f"{recorded.parent} holds checkpoints, none of them whole, and no {CONFIG}: it is not a "
-        "run of ours."
+        f"{recorded.parent} holds checkpoints, none of them whole, and no {CONFIG}: it is not "
+        "the folder of a run."
     )
 
 

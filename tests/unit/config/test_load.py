@@ -82,7 +82,7 @@ def test_layers_that_include_each_other_are_refused(tmp_path: Path) -> None:
         ("adapter={kind: p_tuning, encoder: rnn}", ["adapter.encoder = 'rnn'", "'lstm' or 'mlp'"]),
         ("adapter.rank=0", ["adapter.rank = 0", "the least is 1"]),
         ("adapter.rank=many", ["adapter.rank = 'many'", "whole number"]),
-        ("adapter.num_normal=0", ["adapter.num_normal = 0", "nothing is left"]),
+        ("adapter.num_normal=0", ["adapter.num_normal = 0", "at least one"]),
         ("adapter.num_poison=0", ["train.stages.poison", "poison_b", "num_poison is 0"]),
         (
             "adapter.compensation={mode: unit, top_k: 4}",

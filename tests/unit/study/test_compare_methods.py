@@ -121,7 +121,7 @@ def test_three_seeds_come_before_a_third_learning_rate(num_runs, expected):
 
 
 def test_a_search_leaves_the_time_to_score_the_best_runs() -> None:
-    clock = Clock(minutes=30.5)
+    clock = Clock(minutes=30.5, since_start_s=0)
     clock.add("lope", {"train": 240.0, "loss-choose_on": 60.0})
     assert clock.run_seconds == pytest.approx(330)
     assert clock.left - clock.left_for_search == pytest.approx(1.1 * 3 * 60, abs=0.1)
@@ -129,11 +129,13 @@ def test_a_search_leaves_the_time_to_score_the_best_runs() -> None:
     assert "learning rates 1, seeds 1" in clock.forecast()
     clock.add("lora", {"train": 60.0})  # measured as it goes: the rest is faster than planned
     assert clock.run_seconds == pytest.approx(1.1 * (300 + 60) / 2)
-    short = Clock(minutes=2)
+    short = Clock(minutes=2, since_start_s=0)
     short.add("lope", {"train": 100.0})
     assert short.left < 90.01, "the end leaves time to stop a run and to write the report"
     assert "may need more than the 2 minutes" in short.forecast()
-    assert Clock(minutes=0.1).left == 0
+    busy = Clock(minutes=2, since_start_s=20)  # so slow a start: the report will be slow too
+    assert busy.left == pytest.approx(120 - 20 - 15 - 60, abs=0.1)
+    assert Clock(minutes=0.1, since_start_s=0).left == 0
 
 
 def claims(**effects: tuple[float, bool | None]) -> list[dict[str, Any]]:
