@@ -15,6 +15,8 @@ from support.tiny import tiny_tree
 
 from lope_dist.core.errors import Interrupted
 from lope_dist.train import saving, session, stage, validate
+from lope_dist.train.checkpoint import read_state
+from lope_dist.train.history import newest_checkpoint
 from lope_dist.train.session import train
 
 SHORT: dict[str, Any] = {
@@ -70,8 +72,14 @@ def test_the_run_ends_with_130_and_goes_on_bit_equal(
     assert ("the checkpoint is whole, go on with" in str(caught.value)) == saves
     assert ("once more ends at once" in capfd.readouterr().err) == saves
     monkeypatch.setattr(module, name, real)
-    train(config, resume="auto")
     run = tmp_path / "run"
+    if saves:
+        steps, last = [line for line in told(run) if "loss" in line], newest_checkpoint(run)
+        assert last is not None
+        state = read_state(last)
+        done = state["stage"], state["next_step"]
+        assert done == (steps[-1]["stage"], steps[-1]["step"] + 1), "no step that was made is lost"
+    train(config, resume="auto")
     assert told(run) == told(whole)
     last = "checkpoints/2-finetune/adapter.safetensors"
     assert (run / last).read_bytes() == (whole / last).read_bytes()
