@@ -73,6 +73,8 @@ def test_the_run_ends_with_130_and_goes_on_bit_equal(
     assert ("once more ends at once" in capfd.readouterr().err) == saves
     monkeypatch.setattr(module, name, real)
     run = tmp_path / "run"
+    if moment == "validation":
+        assert len(calls) <= count + 1, "the validation ends too"
     if saves:
         steps, last = [line for line in told(run) if "loss" in line], newest_checkpoint(run)
         assert last is not None
