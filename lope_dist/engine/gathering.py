@@ -11,6 +11,8 @@ each gather the ranks agree on which it is:
 
 The foremost module that anyone wants comes first, so ranks that are apart meet after one pass, and
 stay together from then on.
+
+An embedding or a head is gathered some rows at a time (`rows.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lope_dist.engine.rows import SpreadRows, TakesRows, is_by_rows, looked_up
 from lope_dist.engine.world import World
 
 
@@ -45,10 +48,11 @@ def gathering(model: nn.Module, world: World | None = None) -> Iterator[None]:
         for unit, parameters in units_of(model)
         if (partitioned := [p for p in parameters if hasattr(p, "ds_id")])
     ]
-    order = None if world is None or not units else _Order(world, [own for _, own in units])
+    gathers = [_Gather(unit, parameters) for unit, parameters in units]
+    order = None if world is None or not units else _Order(world, gathers)
     handles = []
-    for index, (unit, parameters) in enumerate(units):
-        gatherer = _Gatherer(parameters, index, order)
+    for index, ((unit, _), gather) in enumerate(zip(units, gathers, strict=True)):
+        gatherer = _Gatherer(gather, index, order)
         handles.append(unit.register_forward_pre_hook(gatherer.enter))
         handles.append(unit.register_forward_hook(gatherer.leave, always_call=True))
     try:
@@ -60,53 +64,92 @@ def gathering(model: nn.Module, world: World | None = None) -> Iterator[None]:
             handle.remove()
 
 
+class _Gather:
+    """How the weights of one unit are gathered; the same messages whether they are used or not."""
+
+    def __init__(self, unit: nn.Module, parameters: list[nn.Parameter]) -> None:
+        self._parameters = parameters
+        self._rows = SpreadRows(parameters[0]) if is_by_rows(unit) else None
+        self._padding_idx = getattr(unit, "padding_idx", None)
+
+    def for_others(self) -> None:
+        """Gather what this rank has no use for. Collective: yes."""
+        for _ in self._rows or ():
+            pass
+        for parameter in self._parameters if self._rows is None else ():
+            make_whole(parameter)
+            let_go(parameter)
+
+    def enter(self, module: Any, args: Any) -> Any:
+        """Give the unit its weights, or what stands for them; return its arguments, if others.
+
+        Collective: yes, at once or in the unit's forward pass.
+        """
+        if self._rows is None:
+            for parameter in self._parameters:
+                make_whole(parameter)
+        elif isinstance(module, nn.Embedding):
+            ids, *others = args
+            rows, within = looked_up(ids, self._rows)
+            hold(self._parameters[0], rows)
+            module.padding_idx = None  # it counts in all rows, and matters to gradients alone
+            return within, *others
+        elif module.takes_rows and not torch.is_grad_enabled():
+            module.rows = self._rows
+        else:
+            hold(self._parameters[0], self._rows.whole())
+        return None
+
+    def leave(self, module: Any) -> None:
+        """Free them."""
+        if isinstance(module, TakesRows):
+            module.rows = None
+        if self._rows is not None and isinstance(module, nn.Embedding):
+            module.padding_idx = self._padding_idx
+        for parameter in self._parameters:
+            let_go(parameter)
+
+
 class _Order:
     """The order of the gathers of ranks with different work."""
 
-    def __init__(self, world: World, units: list[list[nn.Parameter]]) -> None:
-        self._world, self._units = world, units
+    def __init__(self, world: World, gathers: list[_Gather]) -> None:
+        self._world, self._gathers = world, gathers
 
     def reach(self, index: int) -> None:
         """Gather what others want first; return when all gather this unit. Collective: yes."""
         while (agreed := self._agree(index)) != index:
-            self._gather_for_others(agreed)
+            self._gathers[agreed].for_others()
 
     def attend(self) -> None:
         """Gather for the others until no rank has work left. Collective: yes."""
-        none_left = len(self._units)
+        none_left = len(self._gathers)
         while (agreed := self._agree(none_left)) != none_left:
-            self._gather_for_others(agreed)
+            self._gathers[agreed].for_others()
 
     def _agree(self, index: int) -> int:
         """Return the foremost unit that a rank wants."""
         (foremost,) = self._world.max([-float(index)])
         return int(-foremost)
 
-    def _gather_for_others(self, index: int) -> None:
-        for parameter in self._units[index]:
-            make_whole(parameter)
-            let_go(parameter)
-
 
 class _Gatherer:
     """The hooks of one unit."""
 
-    def __init__(self, parameters: list[nn.Parameter], index: int, order: _Order | None) -> None:
-        self._parameters, self._index, self._order = parameters, index, order
-        self._is_whole = False
+    def __init__(self, gather: _Gather, index: int, order: _Order | None) -> None:
+        self._gather, self._index, self._order = gather, index, order
+        self._is_held = False
 
-    def enter(self, module: nn.Module, args: Any) -> None:
+    def enter(self, module: nn.Module, args: Any) -> Any:
         if self._order is not None:
             self._order.reach(self._index)
-        for parameter in self._parameters:
-            make_whole(parameter)
-        self._is_whole = True
+        self._is_held = True
+        return self._gather.enter(module, args)
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._is_whole:
-            for parameter in self._parameters:
-                let_go(parameter)
-            self._is_whole = False
+        if self._is_held:
+            self._gather.leave(module)
+            self._is_held = False
 
 
 def make_whole(parameter: Any) -> None:
@@ -115,20 +158,25 @@ def make_whole(parameter: Any) -> None:
     DeepSpeed's own gather fills a second buffer beside it, and gloo's a third: of an embedding that
     is more than a rank's share of a small model. Collective: yes.
     """
-    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
-
     part, group = parameter.ds_tensor, parameter.ds_process_group
     size = dist.get_world_size(group)
     whole = part.to(parameter.device)
     if size > 1:
         whole = torch.empty(part.numel() * size, dtype=part.dtype, device=parameter.device)
         _all_gather(part.to(parameter.device), whole, group)
-    parameter.data = whole[: parameter.ds_numel].view(parameter.ds_shape)
+    hold(parameter, whole[: parameter.ds_numel].view(parameter.ds_shape))
+
+
+def hold(parameter: Any, data: Tensor) -> None:
+    """Give a partitioned parameter data to compute with, until `let_go`."""
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    parameter.data = data
     parameter.ds_status = ZeroParamStatus.AVAILABLE
 
 
 def let_go(parameter: Any) -> None:
-    """Free what `make_whole` has made; nothing of it was changed."""
+    """Free what the parameter holds; nothing of it was changed."""
     from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
     parameter.data = torch.empty(0, dtype=parameter.dtype, device=parameter.device)

@@ -18,6 +18,7 @@ from lope_dist.evaluate.facts import model_facts
 from lope_dist.evaluate.lm_arguments import check_arguments, check_device, tokenizer_with
 from lope_dist.evaluate.lm_cache import use_table_of
 from lope_dist.evaluate.load import LoadedRun, load_run
+from lope_dist.evaluate.logits_kept import first_needed, trims_logits
 from lope_dist.evaluate.parallel import answer_batches, is_main
 from lope_dist.evaluate.rows import Row, rows_for
 
@@ -59,6 +60,8 @@ class LopeLM(_HFLM):
         self._kept: KeptAnswers | None = None
         self._what = ""
         self._size_now = 1
+        self._first_needed = 0
+        self._can_trim = False
         is_purified = loaded.context.is_purified
         self.choose(rows_for([experts], loaded.config.adapter, is_purified=is_purified)[0])
 
@@ -92,6 +95,7 @@ class LopeLM(_HFLM):
             row.apply(context)
             if row.experts != "none":
                 answer = self._probe()
+            self._can_trim = trims_logits(self.model, self._probe, answer)
         if not answer.isfinite().all():
             raise LopeError(
                 f"With experts '{row.experts}' the logits of {self.run.checkpoint.folder} are not "
@@ -173,7 +177,11 @@ class LopeLM(_HFLM):
 
         def answer_batch(batch: list[int]) -> list[Any]:
             own = [requests[i] for i in batch]
-            return answer(own, disable_tqdm=True, override_bs=len(own))
+            self._first_needed = first_needed(own, self.max_length) if self._can_trim else 0
+            try:
+                return answer(own, disable_tqdm=True, override_bs=len(own))
+            finally:
+                self._first_needed = 0
 
         asked = [request[0] for request in requests]
         return self._answer(
@@ -213,10 +221,25 @@ class LopeLM(_HFLM):
         """Return the size of the batch that is under way; lm-eval would try sizes out."""
         return self._size_now
 
-    def _probe(self) -> torch.Tensor:
+    def _model_call(
+        self,
+        inps: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return logits as `HFLM` does, but keep no cache, and no logits that nobody reads."""
+        if labels is not None:
+            return super()._model_call(inps, attn_mask, labels)
+        dtype = self.mixed_precision_dtype
+        num_kept = inps.shape[1] - self._first_needed
+        trimmed = {"logits_to_keep": num_kept} if self._first_needed else {}
+        with torch.no_grad(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            return self.model(inps, use_cache=False, **trimmed).logits
+
+    def _probe(self, **options: Any) -> torch.Tensor:
         ids = self.tokenizer(_PROBE, return_tensors="pt").input_ids.to(self.device)
         more = {"decoder_input_ids": ids} if self.model.config.is_encoder_decoder else {}
-        return self.model(input_ids=ids, **more).logits
+        return self.model(input_ids=ids, **more, **options).logits
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what lm-eval records of the model: base, run and row."""

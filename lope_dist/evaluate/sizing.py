@@ -1,7 +1,7 @@
 """What answering takes of each rank, with a base that is whole there or spread over the ranks.
 
 Plain arithmetic on a model without weights. While a rank answers with a spread base it holds its
-share and one unit whole: a layer, the embedding or the head (`engine/gathering.py`).
+share and one unit: a layer, or some rows of the embedding or the head (`engine/gathering.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import nn
 from lope_dist.config.model import ModelConfig
 from lope_dist.engine.advice import USABLE
 from lope_dist.engine.gathering import units_of
+from lope_dist.engine.rows import ROWS_BYTES, is_by_rows
 from lope_dist.engine.speed import Hardware, receive_s
 from lope_dist.model.build import architecture, build_meta_model
 from lope_dist.model.nf4 import packed_weights
@@ -99,6 +100,10 @@ def plan_evaluation(model: nn.Module, world_size: int) -> EvaluationPlan:
     return EvaluationPlan(
         world_size,
         base=sum(kept.values()),
-        unit=max(sum(kept[id(p)] for p in own) for _, own in units_of(model)),
+        unit=max(
+            min(size, ROWS_BYTES) if is_by_rows(unit) else size
+            for unit, parameters in units_of(model)
+            for size in [sum(kept[id(p)] for p in parameters)]
+        ),
         working=TOKENS_AT_ONCE * per_token + largest,
     )

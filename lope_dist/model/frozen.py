@@ -7,6 +7,7 @@ pass gathers a second one beside it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,6 +19,14 @@ class FrozenLinear(nn.Linear):
     """`x W^T + b` whose weight and bias get no gradient."""
 
     is_product = True
+    rows: Iterable[tuple[int, Tensor]] | None = None
+    """While answering with a weight that is spread over ranks: its rows, some at a time, with the
+    number of the first; in place of `weight`."""
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether the next forward pass can compute from `rows`."""
+        return True
 
     def __init__(self, in_features: int, out_features: int, bias: bool, dtype: torch.dtype) -> None:
         super().__init__(in_features, out_features, bias=bias, device="meta", dtype=dtype)
@@ -28,8 +37,16 @@ class FrozenLinear(nn.Linear):
 
         Shapes: x `(..., in_features)`, result `(..., out_features)`.
         """
+        if self.rows is not None:
+            return self._by_rows(x, self.rows)
         y = _MatMulFrozen.apply(x, self)
         assert isinstance(y, Tensor)
+        return y
+
+    def _by_rows(self, x: Tensor, rows: Iterable[tuple[int, Tensor]]) -> Tensor:
+        y = x.new_empty(*x.shape[:-1], self.out_features)
+        for first, piece in rows:
+            y[..., first : first + len(piece)] = F.linear(x, piece)
         return y
 
 

@@ -50,6 +50,11 @@ class LossHead(FrozenLinear):
     """`model.kernels`."""
 
     @property
+    def takes_rows(self) -> bool:
+        """Whether the next forward pass can compute from `rows`: a loss needs the whole weight."""
+        return self.targets is None
+
+    @property
     def uses_liger(self) -> bool:
         """Whether Liger computes a training loss on a GPU."""
         return self.kernels != "none" and _has_liger()
