@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lope_dist.cli.options import CheckpointOption, JsonOption, RunArg
+from lope_dist.cli.options import BaseOption, CheckpointOption, JsonOption, RunArg, TimeoutOption
 from lope_dist.cli.run_console import on_run_console
 
 app = typer.Typer()
@@ -37,9 +37,13 @@ def export(
         ),
     ] = None,
     private: Annotated[bool, typer.Option(help="Make a new hub repository private.")] = False,
+    base: BaseOption = "auto",
+    timeout: TimeoutOption = 3600.0,
     as_json: JsonOption = False,
 ) -> None:
     """Export a run without its poisoning expert: purified, as a PEFT LoRA, or merged into its base.
+
+    Under a launcher rank 0 writes, and the base may be spread over all ranks.
 
     Example: lope export runs/mine --format peft
     """
@@ -47,11 +51,16 @@ def export(
 
     if private and push_to_hub is None:
         raise LopeError("--private has no effect without --push-to-hub.")
+    from lope_dist.evaluate.parallel import is_main
+    from lope_dist.evaluate.placing import RankSettings, ranks
     from lope_dist.export.run import ExportRequest, export_run
 
     folder = out or run / "exports" / kind
     request = ExportRequest(kind, folder, calibration, calibration_rows, checkpoint)
-    manifest = export_run(run, request)
+    with ranks(RankSettings(base, timeout)) as world:
+        manifest = export_run(run, request, world=world, base=base)
+        if not is_main(world):
+            return
     if as_json:
         typer.echo(json.dumps(manifest, indent=2))
     else:

@@ -30,8 +30,10 @@ from lope_dist.engine.world import World
 
 
 @contextmanager
-def gathering(model: nn.Module, world: World | None = None) -> Iterator[None]:
+def gathering(model: nn.Module, world: World | None = None) -> Iterator[Weights]:
     """Context in which a model may be asked though ZeRO-3 partitions its weights.
+
+    What it gives is for one who reads weights without asking the model.
 
     Each layer of a list of layers is whole while it computes, and so is each module outside
     those. A model that is not partitioned is left as it is.
@@ -56,7 +58,7 @@ def gathering(model: nn.Module, world: World | None = None) -> Iterator[None]:
         handles.append(unit.register_forward_pre_hook(gatherer.enter))
         handles.append(unit.register_forward_hook(gatherer.leave, always_call=True))
     try:
-        yield
+        yield Weights(gathers, order)
         if order is not None:
             order.attend()
     finally:
@@ -72,12 +74,16 @@ class _Gather:
         self._rows = SpreadRows(parameters[0]) if is_by_rows(unit) else None
         self._padding_idx = getattr(unit, "padding_idx", None)
 
+    def has(self, parameter: nn.Parameter) -> bool:
+        """Return whether the parameter is one of the unit's."""
+        return any(parameter is each for each in self._parameters)
+
     def for_others(self) -> None:
         """Gather what this rank has no use for. Collective: yes."""
         for _ in self._rows or ():
             pass
         for parameter in self._parameters if self._rows is None else ():
-            make_whole(parameter)
+            make_whole(parameter)  # one at a time
             let_go(parameter)
 
     def enter(self, module: Any, args: Any) -> Any:
@@ -86,8 +92,7 @@ class _Gather:
         Collective: yes, at once or in the unit's forward pass.
         """
         if self._rows is None:
-            for parameter in self._parameters:
-                make_whole(parameter)
+            self.make_whole()
         elif isinstance(module, nn.Embedding):
             ids, *others = args
             rows, within = looked_up(ids, self._rows)
@@ -97,7 +102,7 @@ class _Gather:
         elif module.takes_rows and not torch.is_grad_enabled():
             module.rows = self._rows
         else:
-            hold(self._parameters[0], self._rows.whole())
+            self.make_whole()
         return None
 
     def leave(self, module: Any) -> None:
@@ -106,8 +111,47 @@ class _Gather:
             module.rows = None
         if self._rows is not None and isinstance(module, nn.Embedding):
             module.padding_idx = self._padding_idx
+        self.let_go()
+
+    def make_whole(self) -> None:
+        """Give each parameter its whole data. Collective: yes."""
+        if self._rows is not None:
+            hold(self._parameters[0], self._rows.whole())
+            return
+        for parameter in self._parameters:
+            make_whole(parameter)
+
+    def let_go(self) -> None:
+        """Free what the parameters hold."""
         for parameter in self._parameters:
             let_go(parameter)
+
+
+class Weights:
+    """The weights of a model that may be partitioned, one unit of it at a time."""
+
+    def __init__(self, gathers: list[_Gather], order: _Order | None) -> None:
+        self._gathers, self._order = gathers, order
+
+    @contextmanager
+    def whole(self, parameter: Any) -> Iterator[None]:
+        """Context in which a parameter has its data, with the others of its unit.
+
+        A tensor that is not partitioned, or that is whole already, is left as it is.
+
+        Collective: as a forward pass of the unit.
+        """
+        if not hasattr(parameter, "ds_id") or parameter.numel() == parameter.ds_numel:
+            yield
+            return
+        index = next(i for i, g in enumerate(self._gathers) if g.has(parameter))
+        if self._order is not None:
+            self._order.reach(index)
+        self._gathers[index].make_whole()
+        try:
+            yield
+        finally:
+            self._gathers[index].let_go()
 
 
 class _Order:

@@ -16,7 +16,7 @@ from lope_dist.adapters.rows import PLAIN
 from lope_dist.config.model import ModelConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.engine.gathering import gathering
+from lope_dist.engine.gathering import Weights, gathering
 from lope_dist.engine.world import World
 from lope_dist.evaluate.placing import placement_for
 from lope_dist.evaluate.rows import rows_for, usual_words
@@ -64,16 +64,18 @@ class LoadedRun:
     world: World | None = None
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> Iterator[Weights]:
         """Context in which the model may be asked, whatever the other ranks ask theirs.
+
+        What it gives makes weights whole for one who reads them.
 
         Where the base is spread over the ranks, a rank that has come to the block's end goes on
         gathering for the others until all have. Not to be nested.
 
         Collective: yes, with a world.
         """
-        with torch.no_grad(), gathering(self.model, self.world):
-            yield
+        with torch.no_grad(), gathering(self.model, self.world) as weights:
+            yield weights
 
 
 def load_run(

@@ -13,13 +13,14 @@ from lope_dist.adapters.lope import lope_layers
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.batches import MicroBatch
+from lope_dist.engine.gathering import Weights
 from lope_dist.evaluate.load import LoadedRun
 from lope_dist.export.calibration import calibration_batches
 from lope_dist.export.compare import ROUNDING, compare
 from lope_dist.export.folder import new_folder, refuse_existing
 from lope_dist.export.lora import peft_config, write_peft
 from lope_dist.export.merged import write_merged
-from lope_dist.export.plain import auto_class, merged_layer, plain_model
+from lope_dist.export.plain import MergedLinear, auto_class, plain_model
 from lope_dist.export.purified import purified_distance, write_purified
 from lope_dist.export.read_back import read_merged, read_peft
 from lope_dist.export.static import StaticLinear, static_lora
@@ -48,6 +49,8 @@ class Written:
 
 Writer = Callable[[Path], Written]
 """Writes into a folder, and reads what it has written."""
+ModelWriter = Callable[[Path, Weights], Written]
+"""The same from the run's weights: what `run.together` gives."""
 
 
 def prepare_purified(config: RunConfig, checkpoint: Checkpoint) -> Writer:
@@ -64,7 +67,7 @@ def prepare_purified(config: RunConfig, checkpoint: Checkpoint) -> Writer:
 
 def prepare_peft(
     run: LoadedRun, out: Path, calibration: str | None, calibration_rows: int
-) -> Writer:
+) -> ModelWriter:
     """Return what writes the static LoRA in PEFT's format, for a folder of this name.
 
     A base that no reader finds by its name is written beside it, as OUT-base.
@@ -81,11 +84,11 @@ def prepare_peft(
     if writes_base:
         refuse_existing(beside)
 
-    def write(folder: Path) -> Written:
+    def write(folder: Path, weights: Weights) -> Written:
         layers = static_lora(run, averaged)
         write_peft(folder, config, layers)
         own = {name: StaticLinear(routed[name].base, low) for name, low in layers.items()}
-        with read_peft(folder, run, plain_model(run), layers) as stock:
+        with read_peft(folder, run, plain_model(run), weights, layers) as stock:
             found = _compared("peft", run, stock, own, compared)
         if writes_base:
             with new_folder(beside) as base:
@@ -95,7 +98,7 @@ def prepare_peft(
     return write
 
 
-def prepare_merged(run: LoadedRun, calibration: str | None, calibration_rows: int) -> Writer:
+def prepare_merged(run: LoadedRun, calibration: str | None, calibration_rows: int) -> ModelWriter:
     """Return what writes the model with the static LoRA in its weights.
 
     Raises:
@@ -104,11 +107,11 @@ def prepare_merged(run: LoadedRun, calibration: str | None, calibration_rows: in
     averaged, compared = calibration_batches(run, calibration, calibration_rows)
     plain = plain_model(run, changed=list(lope_layers(run.model)))
 
-    def write(folder: Path) -> Written:
+    def write(folder: Path, weights: Weights) -> Written:
         layers = static_lora(run, averaged)
-        write_merged(folder, run, plain, layers)
-        own = {name: merged_layer(run.model, name, low) for name, low in layers.items()}
-        with read_merged(folder, run, plain, layers) as stock:
+        write_merged(folder, run, plain, weights, layers)
+        own = {name: MergedLinear(run.model, name, low, weights) for name, low in layers.items()}
+        with read_merged(folder, run, plain, weights, layers) as stock:
             found = _compared("merged", run, stock, own, compared)
         return Written(*found, reader=auto_class(run))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -14,8 +13,9 @@ from transformers import AutoTokenizer
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.dynamic_module_utils import custom_object_save
 
+from lope_dist.engine.gathering import Weights
 from lope_dist.evaluate.load import LoadedRun
-from lope_dist.export.plain import PlainModel, plain_tensor
+from lope_dist.export.plain import PlainModel, plain_layers
 from lope_dist.export.static import LowRank
 from lope_dist.model.source import model_folder
 
@@ -26,11 +26,14 @@ _AS_THEY_ARE = (
     "processor_config.json",
     "video_preprocessor_config.json",
 )
-_LAYER = re.compile(r".*?\.\d+(?=\.)")
 
 
 def write_merged(
-    folder: Path, run: LoadedRun, plain: PlainModel, layers: Mapping[str, LowRank]
+    folder: Path,
+    run: LoadedRun,
+    plain: PlainModel,
+    weights: Weights,
+    layers: Mapping[str, LowRank],
 ) -> None:
     """Write the model as transformers writes it, in the base's dtype, with its tokenizer.
 
@@ -40,6 +43,7 @@ def write_merged(
         folder: Gets the files.
         run: The run.
         plain: What its model is without adapters.
+        weights: What `run.together` gives.
         layers: What is added to the weights of which layer; none: the base, dequantized.
     """
     settings = run.config.model
@@ -53,33 +57,23 @@ def write_merged(
     # The base's own: the run's has a padding token, whether the base has one or not.
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=settings.runs_remote_code)
     tokenizer.save_pretrained(folder)
-    _write_shards(folder, _file_tensors(run, plain, layers))
+    _write_shards(folder, _file_tensors(plain, plain_layers(run, plain, weights, layers)))
 
 
 def _file_tensors(
-    run: LoadedRun, plain: PlainModel, layers: Mapping[str, LowRank]
+    plain: PlainModel, layers: Iterator[dict[str, Tensor]]
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield each tensor by its name in the files, where fused weights are apart and renamed.
 
     transformers' own conversion, a layer of the model at a time: no tensor of a file is made of
     several layers.
     """
-    for names in _by_layer(plain.names):
+    for layer in layers:
         tensors: dict[str, Tensor] = {}
-        for name in names:
-            tensor = plain_tensor(run.model, name, layers).cpu()
+        for name, tensor in layer.items():
             is_twice = any(tensor.data_ptr() == other.data_ptr() for other in tensors.values())
             tensors[name] = tensor.clone() if is_twice else tensor  # tied in the run's model alone
         yield from revert_weight_conversion(plain.skeleton, tensors).items()
-
-
-def _by_layer(names: Sequence[str]) -> list[list[str]]:
-    """Return the names layer by layer, `model.layers.0` and so on; first what is in none."""
-    found: dict[str, list[str]] = {"": []}
-    for name in names:
-        layer = _LAYER.match(name)
-        found.setdefault(layer[0] if layer else "", []).append(name)
-    return list(found.values())
 
 
 def _write_shards(folder: Path, tensors: Iterator[tuple[str, Tensor]]) -> None:

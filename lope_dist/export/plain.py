@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import (
@@ -20,10 +21,13 @@ from transformers.pytorch_utils import Conv1D
 
 from lope_dist.adapters.lope import LopeLinear
 from lope_dist.core.errors import LopeError
+from lope_dist.engine.gathering import Weights
 from lope_dist.evaluate.load import LoadedRun
 from lope_dist.export.static import LowRank
 from lope_dist.model.nf4 import packed_weights
 from lope_dist.model.source import model_folder
+
+_LAYER = re.compile(r".*?\.\d+(?=\.)")
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,51 @@ def plain_model(run: LoadedRun, changed: Collection[str] = ()) -> PlainModel:
     return plain
 
 
-def plain_tensor(model: nn.Module, name: str, layers: Mapping[str, LowRank]) -> Tensor:
+def plain_layers(
+    run: LoadedRun, plain: PlainModel, weights: Weights, layers: Mapping[str, LowRank]
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the plain model's tensors by name, on the host: those outside the layers, then layers.
+
+    Of a base that is spread over ranks, one layer is whole at a time.
+
+    Args:
+        run: Whose weights they are.
+        plain: What its model is without adapters.
+        weights: What `run.together` gives.
+        layers: What is added to the weights of which layer; none: the base, dequantized.
+
+    Collective: as a forward pass.
+    """
+    for names in _by_layer(plain.names):
+        with ExitStack() as held:
+            for name in names:
+                held.enter_context(weights.whole(_stored(run.model, name)))
+            tensors = {name: _plain_tensor(run.model, name, layers).cpu() for name in names}
+        yield tensors
+
+
+def _by_layer(names: Sequence[str]) -> list[list[str]]:
+    """Return the names layer by layer, `model.layers.0` and so on; first what is in none."""
+    found: dict[str, list[str]] = {"": []}
+    for name in names:
+        layer = _LAYER.match(name)
+        found.setdefault(layer[0] if layer else "", []).append(name)
+    return list(found.values())
+
+
+def _stored(model: nn.Module, name: str) -> Tensor:
+    """Return a tensor of the plain model as the run's model keeps it, perhaps packed."""
+    owner, _, leaf = name.rpartition(".")
+    return getattr(_without_adapter(model.get_submodule(owner)), leaf)
+
+
+def _plain_tensor(model: nn.Module, name: str, layers: Mapping[str, LowRank]) -> Tensor:
     """Return one tensor of the plain model: dequantized, its static LoRA added, rounded once.
 
     In the dtype that the run computes with.
     """
     owner, _, leaf = name.rpartition(".")
-    module = model.get_submodule(owner)
-    if isinstance(module, LopeLinear):
-        module = module.base
+    module = _without_adapter(model.get_submodule(owner))
     value = getattr(module, leaf).detach()
     if packed := packed_weights(module).get(leaf):
         value = packed.dequantize(value)
@@ -96,20 +136,27 @@ def plain_tensor(model: nn.Module, name: str, layers: Mapping[str, LowRank]) -> 
     return value
 
 
-def merged_layer(model: nn.Module, name: str, low_rank: LowRank) -> nn.Module:
-    """Return an adapted layer as transformers has it, with the sum as its weight."""
-    layer = model.get_submodule(name)
-    assert isinstance(layer, LopeLinear)
-    base = layer.base
-    with torch.device("meta"):
-        if isinstance(base, Conv1D):
-            merged: nn.Module = Conv1D(layer.out_features, layer.in_features)
-        else:
-            merged = nn.Linear(layer.in_features, layer.out_features, base.bias is not None)
-    weight = plain_tensor(model, f"{name}.weight", {name: low_rank})
-    merged.weight = nn.Parameter(weight, requires_grad=False)
-    merged.bias = base.bias
-    return merged
+def _without_adapter(module: nn.Module) -> nn.Module:
+    return module.base if isinstance(module, LopeLinear) else module
+
+
+class MergedLinear(nn.Module):
+    """An adapted layer with the sum as its weight, which is made anew whenever it computes."""
+
+    def __init__(self, model: nn.Module, name: str, low_rank: LowRank, weights: Weights) -> None:
+        super().__init__()
+        layer = model.get_submodule(name)
+        assert isinstance(layer, LopeLinear)
+        self.base = layer.base
+        self._sum = lambda: _plain_tensor(model, f"{name}.weight", {name: low_rank})
+        self._weights = weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the layer's output."""
+        with self._weights.whole(self.base.weight):
+            weight = self._sum()
+            weight = weight.t() if isinstance(self.base, Conv1D) else weight
+            return nn.functional.linear(x, weight, self.base.bias)
 
 
 def _base_config(run: LoadedRun) -> PretrainedConfig:

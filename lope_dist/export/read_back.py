@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lope_dist.core.errors import LopeError
+from lope_dist.engine.gathering import Weights
 from lope_dist.evaluate.load import LoadedRun
 from lope_dist.export.merged import write_merged
-from lope_dist.export.plain import PlainModel, plain_tensor
+from lope_dist.export.plain import PlainModel, plain_layers
 from lope_dist.export.static import LowRank
 from lope_dist.model.source import model_folder
 
@@ -34,7 +35,7 @@ Layers = Mapping[str, LowRank]
 
 @contextmanager
 def read_merged(
-    folder: Path, run: LoadedRun, plain: PlainModel, layers: Layers
+    folder: Path, run: LoadedRun, plain: PlainModel, weights: Weights, layers: Layers
 ) -> Iterator[nn.Module]:
     """Context with a merged export, read by transformers.
 
@@ -43,14 +44,15 @@ def read_merged(
     """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".offload.") as offload:
         model = _from_pretrained(folder, run, plain, offload)
-        for name in plain.names:
-            _refuse_other(name, _value(model, name), plain_tensor(run.model, name, layers))
+        for layer in plain_layers(run, plain, weights, layers):
+            for name, tensor in layer.items():
+                _refuse_other(name, _value(model, name), tensor)
         yield model
 
 
 @contextmanager
 def read_peft(
-    folder: Path, run: LoadedRun, plain: PlainModel, layers: Layers
+    folder: Path, run: LoadedRun, plain: PlainModel, weights: Weights, layers: Layers
 ) -> Iterator[nn.Module]:
     """Context with a PEFT export, read by peft, on the base as the run was trained on it.
 
@@ -64,7 +66,7 @@ def read_peft(
         if run.config.model.quantization != "none":
             source = Path(scratch, "base")
             source.mkdir()
-            write_merged(source, run, plain, {})
+            write_merged(source, run, plain, weights, {})
         base = _from_pretrained(source, run, plain, scratch)
         try:
             model = PeftModel.from_pretrained(base, str(folder)).eval()
