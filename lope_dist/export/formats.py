@@ -105,12 +105,13 @@ def prepare_merged(run: LoadedRun, calibration: str | None, calibration_rows: in
         LopeError: examples that cannot be used, or a model that cannot hold the sum.
     """
     averaged, compared = calibration_batches(run, calibration, calibration_rows)
-    plain = plain_model(run, changed=list(lope_layers(run.model)))
+    routed = lope_layers(run.model)
+    plain = plain_model(run, changed=list(routed))
 
     def write(folder: Path, weights: Weights) -> Written:
         layers = static_lora(run, averaged)
         write_merged(folder, run, plain, weights, layers)
-        own = {name: MergedLinear(run.model, name, low, weights) for name, low in layers.items()}
+        own = {name: MergedLinear(routed[name], low, weights) for name, low in layers.items()}
         with read_merged(folder, run, plain, weights, layers) as stock:
             found = _compared("merged", run, stock, own, compared)
         return Written(*found, reader=auto_class(run))

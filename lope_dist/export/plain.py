@@ -96,10 +96,13 @@ def plain_layers(
     Collective: as a forward pass.
     """
     for names in _by_layer(plain.names):
+        tensors = {}
         with ExitStack() as held:
             for name in names:
-                held.enter_context(weights.whole(_stored(run.model, name)))
-            tensors = {name: _plain_tensor(run.model, name, layers).cpu() for name in names}
+                module, leaf = _home(run.model, name)
+                held.enter_context(weights.whole(getattr(module, leaf)))
+                low = layers.get(name.removesuffix(".weight")) if leaf == "weight" else None
+                tensors[name] = _plain_tensor(module, leaf, low).cpu()
         yield tensors
 
 
@@ -112,23 +115,21 @@ def _by_layer(names: Sequence[str]) -> list[list[str]]:
     return list(found.values())
 
 
-def _stored(model: nn.Module, name: str) -> Tensor:
-    """Return a tensor of the plain model as the run's model keeps it, perhaps packed."""
+def _home(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Return the module of the run's model that keeps a tensor of the plain model, and its name."""
     owner, _, leaf = name.rpartition(".")
-    return getattr(_without_adapter(model.get_submodule(owner)), leaf)
+    module = model.get_submodule(owner)
+    return (module.base if isinstance(module, LopeLinear) else module), leaf
 
 
-def _plain_tensor(model: nn.Module, name: str, layers: Mapping[str, LowRank]) -> Tensor:
-    """Return one tensor of the plain model: dequantized, its static LoRA added, rounded once.
+def _plain_tensor(module: nn.Module, leaf: str, low: LowRank | None) -> Tensor:
+    """Return a tensor of a layer: dequantized, a static LoRA added, rounded once.
 
     In the dtype that the run computes with.
     """
-    owner, _, leaf = name.rpartition(".")
-    module = _without_adapter(model.get_submodule(owner))
     value = getattr(module, leaf).detach()
     if packed := packed_weights(module).get(leaf):
         value = packed.dequantize(value)
-    low = layers.get(owner) if leaf == "weight" else None
     if low is not None:
         delta = (low.B_OR @ low.A_RD * low.scaling).to(value.device)
         delta = delta.t() if isinstance(module, Conv1D) else delta
@@ -136,25 +137,18 @@ def _plain_tensor(model: nn.Module, name: str, layers: Mapping[str, LowRank]) ->
     return value
 
 
-def _without_adapter(module: nn.Module) -> nn.Module:
-    return module.base if isinstance(module, LopeLinear) else module
-
-
 class MergedLinear(nn.Module):
     """An adapted layer with the sum as its weight, which is made anew whenever it computes."""
 
-    def __init__(self, model: nn.Module, name: str, low_rank: LowRank, weights: Weights) -> None:
+    def __init__(self, layer: LopeLinear, low_rank: LowRank, weights: Weights) -> None:
         super().__init__()
-        layer = model.get_submodule(name)
-        assert isinstance(layer, LopeLinear)
         self.base = layer.base
-        self._sum = lambda: _plain_tensor(model, f"{name}.weight", {name: low_rank})
-        self._weights = weights
+        self._low_rank, self._weights = low_rank, weights
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the layer's output."""
         with self._weights.whole(self.base.weight):
-            weight = self._sum()
+            weight = _plain_tensor(self.base, "weight", self._low_rank)
             weight = weight.t() if isinstance(self.base, Conv1D) else weight
             return nn.functional.linear(x, weight, self.base.bias)
 

@@ -10,6 +10,8 @@ from support.launching import REPOSITORY, run_ranks, succeed
 from support.questions import all_answers
 from support.tiny import save_tiny_t5
 
+from lope_dist.export.run import ExportRequest, export_run
+
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
 
 
@@ -52,3 +54,20 @@ def test_answers_do_not_depend_on_the_ranks_nor_on_where_the_base_is(
                 for kind, answers in fact["answers"].items():
                     assert answers == expected[name][kind], (rank, name, base, kind)
             assert of_base["sharded"]["held"] <= of_base["whole"]["held"] / num_ranks + 100
+
+
+@pytest.mark.parametrize("kind", ["peft", "merged"])
+def test_a_base_that_is_spread_over_ranks_is_exported_as_a_whole_one(
+    kind: str, runs: list[Path], tmp_path: Path
+) -> None:
+    run = runs[0]
+    whole = ExportRequest(kind, tmp_path / "whole", calibration_rows=8)
+    wanted = export_run(run, whole)
+    words = ["export", str(run), "--format", kind, "--out", str(tmp_path / "spread")]
+    words += ["--calibration-rows", "8", "--base", "sharded", "--json"]
+    ended = run_ranks(["-m", "lope_dist.cli", *words], 2, folder=tmp_path)
+    succeed(ended)
+    printed = ended[0].output
+    found, _ = json.JSONDecoder().raw_decode(printed, printed.index("{"))
+    assert wanted.pop("comparison") == pytest.approx(found.pop("comparison"), abs=1e-6)
+    assert found == wanted

@@ -207,9 +207,11 @@ def test_an_adapted_head_is_untied(tmp_path: Path, alpaca_file: Path, name: str)
         folder.mkdir()
         examples = str(alpaca_file), 8
         if kind == "peft":
-            written = formats.prepare_peft(run, folder, *examples)(folder)
+            write = formats.prepare_peft(run, folder, *examples)
         else:
-            written = formats.prepare_merged(run, *examples)(folder)
+            write = formats.prepare_merged(run, *examples)
+        with run.together() as weights:
+            written = write(folder, weights)
         assert written.is_exact, kind
     assert read_json(tmp_path / "merged" / "config.json")["tie_word_embeddings"] is False
     with safe_open(tmp_path / "merged" / "model.safetensors", "pt") as file:
