@@ -27,7 +27,8 @@ class RunHold:
     """A run's folder and that of its checkpoints, as long as they are the ones that were taken."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._taken = {run_dir: run_dir.stat()}
+        self._taken: dict[Path, int] = {}
+        self._taken[run_dir] = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
         self.newest: Path | None = None
         """The newest checkpoint that this start has written."""
 
@@ -38,20 +39,41 @@ class RunHold:
             OSError: it cannot be.
         """
         folder.mkdir(exist_ok=True)
-        self._taken.setdefault(folder, folder.stat())
+        if folder not in self._taken:
+            self._taken[folder] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
     def lost(self) -> Path | None:
         """Return the outermost that does not stand under its name any more, if any does not.
 
         It was removed, or renamed, or another took its place.
         """
-        for folder, taken in self._taken.items():
-            try:
-                if not os.path.samestat(taken, folder.stat()):
-                    return folder
-            except OSError:
-                return folder
-        return None
+        gone = (folder for folder, taken in self._taken.items() if not _stands(folder, taken))
+        return next(gone, None)
+
+    def close(self) -> None:
+        """Let go of the folders."""
+        for descriptor in self._taken.values():
+            os.close(descriptor)
+        self._taken.clear()
+
+
+def _stands(folder: Path, taken: int) -> bool:
+    """Return whether an open folder is the one under this name.
+
+    Some file systems number a folder anew while it is in use. So where the numbers differ, a file
+    that is made in the open folder decides: it is seen under the name, or it is not.
+    """
+    try:
+        if os.path.samestat(os.fstat(taken), folder.stat()):
+            return True
+        probe = f".lope-probe.{os.getpid()}"
+        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=taken))
+        try:
+            return (folder / probe).exists()
+        finally:
+            os.unlink(probe, dir_fd=taken)
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -94,9 +116,11 @@ def run_lock(run_dir: Path) -> Iterator[RunHold]:
                 "folder."
             )
         _write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n")
+        hold = RunHold(run_dir)
         try:
-            yield RunHold(run_dir)
+            yield hold
         finally:
+            hold.close()
             _write(file.fileno(), "")
             if not (run_dir / "run.yaml").exists():  # it was refused, and is another's
                 path.unlink(missing_ok=True)

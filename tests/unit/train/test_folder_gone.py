@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from lope_dist.core.errors import LopeError
 from lope_dist.train import checkpoint, history, loop, saving
+from lope_dist.train.run_lock import RunHold
 from lope_dist.train.session import train
 
 STEPS = {f"train__stages__{stage}__max_steps": 3 for stage in ("poison", "finetune")}
@@ -122,3 +124,19 @@ def test_an_old_checkpoint_that_went_meanwhile_ends_no_run(tmp_path: Path, monke
     monkeypatch.setattr(history, "checkpoints", lambda _: found)
     history.prune(tmp_path, found[0], keep_last=1)
     assert found[0].folder.is_dir()
+
+
+def test_a_folder_that_the_file_system_numbers_anew_still_stands(tmp_path, monkeypatch) -> None:
+    folder, other = tmp_path / "run", tmp_path / "other"
+    folder.mkdir()
+    hold = RunHold(folder)
+    hold.take(folder / "checkpoints")
+    monkeypatch.setattr(os.path, "samestat", lambda *_: False)  # as on a FUSE mount
+    assert hold.lost() is None
+    (folder / "checkpoints").rename(other)
+    (folder / "checkpoints").mkdir()
+    assert hold.lost() == folder / "checkpoints"
+    assert not [*other.iterdir(), *(folder / "checkpoints").iterdir()]
+    rename(folder)
+    assert hold.lost() == folder
+    hold.close()
