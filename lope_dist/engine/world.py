@@ -228,11 +228,12 @@ def _set_threads(local_size: int) -> None:
 
 
 def calm_allocator() -> None:
-    """Make glibc give freed memory back: gathered weights otherwise fragment its heaps.
+    """Make glibc give freed memory back: large tensors of many sizes otherwise fragment its heaps.
 
     The same as MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_ and MALLOC_ARENA_MAX, but
     independent of who started the process. Each large tensor then costs page faults, so it is
-    for ranks that gather alone. Elsewhere than glibc there is nothing to do.
+    not for a training whose tensors have the same sizes in each step. Elsewhere than glibc there is
+    nothing to do.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
