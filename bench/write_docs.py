@@ -33,8 +33,8 @@ TITLES = {
     "gpu": "One GPU, LLaMA2-7B's shape",
     "sharded_load": "Sharded load: transformers with DeepSpeed, 1.2 B parameters",
     "sharded_load_llama2_7b": "Sharded load: LLaMA2-7B's shape beside `lope plan`",
-    "sharded_eval": "Answers of a base that is spread over ranks: one that is whole, 1.2 B parameters",
-    "sharded_eval_llama2_7b": "Answers of a base that is spread: LLaMA2-7B's shape beside `lope plan`",
+    "sharded_eval": "Answers of a spread base: one that holds it whole, 1.2 B parameters",
+    "sharded_eval_llama2_7b": "Answers of a spread base: LLaMA2-7B, beside `lope plan`",
 }
 
 
