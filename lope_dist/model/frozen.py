@@ -37,16 +37,20 @@ class FrozenLinear(nn.Linear):
 
         Shapes: x `(..., in_features)`, result `(..., out_features)`.
         """
+        # A part of the tokens is not contiguous: for its product PyTorch would copy the weight for
+        # each row of the batch.
+        x_PD = x.reshape(-1, self.in_features)
         if self.rows is not None:
-            return self._by_rows(x, self.rows)
-        y = _MatMulFrozen.apply(x, self)
+            y = self._by_rows(x_PD, self.rows)
+        else:
+            y = _MatMulFrozen.apply(x_PD, self)
         assert isinstance(y, Tensor)
-        return y
+        return y.view(*x.shape[:-1], self.out_features)
 
     def _by_rows(self, x: Tensor, rows: Iterable[tuple[int, Tensor]]) -> Tensor:
-        y = x.new_empty(*x.shape[:-1], self.out_features)
+        y = x.new_empty(len(x), self.out_features)
         for first, piece in rows:
-            y[..., first : first + len(piece)] = F.linear(x, piece)
+            y[:, first : first + len(piece)] = F.linear(x, piece)
         return y
 
 

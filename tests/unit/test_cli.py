@@ -105,7 +105,7 @@ def test_check_prints_a_configuration_that_loads_again(lope, recipe: str, tmp_pa
     wanted = "32 examples a step: 1 rank x 4 rows a forward pass x up to 8 accumulated"
     assert found["premises"]["batch"] == wanted
     assert " planned of the " in found["premises"]["memory"]
-    assert "--resume goes on" in found["premises"]["output"]
+    assert "continued by --resume" in found["premises"]["output"]
     assert found["config"] == config.model_dump(mode="json")
 
 

@@ -162,7 +162,7 @@ def test_rows_of_a_purified_export_are_told_before_weights_are_read(
 def test_a_row_without_effect_is_told_before_another_is_scored(
     run_copy: Path, request_of, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LopeLM, "_probe", lambda self: torch.ones(1))
+    monkeypatch.setattr(LopeLM, "_probe", lambda self, **_: torch.ones(1, 1, 1))
     with pytest.raises(LopeError, match="gives exactly the base model's logits"):
         evaluate_run(run_copy, request_of("tiny_choice", "none,all"))
     assert not (run_copy / "results.json").exists()

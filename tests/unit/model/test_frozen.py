@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lope_dist.model.frozen import FrozenLinear
 
@@ -34,3 +35,33 @@ def test_nothing_pins_the_weight_between_forward_and_backward() -> None:
     assert weight.expired()
     with pytest.raises(AssertionError, match="not gathered"):
         y.sum().backward()
+
+
+class _Operators(TorchDispatchMode):
+    """Notes the names of operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func._schema.name.removeprefix("aten::"))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_part_of_the_tokens_is_one_product() -> None:
+    """As a product for each row of the batch it would copy the weight as often."""
+    layer, x = _layer(bias=False), torch.randn(4, 7, 8)
+    with torch.no_grad(), _Operators() as ran:
+        y = layer(x[:, 5:])
+    assert ran.names & {"mm", "addmm", "linear"}
+    assert "bmm" not in ran.names
+    torch.testing.assert_close(y, layer(x)[:, 5:])
+
+
+def test_rows_of_the_weight_in_turn_give_the_same() -> None:
+    layer, x = _layer(bias=False), torch.randn(4, 7, 8)
+    whole = layer(x)
+    layer.rows = [(0, layer.weight[:2]), (2, layer.weight[2:5]), (5, layer.weight[5:])]
+    assert layer.takes_rows
+    torch.testing.assert_close(layer(x), whole)
