@@ -58,8 +58,6 @@ def main() -> None:
     ]
     with ranks(RankSettings("sharded", timeout_s=1800)) as world:
         assert world is not None
-        skeleton = build_meta_model(config.model, architecture(config.model))
-        plan = plan_evaluation(skeleton, world.size)
         before = now()
         with Peak(before) as load:
             start = time.monotonic()
@@ -87,6 +85,9 @@ def main() -> None:
                 ]
                 texts = lm.generate_until(asked_for, disable_tqdm=True)
             generate_s = time.monotonic() - start
+        # Last: a model without weights leaves a large hole in the heap, which would be filled.
+        skeleton = build_meta_model(config.model, architecture(config.model))
+        plan = plan_evaluation(skeleton, world.size)
         facts = {
             "answers": answers,
             "texts": texts,

@@ -93,13 +93,13 @@ class _Gather:
         """
         if self._rows is None:
             self.make_whole()
-        elif isinstance(module, nn.Embedding):
+        elif isinstance(module, nn.Embedding) and args:
             ids, *others = args
             rows, within = looked_up(ids, self._rows)
             hold(self._parameters[0], rows)
             module.padding_idx = None  # it counts in all rows, and matters to gradients alone
             return within, *others
-        elif module.takes_rows and not torch.is_grad_enabled():
+        elif isinstance(module, TakesRows) and module.takes_rows and not torch.is_grad_enabled():
             module.rows = self._rows
         else:
             self.make_whole()

@@ -135,8 +135,6 @@ def start_world(config: EngineConfig) -> World:
         LopeError: the local engine under several ranks; no network interface of the given name.
         PeerLost: ranks that do not come, or that cannot connect to each other.
     """
-    if config.partitions_parameters:
-        calm_allocator()
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     device = own_device()
     if config.kind == "local":
@@ -232,13 +230,14 @@ def calm_allocator() -> None:
 
     The same as MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_ and MALLOC_ARENA_MAX, but
     independent of who started the process. Each large tensor then costs page faults, so it is
-    not for a training whose tensors have the same sizes in each step. Elsewhere than glibc there is
-    nothing to do.
+    not for a training whose tensors have the same sizes in each step. Before a model is built: one
+    without weights leaves a hole of its size in the heap, which tensors would fill for good.
+    Elsewhere than glibc there is nothing to do.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return
-    for option, value in ((_M_MMAP_THRESHOLD, 1 << 20), (_M_TRIM_THRESHOLD, 1 << 20)):
+    for option, value in ((_M_MMAP_THRESHOLD, 1 << 17), (_M_TRIM_THRESHOLD, 1 << 17)):
         mallopt(option, value)
     mallopt(_M_ARENA_MAX, 2)

@@ -66,8 +66,8 @@ def ranks(settings: RankSettings) -> Iterator[World | None]:
 def placement_for(config: ModelConfig, base: str, world: World | None) -> Placement:
     """Return where the loader is to put the base's weights.
 
-    On a CPU the process gives freed memory back from now on: batches of many lengths would
-    otherwise leave more of it behind than the base takes.
+    The process gives freed memory of the host back from now on: on a CPU, batches of many lengths
+    would otherwise leave more of it behind than the base takes.
 
     Collective: yes, with a ``world``.
     """

@@ -13,7 +13,7 @@ from lope_dist.config.schema import RunConfig
 from lope_dist.core.console import keep_log_in, tell
 from lope_dist.core.errors import Interrupted, Preempted
 from lope_dist.core.files import telling_disk_errors
-from lope_dist.engine.world import start_world
+from lope_dist.engine.world import calm_allocator, start_world
 from lope_dist.model.build import load_tokenizer
 from lope_dist.model.fingerprint import fingerprints
 from lope_dist.model.tokenizer_fit import check_tokenizer
@@ -74,6 +74,8 @@ def _train(
     config: RunConfig, resume: Resume, accepts_other_data: bool, extension: Extension | None
 ) -> Path:
     check_installed(config.train.trackers)
+    if config.engine.partitions_parameters:
+        calm_allocator()
     plan = preflight(config)
     tokenizer = load_tokenizer(config.model)
     check_tokenizer(tokenizer, plan.model, config.model.name_or_path)
