@@ -1,6 +1,3 @@
-import platform
-import subprocess
-import sys
 from datetime import timedelta
 
 import pytest
@@ -61,37 +58,3 @@ def test_a_deepspeed_world_of_one_needs_no_launcher(monkeypatch: pytest.MonkeyPa
         world.close()
         torch.set_num_threads(num_threads)
     assert not torch.distributed.is_initialized()
-
-
-_MAPPED = """
-import ctypes, sys, torch
-from lope_dist.config.engine import EngineConfig
-from lope_dist.engine.patience import be_patient
-from lope_dist.engine.world import start_world
-world = start_world(EngineConfig(**eval(sys.argv[1])))
-class Info(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in "a s h n mapped u f o r k".split()]
-info = ctypes.CDLL(None).mallinfo2
-info.restype = Info
-torch.ones(1 << 20)  # glibc would learn from it that such blocks come again
-before = info().mapped
-block = torch.ones(1 << 20)
-print(info().mapped - before)
-world.close()
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have no mallopt")
-@pytest.mark.parametrize(
-    ("engine", "is_mapped"),
-    [("{'kind': 'local'}", False), ("{'zero_stage': 2}", False), ("{'zero_stage': 3}", True)],
-)
-def test_large_blocks_are_given_back_at_once_only_where_ranks_gather(
-    engine: str, is_mapped: bool
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _MAPPED, engine], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    num_bytes = int(done.stdout.split()[-1])
-    assert num_bytes >= 4 << 20 if is_mapped else num_bytes == 0
