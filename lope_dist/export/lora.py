@@ -64,6 +64,9 @@ def peft_config(
 
 def write_peft(folder: Path, config: LoraConfig, layers: Mapping[str, LowRank]) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors`, float32."""
+    if not isinstance(config.target_modules, str):
+        # peft keeps a set, whose order differs from process to process; equal runs, equal files.
+        config.target_modules = sorted(config.target_modules or ())
     config.save_pretrained(str(folder))
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():

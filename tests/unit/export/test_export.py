@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -21,6 +21,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.evaluate.load import load_run
 from lope_dist.export import purified
 from lope_dist.export.calibration import calibration_batches
+from lope_dist.export.lora import write_peft
 from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.export.static import StaticLinear, static_lora, swapped
 from lope_dist.train.checkpoint import load_weights
@@ -131,6 +132,13 @@ def test_stock_transformers_answers_as_the_static_adapter(loaded, exports) -> No
     model = AutoModelForCausalLM.from_pretrained(exports["merged"]).eval()
     torch.testing.assert_close(logits(model), static_logits(loaded), rtol=0, atol=2e-5)
     assert not hasattr(model.config, "quantization_config")
+
+
+def test_equal_runs_give_equal_bytes_of_pefts_config(tmp_path: Path) -> None:
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    write_peft(tmp_path, LoraConfig(target_modules=names), {})
+    written = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert written["target_modules"] == sorted(names)
 
 
 def test_mean_weights_are_those_of_masked_answers(loaded) -> None:
