@@ -117,7 +117,10 @@ class TensorFiles:
                 )
             dtype, shape = _DTYPES[place.dtype], place.shape
             if place.end - place.begin != math.prod(shape) * dtype.itemsize:
-                raise LopeError(f"{path}: tensor '{name}' has no room for its shape {list(shape)}.")
+                raise LopeError(
+                    f"{path}: tensor '{name}' has {place.end - place.begin} bytes, and its shape "
+                    f"{list(shape)} takes {math.prod(shape) * dtype.itemsize}: copy the file again."
+                )
             self._entries[name] = _Entry(path, descriptor, place.begin, dtype, shape)
 
 

@@ -139,6 +139,6 @@ def _download(name: str, revision: str | None, files: Collection[str]) -> Path:
 def _unreachable(name: str, error: Exception) -> LopeError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return LopeError(
-        f"model.name_or_path: '{name}' is no local folder and the hub did not give it "
+        f"model.name_or_path: '{name}' is not a local folder, and the hub did not give it "
         f"({reason}); give a folder or check the name, the network and your access."
     )

@@ -224,7 +224,7 @@ def _load_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     try:
         return load(read_sealed(folder, name))
     except SafetensorError as error:
-        raise LopeError(f"{folder / name} is no safetensors file ({error}).") from None
+        raise LopeError(f"{folder / name} is not a safetensors file ({error}).") from None
 
 
 def _checked(adapter: Adapter) -> dict[str, dict[str, Any]]:

@@ -68,7 +68,7 @@ def _best(run_dir: Path, newest: Checkpoint) -> Checkpoint:
             return checkpoint
     raise LopeError(
         f"The best checkpoint of '{run_dir}' is that of step {point.step} of stage '{point.stage}' "
-        f"(loss {point.losses[config.train.keep_best]:.4f}), and it is not there any more; take "
+        f"(loss {point.losses[config.train.keep_best]:.4f}), and its folder is gone; take "
         f"one of {_names(run_dir)}."
     )
 

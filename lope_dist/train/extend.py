@@ -88,8 +88,8 @@ def extend_folder(config: RunConfig, extension: Extension) -> dict[str, Any]:
     later = [found for found in checkpoints(folder) if found.index > index]
     if later and count > held:
         raise LopeError(
-            f"--extend {name}={count}: '{later[-1].stage}' was trained from the end of '{name}' "
-            "already; extend the last stage, or start anew in another output_dir."
+            f"--extend {name}={count}: the run has trained '{later[-1].stage}' after '{name}' "
+            "already; extend the last stage, or start a new run in another output_dir."
         )
     told: dict[str, Any] = {}
     if not later:

@@ -68,8 +68,8 @@ class StepGuard:
             if self._max:
                 spent = f" {self._max} steps of this stage were skipped before."
             raise LopeError(
-                f"{told}. Lower the learning rate, look at these examples, or let "
-                f"train.max_skipped_steps = {self._max} be more.{spent}"
+                f"{told}. Lower the learning rate, look at these examples, or raise "
+                f"train.max_skipped_steps = {self._max}.{spent}"
             )
         self._usage.roll_back()
         self._skipped.append({"step": step, "reason": reason, "examples": ids})

@@ -73,9 +73,9 @@ def _check_routing(config: RunConfig, is_encoder_decoder: bool) -> None:
     routing = [name for name, stage in config.train.stages.items() if stage.gradient_routing]
     if routing and is_encoder_decoder:
         raise LopeError(
-            f"train.stages.{routing[0]}.gradient_routing asks which token the next one is, and an "
-            "encoder-decoder model reads one text and predicts another; leave it out, or use a "
-            "decoder-only model."
+            f"train.stages.{routing[0]}.gradient_routing works with decoder-only models alone: it "
+            "marks tokens by whether the model must predict them next. This is an encoder-decoder "
+            "model; leave the key out."
         )
 
 

@@ -92,9 +92,9 @@ def prove_repeatable(session: Session) -> None:
     model_type = session.model.config.model_type
     if is_random:
         raise LopeError(
-            f"Two training forwards of one input differ in this {model_type} model (by up to "
-            f"{difference:.1e}): some dropout or jitter of the base is on that lope_dist does not "
-            "know; set it to 0 in the model's config.json."
+            f"This {model_type} model gave two results for one input in training mode (they differ "
+            f"by up to {difference:.1e}): it has a dropout or a jitter of its own that lope_dist "
+            "does not switch off; set it to 0 in the model's config.json."
         )
     lengths = {"decoder": inputs["input_ids"].shape[1]}
     if session.plan.family.is_encoder_decoder:
@@ -104,9 +104,9 @@ def prove_repeatable(session: Session) -> None:
         if seen.get(name) != lengths[stream]:
             found = f"{seen[name]} of {lengths[stream]} tokens" if name in seen else "nothing"
             raise LopeError(
-                f"adapter.targets: the layer '{name}' of this {model_type} model is called with "
-                f"{found} of the {stream}'s, so an adapter there would not learn what it should; "
-                "leave it out."
+                f"adapter.targets: the layer '{name}' of this {model_type} model gets {found} of "
+                f"the {stream}'s input, so an adapter there cannot learn from every token; leave "
+                "it out."
             )
 
 

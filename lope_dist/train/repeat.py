@@ -62,7 +62,9 @@ def repeat(run_dir: Path, num_steps: int, num_ranks: int | None, timeout_s: floa
     """
     manifest = MANIFEST.read(run_dir)
     if manifest is None or not manifest["starts"]:
-        raise LopeError(f"'{run_dir}' has no {MANIFEST.name}: it is no run, or an older one.")
+        raise LopeError(
+            f"'{run_dir}' has no {MANIFEST.name}: it is not a run, or an old version wrote it."
+        )
     config = begun_alike(load_recorded(run_dir / CONFIG), manifest["starts"])
     ranks = num_ranks or len(manifest["starts"][-1]["ranks"])
     differs = _differences(manifest["starts"], ranks)

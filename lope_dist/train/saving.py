@@ -55,9 +55,8 @@ def save_where_named(
             write_atomic(session.run_dir / CONFIG, dump_config(session.config))
     save()
     raise LopeError(
-        f"{lost} was removed or renamed while the run wrote there, with all that was in it. The "
-        f"run's state was saved anew in {place.folder}: go on with --resume, or put the old folder "
-        "back first."
+        f"{lost} was removed or renamed while the run wrote there. The run's state is now in a new "
+        f"checkpoint, {place.folder}: go on with --resume, or put the old folder back first."
     )
 
 
@@ -71,8 +70,9 @@ def check_last_is_there(session: Inputs) -> None:
     assert hold is not None, "the rank that saves holds the folder"
     if hold.newest is not None and not hold.newest.is_dir():
         raise LopeError(
-            f"{hold.newest} was removed or renamed since this run wrote it, and with it what the "
-            "run has come to: put it back, or go on with --resume, which makes it again."
+            f"{hold.newest} was removed or renamed after this run wrote it, so the trained adapter "
+            "is not there: put the folder back, or go on with --resume, which trains from the "
+            "checkpoint before it."
         )
 
 

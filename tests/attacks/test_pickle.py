@@ -69,5 +69,5 @@ def test_an_optimizer_state_that_is_a_pickle_is_refused_though_its_seal_is_right
     (folder / "optimizer.safetensors").write_bytes(bomb)
     (folder / "MANIFEST.json").unlink()
     seal(folder)
-    with pytest.raises(LopeError, match=r"optimizer\.safetensors is no safetensors file"):
+    with pytest.raises(LopeError, match=r"optimizer\.safetensors is not a safetensors file"):
         train(config, resume=True)

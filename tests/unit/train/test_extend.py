@@ -73,7 +73,7 @@ def test_a_kill_at_any_moment_goes_on_by_the_same_command(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("poison=9", "'finetune' was trained from the end of 'poison' already"),
+        ("poison=9", "the run has trained 'finetune' after 'poison' already"),
         ("finetune=3", "the run has max_steps = 4 already; give a larger number"),
         ("finetun=9", "Did you mean 'finetune'"),
         ("finetune", "write STAGE=N"),

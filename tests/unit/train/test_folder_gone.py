@@ -109,7 +109,7 @@ def test_no_run_is_finished_whose_last_checkpoint_is_gone(tiny_config, monkeypat
             shutil.rmtree(last)
 
     monkeypatch.setattr(saving, "save_checkpoint", save)
-    with pytest.raises(LopeError, match=rf"^{last} was removed or renamed since"):
+    with pytest.raises(LopeError, match=rf"^{last} was removed or renamed after"):
         train(config)
     monkeypatch.setattr(saving, "save_checkpoint", real)
     train(config, resume=True)
