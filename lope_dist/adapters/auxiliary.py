@@ -1,30 +1,24 @@
-"""Losses that layers add to the model's own: of the router, and of directions.
+"""Losses that layers add to the model's own.
 
-    router supervision   mean over tokens and layers of  -(c log p + (1 - c) log(1 - p)),
-                         p the poisoning experts' summed weight, c 1 on corrupted tokens
-    separation           mean over pairs of a normal and a poisoning expert and over layers of
-                         |B_i^T B_D|_F^2 / (|B_i|_F^2 |B_D|_F^2)
-    orthogonality        AdaLoRA's: mean over A and B of every layer of  |P^T P - I|_F
+    orthogonality   AdaLoRA's: mean over A and B of every layer of  |P^T P - I|_F
 
 A layer's term cannot be handed to the loop: under activation checkpointing the forward pass that
-the loop sees builds no graph, and under ZeRO-3 the experts are whole in their own module's
+the loop sees builds no graph, and under ZeRO-3 a module's parameters are whole in its own
 forward alone. So each term hangs on its layer's output, which passes through unchanged, and
 gets its gradient when the output gets its own.
 
-Shapes: N batch, T tokens, O out, R rank, E experts, K normal, M poisoning experts, D any width.
+Shapes: R rank, D any width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SUPERVISION, SEPARATION = "router_supervision", "separation"
 ORTHOGONALITY = "orthogonality"
 
 
@@ -32,13 +26,13 @@ class AuxiliaryLosses:
     """The auxiliary losses of a stage: weights, what a micro-batch counts, and their values.
 
     Args:
-        weights: `SUPERVISION`, `SEPARATION`, `ORTHOGONALITY` -> weight, above 0.
+        weights: Name (`ORTHOGONALITY`) -> weight, above 0.
         num_terms: Of each, how many terms the layers have.
     """
 
     def __init__(self, weights: dict[str, float], num_terms: dict[str, int]) -> None:
         self._weights, self._num_terms = weights, num_terms
-        self._step_tokens, self._share, self._gradient_scale = 1.0, 0.0, 1.0
+        self._share, self._gradient_scale = 0.0, 1.0
         self._values: dict[str, Tensor] = {}
 
     @property
@@ -55,38 +49,11 @@ class AuxiliaryLosses:
                 weighs depends on no split of them.
             gradient_scale: What the engine's `backward` multiplies a loss with.
         """
-        self._step_tokens = float(max(1, step_tokens))
-        self._share, self._gradient_scale = own_tokens / self._step_tokens, gradient_scale
+        self._share, self._gradient_scale = own_tokens / max(1, step_tokens), gradient_scale
 
     def is_on(self, name: str) -> bool:
         """Whether a layer has to add this term in the forward pass that is running."""
         return name in self._weights and torch.is_grad_enabled()
-
-    def supervise(
-        self,
-        y_NTO: Tensor,
-        logits_NTE: Tensor,
-        num_poison: int,
-        corrupted_NT: Tensor,
-        real_NT: Tensor,
-    ) -> Tensor:
-        """Return ``y_NTO`` with a layer's router supervision on it.
-
-        Args:
-            y_NTO: The layer's output.
-            logits_NTE: The router's logits, normal experts first.
-            num_poison: M.
-            corrupted_NT: bool, the tokens that noise changed.
-            real_NT: 1 at real tokens, 0 at padding.
-        """
-        losses_NT = supervision_losses(logits_NTE, num_poison, corrupted_NT)
-        return self._attach(SUPERVISION, y_NTO, (losses_NT * real_NT).sum() / self._step_tokens)
-
-    def separate(
-        self, y_NTO: Tensor, normal_OR: Sequence[Tensor], poison_OR: Sequence[Tensor]
-    ) -> Tensor:
-        """Return ``y_NTO`` with a layer's separation penalty on it."""
-        return self._attach(SEPARATION, y_NTO, overlap(normal_OR, poison_OR) * self._share)
 
     def make_orthogonal(self, y: Tensor, P: Tensor) -> Tensor:
         """Return ``y`` with AdaLoRA's penalty of the matrix ``P`` on it: see `skew`."""
@@ -128,36 +95,6 @@ class _Attach(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         ctx.add()
         return grad, grad.new_ones((), dtype=torch.float32), None
-
-
-def supervision_losses(logits_NTE: Tensor, num_poison: int, corrupted_NT: Tensor) -> Tensor:
-    """Return each token's cross-entropy of the poisoning experts' weight, float32 (N, T)."""
-    # softmax p of the poisoning experts is the sigmoid of this difference; log(1 - p) is safe so
-    normal_NTK, poison_NTM = logits_NTE.float().tensor_split([-num_poison], dim=-1)
-    odds_NT = poison_NTM.logsumexp(-1) - normal_NTK.logsumexp(-1)
-    return F.binary_cross_entropy_with_logits(
-        odds_NT, corrupted_NT.to(odds_NT.dtype), reduction="none"
-    )
-
-
-def overlap(normal_OR: Sequence[Tensor], poison_OR: Sequence[Tensor]) -> Tensor:
-    """Return the mean of `|B_i^T B_D|_F^2 / (|B_i|_F^2 |B_D|_F^2)` over the pairs.
-
-    From 0, where no output of the one is along an output of the other, to 1, where both have
-    one and the same direction only. An expert of zeros has no direction: its pairs are 0, and
-    so are their gradients.
-
-    Shapes: K times (O, R), M times (O, R) -> a float32 scalar.
-    """
-    K, E, R = len(normal_OR), len(normal_OR) + len(poison_OR), normal_OR[0].shape[1]
-    B_OZ = torch.cat([*normal_OR, *poison_OR], dim=1).float()
-    gram_ERER = (B_OZ.t() @ B_OZ).view(E, R, E, R)
-    shared_KM = gram_ERER.square().sum((1, 3))[:K, K:]
-    norms_E = B_OZ.square().sum(0).view(E, R).sum(1)
-    norms_KM = norms_E[:K, None] * norms_E[None, K:]
-    has_direction_KM = norms_KM > 0
-    ratio_KM = shared_KM / torch.where(has_direction_KM, norms_KM, 1.0)
-    return torch.where(has_direction_KM, ratio_KM, 0.0).mean()
 
 
 def skew(P: Tensor) -> Tensor:

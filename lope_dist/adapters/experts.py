@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lope_dist.adapters.auxiliary import SEPARATION, AuxiliaryLosses
 from lope_dist.adapters.compensation import compensated_weights, cosines, grams, uses_cosine
 from lope_dist.adapters.gemms import add_experts
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
@@ -80,7 +79,6 @@ class ExpertBank(nn.Module):
         scaling: float,
         compensation: CompensationConfig | None,
         left_out: int = 0,
-        auxiliary: AuxiliaryLosses | None = None,
         corrupted_NT: Tensor | None = None,
         z_PZ: Tensor | None = None,
         router_ER: Tensor | None = None,
@@ -94,7 +92,6 @@ class ExpertBank(nn.Module):
             scaling: Factor on the sum.
             compensation: Given, the poisoning experts are masked.
             left_out: So many normal experts, the first ones, are left out with their weights.
-            auxiliary: Given, the separation penalty is on the result, if it is on at all.
             corrupted_NT: Given, bool, the poisoning experts learn from these tokens alone, and the
                 normal ones from the others.
             z_PZ: Given, what a kernel has made of h and the weights.
@@ -119,11 +116,7 @@ class ExpertBank(nn.Module):
                 z_NTZ = (w_NTE.unsqueeze(-1) * h_NTR.float().unsqueeze(-2)).flatten(-2)
             z_PZ = z_NTZ.flatten(0, -2).to(y_NTO.dtype)
         learns_PE = None if corrupted_NT is None else self._learners(corrupted_NT)
-        y_NTO = add_experts(y_NTO, z_PZ, experts, scaling, learns_PE)
-        if auxiliary is not None and auxiliary.is_on(SEPARATION):
-            normal, poison = self._experts(self.normal_names), self._experts(self.poison_names)
-            y_NTO = auxiliary.separate(y_NTO, normal, poison)
-        return y_NTO
+        return add_experts(y_NTO, z_PZ, experts, scaling, learns_PE)
 
     def _masked_by_kernel(
         self,

@@ -28,7 +28,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lope_dist.adapters.auxiliary import SUPERVISION, AuxiliaryLosses
 from lope_dist.adapters.base import BesideLayer, adapter_modules
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.counter_noise import salt_of
@@ -76,7 +75,7 @@ class LopeAdapter(nn.Module):
         learns_P = self._learns()
         h_PR = project(x_NTD.flatten(0, -2), self.A, keys_P, self.salt, config.dropout, learns_P)
         h_NTR = h_PR.view(*x_NTD.shape[:-1], config.rank)
-        w_NTE = logits_NTE = z_PZ = router_ER = None
+        w_NTE = z_PZ = router_ER = None
         if self._a_kernel_routes(h_PR):
             if context.experts == "masked":
                 router_ER = self.router
@@ -85,8 +84,7 @@ class LopeAdapter(nn.Module):
                 if context.collect_router:
                     self._collect(w_PE1)
         elif config.has_router:
-            logits_NTE = self._route(x_NTD, h_NTR, learns_P)
-            w_NTE = logits_NTE.softmax(-1, dtype=torch.float32)
+            w_NTE = self._route(x_NTD, h_NTR, learns_P).softmax(-1, dtype=torch.float32)
             if context.collect_router:
                 self._collect(F.pad(w_NTE.detach().flatten(0, -2), (0, 1), value=1.0))
         masked = context.compensation if context.experts == "masked" else None
@@ -94,16 +92,12 @@ class LopeAdapter(nn.Module):
         if context.experts == "all" and context.poison_scale != 1 and w_NTE is not None:
             w_NTE = self._weigh_poison(w_NTE, context.poison_scale)
         scale = config.scaling * context.scale
-        auxiliary = context.auxiliary if self.training else None
         corrupted_NT = context.corrupted_targets if self.training else None
-        y_NTO = self.B(
-            *(y_NTO, h_NTR, w_NTE, scale, masked, left_out, auxiliary, corrupted_NT),
+        return self.B(
+            *(y_NTO, h_NTR, w_NTE, scale, masked, left_out, corrupted_NT),
             z_PZ=z_PZ,
             router_ER=router_ER,
         )
-        if auxiliary is not None and logits_NTE is not None and auxiliary.is_on(SUPERVISION):
-            y_NTO = self._supervise(auxiliary, y_NTO, logits_NTE)
-        return y_NTO
 
     def _a_kernel_routes(self, h_PR: Tensor) -> bool:
         """Whether a kernel does all of the routing: where nobody else needs what is in between."""
@@ -116,10 +110,7 @@ class LopeAdapter(nn.Module):
             return not (torch.is_grad_enabled() or context.collect_router)
         if self._learns() is not None:
             return False
-        supervises = (
-            self.training and context.auxiliary is not None and context.auxiliary.is_on(SUPERVISION)
-        )
-        return context.experts == "all" and context.poison_scale == 1 and not supervises
+        return context.experts == "all" and context.poison_scale == 1
 
     def _route_by_kernel(self, h_PR: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the router's weights and a 1, (P, E + 1), and z, (P, Z)."""
@@ -149,17 +140,6 @@ class LopeAdapter(nn.Module):
             return logits_NTE
         learns_NT1 = learns_P.view(*logits_NTE.shape[:-1], 1)
         return torch.where(learns_NT1, logits_NTE, F.linear(read_NTI, router_EI.detach()))
-
-    def _supervise(self, auxiliary: AuxiliaryLosses, y_NTO: Tensor, logits_NTE: Tensor) -> Tensor:
-        """Teach the router where the tokens are that the marks are of."""
-        context = self.context
-        if self.stream != context.noise_stream:
-            return y_NTO
-        assert context.corrupted_mask is not None, "the stage's loader sees to the marks"
-        assert context.noise_mask is not None
-        return auxiliary.supervise(
-            y_NTO, logits_NTE, self.config.num_poison, context.corrupted_mask, context.noise_mask
-        )
 
     def _collect(self, w_PE1: Tensor) -> None:
         """Add the weights up, over real tokens and over corrupted ones: one product."""

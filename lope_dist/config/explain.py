@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from lope_dist.config.base import alternatives
 from lope_dist.config.other_names import advice_on
+from lope_dist.config.removed import advice_on_removed
 from lope_dist.core.errors import suggest
 
 _MOST = 5
@@ -132,7 +133,7 @@ def _unknown_key(loc: tuple[str, ...], root: type[BaseModel]) -> str:
     *parents, given = loc
     allowed = _fields_at(parents, root)
     where = ".".join(_without_kinds(parents, root)) or "the top level"
-    advice = advice_on(given)
+    advice = advice_on_removed(loc) or advice_on(given)
     hint = f" {advice}" if advice else _elsewhere(given, root) or suggest(given, allowed)
     return f"Unknown key '{given}' in {where}.{hint} Allowed there: {', '.join(allowed)}."
 

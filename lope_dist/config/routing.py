@@ -18,8 +18,6 @@ def missing_for_routing(option: str, stage: StageConfig) -> str | None:
     if option != "strict_routing":
         return None
     beside = {
-        "router_supervision": stage.router_supervision > 0,
-        "separation": stage.separation > 0,
         f"loss.kind = {stage.loss.kind}": stage.loss.kind == "truncated",
         "loss_on = corrupted": stage.loss_on == "corrupted",
     }

@@ -204,13 +204,11 @@ class RunConfig(Section):
         for name, stage in self.train.stages.items():
             given = {
                 f"loss_on = '{stage.loss_on}'": stage.loss_on == "corrupted",
-                f"router_supervision = {stage.router_supervision}": stage.router_supervision > 0,
                 f"gradient_routing = {stage.gradient_routing}": bool(stage.gradient_routing),
                 f"detected_share = {stage.detected_share}": stage.detected_share is not None,
                 f"strict_routing = {stage.strict_routing}": stage.strict_routing,
                 f"poison_dropout = {stage.poison_dropout}": stage.poison_dropout > 0,
                 f"poison_scale = {stage.poison_scale}": stage.poison_scale != 1,
-                f"separation = {stage.separation}": stage.separation > 0,
             }
             for setting in (setting for setting, is_on in given.items() if is_on):
                 if problem := self._missing_for(setting.split(" ")[0], stage):
@@ -223,13 +221,6 @@ class RunConfig(Section):
             return f"is about experts, and adapter.kind is '{self.adapter.kind}'; leave it out"
         if self.adapter.num_poison == 0:
             return "is about the poisoning experts, and adapter.num_poison is 0; leave it out"
-        if option == "separation":
-            if {Role.NORMAL_B, Role.POISON_B} & {*stage.trainable}:
-                return None
-            return (
-                "would have no effect: the stage trains neither 'normal_b' nor 'poison_b'; leave "
-                "it out or add one of them to trainable"
-            )
         if option == "poison_scale":
             if stage.poison_scale > 0 or Role.POISON_B not in stage.trainable:
                 return None
@@ -243,8 +234,6 @@ class RunConfig(Section):
             return missing_for_routing(option, stage)
         if stage.gradient_routing == "detected" and option == "gradient_routing":
             return None
-        if option == "router_supervision" and Role.ROUTER not in stage.trainable:
-            return "teaches a router that is frozen; add 'router' to the stage's trainable roles"
         injects = stage.noise in ("text", "hybrid") and self.noise.text.is_on
         if not injects and not self.noise.data.is_on:
             return (

@@ -52,9 +52,6 @@ class StageConfig(Section):
     loss_on: Literal["all", "corrupted"] = "all"
     """Target tokens of the loss: all, or only tokens of words that the injected noise or
     `noise.data` changed."""
-    router_supervision: float = Field(default=0.0, ge=0)
-    """Weight of a loss that teaches the router to send corrupted tokens to the poisoning experts
-    and clean ones to the others; `docs/past_the_paper.md`."""
     gradient_routing: bool | Literal["detected"] = False
     """Only the poisoning experts learn at tokens whose next token is marked, and only the normal
     experts elsewhere; see `docs/past_the_paper.md`. `true` marks tokens changed by noise.
@@ -70,15 +67,11 @@ class StageConfig(Section):
     poison_scale: float = Field(default=1.0, ge=0)
     """Factor on the poisoning experts' weights while the stage trains: above 1 they take more of
     the noise from the experts that learn, at 0 they are left out; `docs/past_the_paper.md`."""
-    separation: float = Field(default=0.0, ge=0)
-    """Weight of a penalty on the overlap of poisoning and normal experts' outputs;
-    `docs/past_the_paper.md`."""
 
     @property
     def uses_marks(self) -> bool:
         """Whether the stage needs the marks of tokens that noise changed."""
-        asks = self.loss_on == "corrupted" or self.router_supervision > 0
-        return asks or bool(self.gradient_routing)
+        return self.loss_on == "corrupted" or bool(self.gradient_routing)
 
     @property
     def share_detected(self) -> float:

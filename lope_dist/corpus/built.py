@@ -155,7 +155,7 @@ def open_built(folder: str, wanted: Fingerprint) -> BuiltCorpus:
     if wanted.has_marks and not built.has_marks:
         raise LopeError(
             f"data.corpus = {folder!r} has no marks of the tokens that noise changed, and a "
-            "stage's loss_on, router_supervision or gradient_routing needs them; build one with "
+            "stage's loss_on or gradient_routing needs them; build one with "
             "marks, in another folder, with `lope corpus build CONFIG --out DIR` and this "
             "configuration, or leave data.corpus out."
         )

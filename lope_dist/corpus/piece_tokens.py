@@ -103,8 +103,8 @@ def _tokens(
     if not tokenizer.is_fast:
         raise LopeError(
             "Which tokens noise changed needs a tokenizer that tells where its tokens come from, "
-            f"and {type(tokenizer).__name__} does not; leave out loss_on, router_supervision and "
-            "gradient_routing, or use a model with a fast tokenizer."
+            f"and {type(tokenizer).__name__} does not; leave out loss_on and gradient_routing, "
+            "or use a model with a fast tokenizer."
         )
     encoded = tokenized_in_time(
         lambda texts: tokenizer(

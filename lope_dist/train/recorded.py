@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from lope_dist.config.load import load_config, validate_config
+from lope_dist.config.removed import without_removed
 from lope_dist.config.schema import RunConfig
 
 
@@ -27,7 +28,12 @@ def load_recorded(path: Path) -> RunConfig:
 
 
 def of_its_time(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return a recorded configuration with what its version took for granted."""
+    """Return a recorded configuration with what its version took for granted.
+
+    A setting that has been removed since is left out if it was off, and kept to be refused by its
+    name if it was on.
+    """
+    tree = without_removed(tree)
     adapter = tree.get("adapter", {})
     if not isinstance(adapter, dict) or adapter.get("kind", "lope") != "lope":
         return tree

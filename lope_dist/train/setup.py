@@ -9,14 +9,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lope_dist.adapters.adalora import num_matrices
-from lope_dist.adapters.auxiliary import (
-    ORTHOGONALITY,
-    SEPARATION,
-    SUPERVISION,
-    AuxiliaryLosses,
-)
+from lope_dist.adapters.auxiliary import ORTHOGONALITY, AuxiliaryLosses
 from lope_dist.adapters.context import AdapterContext
-from lope_dist.adapters.lope import lope_layers, model_roles
+from lope_dist.adapters.lope import model_roles
 from lope_dist.config.baselines import AdaLoraConfig, AnyAdapterConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.config.train import StageConfig
@@ -140,20 +135,13 @@ def stage_engine(session: Session, stage: StageConfig) -> Engine:
     return engine if stage.ema_decay is None else AveragingEngine(engine, stage.ema_decay)
 
 
-def auxiliary_losses(
-    model: PreTrainedModel, config: AnyAdapterConfig, stage: StageConfig
-) -> AuxiliaryLosses | None:
-    """Return the losses that an adapter and a stage's settings add, if any."""
-    weights = {SUPERVISION: stage.router_supervision, SEPARATION: stage.separation}
-    if isinstance(config, AdaLoraConfig):
-        weights[ORTHOGONALITY] = config.orthogonality
-    weights = {name: weight for name, weight in weights.items() if weight > 0}
-    if not weights:
+def auxiliary_losses(model: PreTrainedModel, config: AnyAdapterConfig) -> AuxiliaryLosses | None:
+    """Return the losses that an adapter's layers add, if any."""
+    if not isinstance(config, AdaLoraConfig) or config.orthogonality == 0:
         return None
-    layers = [layer.lope for layer in lope_layers(model).values()]
-    num_marked = sum(own.stream == own.context.noise_stream for own in layers)
-    num_terms = {SUPERVISION: num_marked, SEPARATION: len(layers)}
-    return AuxiliaryLosses(weights, num_terms | {ORTHOGONALITY: num_matrices(model)})
+    return AuxiliaryLosses(
+        {ORTHOGONALITY: config.orthogonality}, {ORTHOGONALITY: num_matrices(model)}
+    )
 
 
 def allocating(

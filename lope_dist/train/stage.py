@@ -75,7 +75,7 @@ class StageRun:
         session.context.poison_scale = self._stage.poison_scale
         session.context.corrupted_targets, session.context.routes_strictly = None, False
         self._usage = RouterUsage(self._model)
-        session.context.auxiliary = auxiliary_losses(self._model, config.adapter, self._stage)
+        session.context.auxiliary = auxiliary_losses(self._model, config.adapter)
         sums, corrupted = progress.stage.router_sums, progress.stage.corrupted_sums
         self._usage.restore(sums, session.world.is_main, corrupted)
         set_trainable(self._model, self._stage.trainable)

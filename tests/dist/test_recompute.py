@@ -24,7 +24,7 @@ def _losses(tiny_llama: Path, data: Path, folder: Path, ranks: int, model: dict)
         "trainable": ["shared_a", "normal_b", "poison_b", "router"],
         "gradient_routing": True,
     }
-    stages["finetune"] |= {"router_supervision": 0.5, "separation": 1.0, "poison_scale": 2.0}
+    stages["finetune"] |= {"poison_scale": 2.0}
     if ranks > 1:
         tree["engine"] = {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}
     recipe = folder / "recipe.yaml"

@@ -42,8 +42,6 @@ def runs(tiny_llama: Path, alpaca_file: Path, tmp_path_factory: pytest.TempPathF
         tree["noise"] = {"data": {"rate": 0.1}}
         tree["train"]["stages"]["poison"]["loss"] = {"kind": "truncated", "by": "base"}
         tree["train"]["stages"]["finetune"] |= {
-            "router_supervision": 0.5,
-            "separation": 1.0,
             "loss": {"kind": "generalized", "q": 0.3},
             "ema_decay": 0.8,
         }
@@ -68,7 +66,7 @@ def _adapter(run: Path, stage: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", DISTRIBUTED)
 def test_losses_equal_the_local_engines(runs: dict[str, Path], name: str) -> None:
-    """With dropout, all noise, packing, a partial last batch, clipping, auxiliary losses on.
+    """With dropout, all noise, packing, a partial last batch, clipping.
 
     The first stage leaves out tokens by the base model's loss, which each rank asks for between
     steps; the second has the generalized loss, and saves an average of its weights.
@@ -79,9 +77,7 @@ def test_losses_equal_the_local_engines(runs: dict[str, Path], name: str) -> Non
         for key in ("stage", "step", "tokens", "target_tokens", "lr"):
             assert ours[key] == theirs[key]
         assert ours.keys() == theirs.keys()
-        for key in ("loss", "router_supervision", "separation"):
-            if key in theirs:
-                assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-7)
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4, abs=1e-7)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-3)
         if "drift" in theirs:
             assert ours["drift"] == pytest.approx(theirs["drift"], rel=1e-3)

@@ -47,7 +47,6 @@ def runs(
         tree: dict[str, Any] = tiny_tree(tiny_llama, alpaca_file, folder / name)
         tree |= {"engine": engine, "noise": {"data": {"rate": 0.1}}}
         tree["adapter"]["init_from"] = str(folder / "before")
-        tree["train"]["stages"]["finetune"] |= {"router_supervision": 0.5, "separation": 1.0}
         if is_validated:
             tree["data"]["validation"] = {"path": str(folder / "valid.jsonl")}
             tree["train"] |= {"evaluate": {"every_steps": 2}, "keep_best": "masked"}

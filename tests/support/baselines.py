@@ -52,7 +52,7 @@ def stage_of(name: str) -> dict[str, Any]:
     """Return a stage that trains all of an adapter, LoPE's with what its tokens' marks allow."""
     stage: dict[str, Any] = {"trainable": roles_of(ALL[name]), "lr": _LRS.get(name, 0.01)}
     if name == "lope_rank":
-        stage |= {"router_supervision": 0.5, "separation": 1.0}
+        stage |= {"loss_on": "corrupted", "poison_scale": 2.0}
     if name == "lope_input":
         stage |= {"gradient_routing": True, "poison_scale": 2.0}
     return stage

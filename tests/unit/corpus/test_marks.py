@@ -238,7 +238,7 @@ def test_a_built_corpus_without_marks(make_recipe, make_loader, tmp_path):
     loader = make_loader(noise=NOISE, stage=stage(), mark_corrupted=True, data=data)
     assert not loader.has_marks
     assert set(masks(loader.micro_batches(0))) == {None}
-    for option in ({"loss_on": "corrupted"}, {"router_supervision": 0.1}):
+    for option in ({"loss_on": "corrupted"}, {"gradient_routing": True}):
         with pytest.raises(
             LopeError, match=r"has no marks of the tokens .*lope corpus build CONFIG"
         ):

@@ -15,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig
 
-from lope_dist.adapters.auxiliary import SEPARATION, SUPERVISION, AuxiliaryLosses
 from lope_dist.adapters.inject import inject
 from lope_dist.adapters.kernels import launching
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
@@ -92,23 +91,20 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("form")
-@pytest.mark.parametrize("extras", [False, True])
+@pytest.mark.parametrize("routed", [False, True])
 @pytest.mark.parametrize("router", ["rank", "input"])
 def test_a_training_step_stays_on_its_device_and_waits_for_nothing(
-    router: str, extras: bool
+    router: str, routed: bool
 ) -> None:
-    """With dropout, embedding noise and usage; and with routed gradients and auxiliary losses."""
+    """With dropout, embedding noise and usage; and with routed gradients."""
     model = loaded_on_meta(router=router).train()
     context = model.lope_context
     context.token_keys = {"decoder": torch.ones(ROWS, LENGTH, dtype=torch.int32, device=META)}
     context.noise_mask = torch.ones(ROWS, LENGTH, device=META)
     context.corrupted_mask = torch.ones(ROWS, LENGTH, dtype=torch.bool, device=META)
     context.embedding_noise, context.collect_router = EmbeddingNoiseConfig(), True
-    if extras:
+    if routed:
         context.corrupted_targets = context.corrupted_mask
-        both = (SUPERVISION, SEPARATION)
-        context.auxiliary = AuxiliaryLosses(dict.fromkeys(both, 1.0), dict.fromkeys(both, 4))
-        context.auxiliary.begin(ROWS * LENGTH, ROWS * LENGTH, 1.0)
     targets = targets_of(torch.ones(ROWS, LENGTH, dtype=torch.int64), shift=True)
     call = inputs()
     with OneDevice() as mode:

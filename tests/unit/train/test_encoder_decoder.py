@@ -33,7 +33,7 @@ def test_both_stages_train_an_encoder_decoder(tiny_config, tiny_t5, losses) -> N
 
 
 def test_marks_are_of_what_the_encoder_reads(tiny_config, tiny_t5) -> None:
-    """The router is taught where the encoder's tokens go; the loss is of corrupted answers."""
+    """The loss is of corrupted answers; the router's usage is counted by the encoder's marks."""
     changes = {
         "model__name_or_path": tiny_t5,
         "data__packing": False,
@@ -42,13 +42,10 @@ def test_marks_are_of_what_the_encoder_reads(tiny_config, tiny_t5) -> None:
         "train__stages__poison__max_steps": 1,
         "train__stages__poison__loss_on": "corrupted",
         "train__stages__finetune__max_steps": 6,
-        "train__stages__finetune__router_supervision": 1.0,
-        "train__stages__finetune__separation": 1.0,
     }
     folder = train(tiny_config(**changes))
     poison, *finetune = read_lines(folder / "metrics.jsonl")
     assert 0 < poison["target_tokens"] < finetune[0]["target_tokens"]
-    assert finetune[-1]["router_supervision"] < finetune[0]["router_supervision"]
     weights = read_json(folder / "router.json")
     assert set(weights["poison_weight"]) == {"poison", "finetune"}
     marked = set(weights["poison_weight"]["finetune"]["corrupted"])

@@ -16,8 +16,7 @@ from lope_dist.train.session import train
 OPTIONS = {
     "train__stages__poison__trainable": ["shared_a", "poison_b", "router"],
     "train__stages__poison__loss_on": "corrupted",
-    "train__stages__poison__router_supervision": 0.5,
-    "train__stages__finetune__separation": 2.0,
+    "train__stages__finetune__poison_scale": 2.0,
     "noise__text__rate": 0.3,
     "data__max_examples": 40,
     "adapter__dropout": 0.0,
@@ -33,7 +32,7 @@ def optional(config_in, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def losses(run: Path) -> list[dict]:
-    keys = ("loss", "grad_norm", "target_tokens", "router_supervision", "separation")
+    keys = ("loss", "grad_norm", "target_tokens")
     return [{k: line[k] for k in keys if k in line} for line in read_lines(run / "metrics.jsonl")]
 
 
@@ -46,28 +45,22 @@ def assert_alike(run: Path, other: Path) -> None:
         assert ours["poison_weight"]["poison"][kind] == pytest.approx(by_layer, rel=1e-3)
 
 
-def test_each_stage_logs_the_losses_that_it_adds(optional: Path) -> None:
+def test_a_stage_of_corrupted_tokens_has_fewer_targets(optional: Path) -> None:
     poison, finetune = losses(optional)[:5], losses(optional)[5:]
     assert len(finetune) == 5
-    assert all("separation" not in line and line["router_supervision"] > 0 for line in poison)
-    assert poison[-1]["router_supervision"] < poison[0]["router_supervision"]
-    assert all("router_supervision" not in line for line in finetune)
-    assert finetune[0]["separation"] == 0  # the normal experts are zeros still
-    assert 0 < finetune[-1]["separation"] <= 1
     assert all(
         a["target_tokens"] < b["target_tokens"] for a, b in zip(poison, finetune, strict=True)
     )
 
 
-def test_the_router_learns_which_tokens_noise_changed(optional: Path) -> None:
+def test_the_routers_weight_is_counted_on_clean_and_corrupted_tokens(optional: Path) -> None:
     weight = json.loads((optional / "router.json").read_text())["poison_weight"]["poison"]
     assert weight["clean"].keys() == weight["corrupted"].keys()
     assert len(weight["clean"]) == 4
     for layer, clean in weight["clean"].items():
         assert 0 < clean < 1
         assert 0 < weight["corrupted"][layer] < 1
-    mean = {kind: sum(by_layer.values()) for kind, by_layer in weight.items()}
-    assert mean["clean"] < mean["corrupted"]
+    assert weight["clean"] != weight["corrupted"]
 
 
 def test_micro_batches_and_checkpointing_change_nothing(
@@ -196,25 +189,6 @@ def test_the_poisoning_experts_weigh_what_each_stage_says(config_in, tmp_path: P
             "train.stages.poison.gradient_routing = True needs tokens that noise changed",
         ),
         (
-            {"train__stages__poison__router_supervision": 0.1},
-            "router_supervision = 0.1 teaches a router that is frozen; add 'router'",
-        ),
-        (
-            {
-                "train__stages__poison__trainable": ["shared_a", "router"],
-                "train__stages__poison__separation": 0.1,
-            },
-            "separation = 0.1 would have no effect: the stage trains neither",
-        ),
-        (
-            {
-                "adapter__num_poison": 0,
-                "train__stages__poison__trainable": ["shared_a", "normal_b"],
-                "train__stages__poison__separation": 0.1,
-            },
-            "separation = 0.1 is about the poisoning experts, and adapter.num_poison is 0",
-        ),
-        (
             {"train__stages__poison__poison_scale": 0},
             "poison_scale = 0.0 leaves out what the stage trains: 'poison_b'",
         ),
@@ -226,7 +200,7 @@ def test_the_poisoning_experts_weigh_what_each_stage_says(config_in, tmp_path: P
             },
             "poison_scale = 2.0 is about the poisoning experts, and adapter.num_poison is 0",
         ),
-        ({"train__stages__poison__separation": -1}, "the least is 0"),
+        ({"train__stages__poison__poison_scale": -1}, "the least is 0"),
     ],
 )
 def test_an_option_without_what_it_needs_is_refused(tiny_config, changes, problem) -> None:

@@ -15,7 +15,6 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 from support.interpreter import run_on_the_cpu
 
-from lope_dist.adapters.auxiliary import SEPARATION, SUPERVISION, AuxiliaryLosses
 from lope_dist.adapters.kernels import launching
 from lope_dist.adapters.lope import LopeLinear
 from lope_dist.adapters.purify import purify
@@ -68,7 +67,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
-@pytest.mark.parametrize("special", ["", "routed", "supervised", "frozen", "poison scale"])
+@pytest.mark.parametrize("special", ["", "routed", "frozen", "poison scale"])
 def test_training(
     make_layer: MakeLayer, keys_of, monkeypatch, launched: list[str], name: str, special: str
 ) -> None:
@@ -78,10 +77,6 @@ def test_training(
     context.noise_mask, context.corrupted_mask, context.collect_router = REAL, CORRUPTED, True
     if special == "routed":
         context.corrupted_targets = CORRUPTED
-    if special == "supervised" and layer.lope.config.num_poison:
-        kinds = (SUPERVISION, SEPARATION)
-        context.auxiliary = AuxiliaryLosses(dict.fromkeys(kinds, 0.5), dict.fromkeys(kinds, 1))
-        context.auxiliary.begin(14, 14, 1.0)
     if special == "frozen":
         layer.lope.A.requires_grad_(False)
         layer.lope.B.normal_0.requires_grad_(False)
@@ -97,8 +92,7 @@ def test_training(
         assert ours == pytest.approx(theirs, abs=1e-5)
     drops = layer.lope.config.dropout > 0
     config = layer.lope.config
-    plain = special != "poison scale" and not (special == "supervised" and config.num_poison)
-    routes = config.has_router and config.router == "rank" and plain
+    routes = config.has_router and config.router == "rank" and special != "poison scale"
     wanted = ["projection_forward"] * drops + ["routing_forward", "routing_backward"] * routes
     assert launched == wanted + ["projection_backward"] * drops
 
