@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sized
-from contextlib import closing
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import closing, contextmanager
+from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
@@ -25,7 +25,7 @@ class Bar(Protocol):
         ...
 
     def set_postfix_str(self, s: str, refresh: bool = True) -> None:
-        """Set what stands behind the count."""
+        """Set what stands behind the count; with ``refresh`` it is shown as soon as a bar may."""
         ...
 
     def close(self) -> None:
@@ -82,6 +82,21 @@ def counted(
             shown.update()
 
 
+@contextmanager
+def transformers_bars_on_a_terminal() -> Iterator[None]:
+    """Context in which transformers draws its own bars on a terminal, and nothing into a file."""
+    from transformers.utils.logging import set_tqdm_hook
+
+    def hook(factory: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        return factory(*args, **{"disable": None} | named)
+
+    before = set_tqdm_hook(hook)
+    try:
+        yield
+    finally:
+        set_tqdm_hook(before)
+
+
 def clock(seconds: float) -> str:
     """Return ``"0:04:59"``, ``"12:00:00"`` or ``"2 d 03:04:05"``."""
     minutes, s = divmod(round(seconds), 60)
@@ -112,6 +127,8 @@ class _Lines:
 
     def set_postfix_str(self, s: str, refresh: bool = True) -> None:
         self._behind = s
+        if refresh and time.monotonic() - self._last >= EVERY_S:
+            self._say()
 
     def close(self) -> None:
         if self._is_kept and not self._is_said:

@@ -19,6 +19,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lope_dist.core.bars import transformers_bars_on_a_terminal
 from lope_dist.core.errors import LopeError
 from lope_dist.engine.gathering import Weights
 from lope_dist.evaluate.load import LoadedRun
@@ -98,13 +99,14 @@ def _from_pretrained(
         placed = {"device_map": {"": str(roomy)}}
     name = type(run.model).__name__
     try:
-        model, told = type(run.model).from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            folder,
-            dtype=dtype,
-            attn_implementation=run.model.config._attn_implementation,
-            output_loading_info=True,
-            **placed,
-        )
+        with transformers_bars_on_a_terminal():
+            model, told = type(run.model).from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+                folder,
+                dtype=dtype,
+                attn_implementation=run.model.config._attn_implementation,
+                output_loading_info=True,
+                **placed,
+            )
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise LopeError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from lope_dist.core.files import own_file
 from lope_dist.core.workers import end_with_parent
 
 _LAST_LINES = 8
+_TAIL_BYTES = 4096
+_PROGRESS = re.compile(r"\d\d:\d\d:\d\d (.+)")
+"""A line that tells how far a command is."""
 
 
 class Child:
@@ -59,6 +63,14 @@ class Child:
         if self._stopped is None and self._process.poll() is None:
             self._process.terminate()
             self._stopped = time.monotonic()
+
+    def progress(self) -> str:
+        """Return how far it is, as the end of its log says; "" where it has not said so yet."""
+        with self.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = log.read().decode("utf-8", "replace").split("\n")
+        told = (match[1] for line in reversed(lines) if (match := _PROGRESS.match(line)))
+        return next(told, "")
 
     def last_lines(self) -> list[str]:
         """Return the end of its log; of a progress bar its last state."""

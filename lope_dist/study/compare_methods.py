@@ -57,6 +57,11 @@ def compare_methods(config: RunConfig, request: CompareRequest) -> dict[str, Any
     sample = draw_sample(config, request.num_rows, request.folder)
     studies = MethodStudies(config, sample, request.folder)
     studies.write_recipe()
+    tell(
+        f"{sample.num_trained} rows to train on, {sample.num_choose_on} to choose learning rates "
+        f"on, {sample.num_judged} to judge on; at most {request.minutes:g} minutes. All runs are "
+        f"in {request.folder}."
+    )
     factors = _search(studies, clock)
     chosen = _best(studies, factors)
     num_seeds = _add_seeds(studies, chosen, clock)

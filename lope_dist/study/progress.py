@@ -14,15 +14,13 @@ class Progress:
     """Messages on stderr while a study runs."""
 
     def __init__(self, num_steps: int) -> None:
-        self._shown = ""
         self._bar = bar("Study", num_steps, "steps")
 
-    def show(self, running: list[tuple[str, str]]) -> None:
-        """Show what runs, as (cell, step)."""
-        text = ", ".join(f"{cell} {step}" for cell, step in running)
-        if text != self._shown:
-            self._shown = text
-            self._bar.set_postfix_str(text)
+    def show(self, running: list[tuple[str, str, str]]) -> None:
+        """Show what runs, as (cell, step, how far it is); how far only of a single one."""
+        text = ", ".join(f"{cell} {step}" for cell, step, _ in running)
+        how_far = running[0][2] if len(running) == 1 else ""
+        self._bar.set_postfix_str(f"{text}: {how_far}" if how_far else text)
 
     def advance(self) -> None:
         """Count a step that ended well."""

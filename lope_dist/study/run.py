@@ -156,7 +156,9 @@ class _Runner:
                 continue
             time.sleep(_POLL_S)
             self._running = [job for job in self._running if self._goes_on(job)]
-            self._progress.show([(j.cell.name, j.steps[0].name) for j in self._running])
+            self._progress.show(
+                [(j.cell.name, j.steps[0].name, j.child.progress()) for j in self._running]
+            )
         self._outcome.left += [cell.name for cell, _ in self._todo]
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:

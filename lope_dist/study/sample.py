@@ -30,6 +30,8 @@ class Sample:
     files: dict[str, FileConfig]
     num_trained: int
     """Rows to train on: whole batches, so that all methods take the same steps."""
+    num_choose_on: int
+    num_judged: int
     from_training_rows: bool
     """Whether the rows to judge on are among the recipe's training rows, and as noisy as those."""
 
@@ -75,7 +77,9 @@ def draw_sample(config: RunConfig, num_rows: int, folder: Path) -> Sample:
         source = folder / "rows" / f"{name}.jsonl"
         _write(source, part)
         files[name] = FileConfig(source=str(source))
-    return Sample(files, num_trained, apart is None)
+    return Sample(
+        files, num_trained, len(parts["choose_on"]), len(parts["held_out"]), apart is None
+    )
 
 
 def _drawn(config: RunConfig, data: DataConfig, num_rows: int) -> list[dict[str, Any]]:

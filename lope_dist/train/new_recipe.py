@@ -31,7 +31,9 @@ _SMALL_MODEL = 1e9
 _STEPS_WANTED = 60
 """Optimizer steps of an epoch below which the global batch is made smaller."""
 _TOKENS_PER_DEVICE = {0: 1024, 20: 2048, 40: 4096, 70: 8192}
-"""GiB of a device -> tokens of a micro-batch; 0 is a CPU or a small card."""
+"""GiB of a device -> tokens of a micro-batch; 0 is a small card."""
+_TOKENS_ON_CPU = 4096
+"""Each micro-batch unpacks all weights, and so many tokens take little of a host's memory."""
 _LAYERS = ("model_nf4", "adapter_lope", "noise_hynoise", "train_routed")
 """Shipped layers; the last one is the form of LoPE that went furthest in the studies."""
 
@@ -57,6 +59,8 @@ class Machine:
     @property
     def tokens(self) -> int:
         """Tokens of a micro-batch that are a fair start; `lope plan` checks the memory."""
+        if self.gib == 0:
+            return _TOKENS_ON_CPU
         return max(n for gib, n in _TOKENS_PER_DEVICE.items() if self.gib >= gib)
 
 

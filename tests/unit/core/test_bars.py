@@ -25,13 +25,23 @@ def test_a_bar_that_is_not_kept_or_not_shown_has_none(capsys) -> None:
 def test_a_long_bar_has_lines_with_what_is_left(capsys, monkeypatch) -> None:
     monkeypatch.setattr(bars, "EVERY_S", 0.0)
     bar = bars.bar("Scoring", 4, "parts", done=1)
-    bar.set_postfix_str("arc, masked")
+    bar.set_postfix_str("arc, masked", refresh=False)
     bar.update(0.5)
     bar.update(2.5)
     bar.close()
     first, last = capsys.readouterr().err.splitlines()
     assert re.search(r"Scoring: 1\.5 of 4 parts, 0:00:00, ETA 0:00:00, arc, masked$", first)
     assert re.search(r"Scoring: 4 of 4 parts, 0:00:00, arc, masked$", last)
+
+
+def test_a_bar_that_does_not_move_says_what_runs(capsys, monkeypatch) -> None:
+    bar = bars.bar("Study", 2, "steps")
+    bar.set_postfix_str("lora train")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(bars, "EVERY_S", 0.0)
+    bar.set_postfix_str("lora train: 3/14")
+    bar.close()
+    assert re.search(r"Study: 0 of 2 steps, 0:00:00, lora train: 3/14\n$", capsys.readouterr().err)
 
 
 def test_clock() -> None:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from lope_dist.adapters.lope import lope_layers
 from lope_dist.cli import main
 from lope_dist.config.data import DataConfig
+from lope_dist.core.bars import transformers_bars_on_a_terminal
 from lope_dist.core.errors import LopeError
 from lope_dist.evaluate.load import load_run
 from lope_dist.export import purified
@@ -139,6 +140,14 @@ def test_equal_runs_give_equal_bytes_of_pefts_config(tmp_path: Path) -> None:
     write_peft(tmp_path, LoraConfig(target_modules=names), {})
     written = json.loads((tmp_path / "adapter_config.json").read_text())
     assert written["target_modules"] == sorted(names)
+
+
+def test_transformers_draws_no_bar_into_a_file(exports, capsys) -> None:
+    AutoModelForCausalLM.from_pretrained(exports["merged"])
+    assert "Loading weights" in capsys.readouterr().err
+    with transformers_bars_on_a_terminal():
+        AutoModelForCausalLM.from_pretrained(exports["merged"])
+    assert capsys.readouterr().err == ""
 
 
 def test_mean_weights_are_those_of_masked_answers(loaded) -> None:

@@ -1,6 +1,7 @@
 """`lope compare`: the same steps for all, a search, seeds, and one recommendation."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from support.tiny import tiny_tree
 from lope_dist.cli import main
 from lope_dist.config.load import dump_config, validate_config
 from lope_dist.config.schema import RunConfig
+from lope_dist.core import bars
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.study import compare_methods as module
@@ -188,18 +190,27 @@ def test_the_command_runs_to_its_table_and_a_second_call_finds_it_done(
 ):
     monkeypatch.setattr(module, "FACTORS", (1.0,))
     monkeypatch.setattr(module, "MOST_SEEDS", 1)
+    monkeypatch.setattr(bars, "EVERY_S", 0.0)
     recipe, folder = tmp_path / "recipe.yaml", tmp_path / "comparison"
     recipe.write_text(dump_config(config))
     words = ["compare", str(recipe), "--minutes", "30", "--rows", "96", "--out", str(folder)]
     monkeypatch.setattr("sys.argv", ["lope", *words, "--json"])
 
+    told = []
+
     def run() -> dict[str, Any]:
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == 0
-        return json.loads(capsys.readouterr().out)
+        printed = capsys.readouterr()
+        told[:] = printed.err.splitlines()
+        return json.loads(printed.out)
 
     found = run()
+    sample = r"\d+ rows to train on, \d+ to choose .*; at most 30 minutes\."
+    step = r"Study: 0 of 2 steps, .*, lope-0\.01/seed-\d+ train: \w+ \d+/\d+ loss "
+    for wanted in (sample, step):
+        assert any(re.search(wanted, line) for line in told)
     assert [(row["label"], row["experts"]) for row in found["rows"]] == [
         ("LoPE, lr 0.01", "masked"),
         ("LoPE, lr 0.01", "all"),

@@ -42,6 +42,7 @@ def test_the_recipe_fits_the_rows_and_trains_as_it_is(rows: str, tmp_path: Path)
     assert config.train.stages["poison"].lr == 1e-3
     assert config.train.stages["poison"].gradient_routing
     assert config.engine.kind == "local"
+    assert config.train.micro_batch * config.data.max_length == 4096
     steps = figures["steps"]["finetune"]
     assert f"# {steps} steps an epoch" in path.read_text()
     assert steps == -(-(80 - figures["validation"]["examples"]) // config.train.global_batch)
