@@ -53,9 +53,13 @@ class Scorer:
     folder: Path
     """Where its measures are kept."""
     load: Callable[[], LoadedRun]
+    has_experts: bool = True
+    """Whether there is anything beside the base model."""
 
     def passes(self, wanted: Sequence[str]) -> list[str]:
         """Return those of the passes whose experts are there."""
+        if not self.has_experts:
+            return [name for name in wanted if PASSES[name] == "none"]
         words = set(
             usual_words(
                 list(dict.fromkeys(PASSES[name] for name in wanted)),

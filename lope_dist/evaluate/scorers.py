@@ -65,6 +65,7 @@ def scorer_of_base(
         identity,
         folder,
         lambda: load_base(config, world=world, base=base, progress=progress and is_main(world)),
+        has_experts=False,
     )
 
 
