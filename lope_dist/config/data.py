@@ -27,6 +27,9 @@ FORMATS = {
 }
 """Value of `data.format` -> the fields of a row."""
 
+MAPPED_FIELDS = ("weight",)
+"""Fields of every format that are read only where `data.columns` names their column."""
+
 Role = Literal["system", "user", "assistant", "tool", "function_call"]
 MESSAGE_FIELDS = (
     "role",
@@ -55,7 +58,9 @@ class _Place(Section):
     first row. `docs/data.md` has the optional fields."""
     columns: dict[str, str] = Field(default_factory=dict)
     """The format's field: the column that holds it, for example {instruction: question}. Other
-    columns are ignored."""
+    columns are ignored. Every format has the field `weight`, which is read only if it is named
+    here, as in {weight: quality}: a number from 0, how much the row's loss counts beside that of
+    other rows. Only ratios of weights matter; a row of weight 0 is not learnt."""
     roles: dict[str, Role] = Field(default_factory=dict)
     """A role's name in the messages: what it stands for, for example {narrator: user}. Usual names
     need no entry."""
@@ -92,7 +97,9 @@ class _Place(Section):
     @model_validator(mode="after")
     def _columns_are_of_the_format(self) -> _Place:
         names = list(FORMATS) if self.format == "auto" else [self.format]
-        fields = {name: [*FORMATS[name].needed, *FORMATS[name].optional] for name in names}
+        fields = {
+            name: [*FORMATS[name].needed, *FORMATS[name].optional, *MAPPED_FIELDS] for name in names
+        }
         if not any(set(self.columns) <= set(known) for known in fields.values()):
             allowed = "; ".join(f"{name}: {', '.join(known)}" for name, known in fields.items())
             raise ValueError(
@@ -127,6 +134,11 @@ class ValidationConfig(_Place):
         if (self.path is None) == (self.share is None):
             given = "neither is" if self.path is None else "both are"
             raise ValueError(f"one of path and share must be given, and {given}")
+        if "weight" in self.columns:
+            raise ValueError(
+                "columns maps weight, and the loss on rows for validation is not weighted; leave "
+                "it out"
+            )
         return self
 
 
@@ -134,6 +146,11 @@ _LOOKS = ("format", "columns", "roles", "message_keys")
 """What rows look like."""
 _READ_ALIKE = (*_LOOKS, "subset")
 """What rows to validate on have in common with those to train on, where nothing else is said."""
+
+
+def _unweighted(columns: dict[str, str]) -> dict[str, str]:
+    """Return the columns without the weight, which rows that are not trained on do without."""
+    return {field: column for field, column in columns.items() if field != "weight"}
 
 
 class DataConfig(_Place):
@@ -177,6 +194,8 @@ class DataConfig(_Place):
         if not isinstance(given, dict) or "path" not in given:
             return tree
         alike = {key: tree[key] for key in _READ_ALIKE if key in tree}
+        if isinstance(alike.get("columns"), dict):
+            alike["columns"] = _unweighted(alike["columns"])
         return tree | {"validation": alike | given}
 
     @field_validator("template_date", mode="before")
@@ -226,6 +245,8 @@ class DataConfig(_Place):
         Where several sources have a format each, that of the file is found out anew.
         """
         looks = {key: getattr(self, key) for key in _LOOKS} if self.path is not None else {}
+        if looks:
+            looks["columns"] = _unweighted(self.columns)
         place = SourceConfig(path=path, **looks).model_dump(exclude={"weight"})
         there = {**place, "sources": (), "corpus": None, "validation": None}
         return DataConfig.model_validate(self.model_dump() | there)
@@ -237,6 +258,11 @@ class DataConfig(_Place):
             return None
         place = {name: getattr(self.validation, name) for name in _Place.model_fields}
         return self.model_copy(update=place | {"sources": (), "validation": None})
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether rows of a source bring a weight of their own."""
+        return any("weight" in place.columns for place in self.places)
 
     @property
     def paths(self) -> tuple[str, ...]:

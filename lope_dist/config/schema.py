@@ -197,6 +197,11 @@ class RunConfig(Section):
                     f"train.stages.{name}.loss.kind = '{stage.loss.kind}' with model.kernels = "
                     "'liger', which computes the plain cross-entropy alone; set model.kernels=auto"
                 )
+        if self.model.kernels == "liger" and self.data.has_weights:
+            raise ValueError(
+                "data.columns maps weight with model.kernels = 'liger', which cannot weigh rows; "
+                "set model.kernels=auto"
+            )
         return self
 
     @model_validator(mode="after")

@@ -103,10 +103,19 @@ class Account:
     target_tokens: int = 0
     with_control_text: int = 0
     """Examples in which text spells a control token; it stays text."""
+    weighted: int = 0
+    """Examples whose weight is not 1."""
+    target_weight: float = 0.0
+    """The sum over target tokens of the weight of their example."""
     first_without_target: list[str] = field(default_factory=list)
     """Where the first of them stand."""
     unused: list[str] = field(default_factory=list)
     """What of the rows reaches no token, a sentence each."""
+
+    @property
+    def mean_weight(self) -> float:
+        """The mean over target tokens of the weight of their example."""
+        return self.target_weight / self.target_tokens if self.weighted else 1.0
 
     def add_without_target(self, place: str) -> None:
         """Count an example with nothing to learn."""
@@ -143,6 +152,7 @@ def table(account: Account, bad_rows: BadRows, steps: Mapping[str, int]) -> list
         ("cut at data.max_length", account.cut, ""),
         ("without a target", account.without_target, f"behind the cut: {behind}"),
         ("control tokens in text", account.with_control_text, "kept as text"),
+        ("weighted", account.weighted, f"mean weight of a target {account.mean_weight:.4g}"),
         ("tokens", account.tokens, ""),
         ("target tokens", account.target_tokens, ""),
         ("steps", sum(steps.values()), of_stages),

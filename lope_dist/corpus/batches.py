@@ -48,6 +48,9 @@ class MicroBatch:
     corrupted_mask: Tensor | None
     """bool (N, T) over `input_ids`: the tokens of words that noise changed; None where nobody
     asked."""
+    weights: Tensor | None
+    """float32 (N, T) over `labels`: what the loss of a token's example is multiplied by; None
+    where that is 1 everywhere."""
     example_ids: tuple[int, ...]
     """The examples, row by row."""
     cut_ids: tuple[int, ...]
@@ -66,6 +69,7 @@ class MicroBatch:
             token_keys={name: t.to(device) for name, t in self.token_keys.items()},
             noise_mask=self.noise_mask.to(device),
             corrupted_mask=None if self.corrupted_mask is None else self.corrupted_mask.to(device),
+            weights=None if self.weights is None else self.weights.to(device),
         )
 
 
@@ -129,6 +133,7 @@ def build_rows(
         token_keys={"decoder": _pad(keys, 0, torch.int32)},
         noise_mask=mask_NT,
         corrupted_mask=_corrupted(rows),
+        weights=_weights(rows),
         example_ids=tuple(example.example_id for row in rows for example in row),
         cut_ids=tuple(example.example_id for row in rows for example in row if example.was_cut),
         num_target_tokens=int((labels_NT != IGNORED).sum()),
@@ -167,6 +172,7 @@ def build_pairs(
         },
         noise_mask=mask_NT,
         corrupted_mask=_corrupted([[example] for example in examples]),
+        weights=_weights([[example] for example in examples]),
         example_ids=tuple(example.example_id for example in examples),
         cut_ids=tuple(example.example_id for example in examples if example.was_cut),
         num_target_tokens=int((labels_NT != IGNORED).sum()),
@@ -204,6 +210,13 @@ def _corrupted(rows: Sequence[Sequence[Tokenized]]) -> Tensor | None:
         return None
     flat = [[is_in for own in row if own is not None for is_in in own[0]] for row in marks]
     return _pad(flat, 0, torch.bool)
+
+
+def _weights(rows: Sequence[Sequence[Tokenized]]) -> Tensor | None:
+    if all(example.weight == 1 for row in rows for example in row):
+        return None
+    flat = [[example.weight for example in row for _ in example.labels] for row in rows]
+    return _pad(flat, 0, torch.float32)
 
 
 def _keys(example: Tokenized, purpose: str, length: int, seed: int, epoch: int) -> Tensor:

@@ -15,10 +15,19 @@ import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lope_dist.config.data import FORMATS, SourceConfig
-from lope_dist.corpus.messages import MessageReader, Said, flag, kind_of, listed, parsed, tools_of
+from lope_dist.config.data import FORMATS, MAPPED_FIELDS, SourceConfig
+from lope_dist.corpus.messages import (
+    MessageReader,
+    Said,
+    flag,
+    kind_of,
+    listed,
+    parsed,
+    tools_of,
+)
 from lope_dist.corpus.readers.base import Rows
 from lope_dist.corpus.turns import Example, RowError, Turn
+from lope_dist.corpus.weights import weight_of, weighted
 
 
 class Layout:
@@ -61,24 +70,29 @@ class Layout:
         """
         said, example = self._read(row)
         if example is not None:
-            return example
-        turns = tuple(one.turn for one in said)
+            return self._weighted(example, row)
         name = self._format or ""
-        if not self._allow_empty_response:
-            for turn in turns:
-                if turn.role == "assistant" and turn.is_learnt and _is_empty(turn):
-                    raise RowError(
-                        "empty response",
-                        f"{_RESPONSE[name]} is empty; remove the row, or set "
-                        "data.allow_empty_response=true to learn to answer nothing",
-                    )
         tools = (
             tools_of(row.get(self._columns.get("tools", "tools")))
             if "tools" in _ALL[name]
             else None
         )
         self.has_tools |= tools is not None
-        return Example(0, turns, tools, is_plain=name == "text")
+        turns = tuple(one.turn for one in said)
+        example = self._weighted(Example(0, turns, tools, is_plain=name == "text"), row)
+        if not self._allow_empty_response:
+            for turn in example.turns:
+                if turn.role == "assistant" and turn.is_learnt and _is_empty(turn):
+                    raise RowError(
+                        "empty response",
+                        f"{_RESPONSE[name]} is empty; remove the row, or set "
+                        "data.allow_empty_response=true to learn to answer nothing",
+                    )
+        return example
+
+    def _weighted(self, example: Example, row: Mapping[str, Any]) -> Example:
+        column = self._columns.get("weight")
+        return example if column is None else weighted(example, weight_of(row[column]))
 
     def put(self, row: Mapping[str, Any], turns: Sequence[Turn]) -> dict[str, Any]:
         """Return the row that `parse` was given with other texts in its turns."""
@@ -157,13 +171,14 @@ class Layout:
                     f"field '{field}' is missing{mapped}; the columns are {_listed(names)}",
                 )
         taken = self._columns.values()  # {instruction: input} leaves no input
-        return (*needed, *(f for f in optional if f in self._columns or f not in taken))
+        mapped = (f for f in MAPPED_FIELDS if f in self._columns)
+        return (*needed, *(f for f in optional if f in self._columns or f not in taken), *mapped)
 
     def _detect(self, names: Collection[str]) -> str:
         fitting = [
             name
             for name, (needed, optional) in FORMATS.items()
-            if set(self._columns) <= {*needed, *optional}
+            if set(self._columns) <= {*needed, *optional, *MAPPED_FIELDS}
             and all(self._columns.get(field, field) in names for field in needed)
         ]
         if len(fitting) > 1 and "text" in fitting and "text" not in self._columns:

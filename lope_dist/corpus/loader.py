@@ -145,6 +145,8 @@ class StageLoader:
         own = self.example_ids(step)[self._rank :: self._world_size]
         view = noisy_view(epoch) if self._injects_text and self._noise.text.is_on else CLEAN
         tokenized = [row.tokens for row in self._provider.rows(view, own)]
+        if self._source.has_weights:
+            tokenized = [replace(own, weight=self._weight(own.example_id)) for own in tokenized]
         if not self.has_marks:  # a built corpus may have them for other stages
             tokenized = [replace(tokens, corrupted=None) for tokens in tokenized]
         rows, size = [[index] for index in range(len(tokenized))], self._micro_batch
@@ -170,6 +172,15 @@ class StageLoader:
         clean = ([False] * 2, [False] * 2) if self.has_marks else None
         nothing = Tokenized(0, [token] * 2, [token] * 2, was_cut=False, corrupted=clean)
         return without_content(self._build([[nothing]], epoch=0))
+
+    def _weight(self, index: int) -> float:
+        """Return what the loss of an example is multiplied by: its weight over the mean one.
+
+        The mean is over the target tokens of all rows, held-out ones too, before any noise. It is
+        the same in every step, so a weight means the same in a batch of one example as in a batch
+        of many, and only ratios of weights matter.
+        """
+        return self._source[index].weight / self._source.account.mean_weight
 
     def _build(self, rows: list[list[Tokenized]], epoch: int) -> MicroBatch:
         if not self._is_encoder_decoder:

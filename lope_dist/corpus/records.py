@@ -20,12 +20,13 @@ from lope_dist.config.data import DataConfig, SourceConfig
 from lope_dist.core.bars import Bar, bar
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.account import Account, BadRows
+from lope_dist.corpus.example_lines import example_of
 from lope_dist.corpus.layouts import Layout, parsed_rows
 from lope_dist.corpus.prompts import Form
 from lope_dist.corpus.readers import Rows, find_rows
 from lope_dist.corpus.slow_text import SlowRow
 from lope_dist.corpus.store import Lines, StoreWriter, open_store
-from lope_dist.corpus.survey import Taken, example_of, survey
+from lope_dist.corpus.survey import Taken, survey
 from lope_dist.corpus.turns import Example, RowError, Turn
 
 __all__ = ["Example", "ExampleSource", "Turn", "open_source"]
@@ -61,6 +62,11 @@ class ExampleSource:
         """What the others became."""
         self.notes = notes
         """What the user should know of what was chosen, as the split of a folder."""
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether an example has another weight than 1."""
+        return self.account.weighted > 0
 
     def tell(self) -> None:
         """Print the notes and the bad rows; where several ranks hold a source, on one of them."""
@@ -224,6 +230,8 @@ class _Pass:
                 account.target_tokens += made.target_tokens
                 account.cut += made.was_cut
                 account.with_control_text += made.has_control_text
+                account.weighted += made.weight != 1
+                account.target_weight += made.weight * made.target_tokens
                 if made.target_tokens == 0 and self._form is not None:
                     account.add_without_target(self._files[where[0]].place(where[1]))
                 yield where, made.line

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lope_dist.core.errors import LopeError
+from lope_dist.corpus.example_lines import without_weight
 from lope_dist.corpus.records import ExampleSource
 from lope_dist.corpus.store import Lines
 
@@ -80,7 +81,7 @@ def num_in_both(source: ExampleSource, other: ExampleSource) -> int:
 
 
 def _digest(line: bytes) -> bytes:
-    return hashlib.blake2b(line.split(b" ", 2)[2], digest_size=16).digest()
+    return hashlib.blake2b(without_weight(line.split(b" ", 2)[2]), digest_size=16).digest()
 
 
 def _draws(lines: Lines, share: float, seed: int) -> Iterator[tuple[bool, bytes]]:
@@ -92,7 +93,7 @@ def _draws(lines: Lines, share: float, seed: int) -> Iterator[tuple[bool, bytes]
         file, place, text = line.rstrip(b"\n").split(b" ", 2)
         if (file, place) != row:
             row = file, place
-            draw = hashlib.blake2b(text, digest_size=8, key=key).digest()
+            draw = hashlib.blake2b(without_weight(text), digest_size=8, key=key).digest()
             is_held = int.from_bytes(draw, "little") < bound
         yield is_held, text
 

@@ -5,26 +5,23 @@ Rows are taken in order, on one core or on all that this process may use, a chun
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lope_dist.core.workers import in_order
+from lope_dist.corpus.example_lines import example_of, line_of
 from lope_dist.corpus.piece_tokens import piece_tokens
 from lope_dist.corpus.prompts import Form, Piece, render_rows
-from lope_dist.corpus.readers.base import ROW_LIMIT
-from lope_dist.corpus.readers.lines import too_long
 from lope_dist.corpus.slow_text import rows_in_time
 from lope_dist.corpus.tokens import IGNORED, Tokenized, tokenize
-from lope_dist.corpus.turns import Example, RowError, Turn
+from lope_dist.corpus.turns import Example, RowError
 
 _CHUNK = 256
 _ALONE = 8  # chunks, at least one, before other processes are started
 _MOST = 16  # processes
-_ENCODE = json.JSONEncoder(ensure_ascii=False, default=str).encode  # dates and such are text
 
 Where = tuple[int, int]
 """Number of the file and of the row in it."""
@@ -41,6 +38,7 @@ class Made:
     target_tokens: int = 0
     was_cut: bool = False
     has_control_text: bool = False
+    weight: float = 1.0
 
 
 Outcome = list[Made] | RowError
@@ -191,50 +189,6 @@ def _drifted(
     return drifted
 
 
-def line_of(example: Example) -> bytes:
-    """Return an example in the store's form.
-
-    Raises:
-        RowError: text that is no Unicode, or too much of it.
-    """
-    turns = [_turn_of(turn) for turn in example.turns]
-    tree: Any = turns
-    if example.tools or example.is_plain or example.tokens:
-        tree = {"turns": turns, "tools": example.tools, "plain": example.is_plain}
-        tree["tokens"] = example.tokens
-    try:
-        line = _ENCODE(tree).encode()
-    except UnicodeEncodeError:
-        raise RowError(
-            "not valid Unicode",
-            "half of a surrogate pair in the text (a \\ud800 to \\udfff escape without its "
-            "partner); remove it",
-        ) from None
-    except (TypeError, ValueError) as error:
-        raise RowError("not JSON", f"it holds a value that JSON cannot express: {error}") from None
-    if len(line) > ROW_LIMIT:
-        raise too_long()
-    return line
-
-
-def example_of(index: int, line: bytes) -> Example:
-    """Return the example that `line_of` wrote."""
-    tree = json.loads(line)
-    if isinstance(tree, list):
-        return Example(index, tuple(Turn(*turn) for turn in tree))
-    tokens = tree["tokens"] and (tree["tokens"][0], tree["tokens"][1])
-    turns = tuple(Turn(*turn) for turn in tree["turns"])
-    return Example(index, turns, tree["tools"], tree["plain"], tokens)
-
-
-def _turn_of(turn: Turn) -> list[Any]:
-    if turn.more:
-        return [turn.role, turn.text, turn.context, turn.is_learnt, turn.more]
-    if not turn.is_learnt:
-        return [turn.role, turn.text, turn.context, False]
-    return [turn.role, turn.text, turn.context]
-
-
 def _made(part: _Part, tokens: Tokenized, form: Form) -> Made:
     ids, labels = tokens.input_ids, tokens.labels
     every = [*ids, *labels] if form.is_encoder_decoder else ids
@@ -248,6 +202,7 @@ def _made(part: _Part, tokens: Tokenized, form: Form) -> Made:
         len(targets) - targets.count(IGNORED),
         tokens.was_cut,
         any(piece.is_literal for piece in part.pieces),
+        part.example.weight,
     )
 
 

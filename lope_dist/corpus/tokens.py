@@ -12,11 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from lope_dist.corpus.marking import piece_marks
 from lope_dist.corpus.piece_tokens import piece_tokens
 from lope_dist.corpus.prompts import Form, Piece, located, render
-from lope_dist.corpus.turns import Example, RowError
+from lope_dist.corpus.turns import IGNORED, Example, RowError
 from lope_dist.noise.marks import Marks, TextMarks
 
-IGNORED = -100
-"""Label of a token that is no target."""
+__all__ = ["IGNORED", "Tokenized", "encode", "tokenize"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ class Tokenized:
     corrupted: tuple[list[bool], list[bool]] | None = None
     """Whether a token lies in a word that noise changed, for each of ``input_ids`` and of
     ``labels``; None where nobody asked."""
+    weight: float = 1.0
+    """What its loss is multiplied by."""
 
 
 def encode(

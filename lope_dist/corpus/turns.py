@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Speaker = Literal["system", "user", "assistant", "tool"]
+IGNORED = -100
+"""Label of a token that is no target."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Example:
     template."""
     tokens: tuple[list[int], list[int]] | None = None
     """Of a row that came as tokens: `input_ids` and `labels`; it has no turns."""
+    weight: float = 1.0
+    """How much its loss counts, beside that of other examples."""
 
     @property
     def learnt(self) -> list[int]:

@@ -249,7 +249,8 @@ def _with_texts(example: Example, texts: dict[int, str]) -> Example:
         said, context = (old.text, text) if is_context else (text, old.context)
         turns[number] = Turn(old.role, said, context, old.is_learnt, old.more)
     # Not `dataclasses.replace`, which takes a fifth of the time of all noise.
-    return Example(example.id, tuple(turns), example.tools, example.is_plain, example.tokens)
+    kept = (example.tools, example.is_plain, example.tokens, example.weight)
+    return Example(example.id, tuple(turns), *kept)
 
 
 def _last_answer(example: Example) -> tuple[int, Turn]:

@@ -39,7 +39,7 @@ class StageLoss:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is the cross-entropy, all tokens alike."""
+        """Whether it is the cross-entropy."""
         return isinstance(self._config, CrossEntropyConfig)
 
     @property
@@ -50,7 +50,8 @@ class StageLoss:
     def weight(self, batches: Sequence[MicroBatch]) -> float:
         """Return what these micro-batches add to the divisor of the step's loss.
 
-        It is known before the forward pass: the number of tokens that the loss is taken of.
+        It is known before the forward pass: the number of tokens that the loss is taken of. Weights
+        of rows are no part of it, so that a row of half the weight counts half in any batch.
         """
         if not isinstance(self._config, TruncatedConfig):
             return float(sum(batch.num_target_tokens for batch in batches))
@@ -63,12 +64,15 @@ class StageLoss:
 
         ``base_P``: The base model's loss of each target token, where `needs_base`.
         """
-        if self.is_plain:
+        if self.is_plain and batch.weights is None:
             return None
+        weights_P = None
+        if batch.weights is not None:  # a token and what predicts it are of one example
+            weights_P = batch.weights.flatten()[targets.positions_P]
         examples_P = None
         if isinstance(self._config, TruncatedConfig):
             examples_P = examples_of(batch)[targets.positions_P]
-        return StageTerms(self._config, examples_P, base_P)
+        return StageTerms(self._config, examples_P, base_P, weights_P)
 
     def _num_kept(self, batch: MicroBatch) -> int:
         assert isinstance(self._config, TruncatedConfig)
@@ -86,6 +90,8 @@ class StageTerms:
     """The example of each target token, from 0, where that matters."""
     base_P: Tensor | None
     """The base model's losses, where they decide."""
+    weights_P: Tensor | None = None
+    """The weight of each target token's example, where they differ from 1."""
 
     @property
     def smoothing(self) -> float:
@@ -94,16 +100,22 @@ class StageTerms:
         return config.smoothing if isinstance(config, LabelSmoothingConfig) else 0.0
 
     def sum(self, losses_P: Tensor) -> Tensor:
-        """Return the summed loss."""
+        """Return the summed loss; weights are its factors, and choose no token."""
+        losses_P = self._of_each(losses_P)
+        if self.weights_P is not None:
+            losses_P = losses_P * self.weights_P.to(losses_P.device)
+        return losses_P.sum()
+
+    def _of_each(self, losses_P: Tensor) -> Tensor:
         config = self.config
         if isinstance(config, GeneralizedConfig):
-            return generalized(losses_P, config.q).sum()
+            return generalized(losses_P, config.q)
         if isinstance(config, TruncatedConfig):
             assert self.examples_P is not None
             by_P = losses_P.detach() if self.base_P is None else self.base_P
             is_hard_P = hardest(by_P, self.examples_P.to(by_P.device), config.share)
-            return losses_P.masked_fill(is_hard_P, 0.0).sum()
-        return losses_P.sum()
+            return losses_P.masked_fill(is_hard_P, 0.0)
+        return losses_P
 
 
 def generalized(losses_P: Tensor, q: float) -> Tensor:

@@ -35,9 +35,14 @@ DISTRIBUTED = [name for name in ENGINES if name != "local"]
 def runs(tiny_llama: Path, alpaca_file: Path, tmp_path_factory: pytest.TempPathFactory):
     """Train the same configuration with each engine, one launch each."""
     folder = tmp_path_factory.mktemp("runs")
+    rows = [json.loads(line) for line in alpaca_file.read_text().splitlines()]
+    weighted = folder / "weighted.jsonl"
+    lines = [json.dumps(row | {"quality": (i % 4 + 1) / 2}) for i, row in enumerate(rows)]
+    weighted.write_text("\n".join(lines))
     finished = {}
     for name, (num_ranks, engine) in ENGINES.items():
-        tree = tiny_tree(tiny_llama, alpaca_file, folder / name) | {"engine": engine}
+        tree = tiny_tree(tiny_llama, weighted, folder / name) | {"engine": engine}
+        tree["data"]["columns"] = {"weight": "quality"}
         tree["train"]["checkpoint"] = {"every_steps": 4, "keep_last": 9}
         tree["noise"] = {"data": {"rate": 0.1}}
         tree["train"]["stages"]["poison"]["loss"] = {"kind": "truncated", "by": "base"}
@@ -68,6 +73,7 @@ def _adapter(run: Path, stage: str) -> dict[str, torch.Tensor]:
 def test_losses_equal_the_local_engines(runs: dict[str, Path], name: str) -> None:
     """With dropout, all noise, packing, a partial last batch, clipping.
 
+    Rows have weights of 0.5 to 2.
     The first stage leaves out tokens by the base model's loss, which each rank asks for between
     steps; the second has the generalized loss, and saves an average of its weights.
     """

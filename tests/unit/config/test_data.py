@@ -41,6 +41,10 @@ def test_sources_keep_their_own_settings():
         ({"path": "a", "columns": {"outputs": "x"}}, ["outputs", "alpaca: instruction, output"]),
         ({"path": "a", "format": "text", "columns": {"output": "x"}}, ["output", "text: text"]),
         ({"path": "a", "columns": {"output": "x", "text": "y"}}, ["not fields of one format"]),
+        (
+            {"path": "a", "validation": {"path": "b", "columns": {"weight": "w"}}},
+            ["data.validation", "not weighted"],
+        ),
         ({"path": "a", "max_bad_rows": 1}, ["data.max_bad_rows = 1", "below 1"]),
         ({"path": "a", "format": "alpca"}, ["mean 'alpaca'"]),
     ],
@@ -50,3 +54,14 @@ def test_what_does_not_fit_together_is_refused(keys, parts):
         data(**keys)
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_rows_that_are_not_trained_on_do_without_a_weight():
+    config = data(
+        path="a", columns={"output": "answer", "weight": "w"}, validation={"path": "b.jsonl"}
+    )
+    assert config.has_weights
+    for other in (config.of_validation, config.of_file("c.jsonl")):
+        assert other is not None
+        assert other.columns == {"output": "answer"}
+        assert not other.has_weights

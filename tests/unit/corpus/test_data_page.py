@@ -30,6 +30,6 @@ def test_an_example_is_found_to_be_of_its_format(tmp_path, name):
 
 def test_the_recipes_are_valid():
     recipes = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(recipes) == 3
+    assert len(recipes) == 4
     for recipe in recipes:
         assert DataConfig(**yaml.safe_load(recipe)["data"]).places

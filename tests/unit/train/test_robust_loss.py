@@ -37,20 +37,24 @@ class _Output:
         self.logits = logits
 
 
-def examples(seed: int = 0) -> list[Tokenized]:
+Weights = tuple[float, float, float, float]
+ALIKE = (1.0, 1.0, 1.0, 1.0)
+
+
+def examples(weights: Weights = ALIKE, seed: int = 0) -> list[Tokenized]:
     """Return four examples; the last one has no target, the first ones have 2, 7 and 11."""
     generator = torch.Generator().manual_seed(seed)
     made = []
     for number, (prompt, answer) in enumerate([(4, 2), (3, 7), (5, 11), (6, 0)]):
         ids = torch.randint(0, VOCABULARY, (prompt + answer,), generator=generator).tolist()
         labels = [IGNORED] * prompt + ids[prompt:]
-        made.append(Tokenized(number, ids, labels, was_cut=False))
+        made.append(Tokenized(number, ids, labels, was_cut=False, weight=weights[number]))
     return made
 
 
-def batches(split: list[list[list[int]]], is_packed: bool) -> list:
+def batches(split: list[list[list[int]]], is_packed: bool, weights: Weights = ALIKE) -> list:
     """Return micro-batches of rows of the numbers of examples."""
-    own = examples()
+    own = examples(weights)
     return [
         build_rows(
             [[own[i] for i in row] for row in rows], is_packed=is_packed, pad_id=0, seed=0, epoch=0
@@ -71,7 +75,7 @@ def build_head() -> LossHead:
     return head
 
 
-def by_hand(config) -> tuple[float, float, dict[tuple[int, int], Tensor]]:
+def by_hand(config, weights: Weights) -> tuple[float, float, dict[tuple[int, int], Tensor]]:
     """Return the loss's sum and divisor and the gradient of each hidden state: from full logits."""
     head, total, divisor, hidden = build_head(), torch.zeros(()), 0, {}
     for number, example in enumerate(examples()):
@@ -92,7 +96,7 @@ def by_hand(config) -> tuple[float, float, dict[tuple[int, int], Tensor]]:
             if config.kind == "label_smoothing":
                 s = config.smoothing
                 term = (1 - s) * losses[t] - s * logs[t].mean()
-            total = total + term
+            total = total + weights[number] * term
     total.backward()
     return total.item(), divisor, {k: x.grad for k, x in hidden.items() if x.grad is not None}
 
@@ -112,15 +116,21 @@ SPLITS = {
 }
 
 
+@pytest.mark.parametrize("weights", [ALIKE, (0.5, 3.0, 1.0, 2.0)], ids=["alike", "weighted"])
 @pytest.mark.parametrize("with_head", [True, False])
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("config", KINDS, ids=lambda c: c.kind)
-def test_a_loss_is_its_formula_on_full_logits(config, split, with_head, monkeypatch) -> None:
-    """Value, divisor and gradient; the head goes through two tokens at a time."""
+def test_a_loss_is_its_formula_on_full_logits(
+    config, split, with_head, weights, monkeypatch
+) -> None:
+    """Value, divisor and gradient; the head goes through two tokens at a time.
+
+    Weights of rows are factors: neither the choice of tokens nor the divisor depends on them.
+    """
     monkeypatch.setattr(head_module, "chunk_rows", lambda vocabulary: 2)
     head, loss_of = build_head(), StageLoss(config, shift=True)
-    expected, divisor, expected_grads = by_hand(config)
-    made = batches(*SPLITS[split])
+    expected, divisor, expected_grads = by_hand(config, weights)
+    made = batches(*SPLITS[split], weights)
     total, found = 0.0, {}
     for batch, rows in zip(made, SPLITS[split][0], strict=True):
         shape = batch.labels.shape
@@ -275,6 +285,10 @@ def test_an_average_is_validated_saved_and_gone_on_with(config_in, tmp_path) -> 
             "computes the plain cross-entropy alone",
         ),
         ({"train__stages__poison__loss": {"kind": "truncated", "share": 1.0}}, "share"),
+        (
+            {"data__columns": {"weight": "quality"}, "model__kernels": "liger"},
+            "cannot weigh rows; set model.kernels=auto",
+        ),
     ],
 )
 def test_what_cannot_be_applied_is_refused(
