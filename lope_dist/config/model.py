@@ -37,9 +37,10 @@ class ModelConfig(Section):
     `flash_attention_2` on a GPU if it is installed and the rows allow it, else `sdpa`, else
     `eager`. `run.yaml` has the choice."""
     kernels: Literal["auto", "liger", "none"] = "auto"
-    """What computes the head's loss on a GPU. `liger`: the package liger-kernel; `none`: PyTorch,
-    in chunks; `auto`: `liger` if it is installed, else `none`. The table of premises has the
-    choice."""
+    """Fused kernels on a GPU, of the package liger-kernel: the head's loss, and RMSNorm, SwiGLU and
+    rotary positions where it has them for the model's family. `liger`: an error where that is
+    impossible; `none`: PyTorch alone; `auto`: what there is. The table of premises, which
+    `manifest.json` keeps, has what is used."""
     load_buffer_mib: int = Field(default=256, ge=1)
     """Working memory of a rank while it loads, in MiB, in addition to the weights that it keeps."""
     gradient_checkpointing: bool = False

@@ -27,7 +27,8 @@ from lope_dist.model.auto_class import auto_class, model_class
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.dropout import switch_off_dropout, without_dropout
 from lope_dist.model.head_answer import returns_logits
-from lope_dist.model.loss_head import LossHead, choose_kernels
+from lope_dist.model.kernels import choose_kernels
+from lope_dist.model.loss_head import LossHead
 from lope_dist.model.own_layers import use_own_layers
 from lope_dist.model.placement import Placement
 from lope_dist.model.plausible import refuse_endless

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from importlib.util import find_spec
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +22,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
-from lope_dist.core.errors import LopeError
 from lope_dist.core.logits import chunk_rows
 from lope_dist.model.frozen import FrozenLinear
 
@@ -46,18 +43,13 @@ class LossHead(FrozenLinear):
     targets: Targets | None = None
     is_per_token: bool = False
     smoothing: float = 0.0
-    kernels: Literal["auto", "liger", "none"] = "auto"
-    """`model.kernels`."""
+    uses_liger: bool = False
+    """Whether Liger computes a training loss on a GPU; `model.kernels` decides."""
 
     @property
     def takes_rows(self) -> bool:
         """Whether the next forward pass can compute from `rows`: a loss needs the whole weight."""
         return self.targets is None
-
-    @property
-    def uses_liger(self) -> bool:
-        """Whether Liger computes a training loss on a GPU."""
-        return self.kernels != "none" and _has_liger()
 
     @contextmanager
     def answering(
@@ -109,28 +101,6 @@ def loss_head(model: PreTrainedModel) -> LossHead | None:
     """
     head = model.get_output_embeddings()
     return head if isinstance(head, LossHead) and head.is_final else None
-
-
-def choose_kernels(model: PreTrainedModel, wanted: Literal["auto", "liger", "none"]) -> None:
-    """Give the head `model.kernels`.
-
-    Raises:
-        LopeError: `liger` where it cannot run.
-    """
-    head = loss_head(model)
-    if wanted == "liger" and not (head is not None and torch.cuda.is_available() and _has_liger()):
-        raise LopeError(
-            "model.kernels = 'liger' needs a CUDA device, the package liger-kernel and a model "
-            "whose head can compute the loss; use 'auto' or 'none', or install it with "
-            "pip install 'lope-dist[cuda]'."
-        )
-    if head is not None:
-        head.kernels = wanted
-
-
-@cache
-def _has_liger() -> bool:
-    return find_spec("liger_kernel") is not None
 
 
 class _ChunkedLoss(torch.autograd.Function):

@@ -15,6 +15,7 @@ from lope_dist.adapters.base import adapter_modules
 from lope_dist.adapters.lope import model_roles
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.roles import Role
+from lope_dist.model.kernels import kernels_sentence
 from lope_dist.model.loss_head import loss_head
 from lope_dist.model.quantization import quantization_of
 from lope_dist.train.expected import batch_sentence, memory_sentence
@@ -33,6 +34,7 @@ class Premises:
     attention: str
     packing: str
     head: str
+    kernels: str
     dropout: str
     batch: str
     memory: str | None
@@ -83,6 +85,7 @@ def check_premises(
         attention=settled.model.attention,
         packing=_packing(settled.data.packing),
         head=head_sentence(model, config),
+        kernels=kernels_sentence(model),
         dropout="off in the base model",
         batch=batch_sentence(settled, num_ranks),
         memory=memory_sentence(plan, num_ranks, device),
@@ -116,7 +119,7 @@ def head_sentence(model: PreTrainedModel, config: RunConfig) -> str:
         by = ""
         if head.uses_liger and plain:
             where = "" if len(plain) == len(config.train.stages) else f" in {', '.join(plain)}"
-            by = f", by Liger on a GPU{where}"
+            by = f", by Liger{where}"
         return f"the loss is computed in chunks, without whole logits{by}"
     return "whole logits: the model scales, caps or quantizes its head's answer, or adapts it"
 
