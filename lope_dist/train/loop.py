@@ -14,6 +14,7 @@ from lope_dist.corpus.batches import MicroBatch
 from lope_dist.corpus.loader import StageLoader, batches_of
 from lope_dist.engine.base import Engine
 from lope_dist.engine.world import World
+from lope_dist.model.mask_reads import needs_masks, without_reading
 from lope_dist.train.drift import Drift
 from lope_dist.train.guard import StepGuard
 from lope_dist.train.metrics import MetricsLog
@@ -166,13 +167,15 @@ def _micro_step(
     if context.auxiliary is not None:
         own_tokens = int(batch.noise_mask.sum())
         context.auxiliary.begin(own_tokens, plan.read_tokens, engine.gradient_scale)
+    makes_masks = needs_masks(batch.inputs)
     batch = batch.to(world.device)
     context.token_keys, context.noise_mask = batch.token_keys, batch.noise_mask
     context.corrupted_mask = batch.corrupted_mask
     objective.routing.apply(one, context, world.device)
-    loss = summed_loss(
-        lambda: engine.forward(batch.inputs), objective.head, targets, world.device, terms
-    )
+    with without_reading(makes_masks):
+        loss = summed_loss(
+            lambda: engine.forward(batch.inputs), objective.head, targets, world.device, terms
+        )
     loss = loss / (plan.loss_weight or 1.0)
     engine.backward(loss, is_last)
     return loss.detach()
