@@ -1,1 +1,4 @@
-"""Tables, plots and one HTML page from a run folder's JSON files. Never imports torch."""
+"""Tables, plots and one HTML page from a run folder's JSON files.
+
+Not here: torch, and figures that no file has.
+"""

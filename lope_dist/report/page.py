@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
@@ -25,8 +25,8 @@ def _anchor(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
-def _macros() -> Any:
-    """Return the template's macros as functions."""
+def template(name: str) -> Template:
+    """Return a template of this folder; what it is given is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -34,11 +34,11 @@ def _macros() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"breakable": _breakable, "anchor": _anchor}
-    return environment.get_template("page.html").module
+    environment.filters |= {"breakable": _breakable, "anchor": _anchor, "number": "{:,}".format}
+    return environment.get_template(name)
 
 
-_PARTS = _macros()
+_PARTS: Any = template("page.html").module
 
 
 class Plots:
