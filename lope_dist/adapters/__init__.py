@@ -1,1 +1,5 @@
-"""The LoPE layer, its injection into a model, and what goes with it. Knows no rank."""
+"""The LoPE layer, the baselines' modules, and how they get into a model.
+
+Not here: ranks and partitions (`engine`), the base's own layers (`model`), what is minimized
+(`train`).
+"""

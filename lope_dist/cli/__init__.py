@@ -1,6 +1,7 @@
 """The `lope` command, a file a group of verbs.
 
-Heavy imports happen inside the verbs, after the config is checked.
+Heavy imports happen inside the verbs, after the config is checked. Not here: what a verb does; a
+notebook calls the same functions without it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Pretrained weights: families, NF4 layers, streamed loading."""
+"""The frozen base: any model's structure, NF4 layers, streamed loading, the loss in the head.
+
+Not here: what is trained (`adapters`), and who holds which part (`engine`).
+"""
 
 import logging
 

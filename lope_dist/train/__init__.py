@@ -1,4 +1,6 @@
-"""A run: stages, the loop over them, checkpoints and resume.
+"""A run: its folder, its stages and their steps, checkpoints and resume.
+
+Not here: how a step is computed on ranks (`engine`), how a row becomes tensors (`corpus`).
 
 The package can be called: `from lope_dist import train` and `train(config)` is
 `train.session.train(config)`. A function of that name beside a package of that name would be one or
