@@ -1,4 +1,4 @@
-"""The evaluation and the cost of training as Markdown, console and plain tables."""
+"""The evaluation and the cost of training as console and plain tables."""
 
 from __future__ import annotations
 
@@ -36,19 +36,6 @@ def score_rows(table: ScoreTable) -> list[tuple[str, bool, list[str]]]:
         (name, part, [format_score(table.scores.get((line, model))) for model in table.models])
         for line, name, part in order
     ]
-
-
-def results_markdown(results: dict[str, Any]) -> str:
-    """Return `results.json` as a Markdown table: accuracy in percent ± standard error."""
-    table = score_table(results)
-    head = ["task", *table.models]
-    body = [
-        [f"&nbsp;&nbsp;{_cell(line)}" if part else _cell(line), *cells]
-        for line, part, cells in score_rows(table)
-    ]
-    rule = ["---", *("---:" for _ in table.models)]
-    rows = [[_cell(name) for name in head], rule, *body]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def results_console(results: dict[str, Any], width: int) -> list[Table]:
@@ -190,7 +177,3 @@ def format_duration(time_s: float) -> str:
     if minutes < 60:
         return f"{minutes} min {seconds:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

@@ -22,13 +22,13 @@ from support.made_up_run import (
 
 from lope_dist.core.errors import LopeError
 from lope_dist.report.html import write_report
-from lope_dist.report.read import read_run
+from lope_dist.report.read import read_run, score_table
 from lope_dist.report.tables import (
     format_duration,
     print_counts,
     print_results,
     results_console,
-    results_markdown,
+    score_rows,
     stage_costs,
 )
 
@@ -214,15 +214,12 @@ def test_costs_count_the_steps_between_logged_lines(run):
     assert cost.last_loss == pytest.approx(2.1)
 
 
-def test_markdown_table_holds_errors_and_survives_bars():
-    lines = results_markdown(RESULTS).splitlines()
-    assert lines[0] == "| task | base | masked |"
-    assert lines[2] == "| demo | 50.1 ± 2.5 | 87.3 ± 1.7 |"
-    assert lines[3] == "| &nbsp;&nbsp;tense | 41.0 ± 8.0 | 77.0 |"
-    assert lines[4] == "| gsm8k (exact_match_strict) | 10.0 ± 2.0 | – |"
-    assert len(lines) == 5
-    odd = {"rows": [{"name": "a|b", "tasks": {"t": {"acc": 1.0}}}]}
-    assert results_markdown(odd).splitlines()[0] == "| task | a\\|b |"
+def test_rows_of_scores_hold_errors_and_a_dash_for_what_is_absent():
+    rows = {name: (part, cells) for name, part, cells in score_rows(score_table(RESULTS))}
+    assert rows["demo"] == (False, ["50.1 ± 2.5", "87.3 ± 1.7"])
+    assert rows["tense"] == (True, ["41.0 ± 8.0", "77.0"])
+    assert rows["gsm8k (exact_match_strict)"] == (False, ["10.0 ± 2.0", "–"])
+    assert len(rows) == 3
 
 
 def test_console_tables_hold_the_figures(capsys):
