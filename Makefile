@@ -1,6 +1,7 @@
 # make run    fresh machine -> trained and scored demo in runs/quickstart
 # make test   the same set-up, then the tests
 # make test-gpu  the tests that need a GPU
+# make test-latest  the quick tests with the newest release of every dependency
 # make faults the whole fault matrix: runs/faults.json and docs/reliability.md
 # make wheel  dist/lope_dist-VERSION-py3-none-any.whl, with recipes and launch scripts inside
 # make docs-site  build/site: docs/ as a site, with the API reference
@@ -14,18 +15,26 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test test-gpu faults bench check docs docs-site wheel clean setup
+.PHONY: run test test-gpu test-latest faults bench check docs docs-site wheel clean setup
 
 run: $(READY)
 	$(BIN)/python launch/quickstart.py
 
-# Two at a time where a test has one process; those that start ranks go by themselves.
+# Two at a time where a test has one process, in the order of tests/conftest.py; those that start
+# ranks go by themselves.
 test: $(READY)
-	$(BIN)/python -m pytest -m "not dist" --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest -m dist
+	$(BIN)/python -m pytest -m "not dist" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m dist $(RANKS)
+
+# the folders that have tests of marker dist; tests/unit/test_structure.py holds it
+RANKS := tests/dist tests/e2e tests/faults tests/unit/bench
 
 test-gpu: $(READY)
 	DS_ACCELERATOR=cuda $(BIN)/python -m pytest -m gpu
+
+# In .venv-latest, of its own: what is newer there than here, and what fails with it.
+test-latest: $(READY)
+	$(BIN)/python tests/latest.py
 
 # Cases that are done are kept; rm runs/faults.json starts over. Hosts need root, iproute2,
 # openssh-server and pdsh; without them their cases are listed as not run.
@@ -42,6 +51,7 @@ check: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m lope_dist.config.reference > docs/configuration.md
+	$(BIN)/python docs/write_recipes.py
 
 docs-site: $(READY)
 	$(BIN)/pip install --quiet -r docs/requirements.txt
@@ -72,4 +82,4 @@ $(READY): pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf .venv runs build dist *.egg-info
+	rm -rf .venv .venv-latest runs build dist *.egg-info

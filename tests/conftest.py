@@ -29,6 +29,27 @@ if "LOPE_DATA_CACHE" not in os.environ:  # workers of distributed tests inherit 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+LONGEST = (
+    "unit/study/test_compare_methods.py",
+    "unit/corpus/test_fit_scripts.py",
+    "unit/evaluate/test_going_on.py",
+    "unit/evaluate/test_asking.py",
+    "unit/corpus/test_fit_noise.py",
+    "unit/corpus/test_store.py",
+    "unit/evaluate/test_samples.py",
+    "unit/evaluate/test_trusted_numbers.py",
+    "unit/adapters/kernels/test_kernel_compile.py",
+    "unit/adapters/kernels/test_kernels.py",
+)
+"""The files that take longest begin, so that no worker is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of `LONGEST` first; the others stay in their order."""
+    place = {REPOSITORY / "tests" / name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY

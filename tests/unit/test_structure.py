@@ -23,6 +23,22 @@ def test_files_stay_small() -> None:
     assert {n: num for n, num in lines.items() if num > LONGER.get(n, LIMIT)} == {}
 
 
+def test_each_package_says_what_does_not_belong_there() -> None:
+    rooms = sorted((ROOT / "lope_dist").glob("*/__init__.py"))
+    assert rooms
+    assert [room for room in rooms if "Not here:" not in room.read_text().split('"""')[1]] == []
+
+
+def test_make_test_runs_every_folder_that_starts_ranks() -> None:
+    (folders,) = re.findall(r"^RANKS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    marked = [
+        p for p in SOURCES if "pytest.mark.dist" in p.read_text() and p.name != "test_structure.py"
+    ]
+    assert marked
+    named = [ROOT / folder for folder in folders.split()]
+    assert [p for p in marked if not {*named} & {*p.parents}] == []
+
+
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
