@@ -49,6 +49,8 @@ def has(where: str, name: str) -> bool:
 
 @pytest.mark.parametrize(("library", "where", "name"), NAMES)
 def test_the_library_still_has_the_name(library: str, where: str, name: str) -> None:
+    if library == "liger-kernel":  # of the extra `cuda`
+        pytest.importorskip("liger_kernel")
     users = sorted(file for file, used in LISTED if used == name)
     assert has(where, name), (
         f"{library} {_version(library)} has no {where}.{name} any more, which {', '.join(users)} "
@@ -118,4 +120,4 @@ def test_what_is_listed_is_used_where_the_page_says() -> None:
 def test_libraries_with_private_parts_are_bounded() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     for library in {row[0] for row in ROWS} - {"python"}:
-        assert re.search(rf'^    "{library}>=[\w.]+,<[\w.]+",$', project, re.M), library
+        assert re.search(rf'"{library}>=[\w.]+,<[\w.]+"', project), library
