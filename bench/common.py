@@ -75,14 +75,14 @@ def machine() -> dict[str, Any]:
     }
 
 
-def finish(
+def write(
     name: str,
     ratios: Mapping[str, float],
     targets: Mapping[str, str],
     figures: Mapping[str, Any],
     arguments: Mapping[str, Any],
-) -> None:
-    """Write `results/NAME.json` and print the same as the last line.
+) -> dict[str, Any]:
+    """Write `results/NAME.json` and return what is in it.
 
     ``targets`` has, for some of the ratios, `<= 1.05` or `>= 1`. Of paths among ``arguments`` the
     last part is written.
@@ -100,4 +100,15 @@ def finish(
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    return result
+
+
+def finish(
+    name: str,
+    ratios: Mapping[str, float],
+    targets: Mapping[str, str],
+    figures: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+) -> None:
+    """Write what `write` does, and print the same as the last line."""
+    print(json.dumps(write(name, ratios, targets, figures, arguments)))

@@ -10,6 +10,9 @@ device. Every piece prints a line; the last line is one JSON object.
     long       LoPE with one row of 32k tokens, recomputing
     masked     forward passes: base, all experts, masked plain, masked and compensated
     profile    time of each kernel in a step
+    alike, large, dequantize, memory    see `gpu_alike.py`
+
+The JSON file is written after each piece.
 
 TFLOP/s count 4N a token (forward, and backward through a frozen base), 6N with recomputation;
 N are the weights that a token is multiplied with.
@@ -32,11 +35,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import command, finish
+from common import command, finish, write
+from gpu_alike import MORE
 
 PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "A800": 312.0, "L40": 181.0, "4090": 165.0}
 """Dense bfloat16 TFLOP/s of the data sheets."""
-PIECES = ("load", "train", "trainer", "long", "masked", "profile")
+PIECES = ("load", "train", "trainer", "long", "masked", "profile", *MORE)
 LIMIT_S = 600.0
 
 
@@ -101,9 +105,12 @@ class Bench:
                 times.append(time.perf_counter() - start)
         return statistics.median(times)
 
-    def rates(self, seconds: float, tokens: int, recomputes: bool) -> dict[str, Any]:
-        """Return what a step of so many seconds means."""
-        tflops = (6 if recomputes else 4) * self.weights * tokens / seconds / 1e12
+    def rates(
+        self, seconds: float, tokens: int, recomputes: bool, weights: int | None = None
+    ) -> dict[str, Any]:
+        """Return what a step of so many seconds means; ``weights`` are another shape's."""
+        weights = weights or self.weights
+        tflops = (6 if recomputes else 4) * weights * tokens / seconds / 1e12
         share = None if self.peak_tflops is None else round(tflops / self.peak_tflops, 4)
         return {
             "step_s": round(seconds, 4),
@@ -238,7 +245,7 @@ def main() -> None:
     for piece in arguments.pieces.split(","):
         start = time.perf_counter()
         try:
-            figures[piece] = getattr(bench, piece)()
+            figures[piece] = MORE[piece](bench) if piece in MORE else getattr(bench, piece)()
         except bench.torch.OutOfMemoryError as error:
             figures[piece] = {"out_of_memory": str(error).splitlines()[0]}
         seconds = round(time.perf_counter() - start, 1)
@@ -246,6 +253,7 @@ def main() -> None:
         print(f"{piece}: {figures[piece]} [{seconds} s]{late}", flush=True)
         figures[f"{piece}_seconds"] = seconds
         bench.clear()
+        write("gpu", ratios(figures, bench), {}, figures, vars(arguments))
     finish("gpu", ratios(figures, bench), {}, figures, vars(arguments))
 
 
@@ -261,6 +269,14 @@ def ratios(figures: dict[str, Any], bench: Bench) -> dict[str, float]:
     if ours and f"trainer_{bench.short}" in peer:
         theirs = peer[f"trainer_{bench.short}"]["tokens_per_s"]
         found["tokens_per_s_over_trainer"] = ours["tokens_per_s"] / theirs
+    rows = {**figures.get("alike", {}), **figures.get("large", {})}
+    rates = {name: row["tokens_per_s"] for name, row in rows.items() if "tokens_per_s" in row}
+    for name in (name for name in rates if "lope_" in name):
+        for peer in ("lora", "trainer"):
+            if (other := name.replace("lope_", f"{peer}_")) in rates:
+                found[f"{name}_over_{peer}"] = rates[name] / rates[other]
+    if (share := figures.get("memory", {}).get("peak_over_plan")) is not None:
+        found["peak_over_plan"] = share
     masked = figures.get("masked", {})
     if "masked_plain_s" in masked:
         plain = masked["masked_plain_s"]

@@ -6,7 +6,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen3Config,
+)
 
 from lope_dist.config.model import ModelConfig
 from lope_dist.model.build import build_meta_model
@@ -52,12 +58,39 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 32,
         "vocab_size": 32000,
     },
+    "llama3-8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+    },
+    "qwen3-8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+    },
+    "tiny-qwen3": {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "vocab_size": 1000,
+    },
 }
 
 
-def architecture(shape: str) -> LlamaConfig:
-    """Return the shape as a Llama with room for 32k tokens."""
-    return LlamaConfig(**SHAPES[shape], max_position_embeddings=1 << 15)
+def architecture(shape: str) -> PretrainedConfig:
+    """Return the shape as a Llama, or what its name says, with room for 32k tokens."""
+    kind = Qwen3Config if "qwen3" in shape else LlamaConfig
+    return kind(**SHAPES[shape], max_position_embeddings=1 << 15)
 
 
 def linear_parameters(shape: str) -> int:

@@ -18,6 +18,7 @@ from lope_dist.core.seeds import token_keys
 from lope_dist.engine.groups import build_groups
 from lope_dist.engine.local import LocalEngine
 from lope_dist.model.loss_head import loss_head
+from lope_dist.model.mask_reads import needs_masks, without_reading
 from lope_dist.train.objective import summed_loss, targets_of
 
 TARGETS = ("q_proj", "v_proj")
@@ -38,12 +39,17 @@ class LopeStep:
     """LoPE on random NF4 weights and the local engine."""
 
     def __init__(
-        self, shape: str, device: torch.device, adapter: AdapterConfig, checkpointing: bool = False
+        self,
+        shape: str,
+        device: torch.device,
+        adapter: AdapterConfig,
+        checkpointing: bool = False,
+        targets: tuple[str, ...] = TARGETS,
     ) -> None:
         self.device = device
         self.model = random_model(shape, device, checkpointing)
         self.context: AdapterContext = inject(
-            self.model, adapter, targets=TARGETS, stream_of=lambda name: "decoder", seed=0
+            self.model, adapter, targets=targets, stream_of=lambda name: "decoder", seed=0
         )
         stage: StageConfig = default_stages(adapter.num_normal, adapter.num_poison)["finetune"]
         set_trainable(self.model, stage.trainable)
@@ -60,9 +66,13 @@ class LopeStep:
         self.context.token_keys = {"decoder": torch.stack(keys).to(self.device)}
         inputs = {"input_ids": ids.to(self.device), "position_ids": positions.to(self.device)}
         targets = targets_of(ids, shift=True)
+        makes_masks = needs_masks({"position_ids": positions})
 
         def step() -> None:
-            loss = summed_loss(lambda: self.engine.forward(inputs), self.head, targets, self.device)
+            with without_reading(makes_masks):
+                loss = summed_loss(
+                    lambda: self.engine.forward(inputs), self.head, targets, self.device
+                )
             self.engine.backward(loss / ids.numel(), is_last=True)
             self.engine.step(1.0)
 
@@ -85,14 +95,19 @@ class PeftStep:
     """peft's LoRA on bitsandbytes' layers, a plain loop around it."""
 
     def __init__(
-        self, shape: str, device: torch.device, rank: int, checkpointing: bool = False
+        self,
+        shape: str,
+        device: torch.device,
+        rank: int,
+        checkpointing: bool = False,
+        targets: tuple[str, ...] = TARGETS,
     ) -> None:
         self.device = device
         base = random_bitsandbytes(shape, device)
         if checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": True})
             base.enable_input_require_grads()
-        config = LoraConfig(r=rank, lora_alpha=32, lora_dropout=0.05, target_modules=list(TARGETS))
+        config = LoraConfig(r=rank, lora_alpha=32, lora_dropout=0.05, target_modules=list(targets))
         self.model: Any = get_peft_model(base, config)
         self.optimizer = torch.optim.AdamW(
             [p for p in self.model.parameters() if p.requires_grad], lr=2e-4

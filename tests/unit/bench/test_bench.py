@@ -39,9 +39,14 @@ def test_every_piece_of_the_gpu_script_runs_without_a_gpu(bench) -> None:
     printed, written = bench("gpu", "--shape", "tiny", "--device", "cpu", "--steps", "1")
     assert printed == written
     figures = printed["figures"]
-    for piece in ("load", "train", "trainer", "long", "masked", "profile"):
+    pieces = ("load", "train", "trainer", "long", "masked", "profile")
+    for piece in (*pieces, "alike", "large", "dequantize", "memory"):
         assert figures[piece], piece
-        assert "out_of_memory" not in figures[piece]
+        assert "out_of_memory" not in json.dumps(figures[piece])
+    assert len(figures["alike"]) == 2 * 2 * 2  # shapes, peers and lengths
+    assert set(figures["large"]) == {"lope_256", "lora_256", "trainer_256"}
+    assert 0 < figures["dequantize"]["share_of_step"] < 1
+    assert figures["memory"]["planned_gib"] > 0
     assert set(figures["train"]) == {
         f"{kind}_{length}{mode}"
         for kind in ("lope", "lora")
