@@ -140,16 +140,35 @@ def compare(dtype: torch.dtype) -> dict[str, Counter[str]]:
     return found
 
 
+def table(base: str, counts: dict[str, int]) -> list[dict[str, Any]]:
+    """Return the rows of the page, by the type of the frozen layer."""
+    passes = {
+        "training, forward": ("ours_forward", "without_usage_forward", "lora_forward"),
+        "training, backward": ("ours_backward", "without_usage_backward", "lora_backward"),
+        "answering, masked": ("ours_masked", None, "lora_answering"),
+        "answering, purified": ("ours_purified", None, "lora_answering"),
+    }
+    columns = ("ours", "ours without usage", "LoRA")
+    return [
+        {"base": base, "pass": name}
+        | {column: key and counts[key] for column, key in zip(columns, keys, strict=True)}
+        for name, keys in passes.items()
+    ]
+
+
 def main() -> None:
     """Print the figures."""
     parser = command(__doc__)
     parser.add_argument("--operators", action="store_true", help="print each operator's count")
     args = parser.parse_args()
-    ratios, figures = {}, {}
+    ratios: dict[str, float] = {}
+    figures: dict[str, Any] = {"launches": {"rows": []}}
     for suffix, dtype in (("", torch.bfloat16), ("_float32", torch.float32)):
         found = compare(dtype)
         counts = {name: counter.total() for name, counter in found.items()}
-        figures[str(dtype).removeprefix("torch.")] = counts
+        base = str(dtype).removeprefix("torch.")
+        figures[base] = counts
+        figures["launches"]["rows"] += table(base, counts)
         for way in ("forward", "backward"):
             ratios[f"{way}_over_lora{suffix}"] = counts[f"ours_{way}"] / counts[f"lora_{way}"]
         ratios[f"masked_forward_over_lora{suffix}"] = (

@@ -23,6 +23,7 @@ run. A ratio that misses its target is marked.
 TITLES = {
     "startup": "Start-up: seconds over what is allowed",
     "adapter": "One layer: peft's LoRA of the same total rank, HydraLoRA as a loop over experts",
+    "launches": "One layer on a GPU: kernels launched beside peft's LoRA, counted on a CPU",
     "step": "Whole steps: Hugging Face Trainer with peft, packing, two ZeRO-3 ranks",
     "eval": "Evaluation: lm-eval's `hf` with peft",
     "corpus": "The corpus: noise and tokenizing on one core, memory of a build",
