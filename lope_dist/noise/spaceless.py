@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import regex
+
+from lope_dist.core.errors import LopeError
 
 _WITHOUT_DICTIONARY = (
     "\u1980-\u19df"  # New Tai Lue
@@ -86,14 +88,29 @@ def _cut(token: str) -> list[str]:
 
 def _parts(token: str) -> Iterator[tuple[str, bool]]:
     """Yield what ICU or brackets keep together, and whether it is a word and not marks."""
-    from icu4py.breakers import WordBreaker  # 40 MB that most texts do without
-
+    breaker = _word_breaker()
     for number, piece in enumerate(_IN_BRACKETS.split(token)):
         if number % 2:
             yield piece, True
             continue
-        for part in WordBreaker(piece, "root") if piece else ():
+        for part in breaker(piece, "root") if piece else ():
             if _UNKNOWN.search(part):
                 yield from ((cluster, True) for cluster in _CLUSTER.findall(part))
             else:
                 yield part, part.isalnum() or any(map(str.isalnum, part))
+
+
+def _word_breaker() -> Callable[[str, str], Iterable[str]]:
+    """Return ICU's breaker of words.
+
+    Raises:
+        LopeError: the package is not installed.
+    """
+    try:
+        from icu4py.breakers import WordBreaker  # 40 MB that most texts do without
+    except ImportError:
+        raise LopeError(
+            "Noise on text that is written without spaces (Chinese, Japanese, Thai, Lao, Khmer, "
+            "Burmese) needs the package icu4py, which is not installed: pip install icu4py."
+        ) from None
+    return WordBreaker

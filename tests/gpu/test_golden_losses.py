@@ -12,77 +12,60 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
-from support.launching import run_ranks
-from support.tiny import save_alpaca, save_tiny_llama, tiny_tree
-
-from lope_dist.core.runlog import read_lines
-
-GOLDEN = Path(__file__).with_name("golden_losses.json")
-DTYPES = ("float32", "bfloat16")
-
-
-def tree(folder: Path, dtype: str, **engine: Any) -> dict[str, Any]:
-    """Return the run's configuration: two stages of 10 steps, packed, with noise and dropout."""
-    made = tiny_tree(folder / "llama", folder / "alpaca.jsonl", folder / "run")
-    made["model"]["dtype"] = dtype
-    made["train"]["checkpoint"] = {"every_steps": 5}
-    for stage in made["train"]["stages"].values():
-        stage["max_steps"] = 10
-    made["engine"] |= engine
-    return made
-
-
-def losses(folder: Path, dtype: str, **engine: Any) -> list[float]:
-    """Train the run and return its losses."""
-    if not (folder / "llama").exists():
-        save_tiny_llama(folder / "llama")
-        save_alpaca(folder / "alpaca.jsonl", 83)
-    made = tree(folder, dtype, **engine)
-    if engine:
-        recipe = folder / "recipe.yaml"
-        recipe.write_text(yaml.safe_dump(made, sort_keys=False))
-        accelerator = {"DS_ACCELERATOR": "cuda"} if torch.cuda.is_available() else {}
-        command = ["launch/train.py", "--config", str(recipe)]
-        (rank,) = run_ranks(command, 1, folder=folder, environment=accelerator)
-        assert rank.status == 0, rank.output[-3000:]
-    else:
-        from lope_dist.config.load import validate_config
-        from lope_dist.train.session import train
-
-        train(validate_config(made, "golden"))
-    return [line["loss"] for line in read_lines(folder / "run" / "metrics.jsonl")]
-
-
-def farthest(found: list[float], dtype: str) -> float:
-    """Return the largest relative difference from the committed losses."""
-    golden = json.loads(GOLDEN.read_text())["losses"][dtype]
-    assert len(found) == len(golden) == 20
-    return max(abs(a - b) / b for a, b in zip(found, golden, strict=True))
+from support.golden import (
+    DTYPES,
+    GOLDEN,
+    farthest,
+    golden_losses,
+    golden_tree,
+    limit,
+    trained_losses,
+)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a run takes the GPU where there is one")
 def test_the_cpu_still_has_the_committed_losses(tmp_path: Path, dtype: str) -> None:
     """Not to the bit: sums depend on the processor."""
-    limit = json.loads(GOLDEN.read_text())["largest_relative_difference"]["cpu"][dtype]
-    assert farthest(losses(tmp_path, dtype), dtype) <= limit
+    assert farthest(golden_losses(tmp_path, dtype), dtype) <= limit("cpu", dtype)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_gpu_has_the_committed_losses(device: torch.device, tmp_path: Path, dtype: str) -> None:
-    limit = json.loads(GOLDEN.read_text())["largest_relative_difference"]["gpu"][dtype]
-    assert farthest(losses(tmp_path, dtype), dtype) <= limit
+    assert farthest(golden_losses(tmp_path, dtype), dtype) <= limit("gpu", dtype)
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("stage", [2, 3])
-def test_one_nccl_rank_has_the_local_losses(device, tmp_path: Path, stage: int) -> None:
-    """ZeRO-2 and ZeRO-3."""
-    limit = json.loads(GOLDEN.read_text())["largest_relative_difference"]["gpu"]["float32"]
-    found = losses(tmp_path, "float32", kind="deepspeed", zero_stage=stage)
-    assert farthest(found, "float32") <= limit
+@pytest.mark.parametrize(
+    "engine",
+    [{"zero_stage": 2}, {"zero_stage": 3}, {"zero_stage": 3, "offload": "both"}],
+    ids=str,
+)
+def test_one_nccl_rank_has_the_local_losses(
+    device: torch.device, tmp_path: Path, engine: dict[str, Any]
+) -> None:
+    found = golden_losses(tmp_path, "float32", kind="deepspeed", **engine)
+    assert farthest(found, "float32") <= limit("gpu", "float32")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("model", "gradient_checkpointing", True),
+        ("model", "attention", "eager"),
+        ("model", "kernels", "none"),
+        ("data", "packing", False),
+    ],
+)
+def test_ways_to_compute_change_no_loss(
+    device: torch.device, tmp_path: Path, section: str, key: str, value: Any
+) -> None:
+    tree = golden_tree(tmp_path, "float32")
+    tree[section][key] = value
+    found = trained_losses(tmp_path, tree)
+    assert farthest(found, "float32") <= limit("gpu", "float32")
 
 
 if __name__ == "__main__":
@@ -92,7 +75,7 @@ if __name__ == "__main__":
         found = {}
         for dtype in DTYPES:
             (folder := Path(scratch) / dtype).mkdir()
-            found[dtype] = losses(folder, dtype)
+            found[dtype] = golden_losses(folder, dtype)
     limits = {
         "cpu": {"float32": 1e-4, "bfloat16": 2e-2},
         "gpu": {"float32": 2e-2, "bfloat16": 6e-2},

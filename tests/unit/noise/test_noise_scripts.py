@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import sys
 from collections import Counter
 
 import numpy as np
@@ -11,6 +12,7 @@ from support.noise_ops import RESPONSE_OPERATIONS, TEXT_OPERATIONS, WITH_UNITS, 
 from support.scripts import WORDS, sentences
 
 from lope_dist.config.noise import TextNoiseConfig
+from lope_dist.core.errors import LopeError
 from lope_dist.noise.base import NOISE, CharacterOperation
 from lope_dist.noise.mix import corrupt, example_keys
 from lope_dist.noise.spaceless import split_words
@@ -159,3 +161,10 @@ def test_frozen_where_they_have_none():
     rng = random.Random(614)
     texts = [sentences(name, rng, 5) for name in ("zh", "ja", "th", "lo", "km", "my", "mixed")]
     assert digest(texts * 4) == "acf137b3b5124422"
+
+
+def test_a_missing_icu_is_said_where_it_is_needed_and_nowhere_else(monkeypatch):
+    monkeypatch.setitem(sys.modules, "icu4py.breakers", None)
+    assert split_words("two words") == ["two", "words"]
+    with pytest.raises(LopeError, match=r"needs the package icu4py, .*: pip install icu4py\."):
+        split_words("我们")

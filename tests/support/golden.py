@@ -1,0 +1,73 @@
+"""The run of 20 steps whose losses are committed in `tests/gpu/golden_losses.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from support.launching import run_ranks
+from support.tiny import save_alpaca, save_tiny_llama, tiny_tree
+
+from lope_dist.core.runlog import read_lines
+
+GOLDEN = Path(__file__).parents[1] / "gpu" / "golden_losses.json"
+DTYPES = ("float32", "bfloat16")
+
+
+def golden_tree(folder: Path, dtype: str, **engine: Any) -> dict[str, Any]:
+    """Return the run's configuration: two stages of 10 steps, packed, with noise and dropout.
+
+    The model and the rows are written too, where they are not there yet.
+    """
+    if not (folder / "llama").exists():
+        save_tiny_llama(folder / "llama")
+        save_alpaca(folder / "alpaca.jsonl", 83)
+    made = tiny_tree(folder / "llama", folder / "alpaca.jsonl", folder / "run")
+    made["model"]["dtype"] = dtype
+    made["train"]["checkpoint"] = {"every_steps": 5}
+    for stage in made["train"]["stages"].values():
+        stage["max_steps"] = 10
+    made["engine"] |= engine
+    return made
+
+
+def golden_losses(folder: Path, dtype: str, **engine: Any) -> list[float]:
+    """Train the run, under DeepSpeed with settings of an ``engine``, and return its losses."""
+    return trained_losses(folder, golden_tree(folder, dtype, **engine))
+
+
+def trained_losses(folder: Path, made: dict[str, Any]) -> list[float]:
+    """Train a configuration of `golden_tree` and return its losses."""
+    if made["engine"]["kind"] == "deepspeed":
+        recipe = folder / "recipe.yaml"
+        recipe.write_text(yaml.safe_dump(made, sort_keys=False))
+        accelerator = {"DS_ACCELERATOR": "cuda"} if torch.cuda.is_available() else {}
+        command = ["launch/train.py", "--config", str(recipe)]
+        (rank,) = run_ranks(command, 1, folder=folder, environment=accelerator)
+        assert rank.status == 0, rank.output[-3000:]
+    else:
+        from lope_dist.config.load import validate_config
+        from lope_dist.train.session import train
+
+        train(validate_config(made, "golden"))
+    return logged_losses(folder)
+
+
+def logged_losses(folder: Path) -> list[float]:
+    """Return the losses that the run has logged so far."""
+    return [line["loss"] for line in read_lines(folder / "run" / "metrics.jsonl")]
+
+
+def limit(device: str, dtype: str) -> float:
+    """Return the largest relative difference that is allowed on `cpu` or `gpu`."""
+    return json.loads(GOLDEN.read_text())["largest_relative_difference"][device][dtype]
+
+
+def farthest(found: list[float], dtype: str) -> float:
+    """Return the largest relative difference from the committed losses."""
+    golden = json.loads(GOLDEN.read_text())["losses"][dtype]
+    assert len(found) == len(golden) == 20
+    return max(abs(a - b) / b for a, b in zip(found, golden, strict=True))
