@@ -21,6 +21,7 @@ PACKAGES = (
     "tokenizers",
     "numpy",
     "datasets",
+    "liger-kernel",
 )
 """Packages that take part in a result, so that their versions must be equal on all hosts."""
 _ROOT = Path(lope_dist.__file__).parent

@@ -112,8 +112,8 @@ def _differences(starts: Sequence[dict[str, Any]], ranks: int) -> list[str]:
         then |= {"code": start["code"]["source"], "ranks": str(len(start["ranks"]))}
         then |= {"device": _kind(start["ranks"][0]["device"])}
         for key, value in (now | {"device": _device_here()}).items():
-            if then.get(key) != value:
-                found[f"{key}: {then.get(key)} -> {value}"] = None
+            if then.get(key, value) != value:  # an older start may not have noted a package
+                found[f"{key}: {then[key]} -> {value}"] = None
     return list(found)
 
 
