@@ -8,13 +8,14 @@ import pytest
 import torch
 from support.one_device import META, OneDevice, loaded_on_meta
 from support.tiny import small_llama
+from transformers import MistralConfig, MistralForCausalLM, T5Config, T5ForConditionalGeneration
 
 from lope_dist.adapters.inject import set_trainable
 from lope_dist.adapters.lope import model_roles
 from lope_dist.config.loss import CrossEntropyConfig
 from lope_dist.config.noise import EmbeddingNoiseConfig
 from lope_dist.config.train import OptimizerConfig, default_stages
-from lope_dist.corpus.batches import MicroBatch, build_rows
+from lope_dist.corpus.batches import MicroBatch, build_pairs, build_rows
 from lope_dist.corpus.tokens import Tokenized
 from lope_dist.engine.groups import build_groups
 from lope_dist.engine.local import LocalEngine
@@ -97,9 +98,25 @@ def test_masks_that_are_made_unread_are_the_same(
         assert torch.equal(model(**inputs, use_cache=False).logits, expected)
 
 
-def small_mistral(window: int) -> Any:
-    from transformers import MistralConfig, MistralForCausalLM
+@pytest.mark.parametrize("lengths", [[(5, 3), (9, 4)], [(5, 4), (9, 4)]], ids=["both", "one"])
+def test_an_encoder_decoders_masks_are_the_same(lengths: list[tuple[int, int]]) -> None:
+    """They are made unread only where both streams have padding."""
+    pairs = [
+        Tokenized(i, [*range(3, 3 + n)], [*range(3, 3 + m)], was_cut=False, corrupted=None)
+        for i, (n, m) in enumerate(lengths)
+    ]
+    inputs = build_pairs(pairs, pad_id=0, decoder_start_token_id=0, seed=0, epoch=0).inputs
+    has_padding_in_both = lengths[0][1] != lengths[1][1]
+    assert needs_masks(inputs) == has_padding_in_both
+    torch.manual_seed(0)
+    shape = T5Config(vocab_size=80, d_model=32, d_kv=8, d_ff=32, num_layers=2, num_heads=4)
+    model = T5ForConditionalGeneration(shape).eval()
+    expected = model(**inputs, use_cache=False).logits
+    with without_reading(needs_masks(inputs)):
+        assert torch.equal(model(**inputs, use_cache=False).logits, expected)
 
+
+def small_mistral(window: int) -> Any:
     torch.manual_seed(0)
     return MistralForCausalLM(
         MistralConfig(
