@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,18 @@ def logged_losses(folder: Path) -> list[float]:
 
 
 def limit(device: str, dtype: str) -> float:
-    """Return the largest relative difference that is allowed on `cpu` or `gpu`."""
+    """Return the largest relative difference on the `same_cpu`, another `cpu` or a `gpu`."""
     return json.loads(GOLDEN.read_text())["largest_relative_difference"][device][dtype]
+
+
+def this_machine() -> dict[str, str]:
+    """Return the processor and the torch that sums depend on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor()
+    cpu = f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+    return {"cpu": cpu, "torch": torch.__version__}
 
 
 def farthest(found: list[float], dtype: str) -> float:
