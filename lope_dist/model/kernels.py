@@ -13,8 +13,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -22,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lope_dist.core.errors import LopeError
-from lope_dist.model.loss_head import loss_head
+from lope_dist.model.loss_head import _has_liger, loss_head
 
 
 class OnGpus:
@@ -55,7 +53,7 @@ def choose_kernels(model: PreTrainedModel, wanted: Literal["auto", "liger", "non
             "or 'none', or install it with pip install 'lope-dist[cuda]'."
         )
     if head is not None:
-        head.uses_liger = uses
+        head.kernels = wanted if uses else "none"
     reason = _fuse(model) if uses else None
     if head is None and not fused_parts(model):
         reason = reason or "Liger has no kernel for anything that this model computes"
@@ -85,9 +83,8 @@ def fused_parts(model: PreTrainedModel) -> Counter[str]:
     return modules + Counter(n for n, f in _functions(model).items() if isinstance(f, OnGpus))
 
 
-@cache
 def _liger_runs_here() -> bool:
-    return torch.cuda.is_available() and find_spec("liger_kernel") is not None
+    return torch.cuda.is_available() and _has_liger()
 
 
 def _fuse(model: PreTrainedModel) -> str | None:

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -43,13 +45,18 @@ class LossHead(FrozenLinear):
     targets: Targets | None = None
     is_per_token: bool = False
     smoothing: float = 0.0
-    uses_liger: bool = False
-    """Whether Liger computes a training loss on a GPU; `model.kernels` decides."""
+    kernels: Literal["auto", "liger", "none"] = "auto"
+    """`model.kernels`, `none` where Liger cannot run."""
 
     @property
     def takes_rows(self) -> bool:
         """Whether the next forward pass can compute from `rows`: a loss needs the whole weight."""
         return self.targets is None
+
+    @property
+    def uses_liger(self) -> bool:
+        """Whether Liger computes a training loss on a GPU."""
+        return self.kernels != "none" and _has_liger()
 
     @contextmanager
     def answering(
@@ -101,6 +108,11 @@ def loss_head(model: PreTrainedModel) -> LossHead | None:
     """
     head = model.get_output_embeddings()
     return head if isinstance(head, LossHead) and head.is_final else None
+
+
+@cache
+def _has_liger() -> bool:
+    return find_spec("liger_kernel") is not None
 
 
 class _ChunkedLoss(torch.autograd.Function):

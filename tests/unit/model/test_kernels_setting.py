@@ -17,9 +17,10 @@ from transformers import AutoConfig
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.model import kernels
+from lope_dist.model import loss_head as head_module
 from lope_dist.model.build import build_meta_model
 from lope_dist.model.kernels import OnGpus, choose_kernels, fused_parts, kernels_sentence
-from lope_dist.model.loss_head import loss_head
+from lope_dist.model.loss_head import LossHead, loss_head
 from lope_dist.train.premises import head_sentence
 
 SHAPE = small_llama().config
@@ -55,6 +56,7 @@ def test_the_heads_loss_is_ligers_where_it_may_be(
     monkeypatch, tiny_config, setting: str, runs_here: bool, uses: bool
 ) -> None:
     monkeypatch.setattr(kernels, "_liger_runs_here", lambda: runs_here)
+    monkeypatch.setattr(head_module, "_has_liger", lambda: True)
     monkeypatch.setattr(kernels, "_fuse", lambda model: None)  # tried below
     model = built(setting)
     head = loss_head(model)
@@ -67,6 +69,13 @@ def test_the_heads_loss_is_ligers_where_it_may_be(
     assert told.endswith(", by Liger in poison") == uses
     robust["train__stages__poison__loss"] = {"kind": "generalized"}
     assert "Liger" not in head_sentence(model, tiny_config(**robust))
+
+
+def test_a_head_alone_takes_liger_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = LossHead(8, 16, False, torch.float32)
+    for installed in (True, False):
+        monkeypatch.setattr(head_module, "_has_liger", lambda installed=installed: installed)
+        assert head.uses_liger == installed
 
 
 def test_liger_that_cannot_run_is_an_error() -> None:
