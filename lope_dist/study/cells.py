@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,14 @@ class Group:
     variant: str
     points: tuple[str, ...]
     """One of each axis, in the order of the axes."""
+    setting: tuple[str, ...] = ()
+    """Of a cell of a search: the values that it tries, in the order of `search`."""
 
     @property
     def name(self) -> str:
-        """`VARIANT` or, with axes, `VARIANT@POINT,POINT`."""
-        return self.variant + ("@" + ",".join(self.points) if self.points else "")
+        """`VARIANT` or, with axes, `VARIANT@POINT,POINT`; of a search `VARIANT=VALUE,VALUE@...`."""
+        tried = "=" + ",".join(self.setting) if self.setting else ""
+        return self.variant + tried + ("@" + ",".join(self.points) if self.points else "")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Study:
 
     path: Path
     config: StudyConfig
+    settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Group -> the values of its variant's `search` that were chosen, where they are known."""
 
     @property
     def folder(self) -> Path:
@@ -87,6 +92,8 @@ class Study:
     def cells(self) -> list[Cell]:
         """All cells, every group with the first seed before any with the second.
 
+        A group whose setting is still searched has none.
+
         Raises:
             LopeError: a recipe that is absent, or a configuration that is not valid.
         """
@@ -94,8 +101,37 @@ class Study:
             self._cell(group, seed)
             for seed in self.config.seeds
             for group in self.groups.values()
-            if seed in self._seeds(group)
+            if seed in self._seeds(group) and group.name not in self.searched
         ]
+
+    @cached_property
+    def searched(self) -> list[str]:
+        """Groups whose setting is not known yet."""
+        return [
+            name
+            for name, group in self.groups.items()
+            if self.config.variants[group.variant].search and name not in self.settings
+        ]
+
+    @cached_property
+    def tries(self) -> list[Cell]:
+        """The cells of all searches: each combination of settings, with the group's first seed.
+
+        Raises:
+            LopeError: as `cells`.
+        """
+        return [
+            self._cell(Group(group.variant, group.points, setting), self._seeds(group)[0])
+            for group in self.groups.values()
+            if (search := self.config.variants[group.variant].search)
+            for setting in itertools.product(*search.values())
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all cells, also of those whose setting is not known yet."""
+        tries = [cell.name for cell in self.tries]
+        return tries + [f"{g.name}/seed-{s}" for g in self.groups.values() for s in self._seeds(g)]
 
     def points_of_claim(self, better: str, than: str) -> list[str]:
         """Return the points, as `@POINT,...`, at which two sides can be compared.
@@ -118,17 +154,20 @@ class Study:
 
     def _cell(self, group: Group, seed: int) -> Cell:
         study, variant = self.config, self.config.variants[group.variant]
-        folder = self.folder / "runs" / group.name / f"seed-{seed}"
+        setting = group.setting or self.settings.get(group.name, ())
+        run = f"{Group(group.variant, group.points, setting).name}/seed-{seed}"
         last: dict[str, Any] = {
             "seed": seed,
-            "output_dir": str(folder),
+            "output_dir": str(self.folder / "runs" / run),
             "train.tracking.project": self.folder.name,
-            "train.tracking.name": f"{group.name}/seed-{seed}",
+            "train.tracking.name": run,
         }
         if (train_file := variant.train_file or study.train_file) is not None:
             last["data.path"] = str(self.data_file(train_file))
         points = [study.axes[axis][p] for axis, p in zip(study.axes, group.points, strict=True)]
-        overrides = _layered([study.overrides, *points, variant.overrides, last])
+        values = zip(variant.search.values(), setting, strict=True) if setting else ()
+        tried = [values_of[value] for values_of, value in values]
+        overrides = _layered([study.overrides, *points, variant.overrides, *tried, last])
         recipe = self.path.parent / (variant.recipe or study.recipe)
         try:
             config = load_config(recipe, [f"{k}={json.dumps(v)}" for k, v in overrides.items()])
@@ -153,6 +192,11 @@ def split_side(side: str) -> tuple[str, str]:
     """Return the group and the row that `VARIANT[@POINT,...]/ROW` names."""
     group, _, row = side.partition("/")
     return group, row
+
+
+def answer_of(variant: VariantConfig) -> str:
+    """Return the row that stands for a variant: `chosen`, or the first one."""
+    return CHOSEN if variant.choose_from else variant.rows[0]
 
 
 def rows_of(variant: VariantConfig) -> tuple[str, ...]:

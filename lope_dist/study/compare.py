@@ -15,6 +15,7 @@ than too narrow. A figure that no documents stand behind (drift) has the t inter
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,8 +28,8 @@ from lope_dist.study.observe import Observation, Series
 SEEDS_FOR_A_VERDICT = 3
 """With fewer of them an interval says little about other seeds, and no claim is judged."""
 
-_Pairs = list[tuple[Observation, Observation]]
-"""First and second row, by seed."""
+Weighted = list[tuple[float, Observation]]
+"""Figures of one seed and their weights; what is judged is the weighted sum."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,10 @@ def compare(first: Series, second: Series) -> Effect | None:
     seeds = [seed for seed in first if seed in second]
     if not seeds:
         return None
-    pairs = [(first[seed], second[seed]) for seed in seeds]
-    differences = np.array([a.value - b.value for a, b in pairs])
-    over, variances = _variances(pairs, differences)
-    mean, interval = float(differences.mean()), None
-    if variances:
-        half = half_width(variances)
-        interval = (mean - half, mean + half)
+    pairs: list[Weighted] = [[(1.0, first[seed]), (-1.0, second[seed])] for seed in seeds]
+    differences, over, half = contrast(pairs)
+    mean = float(differences.mean())
+    interval = None if half is None else (mean - half, mean + half)
     return Effect(
         mean=mean,
         per_seed={s: float(d) for s, d in zip(seeds, differences, strict=True)},
@@ -78,52 +76,67 @@ def compare(first: Series, second: Series) -> Effect | None:
     )
 
 
-def _variances(pairs: _Pairs, differences: np.ndarray) -> tuple[str, list[Variance]]:
+def contrast(seeds: Sequence[Weighted]) -> tuple[np.ndarray, str, float | None]:
+    """Return the weighted sum of each seed, what the interval is over, and half of it.
+
+    Args:
+        seeds: For each seed the same rows with the same weights.
+
+    Raises:
+        LopeError: losses of different documents.
+    """
+    sums = np.array([sum(weight * one.value for weight, one in row) for row in seeds])
+    over, variances = _variances(seeds, sums)
+    return sums, over, half_width(variances) if variances else None
+
+
+def _variances(seeds: Sequence[Weighted], sums: np.ndarray) -> tuple[str, list[Variance]]:
     """Return what the interval is over and the parts of the mean's variance."""
-    num_seeds = len(differences)
+    num_seeds = len(sums)
     parts: dict[str, list[Variance]] = {}
-    if _have_the_same_documents(pairs):
-        parts["documents"] = _over_documents(pairs)
-    elif (error := _unpaired_error(pairs)) is not None:
+    if _have_the_same_documents(seeds):
+        parts["documents"] = _over_documents(seeds)
+    elif (error := _unpaired_error(seeds)) is not None:
         parts["unpaired documents"] = [Variance(error**2, math.inf)]
     if num_seeds > 1:
-        over_seeds = float(differences.var(ddof=1)) / num_seeds
+        over_seeds = float(sums.var(ddof=1)) / num_seeds
         parts["seeds"] = [Variance(over_seeds, num_seeds - 1)]
     return " and ".join(parts) or "nothing", [one for part in parts.values() for one in part]
 
 
-def _over_documents(pairs: _Pairs) -> list[Variance]:
+def _over_documents(seeds: Sequence[Weighted]) -> list[Variance]:
     """Return the variance over documents and, with several seeds, what the seeds count too.
 
     A ratio of sums is taken to first order: a document moves it by its distance from the ratio
     over the mean count.
     """
     variances = []
-    for part, documents in enumerate(pairs[0][0].documents):
+    for part, documents in enumerate(seeds[0][0][1].documents):
         size = len(documents.ids)
         if size < 2:
             continue
-        moves_SN = np.zeros((len(pairs), size))
-        for seed, (first, second) in enumerate(pairs):
-            for sign, one in ((1, first.documents[part]), (-1, second.documents[part])):
+        moves_SN = np.zeros((len(seeds), size))
+        for seed, row in enumerate(seeds):
+            for weight, seen in row:
+                one = seen.documents[part]
                 ratio = one.totals.sum() / one.counts.sum()
                 distance_N = (one.totals - ratio * one.counts) / one.counts.mean()
-                moves_SN[seed] += sign * one.share * distance_N
+                moves_SN[seed] += weight * one.share * distance_N
         mean_N = moves_SN.mean(axis=0)
         variances.append(Variance(float(mean_N.var(ddof=1)) / size, size - 1))
-        if (num_seeds := len(pairs)) > 1:
+        if (num_seeds := len(seeds)) > 1:
             degrees = (num_seeds - 1) * (size - 1)
             rest = float(((moves_SN - mean_N) ** 2).sum()) / degrees
             variances.append(Variance(rest / (num_seeds * size), degrees, sign=-1))
     return variances
 
 
-def _unpaired_error(pairs: _Pairs) -> float | None:
-    """Return the standard error of a difference of independent rows; None where one is unknown."""
-    errors = [(first.stderr, second.stderr) for first, second in pairs]
-    if any(error is None for pair in errors for error in pair):
+def _unpaired_error(seeds: Sequence[Weighted]) -> float | None:
+    """Return the standard error of a sum of independent rows; None where one is unknown."""
+    if any(one.stderr is None for row in seeds for _, one in row):
         return None
-    return float(np.mean([math.hypot(*(error or 0.0 for error in pair)) for pair in errors]))
+    errors = [[weight * (one.stderr or 0.0) for weight, one in row] for row in seeds]
+    return float(np.mean([math.hypot(*row) for row in errors]))
 
 
 def _p_value(differences: np.ndarray) -> float | None:
@@ -140,9 +153,9 @@ def _at_each_seed(series: Series, other: Series) -> Series:
     return dict.fromkeys(other, first) if first is not None and first.is_base else series
 
 
-def _have_the_same_documents(pairs: _Pairs) -> bool:
+def _have_the_same_documents(seeds: Sequence[Weighted]) -> bool:
     """Tell whether all rows and seeds hold the same documents."""
-    sides = [side for pair in pairs for side in pair]
+    sides = [one for row in seeds for _, one in row]
     if not all(side.documents for side in sides):
         return False
     ids = [part.ids for part in sides[0].documents]

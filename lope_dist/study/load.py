@@ -12,6 +12,7 @@ from lope_dist.core.roles import ADAPTER_ROLES
 from lope_dist.core.shipped import shipped_config
 from lope_dist.study.cells import CHOSEN, Study, rows_of, split_side
 from lope_dist.study.schema import StudyConfig
+from lope_dist.study.search import with_settings
 
 
 def load_study(path: Path) -> Study:
@@ -26,7 +27,7 @@ def load_study(path: Path) -> Study:
     study = Study(path, load_section(StudyConfig, path))
     for message in _misfits(study):
         raise LopeError(f"{path}: {message}")
-    return study
+    return with_settings(study)
 
 
 def _misfits(study: Study) -> Iterator[str]:
@@ -50,6 +51,30 @@ def _misfits(study: Study) -> Iterator[str]:
     yield from _misfits_of_choices(study)
     yield from _misfits_of_figures(study)
     yield from _misfits_of_claims(study)
+    yield from _misfits_of_recovered(study)
+
+
+def _misfits_of_recovered(study: Study) -> Iterator[str]:
+    config, recovered = study.config, study.config.recovered
+    if recovered is None:
+        return
+    losses = _losses(study)
+    if recovered.metric not in losses:
+        yield _unknown("recovered.metric", recovered.metric, losses)
+    if recovered.metric == config.choose_on:
+        yield (
+            f"recovered.metric = '{recovered.metric}' is what choose_on chooses on; judge on the "
+            "loss of other rows."
+        )
+    if [*config.axes] != [recovered.axis]:
+        yield f"recovered.axis = '{recovered.axis}' must be the study's only axis."
+    elif recovered.clean not in config.axes[recovered.axis]:
+        yield _unknown("recovered.clean", recovered.clean, config.axes[recovered.axis])
+    for name in recovered.baselines:
+        if name not in config.variants:
+            yield _unknown("recovered.baselines", name, config.variants)
+        elif config.variants[name].where:
+            yield f"recovered.baselines: '{name}' must be trained at every point of the axis."
 
 
 def _misfits_of_overrides(study: Study) -> Iterator[str]:
@@ -65,6 +90,12 @@ def _misfits_of_overrides(study: Study) -> Iterator[str]:
         (f"variants.{name}.overrides", variant.overrides, variant.train_file or config.train_file)
         for name, variant in config.variants.items()
     ]
+    layers += [
+        (f"variants.{name}.search.{key}.{value}", overrides, v.train_file or config.train_file)
+        for name, v in config.variants.items()
+        for key, values in v.search.items()
+        for value, overrides in values.items()
+    ]
     for name, overrides, train_file in layers:
         instead = {"seed": "seeds", "output_dir": "the study's output_dir"}
         instead |= dict.fromkeys(("train.tracking.project", "train.tracking.name"), "the study")
@@ -79,10 +110,15 @@ def _misfits_of_choices(study: Study) -> Iterator[str]:
     losses = _losses(study)
     if config.choose_on is not None and config.choose_on not in losses:
         yield _unknown("choose_on", config.choose_on, losses)
-    choosing = [name for name, variant in config.variants.items() if variant.choose_from]
+    choosing = [n for n, v in config.variants.items() if v.choose_from or v.search]
     if config.choose_on is not None and not choosing:
-        yield "choose_on would have no effect: no variant has rows to choose from in choose_from."
+        yield (
+            "choose_on would have no effect: no variant has rows to choose from in choose_from, or "
+            "settings in search."
+        )
     for name, variant in config.variants.items():
+        if variant.search and config.choose_on is None:
+            yield f"variants.{name}.search needs choose_on, the loss to choose on."
         for row in variant.choose_from:
             if row not in variant.rows:
                 yield _unknown(f"variants.{name}.choose_from", row, variant.rows)

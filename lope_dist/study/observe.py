@@ -122,7 +122,7 @@ def observe(study: Study) -> Observations:
         if recorded_inputs(cell, "train") is None:
             continue  # drift and cost of a part of a run are not those of the run
         found.trained.add(cell.name)
-        for reader in (_losses, _scores, _drift, _router):
+        for reader in (losses_of, _scores, _drift, _router):
             for row, metric, seen in reader(study, cell):
                 found.add(cell, row, metric, replace(seen, is_base=row in ("none", "base")))
         if (cost := COST.read(cell.folder)) is not None:
@@ -138,7 +138,8 @@ def observe(study: Study) -> Observations:
 Seen = Iterator[tuple[str, str, Observation]]
 
 
-def _losses(study: Study, cell: Cell) -> Seen:
+def losses_of(study: Study, cell: Cell) -> Seen:
+    """Yield row, metric and figure of each loss of a cell that was taken on the file as it is."""
     for name in study.config.evaluate.losses:
         data = study.data_file(name)
         path = cell.folder / "losses" / f"{data.stem}.json"

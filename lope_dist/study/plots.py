@@ -42,6 +42,9 @@ def study_figures(summary: Summary) -> dict[str, tuple[Figure, str]]:
         title = f"Claims: {column_title(summary, metric)}, effect and 95 % interval"
         for suffix, of_page, page in _pages(own, _MOST_CLAIMS):
             figures[name + suffix] = _plot_claims(summary, page), title + of_page
+    for noise, methods in summary["recovered"].items():
+        title = f"Share of the cost of '{noise}' that is recovered, and 95 % interval"
+        figures[f"recovered-{noise}"] = _plot_recovered(methods), title
     for group in dict.fromkeys(line["group"] for line in summary["drift"]):
         own = [line for line in summary["drift"] if line["group"] == group]
         figures[f"drift-{group}"] = _plot_drift(own), f"Drift of parameters: {group}"
@@ -160,6 +163,26 @@ def _plot_claims(summary: Summary, claims: list[dict[str, Any]]) -> Figure:
     axes.set_yticks(range(len(claims)), labels)
     axes.set_ylim(len(claims) - 0.5, -0.5)
     axes.set_xlabel("effect; right of 0 is as claimed", fontsize=9, color=INK)
+    tidy(axes, grid="x")
+    return figure
+
+
+def _plot_recovered(methods: dict[str, dict[str, Any]]) -> Figure:
+    """Draw each method's share; 0 is the floor, 1 the ceiling."""
+    known = {name: found for name, found in methods.items() if found["share"] is not None}
+    order = sorted(known, key=lambda name: known[name]["share"], reverse=True)
+    figure = new_figure(7.0, 0.9 + 0.27 * max(1, len(order)))
+    axes = figure.subplots()
+    for end in (0, 1):
+        axes.axvline(end, color=MUTED, linewidth=1)
+    for place, name in enumerate(order):
+        found = known[name]
+        if found["ci95"] is not None:
+            axes.plot(found["ci95"], [place, place], color=PALETTE[0], linewidth=2)
+        axes.plot(found["share"], place, "o", color=PALETTE[0])
+    axes.set_yticks(range(len(order)), order)
+    axes.set_ylim(max(1, len(order)) - 0.5, -0.5)
+    axes.set_xlabel("0: best baseline with the noise; 1: without it", fontsize=9, color=INK)
     tidy(axes, grid="x")
     return figure
 

@@ -25,6 +25,9 @@ _NOTES = (
     "Losses: lower is better.",
     "Effect: positive as claimed. Held: yes or no where the 95 % interval of three seeds or more "
     "excludes 0, else open.",
+    "Share of the noise's cost that is recovered: (floor - method) / (floor - ceiling). Floor and "
+    "ceiling are the best baseline with the noise and without it, the same for all methods. A "
+    "ratio of means, with Fieller's 95 % interval over seeds and documents.",
 )
 
 
@@ -51,7 +54,8 @@ def write_study_report(study: Study) -> Path:
 def write_results(studies: Sequence[Study], docs: Path) -> Path:
     """Write `results.md`, `results.json` and `results/` of several studies; return the page's path.
 
-    `results.json`: ``seeds`` and ``claims``, each claim with the study that it is of.
+    `results.json`: ``seeds`` and ``claims``, each claim with the study that it is of, and where a
+    study asks for it ``recovered``: noise -> method -> ``share``, ``ci95``, ``seeds``.
     `results/STUDY`: plots, and `figures.csv` with every figure by seed and the file of a run that
     it is from.
 
@@ -59,6 +63,7 @@ def write_results(studies: Sequence[Study], docs: Path) -> Path:
         LopeError: as `write_study_report`.
     """
     parts, claims, seeds = [], [], {}
+    shares: dict[str, dict[str, Any]] = {}
     for study in studies:
         summary = summarize(study)
         images = {}
@@ -70,7 +75,10 @@ def write_results(studies: Sequence[Study], docs: Path) -> Path:
         parts.append(f"## {summary['title']}\n\n{_markdown(summary, images)}")
         claims += [{"study": summary["study"], **claim} for claim in summary["claims"]]
         seeds |= dict.fromkeys(summary["seeds"])
-    write_json(docs / "results.json", {"seeds": list(seeds), "claims": claims})
+        for noise, methods in summary["recovered"].items():
+            shares[noise] = shares.get(noise, {}) | methods
+    results = {"seeds": list(seeds), "claims": claims}
+    write_json(docs / "results.json", results | ({"recovered": shares} if shares else {}))
     command = f"lope study report {' '.join(str(study.path) for study in studies)} --docs {docs}"
     intro = (
         f"# Results\n\nWritten by `{command}`. The claims are also in results.json, and every "
@@ -85,11 +93,22 @@ def _sections(summary: Summary) -> dict[str, tuple[str, tables.Table]]:
     sections = {
         "Figures": (_NOTES[0], tables.results(summary)),
         f"Against {summary['baseline']}": (_NOTES[1], tables.differences(summary)),
+        "Recovered": (_NOTES[3], tables.recovered(summary)),
+        "Settings": (_settings_note(summary), tables.settings(summary)),
         "Chosen": (_chosen_note(summary), tables.chosen(summary)),
         "Claims": (_NOTES[2], tables.claims(summary)),
         "Training": ("Of one run, the mean over seeds.", tables.costs(summary)),
     }
     return {name: content for name, content in sections.items() if content[1][1]}
+
+
+def _settings_note(summary: Summary) -> str:
+    if not summary["settings"]:
+        return ""
+    return (
+        "Of all combinations that were tried, the one with the lowest "
+        f"{tables.column_title(summary, summary['choose_on'])} with the first seed."
+    )
 
 
 def _chosen_note(summary: Summary) -> str:

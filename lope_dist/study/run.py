@@ -8,6 +8,7 @@ import re
 import signal
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -17,6 +18,7 @@ from lope_dist.study.cells import Cell, Study
 from lope_dist.study.children import Child
 from lope_dist.study.files import make_files
 from lope_dist.study.progress import Progress
+from lope_dist.study.search import with_settings
 from lope_dist.study.steps import Step, prepare, refuse_changes, steps_of
 from lope_dist.train.run_lock import run_lock
 
@@ -66,25 +68,44 @@ def run_study(study: Study, request: RunRequest) -> Outcome:
         LopeError: nothing is started: a cell that is not valid, was run otherwise or is named by
             no pattern, data that are absent, or another process at work in the folder.
     """
-    cells = _chosen(study, request.only)
-    for cell in cells:
+    _check_names(study, request.only)
+    for cell in (*study.tries, *study.cells):
         rows_for(cell.rows, cell.config.adapter)  # a row that is unknown shows before any training
+    outcome = Outcome()
+    stop_at = None if request.stop_after_s is None else time.monotonic() + request.stop_after_s
     with run_lock(study.folder):
         make_files(study, again=request.redo_changed)
-        todo: deque[tuple[Cell, deque[Step]]] = deque()
-        outcome = Outcome()
-        for cell in cells:
-            steps = steps_of(study, cell)
-            refuse_changes(steps, redo=request.redo_changed)
-            missing = deque(step for step in steps if not step.is_done)
-            if missing:
-                todo.append((cell, missing))
-            else:
-                outcome.done.append(cell.name)
-        if todo:
-            with _Runner(todo, outcome, request) as runner:
-                runner.run()
+        _execute(study, study.tries, request, stop_at, outcome)
+        if not outcome.left:
+            study = with_settings(study)
+            _execute(study, study.cells, request, stop_at, outcome)
+    if outcome.left:
+        outcome.left += [name for name in study.searched if _is_asked(name, name, request.only)]
     return outcome
+
+
+def _execute(
+    study: Study,
+    cells: Sequence[Cell],
+    request: RunRequest,
+    stop_at: float | None,
+    outcome: Outcome,
+) -> None:
+    """Do what is missing of those cells that are asked for."""
+    todo: deque[tuple[Cell, deque[Step]]] = deque()
+    for cell in cells:
+        if not _is_asked(cell.name, cell.group.name, request.only):
+            continue
+        steps = steps_of(study, cell)
+        refuse_changes(steps, redo=request.redo_changed)
+        missing = deque(step for step in steps if not step.is_done)
+        if missing:
+            todo.append((cell, missing))
+        else:
+            outcome.done.append(cell.name)
+    if todo:
+        with _Runner(todo, outcome, request, stop_at) as runner:
+            runner.run()
 
 
 def parse_duration(text: str) -> float:
@@ -102,30 +123,32 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _chosen(study: Study, only: str | None) -> list[Cell]:
-    if only is None:
-        return study.cells
-    names = [cell.name for cell in study.cells]
-    chosen = [c for c in study.cells if fnmatch.fnmatchcase(c.name, only) or c.group.name == only]
-    if not chosen:
+def _is_asked(name: str, group: str, only: str | None) -> bool:
+    return only is None or fnmatch.fnmatchcase(name, only) or group == only
+
+
+def _check_names(study: Study, only: str | None) -> None:
+    names = study.names
+    if not any(_is_asked(name, name.rpartition("/")[0], only) for name in names):
         raise LopeError(
             f"--only: '{only}' is the name or pattern of no cell; there are {', '.join(names)}."
-            f"{suggest(only, names)}"
+            f"{suggest(only or '', names)}"
         )
-    return chosen
 
 
 class _Runner:
     """The loop over child processes; a signal or the end of the time makes it stop them."""
 
     def __init__(
-        self, todo: deque[tuple[Cell, deque[Step]]], outcome: Outcome, request: RunRequest
+        self,
+        todo: deque[tuple[Cell, deque[Step]]],
+        outcome: Outcome,
+        request: RunRequest,
+        stop_at: float | None,
     ) -> None:
         self._todo, self._outcome, self._jobs = todo, outcome, request.jobs
         self._running: list[_Job] = []
-        self._deadline = (
-            None if request.stop_after_s is None else time.monotonic() + request.stop_after_s
-        )
+        self._deadline = stop_at
         self._is_stopping, self._grace_s = False, request.grace_s
         self._num_threads = max(1, (os.cpu_count() or 1) // request.jobs)
         self._progress = Progress(sum(len(steps) for _, steps in todo))

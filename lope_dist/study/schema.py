@@ -70,6 +70,12 @@ class VariantConfig(Section):
     seeds and scored for the first alone."""
     choose_from: tuple[str, ...] = ()
     """The rows that `choose_on` chooses from."""
+    search: dict[Name, Annotated[dict[Name, Overrides], Field(min_length=1)]] = Field(
+        default_factory=dict
+    )
+    """Settings that are chosen: name: value: overrides, applied last. At each point of the axes all
+    combinations are trained with the first seed, and the one with the lowest loss on `choose_on`
+    is trained with all seeds and compared."""
     seeds: Seeds | None = None
     """Those of the study's seeds with which it is trained. Default: all."""
     train_file: str | None = None
@@ -130,6 +136,23 @@ class ClaimConfig(Section):
     """Which values of the metric are better."""
 
 
+class RecoveredConfig(Section):
+    """Which share of a noise's cost a variant recovers: (floor - variant) / (floor - ceiling).
+
+    The floor is the best of the baselines at the noise, the ceiling the best of them without it;
+    both are the same for all variants. A variant's row is `chosen`, or else its first one.
+    """
+
+    metric: str
+    """`loss:FILE` on which all are judged."""
+    axis: str
+    """The axis whose points are the noises."""
+    clean: str
+    """Its point without noise."""
+    baselines: tuple[str, ...] = Field(min_length=1)
+    """Variants of which the floor and the ceiling are the best."""
+
+
 class StudyConfig(Section):
     """A grid of runs: variants x points of the axes x seeds, and how they are compared."""
 
@@ -158,7 +181,10 @@ class StudyConfig(Section):
     """What each run is scored on."""
     choose_on: str | None = None
     """`loss:FILE` on which, for each seed, the row `chosen` of a variant is chosen: the one of its
-    `choose_from` with the lowest loss. Not a file that claims are judged on."""
+    `choose_from` with the lowest loss. The settings of `search` are chosen on it too. Not a file
+    that claims are judged on."""
+    recovered: RecoveredConfig | None = None
+    """What of a noise's cost each variant recovers."""
     means: dict[Name, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """Metrics of one's own: the mean of several, by name."""
     columns: tuple[str, ...] = ()

@@ -91,8 +91,11 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
     steps = [Step("train", cell, ("train", str(config), "--resume", "auto"), {"data": data})]
     experts = ("--experts", ",".join(cell.rows))
     settings = study.config.evaluate
+    is_try = bool(cell.group.setting)  # judged on nothing but what decides
     for name in settings.losses if cell.rows else ():
         path = study.data_file(name)
+        if is_try and f"loss:{path.stem}" != study.config.choose_on:
+            continue
         arguments = ("loss", str(cell.folder), str(path), *experts)
         arguments += ("--batch-size", str(settings.loss_batch_size))
         found = fingerprint([path])
@@ -100,7 +103,7 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
             raise LopeError(f"{study.path}: evaluate.losses names '{name}', which does not exist.")
         inputs = {"rows": list(cell.rows), "data": found}
         steps.append(Step(f"loss-{path.stem}", cell, arguments, inputs))
-    for name, suite in settings.suites.items():
+    for name, suite in () if is_try else settings.suites.items():
         rows = [row for row in cell.rows if _is_asked(suite, cell, row)]
         arguments = ("eval", str(cell.folder), *_suite_arguments(study, suite))
         if rows:

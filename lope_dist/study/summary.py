@@ -11,6 +11,7 @@ from lope_dist.study.cells import Study, rows_of, split_side
 from lope_dist.study.claims import judge
 from lope_dist.study.compare import compare
 from lope_dist.study.observe import Observations, curves, observe
+from lope_dist.study.recovered import recovered
 
 Summary = dict[str, Any]
 
@@ -37,7 +38,11 @@ def summarize(study: Study) -> Summary:
         "axes": {name: list(points) for name, points in config.axes.items()},
         "shares": [metric for metric in found.metrics() if _is_share(study, metric)],
         "columns": list(config.columns) or _columns(study, found),
-        "missing": [cell.name for cell in study.cells if cell.name not in found.trained],
+        "missing": [
+            *(f"{name} (its setting is not chosen yet)" for name in study.searched),
+            *(cell.name for cell in study.cells if cell.name not in found.trained),
+        ],
+        "settings": _settings(study),
         "rows": [_row(study, found, group, row) for group, row in _asked(study, found)],
         "choose_on": config.choose_on,
         "chosen": {
@@ -45,6 +50,7 @@ def summarize(study: Study) -> Summary:
             for group, rows in found.chosen.items()
         },
         "claims": judge(study, found),
+        "recovered": recovered(study, found),
         "cost": _cost(found),
         "drift": _drift(study),
     }
@@ -111,6 +117,23 @@ def _figure(study: Study, found: Observations, name: str, row: str, metric: str)
     }
 
 
+def _settings(study: Study) -> list[dict[str, Any]]:
+    """Return of each group that was searched what was chosen, and whether it is at an end."""
+    return [
+        {
+            "group": name,
+            "name": key,
+            "value": value,
+            "tried": list(values),
+            "is_at_end": len(values) > 2 and value in {*list(values)[:1], *list(values)[-1:]},
+        }
+        for name, setting in study.settings.items()
+        for (key, values), value in zip(
+            study.config.variants[study.groups[name].variant].search.items(), setting, strict=True
+        )
+    ]
+
+
 def _cost(found: Observations) -> dict[str, dict[str, Any]]:
     """Return group -> seconds, tokens and largest memory of a run, the mean over seeds."""
     costs = {}
@@ -131,5 +154,6 @@ def _drift(study: Study) -> list[dict[str, Any]]:
     return [
         {"group": name, "stage": stage, "role": role, "points": points}
         for name in study.groups
+        if name in first
         for (stage, role), points in curves(first[name].folder).items()
     ]

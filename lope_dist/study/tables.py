@@ -66,6 +66,39 @@ def chosen(summary: Summary) -> Table:
     return ["", *(f"seed {seed}" for seed in seeds)], rows
 
 
+def settings(summary: Summary) -> Table:
+    """Return the settings that were chosen of those that were tried."""
+    rows = [
+        [
+            one["group"],
+            one["name"],
+            one["value"] + (" (at the end)" if one["is_at_end"] else ""),
+            ", ".join(one["tried"]),
+        ]
+        for one in summary["settings"]
+    ]
+    return ["", "setting", "chosen", "tried"], rows
+
+
+def recovered(summary: Summary) -> Table:
+    """Return which share of each noise's cost each variant recovers."""
+    rows = []
+    for noise, methods in summary["recovered"].items():
+        for method, found in methods.items():
+            ci95 = found["ci95"]
+            rows.append(
+                [
+                    noise,
+                    method,
+                    ABSENT if found["share"] is None else f"{found['share']:.2f}",
+                    ABSENT if ci95 is None else " … ".join(f"{end:.2f}" for end in ci95),
+                    str(len(found["seeds"])),
+                    "; ".join(found["notes"]),
+                ]
+            )
+    return ["noise", "method", "share", "95 % interval", "seeds", "notes"], rows
+
+
 def costs(summary: Summary) -> Table:
     """Return what training took, the mean over seeds."""
     rows = [

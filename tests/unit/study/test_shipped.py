@@ -14,9 +14,10 @@ STUDIES = sorted((Path(__file__).resolve().parents[3] / "configs/studies").glob(
 def test_all_cells_are_valid(path: Path) -> None:
     study = load_study(path)
     assert study.config.output_dir.startswith("runs/studies/")
-    folders = [cell.folder for cell in study.cells]
+    cells = [*study.tries, *study.cells]
+    folders = [cell.folder for cell in cells]
     assert len(set(folders)) == len(folders) > 0
-    for cell in study.cells:
+    for cell in cells:
         rows_for(cell.rows, cell.config.adapter)
     for claim in study.config.claims.values():
         assert claim.better != claim.than

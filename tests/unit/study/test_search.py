@@ -1,0 +1,174 @@
+"""Settings are searched with one seed, chosen on held-out rows, and trained with all seeds."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from lope_dist.cli import app
+from lope_dist.core.errors import LopeError
+from lope_dist.study import run as running
+from lope_dist.study.cells import Study
+from lope_dist.study.children import Child
+from lope_dist.study.load import load_study
+from lope_dist.study.run import RunRequest, run_study
+from lope_dist.study.summary import summarize
+
+HYDRALORA = {"adapter.num_poison": 0}
+LR = {"low": {"train.stages.finetune.lr": 1e-5}, "high": {"train.stages.finetune.lr": 1e-2}}
+
+
+class InProcess(Child):
+    """A command run at once in this process, in place of a child: what it does is the same."""
+
+    def __init__(self, arguments: Sequence[str], log: Path, _threads: int, _grace: float) -> None:
+        self.log, self.started = log, time.monotonic()
+        result = CliRunner().invoke(app, list(arguments))
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"{result.output}\n{result.exception!r}")
+        self._status = result.exit_code
+
+    def poll(self) -> int:
+        """Return its status."""
+        return self._status
+
+    def stop(self) -> None:
+        """Do nothing: it has ended."""
+
+
+@pytest.fixture
+def tree(study_tree: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Return a study of HydraLoRA and of truncation, whose learning rate is searched."""
+    data = tmp_path / "study" / "data"
+    source = study_tree["files"]["clean"]["source"]
+    files = {
+        "train": {"source": source, "rows": [0, 24]},
+        "swapped": {"source": "train", "noise": {"rate": 0, "responses": {"rate": 0.5}}},
+        "held_out": {"source": source, "rows": [40, 50]},
+        "fresh": {"source": source, "rows": [50, 60]},
+    }
+    variants = {
+        "hydralora": {"rows": ["all", "none"], "overrides": HYDRALORA},
+        "truncated": {
+            "rows": ["all", "all:scale=0.5"],
+            "choose_from": ["all", "all:scale=0.5"],
+            "overrides": HYDRALORA | {"train.stages.finetune.loss": {"kind": "truncated"}},
+            "where": {"noise": ["swapped"]},
+            "search": {"lr": LR},
+        },
+    }
+    return study_tree | {
+        "files": files,
+        "train_file": None,
+        "variants": variants,
+        "axes": {
+            "noise": {
+                "clean": {"data.path": str(data / "train.jsonl")},
+                "swapped": {"data.path": str(data / "swapped.jsonl")},
+            }
+        },
+        "evaluate": {"losses": ["held_out", "fresh"]},
+        "choose_on": "loss:held_out",
+        "recovered": {
+            "metric": "loss:fresh",
+            "axis": "noise",
+            "clean": "clean",
+            "baselines": ["hydralora"],
+        },
+    }
+
+
+@pytest.fixture
+def study(tree: dict[str, Any], tmp_path: Path) -> Study:
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return load_study(path)
+
+
+def test_a_search_is_run_in_pieces_and_its_best_setting_is_judged(study, monkeypatch) -> None:
+    monkeypatch.setattr(running, "Child", InProcess)
+    names = {"truncated=low@swapped/seed-1", "truncated=high@swapped/seed-1"}
+    assert {cell.name for cell in study.tries} == names
+    assert study.searched == ["truncated@swapped"]
+    assert not [cell for cell in study.cells if cell.group.variant == "truncated"]
+
+    stopped = run_study(study, RunRequest(stop_after_s=1e-9))
+    assert set(stopped.left) == names | {"truncated@swapped"}
+    first = run_study(study, RunRequest(only="truncated=low@*"))
+    assert (first.done, first.left, first.failed) == (["truncated=low@swapped/seed-1"], [], {})
+    assert load_study(study.path).searched == ["truncated@swapped"], "one of two is measured"
+    low = study.folder / "runs" / "truncated=low@swapped" / "seed-1"
+    assert [p.stem for p in (low / "losses").glob("[!.]*")] == ["held_out"], (
+        "fresh rows choose nothing"
+    )
+    before = (low / "metrics.jsonl").stat().st_mtime_ns
+
+    whole = run_study(study, RunRequest())
+    assert not whole.failed, whole.failed
+    assert not whole.left
+    assert (low / "metrics.jsonl").stat().st_mtime_ns == before
+    losses = {}
+    for name in LR:
+        folder = study.folder / "runs" / f"truncated={name}@swapped" / "seed-1"
+        rows = json.loads((folder / "losses" / "held_out.json").read_text())["rows"]
+        losses[name] = min(row["loss_per_token"] for row in rows.values())
+    best = min(losses, key=losses.__getitem__)
+
+    found = load_study(study.path)
+    assert found.settings == {"truncated@swapped": (best,)}
+    judged = [cell for cell in found.cells if cell.group.variant == "truncated"]
+    assert [cell.name for cell in judged] == [f"truncated@swapped/seed-{n}" for n in (1, 2)]
+    assert judged[0].folder == study.folder / "runs" / f"truncated={best}@swapped" / "seed-1"
+    assert judged[1].config.train.stages["finetune"].lr == LR[best]["train.stages.finetune.lr"]
+    assert not (study.folder / "runs" / f"truncated={best}@swapped" / "seed-3").exists()
+    assert run_study(found, RunRequest()).left == []
+
+    summary = summarize(found)
+    assert summary["missing"] == []
+    (setting,) = summary["settings"]
+    assert (setting["group"], setting["value"]) == ("truncated@swapped", best)
+    of_noise = summary["recovered"]["swapped"]
+    assert set(of_noise) == {"hydralora", "truncated"}
+    assert of_noise["truncated"]["seeds"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"choose_on": None, "recovered": None},
+            r"truncated\.(search|choose_from) needs choose_on",
+        ),
+        ({"recovered": {"metric": "loss:held_out"}}, "is what choose_on chooses on"),
+        ({"recovered": {"metric": "loss:other"}}, r"recovered\.metric = 'loss:other' is not one"),
+        ({"recovered": {"axis": "rank"}}, "must be the study's only axis"),
+        ({"recovered": {"clean": "none"}}, r"recovered\.clean = 'none' is not one of: clean"),
+        ({"recovered": {"baselines": ["lora"]}}, r"recovered\.baselines = 'lora' is not one"),
+        ({"recovered": {"baselines": ["truncated"]}}, "must be trained at every point"),
+        ({"search": {"seed": {"a": {"seed": 3}}}}, r"search\.seed\.a: 'seed' would have no effect"),
+        ({"search": {"lr": {}}}, r"search\.lr"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tree, tmp_path, changes, message) -> None:
+    if "search" in changes:
+        tree["variants"]["truncated"]["search"] = changes["search"]
+    elif isinstance(changes.get("recovered"), dict):
+        tree["recovered"] |= changes["recovered"]
+    else:
+        tree |= changes
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    with pytest.raises(LopeError, match=message):
+        load_study(path)
+
+
+def test_a_pattern_that_names_no_cell_is_refused(study) -> None:
+    with pytest.raises(LopeError, match=r"no cell; there are truncated=low@swapped/seed-1, .*"):
+        run_study(study, RunRequest(only="truncatde*"))
