@@ -77,7 +77,10 @@ def clean(
     from lope_dist.evaluate.scorers import base_config, scorer_of_base, scorer_of_run
 
     request = CleanRequest(data, out, drop, clean_rows, by, duplicates, truth, batch_size)
-    with ranks(RankSettings(base, timeout)) as world:
+    settings = RankSettings(
+        base, timeout, kept="The scores so far are kept; the same command continues."
+    )
+    with ranks(settings) as world:
         if run is not None:
             scorer = scorer_of_run(run, checkpoint, world=world, base=base, progress=True)
         else:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,12 +18,13 @@ from lope_dist.cli.options import (
     TimeoutOption,
 )
 from lope_dist.core.console import open_console
-from lope_dist.core.errors import Interrupted, LopeError
+from lope_dist.core.errors import LopeError
 
 if TYPE_CHECKING:
     from lope_dist.evaluate.placing import RankSettings
 
 app = typer.Typer()
+_KEPT = "The answers so far are kept; the same command continues."
 
 
 @app.command(name="eval")
@@ -42,7 +42,8 @@ def evaluate(
         typer.Option(
             help="Rows to score, comma-separated: masked, masked_plain, masked_normal, "
             "all, base. Settings follow a colon, e.g. all:scale=0.75 or masked:mode=unit:k=2. "
-            "Default: masked for tasks; masked, all and base for the validation rows."
+            "Default: masked for tasks; masked, all and base for the validation rows. A run "
+            "without a poisoning expert has no masked row."
         ),
     ] = None,
     include_path: Annotated[
@@ -76,14 +77,14 @@ def evaluate(
     """
     from lope_dist.evaluate.placing import RankSettings
 
-    settings = RankSettings(base, timeout, interface)
+    settings = RankSettings(base, timeout, interface, kept=_KEPT)
     about_tasks = {
         "--include-path": include_path,
         "--num-fewshot": num_fewshot,
         "--apply-chat-template": apply_chat_template or None,
         "--rescore": rescore or None,
     }
-    with open_console(), _kept_answers():
+    with open_console():
         if tasks is None and suite is None:
             _score_validation(
                 run,
@@ -104,7 +105,7 @@ def evaluate(
         request = EvalRequest(
             tasks=tuple(tasks.split(",")) if tasks is not None else (),
             suite=suite,
-            experts=tuple((experts or "masked").split(",")),
+            experts=tuple(experts.split(",")) if experts else (),
             include_path=include_path,
             num_fewshot=num_fewshot,
             limit=limit,
@@ -123,17 +124,6 @@ def evaluate(
                 from lope_dist.report.tables import print_results
 
                 print_results(results)
-
-
-@contextmanager
-def _kept_answers() -> Iterator[None]:
-    """Turn Ctrl-C into a stop that says how to continue."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(
-            "Stopped by Ctrl-C. The answers so far are kept; the same command continues."
-        ) from None
 
 
 def _score_validation(
@@ -165,7 +155,8 @@ def _score_validation(
     rows = None if experts is None else tuple(experts.split(","))
     first = None if limit is None else int(limit)
     request = LossRequest(None, rows, first, int(batch_size), checkpoint)
-    with ranks(settings) as world:
+    kept = "Rows of experts that are complete are kept; the same command continues."
+    with ranks(replace(settings, kept=kept)) as world:
         table = measure_losses(run, request, world=world, base=settings.base)
         if not is_main(world):
             return

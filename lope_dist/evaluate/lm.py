@@ -20,7 +20,7 @@ from lope_dist.evaluate.lm_cache import use_table_of
 from lope_dist.evaluate.load import LoadedRun, load_run
 from lope_dist.evaluate.logits_kept import first_needed, trims_logits
 from lope_dist.evaluate.parallel import answer_batches, is_main
-from lope_dist.evaluate.rows import Row, rows_for
+from lope_dist.evaluate.rows import Row, rows_for, usual_answer
 
 _HFLM: Any = HFLM  # its own registration hides its type
 _PROBE = "The quick brown fox jumps over the lazy dog."
@@ -31,7 +31,7 @@ class LopeLM(_HFLM):
 
     Args:
         run: A run folder, or one already loaded.
-        experts: The row to answer as: a word of `rows_for`.
+        experts: The row to answer as: a word of `rows_for`; None: `usual_answer`.
         device: That of lm-eval's `--device`; the weights are where they were loaded.
         arguments: What `HFLM` takes and what acts on a run: `batch_size`, `max_length`, ...; a
             `batch_size` of `auto` is as many requests as make `TOKENS_AT_ONCE` (`HFLM` would try
@@ -45,7 +45,7 @@ class LopeLM(_HFLM):
     def __init__(
         self,
         run: str | Path | LoadedRun,
-        experts: str = "masked",
+        experts: str | None = None,
         device: str | None = None,
         **arguments: Any,
     ) -> None:
@@ -63,7 +63,9 @@ class LopeLM(_HFLM):
         self._first_needed = 0
         self._can_trim = False
         is_purified = loaded.context.is_purified
-        self.choose(rows_for([experts], loaded.config.adapter, is_purified=is_purified)[0])
+        adapter = loaded.config.adapter
+        word = experts or usual_answer(adapter, is_purified=is_purified)
+        self.choose(rows_for([word], adapter, is_purified=is_purified)[0])
 
     @property
     def facts(self) -> dict[str, Any]:

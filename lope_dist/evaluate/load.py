@@ -19,7 +19,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.engine.gathering import Weights, gathering
 from lope_dist.engine.world import World
 from lope_dist.evaluate.placing import placement_for
-from lope_dist.evaluate.rows import rows_for, usual_words
+from lope_dist.evaluate.rows import rows_for, usual_answer
 from lope_dist.model.attention import FLASH, flash_runs_here
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
@@ -37,8 +37,6 @@ PURIFIED = "purified"
 """The stage of a purified export's checkpoint."""
 BASE = "base"
 """The stage of what is no checkpoint: a base model alone."""
-_USUAL = ("masked", "all")
-"""Rows that answer where none is named: the first one that the run has."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,8 @@ def load_run(
     config = load_run_config(run_dir)
     checkpoint = checkpoint or run_checkpoint(run_dir)
     is_purified = checkpoint.stage == PURIFIED
-    words = [experts] if experts else usual_words(_USUAL, config.adapter, is_purified=is_purified)
-    row = rows_for(words[:1], config.adapter, is_purified=is_purified)[0]
+    word = experts or usual_answer(config.adapter, is_purified=is_purified)
+    row = rows_for([word], config.adapter, is_purified=is_purified)[0]
     settings = _runnable_here(config.model)
     model = load_model(settings, placement_for(settings, base, world), progress=progress)
     context = adapt(model, config, family_of(model))

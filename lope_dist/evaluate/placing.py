@@ -19,6 +19,7 @@ from lope_dist.engine.advice import USABLE
 from lope_dist.engine.processes import local_size, num_ranks
 from lope_dist.engine.world import World, calm_allocator, start_world
 from lope_dist.evaluate.sizing import plan_evaluation
+from lope_dist.evaluate.stopping import stopping_at_ctrl_c
 from lope_dist.model.build import architecture, build_meta_model
 from lope_dist.model.placement import Placement, Replicated
 
@@ -36,6 +37,8 @@ class RankSettings:
     """How long ranks wait for one that does not start or hangs."""
     interface: str | None = None
     """Network interface that joins the hosts."""
+    kept: str = ""
+    """What the sentence of Ctrl-C says of what is there so far."""
 
 
 @contextmanager
@@ -47,20 +50,24 @@ def ranks(settings: RankSettings) -> Iterator[World | None]:
     Raises:
         LopeError: another word for the base than there are.
         PeerLost: another rank is gone; the sentence names it.
+        Interrupted: Ctrl-C was pressed, in a process by itself; several ranks end at once.
     """
     if settings.base not in get_args(Base):
         raise LopeError(
             f"--base: '{settings.base}' is not known; allowed: {', '.join(get_args(Base))}."
             f"{suggest(settings.base, get_args(Base))}"
         )
-    if num_ranks() == 1 and settings.base != "sharded":
-        yield None
-        return
-    engine = EngineConfig(zero_stage=2, timeout_s=settings.timeout_s, interface=settings.interface)
-    world = start_world(engine)
-    with world.told():
-        yield world
-        world.close()
+    with stopping_at_ctrl_c(settings.kept):
+        if num_ranks() == 1 and settings.base != "sharded":
+            yield None
+            return
+        engine = EngineConfig(
+            zero_stage=2, timeout_s=settings.timeout_s, interface=settings.interface
+        )
+        world = start_world(engine)
+        with world.told():
+            yield world
+            world.close()
 
 
 def placement_for(config: ModelConfig, base: str, world: World | None) -> Placement:

@@ -26,7 +26,7 @@ from lope_dist.train.choice import LAST
 
 AnyAdapter = AdapterConfig | BaselineConfig
 
-__all__ = ["Row", "of_checkpoint", "rows_for", "usual_words"]
+__all__ = ["Row", "of_checkpoint", "rows_for", "usual_answer", "usual_words"]
 
 
 def rows_for(asked: Sequence[str], adapter: AnyAdapter, *, is_purified: bool = False) -> list[Row]:
@@ -79,6 +79,11 @@ def usual_words(words: Sequence[str], adapter: AnyAdapter, *, is_purified: bool)
             rows_for([word], adapter, is_purified=is_purified)
             found.append(word)
     return found
+
+
+def usual_answer(adapter: AnyAdapter, *, is_purified: bool) -> str:
+    """Return the row that a run is used as: `masked`, or `all` without a poisoning expert."""
+    return usual_words(("masked", "all"), adapter, is_purified=is_purified)[0]
 
 
 def _row(asked: str, adapter: AnyAdapter, is_purified: bool) -> Row:

@@ -10,7 +10,7 @@ from lope_dist.core.side_files import SAMPLES
 from lope_dist.corpus.turns import Example, Turn
 from lope_dist.evaluate.asking import Decoding, reply, rows_of
 from lope_dist.evaluate.load import load_run, load_run_config, run_checkpoint
-from lope_dist.evaluate.rows import usual_words
+from lope_dist.evaluate.rows import usual_answer
 from lope_dist.train.choice import LAST
 from lope_dist.train.data import open_parts
 
@@ -39,7 +39,7 @@ def write_samples(run_dir: Path, count: int, checkpoint: str = LAST) -> None:
     asked = [found for example in looked_at if (found := _asked(example)) is not None][:count]
     if not asked:
         raise LopeError(f"{refusal}; `lope generate` answers prompts of your own.")
-    words = ["base", *usual_words(("masked", "all"), config.adapter, is_purified=False)[:1]]
+    words = ["base", usual_answer(config.adapter, is_purified=False)]
     samples = []
     for turns, expected in asked:
         answers = {}

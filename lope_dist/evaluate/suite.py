@@ -23,7 +23,7 @@ from lope_dist.evaluate.answers import KeptAnswers
 from lope_dist.evaluate.lm import LopeLM
 from lope_dist.evaluate.load import PURIFIED, load_run, load_run_config, run_checkpoint
 from lope_dist.evaluate.parallel import agreed, is_main, on_main
-from lope_dist.evaluate.rows import Row, of_checkpoint, rows_for
+from lope_dist.evaluate.rows import Row, of_checkpoint, rows_for, usual_answer
 from lope_dist.evaluate.suite_file import load_suite
 from lope_dist.evaluate.tasks import LoadedSuite, Unit, load_tasks, suite_of_tasks, task_manager
 from lope_dist.train.checkpoint import Checkpoint
@@ -38,7 +38,8 @@ class EvalRequest:
     """What to score: tasks or a suite. Settings given here win over the suite's."""
 
     tasks: tuple[str, ...] = ()
-    experts: tuple[str, ...] = ("masked",)
+    experts: tuple[str, ...] = ()
+    """Rows to score; none named: `rows.usual_answer`."""
     include_path: str | None = None
     num_fewshot: int | None = None
     limit: float | None = None
@@ -73,7 +74,9 @@ def evaluate_run(
     config = load_run_config(run_dir)
     _check_settings(request)
     checkpoint = run_checkpoint(run_dir, request.checkpoint)
-    rows = rows_for(request.experts, config.adapter, is_purified=checkpoint.stage == PURIFIED)
+    is_purified = checkpoint.stage == PURIFIED
+    words = request.experts or (usual_answer(config.adapter, is_purified=is_purified),)
+    rows = rows_for(words, config.adapter, is_purified=is_purified)
     suite = _load_suite(request)
     checkpoint = agreed(checkpoint, world)
     rows = of_checkpoint(rows, request.checkpoint, checkpoint)

@@ -4,7 +4,7 @@ from lope_dist.adapters.context import AdapterContext
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
 from lope_dist.config.baselines import AdaLoraConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.evaluate.rows import rows_for, usual_words
+from lope_dist.evaluate.rows import rows_for, usual_answer, usual_words
 
 ADAPTER = AdapterConfig(compensation=CompensationConfig(mode="unit", top_k=2))
 
@@ -125,6 +125,8 @@ def test_the_usual_words_are_those_whose_experts_are_there() -> None:
     assert usual_words(words, ADAPTER, is_purified=False) == ["masked", "all", "none"]
     assert usual_words(words, ADAPTER, is_purified=True) == ["masked", "none"]
     assert usual_words(words, plain, is_purified=False) == ["all", "none"]
+    assert usual_answer(ADAPTER, is_purified=True) == "masked"
+    assert usual_answer(plain, is_purified=False) == "all"
 
 
 def test_a_row_sets_all_that_the_layers_read() -> None:

@@ -93,7 +93,7 @@ def test_a_loaded_run_answers_as_the_model_that_was_trained(run) -> None:
 
 def test_lm_eval_asks_it_with_and_without_its_adapter(run) -> None:
     loaded = load_run(run[2].run_dir)
-    lm = LopeLM(loaded, "all", batch_size=2)
+    lm = LopeLM(loaded, batch_size=2)  # `all`, where nothing is to be masked
     logits = {}
     for row in rows_for(["all", "none"], loaded.config.adapter):
         lm.choose(row)
