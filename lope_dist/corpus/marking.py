@@ -20,6 +20,15 @@ _RUN = re.compile(b"\x01+")
 _EITHER = re.compile(f"[{_START}{_END}]")
 
 
+def all_marked(example: Example) -> TextMarks:
+    """Return marks of all that an example itself says: what is left is the template's."""
+    marks = {}
+    for number, turn in enumerate(example.turns):
+        marks[2 * number] = bytearray(b"\x01" * len(turn.text))
+        marks[2 * number + 1] = bytearray(b"\x01" * len(turn.context))
+    return marks
+
+
 def piece_marks(
     example: Example, pieces: Sequence[Piece], marks: TextMarks, form: Form
 ) -> list[Marks]:

@@ -64,7 +64,7 @@ def iter_row_losses(
     Raises:
         LopeError: a loss that is not finite.
     """
-    groups = length_groups(run, examples, batch_size)
+    groups = length_groups(encode(examples, form_of_run(run)), batch_size)
     for answers in answer_in_rounds(run, groups, lambda rows: _row_losses(run, rows)):
         yield [RowLoss(*row) for batch in answers for row in batch]
 
@@ -116,14 +116,15 @@ def finite_sums(losses: TokenLosses, example_ids: Sequence[int]) -> Tensor:
     return sums_N
 
 
-def length_groups(
-    run: LoadedRun, examples: Sequence[Example], batch_size: int
-) -> list[list[Tokenized]]:
+def form_of_run(run: LoadedRun) -> Form:
+    """Return how a run's examples become tokens."""
+    is_encoder_decoder = run.model.config.is_encoder_decoder
+    return Form.of(run.config.data, run.tokenizer, is_encoder_decoder=is_encoder_decoder)
+
+
+def length_groups(rows: Sequence[Tokenized], batch_size: int) -> list[list[Tokenized]]:
     """Return the rows of each batch, the longest ones first."""
-    data, arch = run.config.data, run.model.config
-    form = Form.of(data, run.tokenizer, is_encoder_decoder=arch.is_encoder_decoder)
-    tokenized = encode(examples, form)
-    tokenized.sort(key=_length, reverse=True)
+    tokenized = sorted(rows, key=_length, reverse=True)
     groups, start = [], 0
     while start < len(tokenized):
         size = max(1, min(batch_size, TOKENS_AT_ONCE // _length(tokenized[start])))

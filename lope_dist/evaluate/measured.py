@@ -26,6 +26,7 @@ from lope_dist.engine.world import World
 from lope_dist.evaluate.examples import data_fingerprint
 from lope_dist.evaluate.load import LoadedRun
 from lope_dist.evaluate.noise_scores import (
+    MEASURES_FORM,
     PASSES,
     Measures,
     is_measured,
@@ -93,7 +94,8 @@ def measure_on_file(
         LopeError: another process measures the same; what `measure_rows` raises.
     """
     identity = scorer.identity_of(source)
-    key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=4).hexdigest()
+    text = json.dumps([identity, MEASURES_FORM])
+    key = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     path = scorer.folder / f"{Path(data).stem}-{key}.jsonl"
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
     known: dict[int, Measures] = {}

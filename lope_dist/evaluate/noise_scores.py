@@ -13,14 +13,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from lope_dist.core.console import tell
+from lope_dist.core.errors import LopeError
 from lope_dist.corpus.batches import MicroBatch
-from lope_dist.corpus.tokens import IGNORED, Tokenized
+from lope_dist.corpus.marking import all_marked
+from lope_dist.corpus.tokens import IGNORED, Tokenized, encode
 from lope_dist.corpus.turns import Example
 from lope_dist.evaluate.likelihood import (
     build_batch,
     finite_sums,
+    form_of_run,
     length_groups,
     losses_of,
 )
@@ -31,9 +36,12 @@ from lope_dist.evaluate.rows import rows_for
 PASSES = {"base": "none", "masked": "masked", "all": "all", "alone": "none"}
 """Name in a measurement -> word of `rows_for`. `alone`: the response without the instruction."""
 Measures = dict[str, Any]
-"""Of one row: `example_id`; `num_tokens` of the response; `num_text_tokens` of the whole text; sums
-of losses in nats over both; and of the tokens that are the hardest tenth of the text their mean
-(`_top`) and their places among the tokens that are predicted (`_hardest`)."""
+"""Of one row: `example_id`; `num_tokens` of the response; `num_text_tokens` of all that the row
+says, without what the template adds; sums of losses in nats over both; and of the tokens that are
+the hardest tenth of the latter their mean (`_top`) and their places among all tokens that are
+predicted (`_hardest`)."""
+MEASURES_FORM = 2
+"""Of the above; raise it when the same row has other measures."""
 
 _TOP = 0.1  # share of a row's tokens
 
@@ -89,7 +97,7 @@ def measure_rows(
     Raises:
         LopeError: the run lacks the experts of a pass, or a loss is not finite.
     """
-    groups = length_groups(run, examples, batch_size)
+    groups = length_groups(_tokenized(run, examples), batch_size)
     for answers in answer_in_rounds(run, groups, lambda rows: _measure(run, rows, passes)):
         yield [row for batch in answers for row in batch]
 
@@ -98,6 +106,9 @@ def _measure(run: LoadedRun, rows: Sequence[Tokenized], passes: Sequence[str]) -
     batch = build_batch(run, rows)
     text_NT = _text_labels(run, batch)
     is_response_P = (batch.labels != IGNORED)[text_NT != IGNORED]
+    is_said_P = torch.ones_like(is_response_P)
+    if batch.corrupted_mask is not None and not run.model.config.is_encoder_decoder:
+        is_said_P = batch.corrupted_mask[text_NT != IGNORED]
     measured: list[Measures] = [{"example_id": example_id} for example_id in batch.example_ids]
     for name in passes:
         rows_for([PASSES[name]], run.config.adapter)[0].apply(run.context)
@@ -112,8 +123,19 @@ def _measure(run: LoadedRun, rows: Sequence[Tokenized], passes: Sequence[str]) -
                 row["alone_loss"] = float(sums_N[n])
                 continue
             own_P = found.rows_P == n
-            row |= _measures(name, found.losses_P[own_P], is_response_P[own_P])
+            parts = (found.losses_P[own_P], is_response_P[own_P], is_said_P[own_P])
+            row |= _measures(name, *parts)
     return measured
+
+
+def _tokenized(run: LoadedRun, examples: Sequence[Example]) -> list[Tokenized]:
+    """Return the tokens of examples, marked where they are of the row and not of the template."""
+    form = form_of_run(run)
+    try:
+        return encode(examples, form, [all_marked(example) for example in examples])
+    except LopeError as error:
+        tell(f"The template's own tokens count as text, for they cannot be told apart: {error}")
+        return encode(examples, form)
 
 
 def _text_labels(run: LoadedRun, batch: MicroBatch) -> Tensor:
@@ -137,14 +159,17 @@ def _alone(run: LoadedRun, row: Tokenized) -> Tokenized:
     return Tokenized(row.example_id, [start, *targets], [IGNORED, *targets], was_cut=False)
 
 
-def _measures(name: str, losses: Tensor, is_response: Tensor) -> Measures:
-    hardest = losses.topk(math.ceil(_TOP * len(losses)))
+def _measures(name: str, losses: Tensor, is_response: Tensor, is_said: Tensor) -> Measures:
+    if not is_said.any():  # a row that came as tokens has no template
+        is_said = torch.ones_like(is_said)
+    said = losses[is_said]
+    hardest = said.topk(math.ceil(_TOP * len(said)))
     return {
         "num_tokens": int(is_response.sum()),
-        "num_text_tokens": len(is_response),
+        "num_text_tokens": len(said),
         f"{name}_loss": float(losses[is_response].sum()),
-        f"{name}_text_loss": float(losses.sum()),
-        f"{name}_top": float(hardest.values.mean()) if len(losses) else None,
-        f"{name}_max": float(losses.max()) if len(losses) else None,
-        f"{name}_hardest": hardest.indices.tolist(),
+        f"{name}_text_loss": float(said.sum()),
+        f"{name}_top": float(hardest.values.mean()) if len(said) else None,
+        f"{name}_max": float(said.max()) if len(said) else None,
+        f"{name}_hardest": is_said.nonzero().flatten()[hardest.indices].tolist(),
     }

@@ -8,6 +8,8 @@ import pytest
 import torch
 from support.tiny import save_tiny_t5
 
+from lope_dist.corpus.prompts import Form, render
+from lope_dist.corpus.tokens import encode
 from lope_dist.corpus.turns import Example, Turn
 from lope_dist.evaluate.examples import open_examples
 from lope_dist.evaluate.likelihood import row_losses
@@ -37,12 +39,27 @@ def token_losses_by_hand(run, ids: list[int]) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")
 
 
-def ids_of(run, example: Example) -> list[int]:
-    from lope_dist.corpus.prompts import Form
-    from lope_dist.corpus.tokens import encode
-
+def form_of(run) -> Form:
     data = run.config.data
-    return encode([example], Form(run.tokenizer, data.template, data.max_length))[0].input_ids
+    return Form(run.tokenizer, data.template, data.max_length)
+
+
+def ids_of(run, example: Example) -> list[int]:
+    return encode([example], form_of(run))[0].input_ids
+
+
+def is_said(run, example: Example) -> torch.Tensor:
+    """Return which predicted tokens are of the row's texts: by the letters, as tokens are bytes."""
+    text = "".join(piece.text for piece in render(example, form_of(run)))
+    marked, at = [False] * len(text), 0
+    for turn in example.turns:
+        for said in filter(None, (turn.text, turn.context)):
+            at = text.index(said, at)
+            marked[at : at + len(said)] = [True] * len(said)
+    assert text.isascii()
+    ids = ids_of(run, example)
+    end = len(marked) - len("<eos>")
+    return torch.tensor([*marked[:end], False][1 : len(ids)])
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -53,19 +70,22 @@ def test_response_losses_are_those_of_lope_loss(loaded, examples, measured, name
         assert measured[row.example_id][f"{name}_loss"] == pytest.approx(row.loss, rel=1e-5)
 
 
-def test_losses_of_the_whole_text_are_of_prompt_and_response(loaded, examples, measured) -> None:
+def test_losses_of_the_whole_text_are_of_what_the_row_says(loaded, examples, measured) -> None:
     losses: dict[str, torch.Tensor] = {}
     for example in examples:
         row = measured[example.id]
         for name in MADE:
             rows_for([PASSES[name]], loaded.config.adapter)[0].apply(loaded.context)
-            losses[name] = token_losses_by_hand(loaded, ids_of(loaded, example))
+            by_hand = token_losses_by_hand(loaded, ids_of(loaded, example))
+            losses[name] = by_hand[is_said(loaded, example)]
             assert row[f"{name}_text_loss"] == pytest.approx(float(losses[name].sum()), rel=1e-5)
             assert row[f"{name}_max"] == pytest.approx(float(losses[name].max()), rel=1e-4)
         assert row["num_text_tokens"] == len(losses["all"])
         hardest = losses["masked"].topk(math.ceil(0.1 * len(losses["masked"])))
         assert row["masked_top"] == pytest.approx(float(hardest.values.mean()), rel=1e-4)
-        assert row["masked_hardest"] == hardest.indices.tolist()
+        places = is_said(loaded, example).nonzero().flatten()
+        assert row["masked_hardest"] == places[hardest.indices].tolist()
+        assert 0 < len(places) < len(ids_of(loaded, example)) - 100, "the preamble says nothing"
 
 
 def test_a_response_alone_is_asked_without_its_instruction(loaded, examples, measured) -> None:
