@@ -131,7 +131,8 @@ class Study:
     def names(self) -> list[str]:
         """Names of all cells, also of those whose setting is not known yet."""
         tries = [cell.name for cell in self.tries]
-        return tries + [f"{g.name}/seed-{s}" for g in self.groups.values() for s in self._seeds(g)]
+        seeds, groups = self.config.seeds, self.groups.values()
+        return tries + [f"{g.name}/seed-{s}" for s in seeds for g in groups if s in self._seeds(g)]
 
     def points_of_claim(self, better: str, than: str) -> list[str]:
         """Return the points, as `@POINT,...`, at which two sides can be compared.
