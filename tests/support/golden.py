@@ -15,6 +15,7 @@ from support.tiny import save_alpaca, save_tiny_llama, tiny_tree
 from lope_dist.core.runlog import read_lines
 
 GOLDEN = Path(__file__).parents[1] / "gpu" / "golden_losses.json"
+_NAMES_A_CPU = ("model name", "cpu family", "model", "stepping")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -71,9 +72,10 @@ def this_machine() -> dict[str, str]:
     """Return the processor and the torch that sums depend on."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor()
-    cpu = f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+    facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    # The name alone is that of a brand on some hosts.
+    name = ", ".join(f"{key} {facts[key]}" for key in _NAMES_A_CPU if key in facts)
+    cpu = f"{name or platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
     return {"cpu": cpu, "torch": torch.__version__}
 
 
