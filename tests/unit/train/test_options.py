@@ -148,7 +148,7 @@ def test_without_a_corrupted_token_the_poisoning_expert_learns_nothing(
 
 def test_an_encoder_decoder_has_no_next_token_to_route_by(tiny_config) -> None:
     t5 = {"model_type": "t5", "d_model": 16, "num_layers": 1, "vocab_size": 64}
-    with pytest.raises(LopeError, match="reads one text and predicts another"):
+    with pytest.raises(LopeError, match="works with decoder-only models alone"):
         preflight(tiny_config(**ROUTED, model__name_or_path="t5-tiny", model__architecture=t5))
 
 
