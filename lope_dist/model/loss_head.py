@@ -95,9 +95,10 @@ class LossHead(FrozenLinear):
         if not targets.labels_P.numel():
             return x_QD.sum(dtype=torch.float32) * 0.0
         x_PD = x_QD.index_select(0, targets.positions_P)
-        return liger_fused_linear_cross_entropy(
+        loss: Any = liger_fused_linear_cross_entropy(
             x_PD, self.weight, targets.labels_P, bias=self.bias, reduction="sum"
-        ).float()
+        )
+        return loss.float()
 
 
 def loss_head(model: PreTrainedModel) -> LossHead | None:

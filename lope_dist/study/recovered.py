@@ -99,7 +99,10 @@ def _end(excess: Callable[[float], float], start: float, direction: int) -> floa
     while step < _FARTHEST:
         far = start + direction * step
         if excess(far) > 0:
-            return float(brentq(excess, near, far)) if excess(near) < 0 else near
+            if excess(near) >= 0:
+                return near
+            root: Any = brentq(excess, near, far)
+            return float(root)
         near, step = far, 2 * step
     return None
 
