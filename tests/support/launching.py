@@ -6,12 +6,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-
-from support.forked import ForkedRank
 
 from lope_dist.core.ports import free_port
 
@@ -31,9 +29,7 @@ class Rank:
 class Running:
     """Ranks that were started; whatever happens, `wait` leaves none behind."""
 
-    def __init__(
-        self, processes: Sequence[subprocess.Popen | ForkedRank], logs: list[IO[str]]
-    ) -> None:
+    def __init__(self, processes: list[subprocess.Popen], logs: list[IO[str]]) -> None:
         self.processes, self._logs = processes, logs
 
     def wait(self, timeout_s: float = 150.0, stopped: Collection[int] = ()) -> list[Rank]:
@@ -75,15 +71,11 @@ def run_ranks(
 ) -> list[Rank]:
     """Run ``python ARGUMENTS`` once a rank, on CPU over gloo, as a launcher would.
 
-    On a CPU the ranks are forked from a process with the imports done (`support.forked`).
-
     Raises:
         TimeoutError: not all ended in time; all were killed, and the message has their output.
     """
-    on_cpu = rank_environment(folder) | dict(environment or {})
-    start = _fork if on_cpu["DS_ACCELERATOR"] == "cpu" else _start
-    every = range(num_ranks)
-    return _each_rank(start, arguments, num_ranks, every, folder, environment).wait(timeout_s)
+    running = start_ranks(arguments, num_ranks, folder=folder, environment=environment)
+    return running.wait(timeout_s)
 
 
 def start_ranks(
@@ -94,25 +86,12 @@ def start_ranks(
     environment: Mapping[str, str] | None = None,
     absent: Collection[int] = (),
 ) -> Running:
-    """Start ``python ARGUMENTS`` once a rank, but for the ranks that are to be ``absent``.
-
-    Each is a fresh interpreter.
-    """
-    present = [rank for rank in range(num_ranks) if rank not in absent]
-    return _each_rank(_start, arguments, num_ranks, present, folder, environment)
-
-
-def _each_rank(
-    start: Callable[[Sequence[str], dict[str, str], IO[str]], subprocess.Popen | ForkedRank],
-    arguments: Sequence[str],
-    num_ranks: int,
-    ranks: Sequence[int],
-    folder: Path,
-    environment: Mapping[str, str] | None,
-) -> Running:
+    """Start ``python ARGUMENTS`` once a rank, but for the ranks that are to be ``absent``."""
     port = free_port()
     processes, logs = [], []
-    for rank in ranks:
+    for rank in range(num_ranks):
+        if rank in absent:
+            continue
         log = (folder / f"rank{rank}-{port}.log").open("w+")
         variables = rank_environment(folder) | {
             "RANK": str(rank),
@@ -122,20 +101,17 @@ def _each_rank(
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
-        processes.append(start(arguments, variables | dict(environment or {}), log))
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=REPOSITORY,
+                env=variables | dict(environment or {}),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        )
         logs.append(log)
     return Running(processes, logs)
-
-
-def _start(arguments: Sequence[str], variables: dict[str, str], log: IO[str]) -> subprocess.Popen:
-    command = [sys.executable, *arguments]
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, env=variables, stdout=log, stderr=subprocess.STDOUT
-    )
-
-
-def _fork(arguments: Sequence[str], variables: dict[str, str], log: IO[str]) -> ForkedRank:
-    return ForkedRank(arguments, REPOSITORY, variables, Path(log.name))
 
 
 def start_deepspeed(arguments: Sequence[str], num_ranks: int, *, folder: Path) -> Running:
