@@ -8,18 +8,8 @@ from lope_dist.report.page import table
 from lope_dist.report.read import RunFiles
 
 _ROWS = (
-    *(
-        "model",
-        "quantization",
-        "adapter",
-        "attention",
-        "packing",
-        "head",
-        "kernels",
-        "dropout",
-        "batch",
-    ),
-    *("memory", "output", "init_from", "parts"),
+    *("model", "quantization", "adapter", "attention", "packing", "head", "kernels", "dropout"),
+    *("batch", "memory", "output", "init_from", "parts"),
 )
 _COUNTS = {
     "rows": "rows",

@@ -16,10 +16,9 @@ class Progress:
     def __init__(self, num_steps: int) -> None:
         self._bar = bar("Study", num_steps, "steps")
 
-    def show(self, running: list[tuple[str, str, str]]) -> None:
-        """Show what runs, as (cell, step, how far it is); how far only of a single one."""
-        text = ", ".join(f"{cell} {step}" for cell, step, _ in running)
-        how_far = running[0][2] if len(running) == 1 else ""
+    def show(self, running: list[tuple[str, str]], how_far: str) -> None:
+        """Show what runs, as (cell, step), and how far it is if that is known."""
+        text = ", ".join(f"{cell} {step}" for cell, step in running)
         self._bar.set_postfix_str(f"{text}: {how_far}" if how_far else text)
 
     def advance(self) -> None:

@@ -180,7 +180,8 @@ class _Runner:
             time.sleep(_POLL_S)
             self._running = [job for job in self._running if self._goes_on(job)]
             self._progress.show(
-                [(j.cell.name, j.steps[0].name, j.child.progress()) for j in self._running]
+                [(job.cell.name, job.steps[0].name) for job in self._running],
+                self._running[0].child.progress() if len(self._running) == 1 else "",
             )
         self._outcome.left += [cell.name for cell, _ in self._todo]
 

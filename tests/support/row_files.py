@@ -15,6 +15,17 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+ROW_OF_FORMAT = {
+    "alpaca": {"instruction": "q", "input": "c", "output": "a"},
+    "messages": {
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    },
+    "sharegpt": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+    "prompt": {"prompt": "q", "completion": "a"},
+    "text": {"text": "a"},
+}
+"""A row of each text format; all of them say the same."""
+
 LINE_SUFFIXES = [
     f"{kind}{codec}" for kind in (".jsonl", ".json", ".csv") for codec in ("", ".gz", ".zst")
 ]

@@ -1,7 +1,7 @@
 """Formats, how they are found out, and columns of other names."""
 
 import pytest
-from support.row_files import write_rows
+from support.row_files import ROW_OF_FORMAT, write_rows
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
@@ -9,15 +9,6 @@ from lope_dist.corpus.records import open_source
 from lope_dist.corpus.turns import Turn
 
 ANSWER = {"from": "gpt", "value": "yo"}
-ROWS = {
-    "alpaca": {"instruction": "q", "input": "c", "output": "a"},
-    "messages": {
-        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
-    },
-    "sharegpt": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
-    "prompt": {"prompt": "q", "completion": "a"},
-    "text": {"text": "a"},
-}
 TURNS = {
     "alpaca": (Turn("user", "q", "c"), Turn("assistant", "a")),
     "text": (Turn("assistant", "a"),),
@@ -33,24 +24,24 @@ def open_rows(tmp_path):
     return open_rows
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", ROW_OF_FORMAT)
 @pytest.mark.parametrize("given", ["auto", None])
 def test_each_format(open_rows, name, given):
-    source = open_rows(ROWS[name], format=given or name)
+    source = open_rows(ROW_OF_FORMAT[name], format=given or name)
     assert source[0].turns == TURNS.get(name, (Turn("user", "q"), Turn("assistant", "a")))
     assert source[0].is_plain == (name == "text")
 
 
 def test_text_beside_other_fields_is_not_what_is_meant(open_rows):
     """As in `tatsu-lab/alpaca`, where it is the rendering of the others."""
-    row = ROWS["alpaca"] | {"text": "all of it"}
+    row = ROW_OF_FORMAT["alpaca"] | {"text": "all of it"}
     assert open_rows(row)[0].turns == TURNS["alpaca"]
     assert open_rows(row, format="text")[0].turns == (Turn("assistant", "all of it"),)
     assert open_rows(row, columns={"text": "text"})[0].is_plain
 
 
 def test_two_formats_at_once_must_be_told_apart(open_rows):
-    row = ROWS["prompt"] | ROWS["messages"]
+    row = ROW_OF_FORMAT["prompt"] | ROW_OF_FORMAT["messages"]
     with pytest.raises(LopeError, match=r"messages and prompt both fit, so set data\.format"):
         open_rows(row)
     assert len(open_rows(row, format="prompt")) == 1
@@ -62,11 +53,11 @@ def test_columns(open_rows, name):
     columns = {"instruction": "question", "output": "answer"}
     assert open_rows(row, format=name, columns=columns)[0].turns == TURNS["alpaca"]
     swapped = {"instruction": "output", "output": "instruction"}
-    (user, assistant) = open_rows(ROWS["alpaca"], format=name, columns=swapped)[0].turns
+    (user, assistant) = open_rows(ROW_OF_FORMAT["alpaca"], format=name, columns=swapped)[0].turns
     assert (user.text, assistant.text) == ("a", "q")
     source = open_rows({"input": "q", "output": "a"}, columns={"instruction": "input"})
     assert source[0].turns == (Turn("user", "q"), Turn("assistant", "a")), "no second use as input"
-    chat = {"dialog": ROWS["sharegpt"]["conversations"]}
+    chat = {"dialog": ROW_OF_FORMAT["sharegpt"]["conversations"]}
     assert len(open_rows(chat, columns={"conversations": "dialog"})) == 1
 
 
@@ -77,7 +68,7 @@ def test_a_mapped_column_that_is_absent_is_an_error(open_rows, field):
         LopeError,
         match=rf"'{field}' is missing \(column 'x' of data\.columns\); the columns are input, inst",
     ):
-        open_rows(ROWS["alpaca"], format="alpaca", columns={field: "x"})
+        open_rows(ROW_OF_FORMAT["alpaca"], format="alpaca", columns={field: "x"})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +92,7 @@ def test_a_mapped_column_that_is_absent_is_an_error(open_rows, field):
 )
 def test_bad_conversations(open_rows, conversation, reason):
     with pytest.raises(LopeError, match=rf"line 2: .*{reason}"):
-        open_rows(ROWS["sharegpt"], {"conversations": conversation})
+        open_rows(ROW_OF_FORMAT["sharegpt"], {"conversations": conversation})
 
 
 def test_empty_responses_of_the_other_formats(open_rows):
@@ -113,7 +104,7 @@ def test_empty_responses_of_the_other_formats(open_rows):
 
 def test_several_sources(tmp_path):
     sources = []
-    for name, row in ROWS.items():
+    for name, row in ROW_OF_FORMAT.items():
         path = write_rows(tmp_path / f"{name}.jsonl", [row] * (1 + len(name)))
         sources.append({"path": str(path), "format": name, "weight": len(name)})
     sources[1]["max_examples"] = 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.corpora import make as make_corpus
-from support.row_files import write_rows
+from support.row_files import ROW_OF_FORMAT, write_rows
 
 from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import NoiseConfig
@@ -22,16 +22,7 @@ from lope_dist.corpus.records import ExampleSource, open_source
 from lope_dist.corpus.split import num_in_both, split_source
 
 COLUMNS = {"weight": "quality"}
-ROWS = {
-    "alpaca": {"instruction": "q", "input": "c", "output": "a"},
-    "messages": {
-        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
-    },
-    "sharegpt": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
-    "prompt": {"prompt": "q", "completion": "a"},
-    "text": {"text": "a"},
-    "tokens": {"input_ids": [5, 6, 7], "labels": [-100, 6, 7]},
-}
+ROWS = ROW_OF_FORMAT | {"tokens": {"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}}
 
 
 @pytest.fixture
