@@ -42,13 +42,13 @@ from common import command, finish, median_ratio
 from lope_dist.config.load import validate_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.memory import peak_rss_bytes
-from lope_dist.corpus.build import Recipe, build
-from lope_dist.corpus.built import BuiltCorpus
-from lope_dist.corpus.shards import ROWS_OF_A_BATCH
-from lope_dist.corpus.store import Store
-from lope_dist.corpus.tokens import encode
-from lope_dist.corpus.turns import Example
-from lope_dist.corpus.views import stage_views
+from lope_dist.corpus.built.build import Recipe, build
+from lope_dist.corpus.built.corpus import BuiltCorpus
+from lope_dist.corpus.built.shards import ROWS_OF_A_BATCH
+from lope_dist.corpus.examples.store import Store
+from lope_dist.corpus.rows.turns import Example
+from lope_dist.corpus.tokens.encode import encode
+from lope_dist.corpus.tokens.views import stage_views
 from lope_dist.model.build import architecture, load_tokenizer
 from lope_dist.train.corpus_build import open_recipe
 from lope_dist.train.data import open_rows

@@ -23,8 +23,8 @@ from step import MODEL
 from trainer import NORMAL, POISON, RANK, build_config
 
 from lope_dist.config.model import ModelConfig
-from lope_dist.evaluate.lm import LopeLM
-from lope_dist.evaluate.load import LoadedRun
+from lope_dist.evaluate.harness.lm import LopeLM
+from lope_dist.evaluate.loaded.load import LoadedRun
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
 from lope_dist.model.placement import Replicated

@@ -30,9 +30,9 @@ from transformers import AutoModelForCausalLM
 
 from lope_dist.config.adapter import AdapterConfig
 from lope_dist.config.model import ModelConfig
-from lope_dist.corpus.batches import MicroBatch
-from lope_dist.corpus.tokens import IGNORED
-from lope_dist.evaluate.load import LoadedRun, load_run
+from lope_dist.corpus.feed.batches import MicroBatch
+from lope_dist.corpus.tokens.encode import IGNORED
+from lope_dist.evaluate.loaded.load import LoadedRun, load_run
 from lope_dist.export.calibration import calibration_batches
 from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.export.static import select_experts

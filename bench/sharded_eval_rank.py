@@ -38,10 +38,10 @@ def main() -> None:
     from lm_eval.api.instance import Instance
 
     from lope_dist.config.load import validate_config
-    from lope_dist.evaluate.lm import LopeLM
-    from lope_dist.evaluate.load import LoadedRun
-    from lope_dist.evaluate.placing import RankSettings, placement_for, ranks
-    from lope_dist.evaluate.sizing import plan_evaluation
+    from lope_dist.evaluate.harness.lm import LopeLM
+    from lope_dist.evaluate.loaded.load import LoadedRun
+    from lope_dist.evaluate.loaded.placing import RankSettings, placement_for, ranks
+    from lope_dist.evaluate.loaded.sizing import plan_evaluation
     from lope_dist.model.build import architecture, build_meta_model, load_model
     from lope_dist.model.families import family_of
     from lope_dist.model.source import model_folder

@@ -28,8 +28,8 @@ from peer import Rows, load_peer, train_peer
 from trainer import NORMAL, POISON, RANK, Trainer, build_config, write_rows
 
 from lope_dist.config.model import ModelConfig
-from lope_dist.corpus.prompts import Form
-from lope_dist.corpus.tokens import encode
+from lope_dist.corpus.tokens.encode import encode
+from lope_dist.corpus.tokens.prompts import Form
 from lope_dist.engine.world import start_world
 from lope_dist.model.source import model_folder
 

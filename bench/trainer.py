@@ -14,7 +14,7 @@ from lope_dist.adapters.usage import RouterUsage
 from lope_dist.config.data import DataConfig
 from lope_dist.config.load import validate_config
 from lope_dist.config.schema import RunConfig
-from lope_dist.corpus.records import open_source
+from lope_dist.corpus.examples.source import open_source
 from lope_dist.engine.world import World
 from lope_dist.model.build import load_tokenizer
 from lope_dist.model.loss_head import loss_head

@@ -12,7 +12,7 @@ import sys
 
 from lm_eval.__main__ import cli_evaluate
 
-import lope_dist.evaluate.lm  # noqa: F401  registers the model
+import lope_dist.evaluate.harness.lm  # noqa: F401  registers the model
 
 if __name__ == "__main__":
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from lope_dist.config.load import load_config
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.build import merge
-from lope_dist.corpus.cluster import SlurmJob, run_local, submit_slurm
+from lope_dist.corpus.built.build import merge
+from lope_dist.corpus.built.cluster import SlurmJob, run_local, submit_slurm
 from lope_dist.train.corpus_build import build_corpus
 
 

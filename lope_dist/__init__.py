@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from lope_dist.core.errors import LopeError as LopeError
     from lope_dist.evaluate.asking import Decoding as Decoding
     from lope_dist.evaluate.asking import generate as generate
-    from lope_dist.evaluate.load import load_run as load_run
-    from lope_dist.evaluate.losses import LossRequest as LossRequest
-    from lope_dist.evaluate.losses import measure_losses as measure_losses
+    from lope_dist.evaluate.loaded.load import load_run as load_run
+    from lope_dist.evaluate.losses.measure import LossRequest as LossRequest
+    from lope_dist.evaluate.losses.measure import measure_losses as measure_losses
     from lope_dist.export.run import ExportRequest as ExportRequest
     from lope_dist.export.run import export_run as export_run
     from lope_dist.quantized import load_quantized as load_quantized
@@ -30,11 +30,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "LopeError": "core.errors",
     "load_config": "config.load",
-    "load_run": "evaluate.load",
+    "load_run": "evaluate.loaded.load",
     "Decoding": "evaluate.asking",
     "generate": "evaluate.asking",
-    "LossRequest": "evaluate.losses",
-    "measure_losses": "evaluate.losses",
+    "LossRequest": "evaluate.losses.measure",
+    "measure_losses": "evaluate.losses.measure",
     "ExportRequest": "export.run",
     "export_run": "export.run",
     "load_quantized": "quantized",

@@ -57,9 +57,9 @@ def generate(
     """
     from lope_dist.evaluate.asking import Decoding
     from lope_dist.evaluate.asking import generate as answer
-    from lope_dist.evaluate.load import load_run
-    from lope_dist.evaluate.parallel import is_main
-    from lope_dist.evaluate.placing import RankSettings, ranks
+    from lope_dist.evaluate.loaded.load import load_run
+    from lope_dist.evaluate.loaded.parallel import is_main
+    from lope_dist.evaluate.loaded.placing import RankSettings, ranks
 
     words = _words(experts, compare)
     decoding = Decoding(max_new_tokens, temperature, top_p, seed)
@@ -93,9 +93,9 @@ def chat(
     Example: lope chat runs/mine --experts masked
     """
     from lope_dist.evaluate.asking import Decoding
-    from lope_dist.evaluate.load import load_run
-    from lope_dist.evaluate.parallel import is_main
-    from lope_dist.evaluate.placing import RankSettings, ranks
+    from lope_dist.evaluate.loaded.load import load_run
+    from lope_dist.evaluate.loaded.parallel import is_main
+    from lope_dist.evaluate.loaded.placing import RankSettings, ranks
 
     words = _words(experts, compare)
     decoding = Decoding(max_new_tokens, temperature, top_p, seed)
@@ -108,7 +108,7 @@ def chat(
 
 
 def _talk(run: Any, words: list[str], decoding: Any) -> None:
-    from lope_dist.corpus.turns import Turn
+    from lope_dist.corpus.rows.turns import Turn
     from lope_dist.evaluate.asking import reply, rows_of
 
     rows = dict(zip(words, rows_of(run, words), strict=True))

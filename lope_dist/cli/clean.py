@@ -71,10 +71,10 @@ def clean(
     if (model is None) == (run is None):
         raise LopeError("Give --model or --run, one of them: the model that scores the rows.")
     from lope_dist.core.runlog import read_json
-    from lope_dist.evaluate.clean import CleanRequest, clean_file, outputs
-    from lope_dist.evaluate.parallel import is_main
-    from lope_dist.evaluate.placing import RankSettings, ranks
-    from lope_dist.evaluate.scorers import base_config, scorer_of_base, scorer_of_run
+    from lope_dist.evaluate.loaded.parallel import is_main
+    from lope_dist.evaluate.loaded.placing import RankSettings, ranks
+    from lope_dist.evaluate.noisy_rows.clean import CleanRequest, clean_file, outputs
+    from lope_dist.evaluate.noisy_rows.scorers import base_config, scorer_of_base, scorer_of_run
 
     request = CleanRequest(data, out, drop, clean_rows, by, duplicates, truth, batch_size)
     settings = RankSettings(

@@ -12,7 +12,7 @@ from lope_dist.cli.options import ConfigArg, JsonOption, OverridesArg
 from lope_dist.core.errors import LopeError
 
 if TYPE_CHECKING:
-    from lope_dist.corpus.manifest import Manifest
+    from lope_dist.corpus.built.manifest import Manifest
 
 corpus = typer.Typer(
     no_args_is_help=True, help="Build, join, check and show tokenized corpora; corrupt a data set."
@@ -87,7 +87,7 @@ def merge(
 
     Example: lope corpus merge corpus
     """
-    from lope_dist.corpus.build import merge as join
+    from lope_dist.corpus.built.build import merge as join
 
     _tell(folders[0], join(folders), as_json)
 
@@ -98,7 +98,7 @@ def verify(folder: CorpusArg, as_json: JsonOption = False) -> None:
 
     Example: lope corpus verify corpus
     """
-    from lope_dist.corpus.built import verify as check
+    from lope_dist.corpus.built.corpus import verify as check
 
     _tell(folder, check(folder), as_json)
 

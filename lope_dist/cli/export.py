@@ -51,8 +51,8 @@ def export(
 
     if private and push_to_hub is None:
         raise LopeError("--private has no effect without --push-to-hub.")
-    from lope_dist.evaluate.parallel import is_main
-    from lope_dist.evaluate.placing import RankSettings, ranks
+    from lope_dist.evaluate.loaded.parallel import is_main
+    from lope_dist.evaluate.loaded.placing import RankSettings, ranks
     from lope_dist.export.run import ExportRequest, export_run
 
     folder = out or run / "exports" / kind

@@ -45,16 +45,16 @@ def loss(
 
     Example: lope loss runs/mine held_out.jsonl --experts masked,base
     """
-    from lope_dist.evaluate.losses import LossRequest, measure_losses
-    from lope_dist.evaluate.parallel import is_main
-    from lope_dist.evaluate.placing import RankSettings, ranks
+    from lope_dist.evaluate.loaded.parallel import is_main
+    from lope_dist.evaluate.loaded.placing import RankSettings, ranks
+    from lope_dist.evaluate.losses.measure import LossRequest, measure_losses
 
     request = LossRequest(data, _words(experts), limit, batch_size, checkpoint)
     with ranks(RankSettings(base, timeout)) as world:
         table = measure_losses(run, request, world=world, base=base)
         if not is_main(world):
             return
-    from lope_dist.evaluate.scale import was_chosen_on
+    from lope_dist.evaluate.losses.scale import was_chosen_on
 
     if was_chosen_on(run, table["fingerprint"]):
         typer.echo(
@@ -99,9 +99,9 @@ def score(
 
     Example: lope score runs/mine rows.jsonl --out ranking.jsonl
     """
-    from lope_dist.evaluate.parallel import is_main
-    from lope_dist.evaluate.placing import RankSettings, ranks
-    from lope_dist.evaluate.score import ScoreRequest, score_run
+    from lope_dist.evaluate.loaded.parallel import is_main
+    from lope_dist.evaluate.loaded.placing import RankSettings, ranks
+    from lope_dist.evaluate.noisy_rows.score import ScoreRequest, score_run
 
     request = ScoreRequest(data, out, truth, by, limit, batch_size, checkpoint)
     with ranks(RankSettings(base, timeout)) as world:
@@ -147,9 +147,9 @@ def scale(
 
     Example: lope scale runs/mine choose_on.jsonl --experts masked,all
     """
-    from lope_dist.evaluate.parallel import is_main
-    from lope_dist.evaluate.placing import RankSettings, ranks
-    from lope_dist.evaluate.scale import ScaleRequest, choose_scale
+    from lope_dist.evaluate.loaded.parallel import is_main
+    from lope_dist.evaluate.loaded.placing import RankSettings, ranks
+    from lope_dist.evaluate.losses.scale import ScaleRequest, choose_scale
 
     request = ScaleRequest(data, _words(experts), _grid(grid), limit, batch_size)
     with ranks(RankSettings(base, timeout)) as world:

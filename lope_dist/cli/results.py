@@ -21,7 +21,7 @@ from lope_dist.core.console import open_console
 from lope_dist.core.errors import LopeError
 
 if TYPE_CHECKING:
-    from lope_dist.evaluate.placing import RankSettings
+    from lope_dist.evaluate.loaded.placing import RankSettings
 
 app = typer.Typer()
 _KEPT = "The answers so far are kept; the same command continues."
@@ -75,7 +75,7 @@ def evaluate(
 
     Example: lope eval runs/mine --tasks piqa --experts masked,base
     """
-    from lope_dist.evaluate.placing import RankSettings
+    from lope_dist.evaluate.loaded.placing import RankSettings
 
     settings = RankSettings(base, timeout, interface, kept=_KEPT)
     about_tasks = {
@@ -97,10 +97,10 @@ def evaluate(
                 as_json=as_json,
             )
             return
-        from lope_dist.evaluate.batching import read_batch_size
-        from lope_dist.evaluate.parallel import is_main
-        from lope_dist.evaluate.placing import ranks
-        from lope_dist.evaluate.suite import EvalRequest, evaluate_run
+        from lope_dist.evaluate.harness.batching import read_batch_size
+        from lope_dist.evaluate.harness.suite import EvalRequest, evaluate_run
+        from lope_dist.evaluate.loaded.parallel import is_main
+        from lope_dist.evaluate.loaded.placing import ranks
 
         request = EvalRequest(
             tasks=tuple(tasks.split(",")) if tasks is not None else (),
@@ -148,9 +148,9 @@ def _score_validation(
         raise LopeError(f"--limit {limit:g}: of validation rows it is a whole number.")
     if not batch_size.isdecimal() or int(batch_size) < 1:
         raise LopeError(f"--batch-size {batch_size}: of validation rows it is a whole number.")
-    from lope_dist.evaluate.losses import LossRequest, measure_losses
-    from lope_dist.evaluate.parallel import is_main
-    from lope_dist.evaluate.placing import ranks
+    from lope_dist.evaluate.loaded.parallel import is_main
+    from lope_dist.evaluate.loaded.placing import ranks
+    from lope_dist.evaluate.losses.measure import LossRequest, measure_losses
 
     rows = None if experts is None else tuple(experts.split(","))
     first = None if limit is None else int(limit)

@@ -139,7 +139,7 @@ def plan(
     node = None if node_memory is None else parse_bytes(node_memory, "--node-memory")
     resolved = load_recipe_or_model(config, overrides or ())
     from lope_dist.engine.speed import Hardware
-    from lope_dist.evaluate.sizing import plan_answers
+    from lope_dist.evaluate.loaded.sizing import plan_answers
     from lope_dist.train.sizing import plan_run
 
     hardware = Hardware(tflops, memory_gbs, node_gbs, network_gbs)

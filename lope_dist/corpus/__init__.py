@@ -2,9 +2,13 @@
 
 One direction, each step a pure hand-over::
 
-    readers -> layouts -> survey (once) -> records (store)
-    records -> views (noise) -> prompts -> tokens: one path for training, for building, for showing
-    these or a built corpus -> loader (mixture: which examples, on which rank) -> batches
+    rows      a file's or a hub data set's rows, each an example of turns
+    tokens    an example -> text in the model's form -> token ids, labels and marks of noise
+    examples  all examples of `data`, checked in one pass and kept on disk
+    built     the same as shards of tokens, made once for many starts
+    feed      which of them are this rank's in this step -> batches
+
+Beside them three commands: `corrupt`, `fit_noise` and `show`.
 
 Not here: what noise does to a text (`noise`), and models.
 """

@@ -18,10 +18,10 @@ from lope_dist.config.noise import DataNoiseConfig, NoiseConfig
 from lope_dist.core.bars import bar
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
-from lope_dist.corpus.layouts import Layout
-from lope_dist.corpus.readers import find_rows
-from lope_dist.corpus.records import Example, ExampleSource, open_source
-from lope_dist.corpus.views import field_at, with_noise
+from lope_dist.corpus.examples.source import Example, ExampleSource, open_source
+from lope_dist.corpus.rows.layouts import Layout
+from lope_dist.corpus.rows.readers import find_rows
+from lope_dist.corpus.tokens.views import field_at, with_noise
 from lope_dist.noise.mix import DATA_NOISE, check_operations, example_keys
 
 COLUMN = "noise"

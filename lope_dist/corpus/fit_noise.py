@@ -13,10 +13,10 @@ import yaml
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.account import BadRows
-from lope_dist.corpus.layouts import Layout, parsed_rows
-from lope_dist.corpus.readers import find_rows
-from lope_dist.corpus.turns import RowError, Turn
+from lope_dist.corpus.examples.account import BadRows
+from lope_dist.corpus.rows.layouts import Layout, parsed_rows
+from lope_dist.corpus.rows.readers import find_rows
+from lope_dist.corpus.rows.turns import RowError, Turn
 from lope_dist.noise.fit_pairs import answer_class, count_changes
 from lope_dist.noise.fit_solve import Estimate, Fit, Row, fit_rates, simulated
 from lope_dist.noise.fit_unpaired import Reference

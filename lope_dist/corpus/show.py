@@ -13,11 +13,11 @@ from transformers import PreTrainedTokenizerBase
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.fingerprint import tokenizer_hash
-from lope_dist.corpus.built import BuiltCorpus
-from lope_dist.corpus.prompts import Form
-from lope_dist.corpus.records import ExampleSource
-from lope_dist.corpus.tokens import IGNORED, Tokenized
-from lope_dist.corpus.views import CLEAN, FreshTokens, Row, noisy_view
+from lope_dist.corpus.built.corpus import BuiltCorpus
+from lope_dist.corpus.examples.source import ExampleSource
+from lope_dist.corpus.tokens.encode import IGNORED, Tokenized
+from lope_dist.corpus.tokens.prompts import Form
+from lope_dist.corpus.tokens.views import CLEAN, FreshTokens, Row, noisy_view
 
 _WORDS = re.compile(r"\s+|\S+")
 _LEARNT, _NOISY, _END = "\033[1;32m", "\033[4m", "\033[0m"

@@ -14,12 +14,12 @@ import torch
 from transformers import TextStreamer
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.prompts import Form
-from lope_dist.corpus.tokens import IGNORED, encode
-from lope_dist.corpus.turns import Example, Turn
-from lope_dist.evaluate.load import PURIFIED, LoadedRun
-from lope_dist.evaluate.parallel import answer_batches
-from lope_dist.evaluate.rows import Row, rows_for
+from lope_dist.corpus.rows.turns import Example, Turn
+from lope_dist.corpus.tokens.encode import IGNORED, encode
+from lope_dist.corpus.tokens.prompts import Form
+from lope_dist.evaluate.loaded.load import PURIFIED, LoadedRun
+from lope_dist.evaluate.loaded.parallel import answer_batches
+from lope_dist.evaluate.loaded.rows import Row, rows_for
 
 _ANSWER = "x"  # stands for the answer while a prompt is rendered
 _LONGEST = 1 << 30

@@ -7,10 +7,10 @@ from pathlib import Path
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import SAMPLES
-from lope_dist.corpus.turns import Example, Turn
+from lope_dist.corpus.rows.turns import Example, Turn
 from lope_dist.evaluate.asking import Decoding, reply, rows_of
-from lope_dist.evaluate.load import load_run, load_run_config, run_checkpoint
-from lope_dist.evaluate.rows import usual_answer
+from lope_dist.evaluate.loaded.load import load_run, load_run_config, run_checkpoint
+from lope_dist.evaluate.loaded.rows import usual_answer
 from lope_dist.train.choice import LAST
 from lope_dist.train.data import open_parts
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
-from lope_dist.corpus.batches import MicroBatch
-from lope_dist.corpus.loader import StageLoader
-from lope_dist.evaluate.load import LoadedRun
+from lope_dist.corpus.feed.batches import MicroBatch
+from lope_dist.corpus.feed.loader import StageLoader
+from lope_dist.evaluate.loaded.load import LoadedRun
 from lope_dist.model.families import decoder_start_of
 from lope_dist.train.data import open_rows
 

@@ -90,7 +90,7 @@ lope eval FOLDER --tasks piqa --experts masked
 
 ```python
 from pathlib import Path
-from lope_dist.evaluate.load import load_run
+from lope_dist.evaluate.loaded.load import load_run
 
 run = load_run(Path("FOLDER"))  # run.model, run.tokenizer
 ```

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lope_dist.corpus.batches import MicroBatch
-from lope_dist.corpus.tokens import IGNORED
-from lope_dist.evaluate.load import LoadedRun
+from lope_dist.corpus.feed.batches import MicroBatch
+from lope_dist.corpus.tokens.encode import IGNORED
+from lope_dist.evaluate.loaded.load import LoadedRun
 from lope_dist.export.static import batch_context, select_experts, swapped
 
 ROUNDING = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}

@@ -12,9 +12,9 @@ from torch import nn
 from lope_dist.adapters.lope import lope_layers
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.batches import MicroBatch
+from lope_dist.corpus.feed.batches import MicroBatch
 from lope_dist.engine.gathering import Weights
-from lope_dist.evaluate.load import LoadedRun
+from lope_dist.evaluate.loaded.load import LoadedRun
 from lope_dist.export.calibration import calibration_batches
 from lope_dist.export.compare import ROUNDING, compare
 from lope_dist.export.folder import new_folder, refuse_existing

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.evaluate.load import LoadedRun
+from lope_dist.evaluate.loaded.load import LoadedRun
 from lope_dist.export.plain import PlainModel
 from lope_dist.export.static import LowRank
 from lope_dist.model.source import is_package, local_folder, model_folder, revision_of

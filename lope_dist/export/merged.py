@@ -14,7 +14,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from transformers.dynamic_module_utils import custom_object_save
 
 from lope_dist.engine.gathering import Weights
-from lope_dist.evaluate.load import LoadedRun
+from lope_dist.evaluate.loaded.load import LoadedRun
 from lope_dist.export.plain import PlainModel, plain_layers
 from lope_dist.export.static import LowRank
 from lope_dist.model.source import model_folder

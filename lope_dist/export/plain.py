@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from lope_dist.adapters.lope import LopeLinear
 from lope_dist.core.errors import LopeError
 from lope_dist.engine.gathering import Weights
-from lope_dist.evaluate.load import LoadedRun
+from lope_dist.evaluate.loaded.load import LoadedRun
 from lope_dist.export.static import LowRank
 from lope_dist.model.nf4 import packed_weights
 from lope_dist.model.source import model_folder

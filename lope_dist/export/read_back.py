@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from lope_dist.core.bars import transformers_bars_on_a_terminal
 from lope_dist.core.errors import LopeError
 from lope_dist.engine.gathering import Weights
-from lope_dist.evaluate.load import LoadedRun
+from lope_dist.evaluate.loaded.load import LoadedRun
 from lope_dist.export.merged import write_merged
 from lope_dist.export.plain import PlainModel, plain_layers
 from lope_dist.export.static import LowRank

@@ -13,8 +13,8 @@ from lope_dist.core.files import write_atomic
 from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import RESULTS
 from lope_dist.engine.world import World
-from lope_dist.evaluate.load import LoadedRun, load_run, load_run_config
-from lope_dist.evaluate.parallel import agreed, is_main, on_main
+from lope_dist.evaluate.loaded.load import LoadedRun, load_run, load_run_config
+from lope_dist.evaluate.loaded.parallel import agreed, is_main, on_main
 from lope_dist.export.card import model_card
 from lope_dist.export.folder import new_folder, refuse_existing
 from lope_dist.export.formats import (

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from lope_dist.adapters.lope import LopeLinear, lope_layers
-from lope_dist.corpus.batches import MicroBatch
-from lope_dist.evaluate.load import LoadedRun
+from lope_dist.corpus.feed.batches import MicroBatch
+from lope_dist.evaluate.loaded.load import LoadedRun
 
 
 class LowRank(NamedTuple):

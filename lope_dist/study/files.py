@@ -14,7 +14,7 @@ from lope_dist.core.fingerprint import fingerprint
 from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import SideFile
 from lope_dist.corpus.corrupt import corrupt_file
-from lope_dist.corpus.readers import find_rows
+from lope_dist.corpus.rows.readers import find_rows
 from lope_dist.study.cells import Study
 from lope_dist.study.schema import FileConfig
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from lope_dist.core.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, LopeError, suggest
-from lope_dist.evaluate.rows import rows_for
+from lope_dist.evaluate.loaded.rows import rows_for
 from lope_dist.study.cells import Cell, Study
 from lope_dist.study.children import Child
 from lope_dist.study.files import make_files

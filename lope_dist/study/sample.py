@@ -13,7 +13,7 @@ from lope_dist.config.data import DataConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
-from lope_dist.corpus.readers import find_rows
+from lope_dist.corpus.rows.readers import find_rows
 from lope_dist.study.schema import FileConfig
 from lope_dist.train.data import opened
 

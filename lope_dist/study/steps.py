@@ -16,7 +16,7 @@ from lope_dist.core.files import write_atomic
 from lope_dist.core.fingerprint import fingerprint
 from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import SideFile
-from lope_dist.evaluate.suite_file import load_suite
+from lope_dist.evaluate.harness.suite_file import load_suite
 from lope_dist.study.cells import Cell, Study
 from lope_dist.study.schema import SuiteConfig
 from lope_dist.train.method import method_differences

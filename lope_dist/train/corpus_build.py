@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerBase
 
 from lope_dist.config.model import ModelConfig
 from lope_dist.config.schema import RunConfig
-from lope_dist.corpus.build import Built, Recipe, build
-from lope_dist.corpus.built import BuiltCorpus
-from lope_dist.corpus.manifest import Plan, fingerprint_of, noisy_epochs
+from lope_dist.corpus.built.build import Built, Recipe, build
+from lope_dist.corpus.built.corpus import BuiltCorpus
+from lope_dist.corpus.built.manifest import Plan, fingerprint_of, noisy_epochs
 from lope_dist.corpus.show import examples_of
 from lope_dist.model.build import architecture, load_tokenizer
 from lope_dist.noise.mix import check_operations

@@ -12,17 +12,17 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from lope_dist.config.data import DataConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.account import figures, table
-from lope_dist.corpus.loader import num_steps
-from lope_dist.corpus.manifest import PLAN, Plan, read_section
-from lope_dist.corpus.mixture import Mixture
-from lope_dist.corpus.prompts import Form
-from lope_dist.corpus.readers import find_rows
-from lope_dist.corpus.readers.hub import HubRows
-from lope_dist.corpus.records import ExampleSource, open_source
+from lope_dist.corpus.built.manifest import PLAN, Plan, read_section
+from lope_dist.corpus.examples.account import figures, table
+from lope_dist.corpus.examples.source import ExampleSource, open_source
+from lope_dist.corpus.examples.split import num_in_both, split_source
+from lope_dist.corpus.feed.loader import num_steps
+from lope_dist.corpus.feed.mixture import Mixture
+from lope_dist.corpus.rows.readers import find_rows
+from lope_dist.corpus.rows.readers.hub import HubRows
 from lope_dist.corpus.show import show_rows, told
-from lope_dist.corpus.split import num_in_both, split_source
-from lope_dist.corpus.template_source import uses_date
+from lope_dist.corpus.tokens.prompts import Form
+from lope_dist.corpus.tokens.template_source import uses_date
 from lope_dist.engine.world import World
 from lope_dist.model.build import architecture, load_tokenizer
 from lope_dist.noise.mix import check_operations

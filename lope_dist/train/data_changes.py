@@ -8,8 +8,8 @@ import numpy as np
 
 from lope_dist.config.noise import DataNoiseConfig, TextNoiseConfig
 from lope_dist.config.schema import RunConfig
-from lope_dist.corpus.records import ExampleSource
-from lope_dist.corpus.views import with_noise
+from lope_dist.corpus.examples.source import ExampleSource
+from lope_dist.corpus.tokens.views import with_noise
 from lope_dist.noise.mix import DATA_NOISE, TEXT_NOISE, example_keys
 
 _TRIED = 200

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lope_dist.adapters.usage import RouterUsage
 from lope_dist.core.console import tell
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.batches import MicroBatch
+from lope_dist.corpus.feed.batches import MicroBatch
 from lope_dist.engine.world import World
 from lope_dist.train.progress import StageProgress
 

@@ -147,7 +147,7 @@ def _run(
 
 
 def _inputs(model: PreTrainedModel, length: int, config: RunConfig) -> dict[str, Tensor]:
-    """Return what a batch of one row has, as `corpus/batches.py` makes it."""
+    """Return what a batch of one row has, as `corpus/feed/batches.py` makes it."""
     ids = torch.zeros(1, length, dtype=torch.long)
     mask = torch.ones_like(ids)
     context: Any = model.lope_context

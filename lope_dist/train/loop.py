@@ -10,8 +10,8 @@ import torch
 
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.config.train import StageConfig
-from lope_dist.corpus.batches import MicroBatch
-from lope_dist.corpus.loader import StageLoader, batches_of
+from lope_dist.corpus.feed.batches import MicroBatch
+from lope_dist.corpus.feed.loader import StageLoader, batches_of
 from lope_dist.engine.base import Engine
 from lope_dist.engine.world import World
 from lope_dist.model.mask_reads import needs_masks, without_reading

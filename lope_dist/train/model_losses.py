@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.rows import Row
-from lope_dist.corpus.batches import MicroBatch
+from lope_dist.corpus.feed.batches import MicroBatch
 from lope_dist.engine.base import Engine
 from lope_dist.engine.world import World
 from lope_dist.model.loss_head import LossHead

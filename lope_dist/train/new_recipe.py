@@ -14,8 +14,8 @@ from lope_dist.config.load import load_config, validate_config
 from lope_dist.config.named import load_recipe_or_model
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.account import BadRows
-from lope_dist.corpus.records import ExampleSource, open_source
+from lope_dist.corpus.examples.account import BadRows
+from lope_dist.corpus.examples.source import ExampleSource, open_source
 from lope_dist.model.build import architecture, load_tokenizer
 from lope_dist.train.data import opened, steps_of
 from lope_dist.train.params import count_run

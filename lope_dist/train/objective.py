@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lope_dist.corpus.tokens import IGNORED
+from lope_dist.corpus.tokens.encode import IGNORED
 from lope_dist.model.loss_head import LossHead, Targets
 
 

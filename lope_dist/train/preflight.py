@@ -13,7 +13,7 @@ from lope_dist.config.adapter import AdapterConfig
 from lope_dist.config.baselines import PromptConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.loader import check_packing
+from lope_dist.corpus.feed.loader import check_packing
 from lope_dist.model.build import architecture, attention_of, build_meta_model
 from lope_dist.model.families import Family, family_of
 from lope_dist.noise.mix import check_operations

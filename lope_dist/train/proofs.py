@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from lope_dist.adapters.base import adapter_modules
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.batches import MicroBatch, build_pairs, build_rows
-from lope_dist.corpus.tokens import Tokenized
+from lope_dist.corpus.feed.batches import MicroBatch, build_pairs, build_rows
+from lope_dist.corpus.tokens.encode import Tokenized
 from lope_dist.engine.gathering import gathering
 from lope_dist.model.families import decoder_start_of
 from lope_dist.model.probes import (

@@ -21,7 +21,7 @@ from lope_dist.config.loss import (
     LossConfig,
     TruncatedConfig,
 )
-from lope_dist.corpus.batches import MicroBatch
+from lope_dist.corpus.feed.batches import MicroBatch
 from lope_dist.model.loss_head import Targets
 from lope_dist.train.objective import targets_of
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.config.train import StageConfig
 from lope_dist.core.seeds import example_rng
-from lope_dist.corpus.batches import MicroBatch
-from lope_dist.corpus.tokens import IGNORED
+from lope_dist.corpus.feed.batches import MicroBatch
+from lope_dist.corpus.tokens.encode import IGNORED
 from lope_dist.engine.base import Engine
 from lope_dist.train.model_losses import ModelLosses
 from lope_dist.train.objective import targets_of

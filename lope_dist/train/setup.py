@@ -16,8 +16,8 @@ from lope_dist.config.baselines import AdaLoraConfig, AnyAdapterConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
-from lope_dist.corpus.loader import StageLoader
-from lope_dist.corpus.records import ExampleSource
+from lope_dist.corpus.examples.source import ExampleSource
+from lope_dist.corpus.feed.loader import StageLoader
 from lope_dist.engine.allocation import AllocatingEngine
 from lope_dist.engine.averaging import AveragingEngine
 from lope_dist.engine.base import Engine, OpenEngine

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lope_dist.corpus.batches import MicroBatch
+from lope_dist.corpus.feed.batches import MicroBatch
 from lope_dist.engine.base import Engine
 from lope_dist.model.loss_head import LossHead
 from lope_dist.train.model_losses import ModelLosses

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lope_dist.corpus.batches import MicroBatch
-from lope_dist.corpus.loader import StageLoader
+from lope_dist.corpus.feed.batches import MicroBatch
+from lope_dist.corpus.feed.loader import StageLoader
 from lope_dist.engine.world import World
 from lope_dist.train.robust_loss import StageLoss
 

@@ -10,8 +10,8 @@ from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
-from lope_dist.corpus.batches import MicroBatch
-from lope_dist.corpus.loader import StageLoader
+from lope_dist.corpus.feed.batches import MicroBatch
+from lope_dist.corpus.feed.loader import StageLoader
 from lope_dist.engine.base import Engine
 from lope_dist.model.families import decoder_start_of
 from lope_dist.model.loss_head import loss_head

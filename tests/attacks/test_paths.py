@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.manifest import shard_path
+from lope_dist.corpus.built.manifest import shard_path
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.train.integrity import MANIFEST, defect, read_sealed, seal
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lope_dist.core.errors import LopeError
-from lope_dist.evaluate.load import load_run
+from lope_dist.evaluate.loaded.load import load_run
 from lope_dist.train.integrity import seal
 from lope_dist.train.session import train
 

@@ -11,9 +11,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus import template_source
-from lope_dist.corpus.template_source import TemplateSource
-from lope_dist.corpus.turns import RowError
+from lope_dist.corpus.rows.turns import RowError
+from lope_dist.corpus.tokens import template_source
+from lope_dist.corpus.tokens.template_source import TemplateSource
 from lope_dist.train.session import train
 
 ATTACKS = (

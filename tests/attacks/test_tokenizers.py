@@ -14,9 +14,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus import slow_text, survey
-from lope_dist.corpus.prompts import Form
-from lope_dist.corpus.records import open_source
+from lope_dist.corpus.examples import survey
+from lope_dist.corpus.examples.source import open_source
+from lope_dist.corpus.tokens import slow_text
+from lope_dist.corpus.tokens.prompts import Form
 
 BOMB = "a*a*a*c"
 """Of the fourth power of how many `a` stand before what is no `c`."""

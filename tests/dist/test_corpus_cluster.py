@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lope_dist.config.load import dump_config
-from lope_dist.corpus.build import merge
+from lope_dist.corpus.built.build import merge
 from lope_dist.train.corpus_build import build_corpus
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]

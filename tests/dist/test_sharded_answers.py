@@ -33,7 +33,7 @@ def runs(config_in, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def expected(runs: list[Path], alpaca_file: Path) -> dict:
     """What one process answers."""
-    from lope_dist.evaluate.load import load_run
+    from lope_dist.evaluate.loaded.load import load_run
 
     found = {run.name: all_answers(load_run(run), str(alpaca_file)) for run in runs}
     return json.loads(json.dumps(found))

@@ -14,7 +14,7 @@ from faults.base import case
 from faults.commands import lope, refused
 from faults.runs import write_recipe
 
-from lope_dist.corpus import slow_text
+from lope_dist.corpus.tokens import slow_text
 
 GROUP = "Recipes and templates of strangers"
 SECRET = "s3cr3tv4lue"

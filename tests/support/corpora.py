@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lope_dist.corpus.build import Built, Recipe, build
+from lope_dist.corpus.built.build import Built, Recipe, build
 
 
 def make(recipe: Recipe, folder: Path, **settings: Any) -> Built:

@@ -29,10 +29,10 @@ def all_answers(run: Any, data: str) -> dict[str, Any]:
     """Return the answers of every kind, JSON-able. Collective: yes, if ranks have loaded it."""
     from lm_eval.api.instance import Instance
 
-    from lope_dist.evaluate.examples import open_examples
-    from lope_dist.evaluate.likelihood import iter_row_losses
-    from lope_dist.evaluate.lm import LopeLM
-    from lope_dist.evaluate.noise_scores import measure_rows
+    from lope_dist.evaluate.harness.lm import LopeLM
+    from lope_dist.evaluate.losses.examples import open_examples
+    from lope_dist.evaluate.losses.likelihood import iter_row_losses
+    from lope_dist.evaluate.noisy_rows.scores import measure_rows
 
     def requests(kind: str, arguments: list) -> list:
         return [Instance(kind, {}, one, i) for i, one in enumerate(arguments)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from lope_dist.core.fingerprint import fingerprint
 from lope_dist.core.questions import write_scores
-from lope_dist.evaluate.rows import rows_for
+from lope_dist.evaluate.loaded.rows import rows_for
 from lope_dist.study.cells import Cell, Study
 
 NUM_DOCUMENTS = 60

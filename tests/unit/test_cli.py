@@ -16,7 +16,7 @@ from support.tiny import TINY_ARCHITECTURE as ARCHITECTURE
 from lope_dist import __version__
 from lope_dist.cli import main
 from lope_dist.config.load import dump_config, load_config
-from lope_dist.evaluate import suite
+from lope_dist.evaluate.harness import suite
 
 
 @pytest.fixture

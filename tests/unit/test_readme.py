@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from lope_dist.cli import app
 from lope_dist.config.adapter import AdapterConfig
 from lope_dist.config.load import load_config
-from lope_dist.evaluate.rows import rows_for
+from lope_dist.evaluate.loaded.rows import rows_for
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", *(f"docs/{name}.md" for name in ("training", "recipes", "quickstart")))

@@ -44,8 +44,8 @@ def test_make_test_runs_every_folder_that_starts_ranks() -> None:
     [
         ("deepspeed", ("engine/",)),
         ("bitsandbytes", ("model/nf4.py",)),
-        ("lm_eval", ("evaluate/",)),
-        ("datatrove", ("corpus/cluster.py",)),
+        ("lm_eval", ("evaluate/harness/",)),
+        ("datatrove", ("corpus/built/cluster.py",)),
     ],
 )
 def test_heavy_libraries_have_one_home(library: str, allowed: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ from datasets import Dataset, DatasetDict
 
 from lope_dist.config.noise import TextNoiseConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.prompts import alpaca_prompt
+from lope_dist.corpus.tokens.prompts import alpaca_prompt
 from lope_dist.noise.mix import corrupt, example_keys
 
 _VARIABLE = "LOPE_DEMO_DATA"

@@ -10,8 +10,8 @@ from pathlib import Path
 from support.questions import all_answers
 
 from lope_dist.engine import rows
-from lope_dist.evaluate.load import load_run
-from lope_dist.evaluate.placing import RankSettings, ranks
+from lope_dist.evaluate.loaded.load import load_run
+from lope_dist.evaluate.loaded.placing import RankSettings, ranks
 
 rows.ROWS_BYTES = 1  # several steps, even of a tiny vocabulary
 data, out, *runs = sys.argv[1:]

@@ -13,11 +13,11 @@ from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import DataNoiseConfig, NoiseConfig, TextNoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
-from lope_dist.corpus.build import Recipe
-from lope_dist.corpus.loader import StageLoader
-from lope_dist.corpus.manifest import Plan, fingerprint_of
-from lope_dist.corpus.prompts import Form
-from lope_dist.corpus.records import open_source
+from lope_dist.corpus.built.build import Recipe
+from lope_dist.corpus.built.manifest import Plan, fingerprint_of
+from lope_dist.corpus.examples.source import open_source
+from lope_dist.corpus.feed.loader import StageLoader
+from lope_dist.corpus.tokens.prompts import Form
 
 CHATML = (
     "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n'}}"

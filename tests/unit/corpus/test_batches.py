@@ -4,8 +4,8 @@ from support.tiny import small_llama
 from transformers import T5Config, T5ForConditionalGeneration
 
 from lope_dist.core.seeds import token_keys
-from lope_dist.corpus.batches import build_pairs, build_rows, first_fit, without_content
-from lope_dist.corpus.tokens import IGNORED, Tokenized
+from lope_dist.corpus.feed.batches import build_pairs, build_rows, first_fit, without_content
+from lope_dist.corpus.tokens.encode import IGNORED, Tokenized
 
 PAD = 0
 

@@ -9,13 +9,13 @@ from support.corpora import content, flip, make
 from lope_dist.config.noise import DataNoiseConfig, NoiseConfig, TextNoiseConfig
 from lope_dist.core.errors import LopeError, NewerFormat
 from lope_dist.core.fingerprint import tokenizer_hash
-from lope_dist.corpus import build as building
-from lope_dist.corpus.build import merge
-from lope_dist.corpus.built import BuiltCorpus, verify
-from lope_dist.corpus.manifest import MANIFEST, PLAN, SHARDS, read_manifest, spans_of
-from lope_dist.corpus.prompts import Form
-from lope_dist.corpus.tokens import IGNORED, encode
-from lope_dist.corpus.views import stage_views
+from lope_dist.corpus.built import build as building
+from lope_dist.corpus.built.build import merge
+from lope_dist.corpus.built.corpus import BuiltCorpus, verify
+from lope_dist.corpus.built.manifest import MANIFEST, PLAN, SHARDS, read_manifest, spans_of
+from lope_dist.corpus.tokens.encode import IGNORED, encode
+from lope_dist.corpus.tokens.prompts import Form
+from lope_dist.corpus.tokens.views import stage_views
 
 
 def test_rows_are_what_training_would_make(built):

@@ -10,10 +10,10 @@ import pytest
 from support.corpora import content, make
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus import build as building
-from lope_dist.corpus import shards as writing
-from lope_dist.corpus.built import BuiltCorpus
-from lope_dist.corpus.manifest import MANIFEST
+from lope_dist.corpus.built import build as building
+from lope_dist.corpus.built import shards as writing
+from lope_dist.corpus.built.corpus import BuiltCorpus
+from lope_dist.corpus.built.manifest import MANIFEST
 
 
 def killed_at(point, recipe, folder, workers):

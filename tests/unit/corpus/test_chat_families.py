@@ -8,11 +8,11 @@ from tokenizers import AddedToken
 
 from lope_dist.config.data import SourceConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.layouts import Layout
-from lope_dist.corpus.prompts import Form, render, render_rows
-from lope_dist.corpus.survey import example_of, outcomes
-from lope_dist.corpus.tokens import IGNORED, encode
-from lope_dist.corpus.turns import RowError
+from lope_dist.corpus.examples.survey import example_of, outcomes
+from lope_dist.corpus.rows.layouts import Layout
+from lope_dist.corpus.rows.turns import RowError
+from lope_dist.corpus.tokens.encode import IGNORED, encode
+from lope_dist.corpus.tokens.prompts import Form, render, render_rows
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}

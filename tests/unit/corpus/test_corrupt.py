@@ -9,8 +9,8 @@ from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import DataNoiseConfig, NoiseConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.corrupt import corrupt_file
-from lope_dist.corpus.records import open_source
-from lope_dist.corpus.views import stage_views
+from lope_dist.corpus.examples.source import open_source
+from lope_dist.corpus.tokens.views import stage_views
 
 ROWS = [
     {

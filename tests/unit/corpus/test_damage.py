@@ -9,9 +9,9 @@ import pytest
 from lope_dist.core import blocks
 from lope_dist.core.errors import LopeError
 from lope_dist.core.sealed_cache import cache_damage, seal_cache
-from lope_dist.corpus.build import build
-from lope_dist.corpus.built import BuiltCorpus, verify
-from lope_dist.corpus.store import StoreWriter, open_store
+from lope_dist.corpus.built.build import build
+from lope_dist.corpus.built.corpus import BuiltCorpus, verify
+from lope_dist.corpus.examples.store import StoreWriter, open_store
 
 LINES = [b'[["user", "ask %d", ""]]\n' % i for i in range(500)]
 

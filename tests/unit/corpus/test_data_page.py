@@ -8,7 +8,7 @@ import yaml
 from support.row_files import write_bytes
 
 from lope_dist.config.data import FORMATS, DataConfig
-from lope_dist.corpus.records import open_source
+from lope_dist.corpus.examples.source import open_source
 
 PAGE = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
 FORMAT = re.compile(r"^### `(\w+)`\n.*?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -6,7 +6,7 @@ from support.row_files import write_rows
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.records import open_source
+from lope_dist.corpus.examples.source import open_source
 
 
 def open_path(path, **keys):

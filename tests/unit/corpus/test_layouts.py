@@ -5,8 +5,8 @@ from support.row_files import ROW_OF_FORMAT, write_rows
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.records import open_source
-from lope_dist.corpus.turns import Turn
+from lope_dist.corpus.examples.source import open_source
+from lope_dist.corpus.rows.turns import Turn
 
 ANSWER = {"from": "gpt", "value": "yo"}
 TURNS = {

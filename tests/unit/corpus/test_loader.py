@@ -10,9 +10,9 @@ from lope_dist.config.noise import DataNoiseConfig, NoiseConfig, TextNoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
-from lope_dist.corpus.loader import batches_of
-from lope_dist.corpus.records import open_source
-from lope_dist.corpus.tokens import IGNORED
+from lope_dist.corpus.examples.source import open_source
+from lope_dist.corpus.feed.loader import batches_of
+from lope_dist.corpus.tokens.encode import IGNORED
 
 TEXT_STAGE = StageConfig(trainable=(Role.SHARED_A,), epochs=2, noise="text")
 

@@ -8,12 +8,12 @@ from lope_dist.config.noise import DataNoiseConfig, NoiseConfig, TextNoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
-from lope_dist.corpus.batches import IGNORED
-from lope_dist.corpus.built import BuiltCorpus, verify
-from lope_dist.corpus.prompts import Form
-from lope_dist.corpus.tokens import encode
-from lope_dist.corpus.turns import Example, Turn
-from lope_dist.corpus.views import stage_views
+from lope_dist.corpus.built.corpus import BuiltCorpus, verify
+from lope_dist.corpus.feed.batches import IGNORED
+from lope_dist.corpus.rows.turns import Example, Turn
+from lope_dist.corpus.tokens.encode import encode
+from lope_dist.corpus.tokens.prompts import Form
+from lope_dist.corpus.tokens.views import stage_views
 
 NOISE = NoiseConfig(
     text=TextNoiseConfig(rate=0.3, operations=("char_insert",)),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.seeds import derive_key
-from lope_dist.corpus.mixture import Mixture, permuted
+from lope_dist.corpus.feed.mixture import Mixture, permuted
 
 parts = st.lists(
     st.tuples(st.integers(1, 40), st.floats(0.02, 4)).filter(lambda p: int(p[0] * p[1] + 0.5) > 0),

@@ -10,8 +10,8 @@ from support.row_files import write_bytes, write_rows
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.prompts import Form
-from lope_dist.corpus.records import open_source
+from lope_dist.corpus.examples.source import open_source
+from lope_dist.corpus.tokens.prompts import Form
 
 ROWS = [{"instruction": f"é {i}", "output": f"答 {i}"} for i in range(3)]
 LINES = [json.dumps(row, ensure_ascii=False) for row in ROWS]

@@ -8,9 +8,9 @@ from support.row_files import write_rows
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.prompts import Form, render
-from lope_dist.corpus.records import open_source
-from lope_dist.corpus.tokens import IGNORED, encode
+from lope_dist.corpus.examples.source import open_source
+from lope_dist.corpus.tokens.encode import IGNORED, encode
+from lope_dist.corpus.tokens.prompts import Form, render
 
 TOOLS = [{"name": "add", "parameters": {"type": "object"}}]
 CALLING = (
@@ -281,7 +281,7 @@ def test_a_thought_that_the_prompt_opens_is_learnt_behind_it(rows_of, tokenizer)
 
 
 def test_many_rows_take_all_cores_and_give_the_same(rows_of, tmp_path, monkeypatch, tokenizer):
-    from lope_dist.corpus import survey
+    from lope_dist.corpus.examples import survey
 
     rows = [{"messages": [user(f"q{i}"), said(f"a{i}")]} for i in range(700)]
     rows[350] = {"messages": []}

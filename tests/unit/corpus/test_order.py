@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lope_dist.corpus.mixture import permuted
+from lope_dist.corpus.feed.mixture import permuted
 
 
 @settings(max_examples=150, deadline=None)

@@ -9,10 +9,10 @@ from tokenizers import processors
 
 from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import DataNoiseConfig, NoiseConfig
-from lope_dist.corpus.prompts import Form, Piece, render
-from lope_dist.corpus.records import open_source
-from lope_dist.corpus.tokens import IGNORED, encode
-from lope_dist.corpus.turns import Example, Turn
+from lope_dist.corpus.examples.source import open_source
+from lope_dist.corpus.rows.turns import Example, Turn
+from lope_dist.corpus.tokens.encode import IGNORED, encode
+from lope_dist.corpus.tokens.prompts import Form, Piece, render
 
 
 @pytest.fixture

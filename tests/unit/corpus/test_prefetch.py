@@ -12,9 +12,9 @@ from support.tiny import small_llama
 from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
-from lope_dist.corpus.build import build
-from lope_dist.corpus.loader import batches_of
-from lope_dist.corpus.manifest import SHARDS
+from lope_dist.corpus.built.build import build
+from lope_dist.corpus.built.manifest import SHARDS
+from lope_dist.corpus.feed.loader import batches_of
 
 from .conftest import NOISE
 

@@ -1,8 +1,8 @@
 import pytest
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.prompts import Form, Piece, render, render_rows
-from lope_dist.corpus.turns import Example, RowError, Turn
+from lope_dist.corpus.rows.turns import Example, RowError, Turn
+from lope_dist.corpus.tokens.prompts import Form, Piece, render, render_rows
 
 USER, ANSWER = Turn("user", "Add 1 and 2."), Turn("assistant", "3")
 

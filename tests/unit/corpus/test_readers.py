@@ -13,8 +13,8 @@ from support.row_files import LINE_SUFFIXES, TABLE_SUFFIXES, write_bytes, write_
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.records import open_source
-from lope_dist.corpus.turns import Turn
+from lope_dist.corpus.examples.source import open_source
+from lope_dist.corpus.rows.turns import Turn
 
 ODD = 'tab\t "quoted", comma,\nline two\u2028no line\x85nor this\r\né \U0001f469\u200d\U0001f467'
 
@@ -224,7 +224,7 @@ def test_any_text_survives(tmp_path, rows, escape, end, bom):
 def test_files_alone_do_not_import_datasets(tmp_path, rows):
     path = write_rows(tmp_path / "x.parquet", rows)
     code = (
-        "import sys; from lope_dist.corpus.records import open_source; "
+        "import sys; from lope_dist.corpus.examples.source import open_source; "
         "from lope_dist.config.data import DataConfig; "
         "open_source(DataConfig(path=sys.argv[1])); assert 'datasets' not in sys.modules"
     )

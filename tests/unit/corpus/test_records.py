@@ -7,7 +7,7 @@ import pytest
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.records import Example, Turn, open_source
+from lope_dist.corpus.examples.source import Example, Turn, open_source
 
 CHAT = [
     {"role": "system", "content": "Be brief."},

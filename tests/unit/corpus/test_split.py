@@ -10,8 +10,8 @@ import pytest
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.records import ExampleSource, open_source
-from lope_dist.corpus.split import num_in_both, split_source
+from lope_dist.corpus.examples.source import ExampleSource, open_source
+from lope_dist.corpus.examples.split import num_in_both, split_source
 
 
 def write(path: Path, texts: list[str]) -> Path:

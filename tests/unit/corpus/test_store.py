@@ -12,13 +12,13 @@ from support.row_files import write_rows
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus import records
-from lope_dist.corpus.records import open_source
+from lope_dist.corpus.examples import source as records
+from lope_dist.corpus.examples.source import open_source
 
 OPEN = """
 import sys
 from lope_dist.config.data import DataConfig
-from lope_dist.corpus.records import open_source
+from lope_dist.corpus.examples.source import open_source
 """
 
 
@@ -150,7 +150,7 @@ def test_processes_that_open_the_same_file_at_once_read_it_once(tmp_path, cache)
         tmp_path / "x.jsonl.gz", [{"instruction": "a", "output": str(i)} for i in range(50_000)]
     )
     code = OPEN + (
-        "from lope_dist.corpus import records\n"
+        "from lope_dist.corpus.examples import source as records\n"
         "original = records._Pass.run\n"
         "def read_all(*args):\n"
         "    print('reads'); return original(*args)\n"
@@ -186,7 +186,7 @@ def test_a_process_killed_in_the_middle_leaves_no_store(tmp_path, cache, rows):
     path = write_rows(tmp_path / "x.jsonl", rows)
     code = OPEN + (
         "import os\n"
-        "from lope_dist.corpus.store import StoreWriter\n"
+        "from lope_dist.corpus.examples.store import StoreWriter\n"
         "StoreWriter.finish = lambda *a: os.kill(os.getpid(), 9)\n"
         "open_source(DataConfig(path=sys.argv[1]))\n"
     )

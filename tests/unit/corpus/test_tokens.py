@@ -2,10 +2,10 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from lope_dist.corpus.prompts import Form, render
-from lope_dist.corpus.tokens import IGNORED
-from lope_dist.corpus.tokens import encode as encode_all
-from lope_dist.corpus.turns import Example, Turn
+from lope_dist.corpus.rows.turns import Example, Turn
+from lope_dist.corpus.tokens.encode import IGNORED
+from lope_dist.corpus.tokens.encode import encode as encode_all
+from lope_dist.corpus.tokens.prompts import Form, render
 
 EXAMPLE = Example(
     3,

@@ -7,8 +7,8 @@ import pytest
 from support.corpora import flip
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.built import BuiltCorpus, verify
-from lope_dist.corpus.manifest import MANIFEST, PLAN, SHARDS, Plan, ShardRecord, make_manifest
+from lope_dist.corpus.built.corpus import BuiltCorpus, verify
+from lope_dist.corpus.built.manifest import MANIFEST, PLAN, SHARDS, Plan, ShardRecord, make_manifest
 
 
 @pytest.mark.parametrize(

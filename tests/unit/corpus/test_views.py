@@ -4,9 +4,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lope_dist.config.noise import NoiseConfig
-from lope_dist.corpus.prompts import Form, alpaca_prompt, render
-from lope_dist.corpus.turns import Example, Turn
-from lope_dist.corpus.views import stage_views
+from lope_dist.corpus.rows.turns import Example, Turn
+from lope_dist.corpus.tokens.prompts import Form, alpaca_prompt, render
+from lope_dist.corpus.tokens.views import stage_views
 from lope_dist.noise.base import NOISE as OPERATIONS
 
 WORDS = " ".join(f"word{i}" for i in range(30))

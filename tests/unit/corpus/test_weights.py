@@ -15,11 +15,11 @@ from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
-from lope_dist.corpus.account import table
-from lope_dist.corpus.loader import StageLoader, batches_of
-from lope_dist.corpus.prompts import Form
-from lope_dist.corpus.records import ExampleSource, open_source
-from lope_dist.corpus.split import num_in_both, split_source
+from lope_dist.corpus.examples.account import table
+from lope_dist.corpus.examples.source import ExampleSource, open_source
+from lope_dist.corpus.examples.split import num_in_both, split_source
+from lope_dist.corpus.feed.loader import StageLoader, batches_of
+from lope_dist.corpus.tokens.prompts import Form
 
 COLUMNS = {"weight": "quality"}
 ROWS = ROW_OF_FORMAT | {"tokens": {"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}}

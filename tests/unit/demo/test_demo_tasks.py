@@ -11,7 +11,7 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.prompts import alpaca_prompt
+from lope_dist.corpus.tokens.prompts import alpaca_prompt
 from lope_dist.demo.corpus import build_test, write_demo
 from lope_dist.demo.draft import FAMILIES
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lope_dist.evaluate.load import load_run
+from lope_dist.evaluate.loaded.load import load_run
 
 QUESTIONS = [
     ("Add one and two.", ["Three.", "Four.", "A long answer."], 0),

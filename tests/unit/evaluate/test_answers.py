@@ -10,8 +10,8 @@ import torch
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from lope_dist.engine.world import World
-from lope_dist.evaluate import answers
-from lope_dist.evaluate.answers import KeptAnswers, agree
+from lope_dist.evaluate.harness import answers
+from lope_dist.evaluate.harness.answers import KeptAnswers, agree
 
 CHOICE = ("Räksmörgås?", " yes"), (-1.25e-7, True)
 TEXT = ("Count", {"until": ["\n"], "do_sample": False}), "1 2\n3 \u2028"

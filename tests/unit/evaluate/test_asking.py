@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from lope_dist.cli import app
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.prompts import alpaca_prompt
-from lope_dist.corpus.turns import Turn
-from lope_dist.evaluate import load
+from lope_dist.corpus.rows.turns import Turn
+from lope_dist.corpus.tokens.prompts import alpaca_prompt
 from lope_dist.evaluate.asking import Decoding, generate, reply, rows_of
+from lope_dist.evaluate.loaded import load
 
 SHORT = Decoding(max_new_tokens=12)
 

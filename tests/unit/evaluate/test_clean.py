@@ -13,9 +13,9 @@ from lope_dist.config.noise import DataNoiseConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.corpus.corrupt import corrupt_file
-from lope_dist.evaluate import measured, scorers
-from lope_dist.evaluate.clean import CleanRequest, clean_file
-from lope_dist.evaluate.scorers import base_config, scorer_of_base, scorer_of_run
+from lope_dist.evaluate.noisy_rows import measured, scorers
+from lope_dist.evaluate.noisy_rows.clean import CleanRequest, clean_file
+from lope_dist.evaluate.noisy_rows.scorers import base_config, scorer_of_base, scorer_of_run
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,13 @@ import itertools
 import numpy as np
 import pytest
 
-from lope_dist.evaluate.detection import SHORT_TOKENS, auroc, detection, precision_at, roc
+from lope_dist.evaluate.noisy_rows.detection import (
+    SHORT_TOKENS,
+    auroc,
+    detection,
+    precision_at,
+    roc,
+)
 
 TYPO = {"operation": "keyboard", "field": "instruction", "count": 1}
 TYPOS = {"operation": "keyboard", "field": "response", "count": 3}

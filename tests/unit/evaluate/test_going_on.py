@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from lope_dist.core.runlog import read_json
-from lope_dist.evaluate import suite
-from lope_dist.evaluate.lm import LopeLM
-from lope_dist.evaluate.suite import EvalRequest, evaluate_run
+from lope_dist.evaluate.harness import suite
+from lope_dist.evaluate.harness.lm import LopeLM
+from lope_dist.evaluate.harness.suite import EvalRequest, evaluate_run
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lope_dist.evaluate.lm import LopeLM
-from lope_dist.evaluate.suite import EvalRequest, evaluate_run
+from lope_dist.evaluate.harness.lm import LopeLM
+from lope_dist.evaluate.harness.suite import EvalRequest, evaluate_run
 
 calls, whole = [], LopeLM._loglikelihood_tokens
 def counted(self, requests, **options):

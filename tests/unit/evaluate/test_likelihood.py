@@ -14,12 +14,12 @@ from support.tiny import save_tiny_t5
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.prompts import alpaca_prompt
-from lope_dist.corpus.turns import Example, Turn
-from lope_dist.evaluate.examples import open_examples
-from lope_dist.evaluate.likelihood import row_losses
-from lope_dist.evaluate.load import LoadedRun, load_run
-from lope_dist.evaluate.rows import rows_for
+from lope_dist.corpus.rows.turns import Example, Turn
+from lope_dist.corpus.tokens.prompts import alpaca_prompt
+from lope_dist.evaluate.loaded.load import LoadedRun, load_run
+from lope_dist.evaluate.loaded.rows import rows_for
+from lope_dist.evaluate.losses.examples import open_examples
+from lope_dist.evaluate.losses.likelihood import row_losses
 from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.model.loss_head import LossHead, loss_head
 from lope_dist.train.session import train
@@ -86,7 +86,7 @@ def test_a_head_that_computes_no_loss_gives_the_same(loaded, alpaca_file, monkey
     choose(loaded, "all")
     expected = [row.loss for row in row_losses(loaded, examples)]
     assert isinstance(loss_head(loaded.model), LossHead)
-    monkeypatch.setattr("lope_dist.evaluate.likelihood.loss_head", lambda model: None)
+    monkeypatch.setattr("lope_dist.evaluate.losses.likelihood.loss_head", lambda model: None)
     assert [row.loss for row in row_losses(loaded, examples)] == pytest.approx(expected, rel=1e-5)
 
 
@@ -176,7 +176,9 @@ def test_rows_of_ones_own_go_through_the_pass_of_training(loaded, tmp_path, monk
         "{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
     )
     monkeypatch.setattr(loaded.tokenizer, "chat_template", shows_thoughts)
-    monkeypatch.setattr("lope_dist.evaluate.examples.load_tokenizer", lambda _: loaded.tokenizer)
+    monkeypatch.setattr(
+        "lope_dist.evaluate.losses.examples.load_tokenizer", lambda _: loaded.tokenizer
+    )
     sides = ("user", "q"), ("assistant", "t</t>a"), ("user", "r"), ("assistant", "u</t>b")
     row = {"messages": [{"role": role, "content": text} for role, text in sides]}
     path = tmp_path / "mine.jsonl"

@@ -13,8 +13,8 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from lope_dist.core.errors import LopeError
-from lope_dist.evaluate.lm import LopeLM
-from lope_dist.evaluate.rows import rows_for
+from lope_dist.evaluate.harness.lm import LopeLM
+from lope_dist.evaluate.loaded.rows import rows_for
 from lope_dist.model.build import load_model
 from lope_dist.model.placement import Replicated
 from lope_dist.train.session import train

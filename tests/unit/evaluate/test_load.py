@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from lope_dist.core.errors import LopeError
-from lope_dist.evaluate.load import load_run
+from lope_dist.evaluate.loaded.load import load_run
 
 
 def test_the_last_checkpoint_is_in_the_model_and_ready_to_answer(trained) -> None:

@@ -9,8 +9,8 @@ from support.questions import PAIRS
 from support.tiny import small_llama
 from transformers import LlamaForCausalLM
 
-from lope_dist.evaluate.lm import LopeLM
-from lope_dist.evaluate.logits_kept import first_needed, trims_logits
+from lope_dist.evaluate.harness.lm import LopeLM
+from lope_dist.evaluate.harness.logits_kept import first_needed, trims_logits
 
 
 @pytest.mark.parametrize(

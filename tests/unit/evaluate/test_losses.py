@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from lope_dist.cli import app
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, write_json
-from lope_dist.evaluate import losses
-from lope_dist.evaluate.likelihood import RowLoss, iter_row_losses
-from lope_dist.evaluate.load import load_run, run_checkpoint
-from lope_dist.evaluate.losses import LossRequest, measure_losses, summary
+from lope_dist.evaluate.loaded.load import load_run, run_checkpoint
+from lope_dist.evaluate.losses import measure as losses
+from lope_dist.evaluate.losses.likelihood import RowLoss, iter_row_losses
+from lope_dist.evaluate.losses.measure import LossRequest, measure_losses, summary
 from lope_dist.export.run import ExportRequest, export_run
 
 

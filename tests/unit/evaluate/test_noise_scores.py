@@ -8,14 +8,14 @@ import pytest
 import torch
 from support.tiny import save_tiny_t5
 
-from lope_dist.corpus.prompts import Form, render
-from lope_dist.corpus.tokens import encode
-from lope_dist.corpus.turns import Example, Turn
-from lope_dist.evaluate.examples import open_examples
-from lope_dist.evaluate.likelihood import row_losses
-from lope_dist.evaluate.load import load_run
-from lope_dist.evaluate.noise_scores import PASSES, SCORES, measure_rows, scores_of
-from lope_dist.evaluate.rows import rows_for
+from lope_dist.corpus.rows.turns import Example, Turn
+from lope_dist.corpus.tokens.encode import encode
+from lope_dist.corpus.tokens.prompts import Form, render
+from lope_dist.evaluate.loaded.load import load_run
+from lope_dist.evaluate.loaded.rows import rows_for
+from lope_dist.evaluate.losses.examples import open_examples
+from lope_dist.evaluate.losses.likelihood import row_losses
+from lope_dist.evaluate.noisy_rows.scores import PASSES, SCORES, measure_rows, scores_of
 from lope_dist.train.session import train
 
 MADE = ("base", "masked", "all")  # of the whole text

@@ -10,7 +10,7 @@ import pytest
 from lope_dist.config.noise import TextNoiseConfig
 from lope_dist.config.suite import SuiteConfig, SuiteGroup, SuiteNoise, SuiteTask
 from lope_dist.core.errors import LopeError
-from lope_dist.evaluate.tasks import load_tasks, task_manager
+from lope_dist.evaluate.harness.tasks import load_tasks, task_manager
 
 
 def load(task_dir: Path, rate: float | None, *names: str, **settings: Any):

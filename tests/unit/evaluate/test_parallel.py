@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from lm_eval.models.utils import Collator
 
 from lope_dist.engine.world import World
-from lope_dist.evaluate import parallel
-from lope_dist.evaluate.batching import likelihood_batches, text_batches
-from lope_dist.evaluate.parallel import answer_batches
+from lope_dist.evaluate.harness.batching import likelihood_batches, text_batches
+from lope_dist.evaluate.loaded import parallel
+from lope_dist.evaluate.loaded.parallel import answer_batches
 
 TOKENS = st.lists(st.integers(0, 3), min_size=1, max_size=6)
 ENCODED = st.lists(st.tuples(st.just("asked"), TOKENS, TOKENS), min_size=1, max_size=30)

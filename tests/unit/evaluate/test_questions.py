@@ -9,9 +9,9 @@ import pytest
 
 from lope_dist.core.questions import read_scores
 from lope_dist.core.runlog import read_json, write_json
-from lope_dist.evaluate import suite
-from lope_dist.evaluate.results import question_scores, read_results
-from lope_dist.evaluate.suite import EvalRequest, evaluate_run
+from lope_dist.evaluate.harness import suite
+from lope_dist.evaluate.harness.results import question_scores, read_results
+from lope_dist.evaluate.harness.suite import EvalRequest, evaluate_run
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def test_the_scores_are_those_of_lm_evals_samples(run_copy: Path, task_dir: Path
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    from lope_dist.evaluate.lm import LopeLM
+    from lope_dist.evaluate.harness.lm import LopeLM
 
     evaluate_run(run_copy, asked(task_dir, "tiny_choice", "none", "all:scale=0.5"))
     raw = simple_evaluate(

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lope_dist.config.adapter import AdapterConfig
-from lope_dist.evaluate import results
-from lope_dist.evaluate.results import read_results, record
-from lope_dist.evaluate.rows import rows_for
+from lope_dist.evaluate.harness import results
+from lope_dist.evaluate.harness.results import read_results, record
+from lope_dist.evaluate.loaded.rows import rows_for
 
 (ROW,) = rows_for(["all"], AdapterConfig())
 IDENTITY = {**ROW.identity(), "checkpoint": "2-finetune", "adapter_sha256": "a"}

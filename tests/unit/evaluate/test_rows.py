@@ -4,7 +4,7 @@ from lope_dist.adapters.context import AdapterContext
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
 from lope_dist.config.baselines import AdaLoraConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.evaluate.rows import rows_for, usual_answer, usual_words
+from lope_dist.evaluate.loaded.rows import rows_for, usual_answer, usual_words
 
 ADAPTER = AdapterConfig(compensation=CompensationConfig(mode="unit", top_k=2))
 

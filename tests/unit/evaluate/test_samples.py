@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from lope_dist.cli import app
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json
-from lope_dist.corpus.turns import Turn
+from lope_dist.corpus.rows.turns import Turn
 from lope_dist.evaluate.asking import Decoding, reply
-from lope_dist.evaluate.load import load_run
+from lope_dist.evaluate.loaded.load import load_run
 from lope_dist.evaluate.samples import write_samples
 from lope_dist.report.html import write_report
 

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from lope_dist.cli import app
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json
-from lope_dist.evaluate import losses
-from lope_dist.evaluate.losses import LossRequest, measure_losses
-from lope_dist.evaluate.scale import ScaleRequest, choose_scale
+from lope_dist.evaluate.losses import measure as losses
+from lope_dist.evaluate.losses.measure import LossRequest, measure_losses
+from lope_dist.evaluate.losses.scale import ScaleRequest, choose_scale
 from lope_dist.export.run import ExportRequest, export_run
 
 

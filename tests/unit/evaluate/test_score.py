@@ -13,11 +13,12 @@ from lope_dist.config.noise import DataNoiseConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.corpus.corrupt import corrupt_file
-from lope_dist.evaluate import measured as on_file
-from lope_dist.evaluate import noise_scores, scorers
-from lope_dist.evaluate.likelihood import losses_of
-from lope_dist.evaluate.noise_scores import SCORES, measure_rows
-from lope_dist.evaluate.score import ScoreRequest, score_run
+from lope_dist.evaluate.losses.likelihood import losses_of
+from lope_dist.evaluate.noisy_rows import measured as on_file
+from lope_dist.evaluate.noisy_rows import scorers
+from lope_dist.evaluate.noisy_rows import scores as noise_scores
+from lope_dist.evaluate.noisy_rows.score import ScoreRequest, score_run
+from lope_dist.evaluate.noisy_rows.scores import SCORES, measure_rows
 from lope_dist.export.run import ExportRequest, export_run
 
 

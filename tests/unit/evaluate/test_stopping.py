@@ -10,11 +10,11 @@ import sys
 import pytest
 
 from lope_dist.core.errors import Interrupted
-from lope_dist.evaluate.stopping import stopping_at_ctrl_c
+from lope_dist.evaluate.loaded.stopping import stopping_at_ctrl_c
 
 _RANK = """
 import time
-from lope_dist.evaluate.stopping import stopping_at_ctrl_c
+from lope_dist.evaluate.loaded.stopping import stopping_at_ctrl_c
 with stopping_at_ctrl_c("Two of four."):
     print("ready", flush=True)
     end = time.monotonic() + 60

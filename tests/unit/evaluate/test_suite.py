@@ -7,10 +7,11 @@ import torch
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, write_json
 from lope_dist.engine.world import World
-from lope_dist.evaluate import parallel, suite
-from lope_dist.evaluate.lm import LopeLM
-from lope_dist.evaluate.results import plain_metrics
-from lope_dist.evaluate.suite import EvalRequest, evaluate_run
+from lope_dist.evaluate.harness import suite
+from lope_dist.evaluate.harness.lm import LopeLM
+from lope_dist.evaluate.harness.results import plain_metrics
+from lope_dist.evaluate.harness.suite import EvalRequest, evaluate_run
+from lope_dist.evaluate.loaded import parallel
 from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.train.history import last_checkpoint
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lope_dist.core.errors import LopeError
-from lope_dist.evaluate.suite_file import SUITES, load_suite
+from lope_dist.evaluate.harness.suite_file import SUITES, load_suite
 
 NAMES = sorted(file.stem for file in SUITES.glob("*.yaml"))
 

@@ -14,9 +14,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lope_dist.config.adapter import AdapterConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.evaluate.lm import LopeLM
-from lope_dist.evaluate.lm_arguments import tokenizer_with
-from lope_dist.evaluate.load import load_run, load_run_config
+from lope_dist.evaluate.harness.arguments import tokenizer_with
+from lope_dist.evaluate.harness.lm import LopeLM
+from lope_dist.evaluate.loaded.load import load_run, load_run_config
 
 
 def scored(run: Path, task_dir: Path, **settings: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from lope_dist.config.load import validate_config
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json
-from lope_dist.evaluate.load import LoadedRun, load_run
+from lope_dist.evaluate.loaded.load import LoadedRun, load_run
 from lope_dist.export import formats, lora
 from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.model import source

@@ -19,7 +19,7 @@ from lope_dist.cli import main
 from lope_dist.config.data import DataConfig
 from lope_dist.core.bars import transformers_bars_on_a_terminal
 from lope_dist.core.errors import LopeError
-from lope_dist.evaluate.load import load_run
+from lope_dist.evaluate.loaded.load import load_run
 from lope_dist.export import purified
 from lope_dist.export.calibration import calibration_batches
 from lope_dist.export.lora import write_peft

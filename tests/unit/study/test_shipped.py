@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lope_dist.evaluate.rows import rows_for
+from lope_dist.evaluate.loaded.rows import rows_for
 from lope_dist.study.load import load_study
 
 STUDIES = sorted((Path(__file__).resolve().parents[3] / "configs/studies").glob("*.yaml"))

@@ -16,9 +16,9 @@ from lope_dist.config.load import validate_config
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.core.runlog import read_json, read_lines
-from lope_dist.evaluate.lm import LopeLM
-from lope_dist.evaluate.load import load_run
-from lope_dist.evaluate.rows import rows_for
+from lope_dist.evaluate.harness.lm import LopeLM
+from lope_dist.evaluate.loaded.load import load_run
+from lope_dist.evaluate.loaded.rows import rows_for
 from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.train import session
 

@@ -14,7 +14,7 @@ import pytest
 from lope_dist.core.errors import LopeError, Preempted
 from lope_dist.core.runlog import read_json
 from lope_dist.core.side_files import METRICS, VALIDATION
-from lope_dist.evaluate.load import load_run, run_checkpoint
+from lope_dist.evaluate.loaded.load import load_run, run_checkpoint
 from lope_dist.train import validate
 from lope_dist.train.checkpoint import checkpoint_at, read_state
 from lope_dist.train.choice import best_point, choose_checkpoint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lope_dist.config.load import load_config
-from lope_dist.corpus.records import open_source
+from lope_dist.corpus.examples.source import open_source
 from lope_dist.train.data_changes import data_changes, idle_noise
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from lope_dist.adapters.lope import adapter_tensors
 from lope_dist.config.load import validate_config
-from lope_dist.evaluate.load import load_run
+from lope_dist.evaluate.loaded.load import load_run
 from lope_dist.train.checkpoint import (
     Checkpoint,
     checkpoint_defect,

@@ -15,8 +15,8 @@ from lope_dist.adapters.lope import model_roles
 from lope_dist.config.loss import CrossEntropyConfig
 from lope_dist.config.noise import EmbeddingNoiseConfig
 from lope_dist.config.train import OptimizerConfig, default_stages
-from lope_dist.corpus.batches import MicroBatch, build_pairs, build_rows
-from lope_dist.corpus.tokens import Tokenized
+from lope_dist.corpus.feed.batches import MicroBatch, build_pairs, build_rows
+from lope_dist.corpus.tokens.encode import Tokenized
 from lope_dist.engine.groups import build_groups
 from lope_dist.engine.local import LocalEngine
 from lope_dist.engine.world import World

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config, T5Config
 
 from lope_dist.config.model import ModelConfig
-from lope_dist.corpus.tokens import IGNORED
+from lope_dist.corpus.tokens.encode import IGNORED
 from lope_dist.model import loss_head as module
 from lope_dist.model.build import build_meta_model
 from lope_dist.model.loss_head import LossHead, loss_head

@@ -20,8 +20,8 @@ from lope_dist.config.loss import (
 )
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_lines
-from lope_dist.corpus.batches import build_rows
-from lope_dist.corpus.tokens import IGNORED, Tokenized
+from lope_dist.corpus.feed.batches import build_rows
+from lope_dist.corpus.tokens.encode import IGNORED, Tokenized
 from lope_dist.model import loss_head as head_module
 from lope_dist.model.loss_head import LossHead
 from lope_dist.train.objective import summed_loss, targets_of

@@ -19,8 +19,8 @@ from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.core.runlog import read_lines
-from lope_dist.corpus.batches import build_rows
-from lope_dist.corpus.tokens import IGNORED, Tokenized
+from lope_dist.corpus.feed.batches import build_rows
+from lope_dist.corpus.tokens.encode import IGNORED, Tokenized
 from lope_dist.engine.world import World
 from lope_dist.train import loop
 from lope_dist.train.robust_loss import StageLoss

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, read_lines
-from lope_dist.corpus.loader import StageLoader
+from lope_dist.corpus.feed.loader import StageLoader
 from lope_dist.engine.local import LocalEngine
 from lope_dist.engine.world import World
 from lope_dist.train import loop, session, stage

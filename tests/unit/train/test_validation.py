@@ -20,9 +20,9 @@ from lope_dist.config.data import DataConfig
 from lope_dist.config.validation import absent_expert, usual_answers
 from lope_dist.core.errors import LopeError
 from lope_dist.core.side_files import METRICS, VALIDATION
-from lope_dist.corpus.records import open_source
-from lope_dist.corpus.split import split_source
-from lope_dist.evaluate.losses import LossRequest, measure_losses
+from lope_dist.corpus.examples.source import open_source
+from lope_dist.corpus.examples.split import split_source
+from lope_dist.evaluate.losses.measure import LossRequest, measure_losses
 from lope_dist.train.session import train
 from lope_dist.train.untouched import untouched
 from lope_dist.train.validation import Point, ValidationHistory

@@ -1,0 +1,138 @@
+"""A source of examples in two: some rows to validate on, and the rest to train on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from itertools import accumulate, islice
+from typing import Any
+
+import numpy as np
+
+from lope_dist.core.errors import LopeError
+from lope_dist.corpus.examples.lines import without_weight
+from lope_dist.corpus.examples.source import ExampleSource
+from lope_dist.corpus.examples.store import Lines
+
+_PURPOSE = "validation"
+
+
+def split_source(
+    source: ExampleSource, share: float, seed: int
+) -> tuple[ExampleSource, ExampleSource]:
+    """Return the examples to train on and those that are held out.
+
+    Each row is drawn by itself, by seed and text: equal rows are on one side, so are all examples
+    of one conversation, and no row changes sides because others are added or removed. Both parts
+    are in order, and number their examples from 0 as a file of these rows alone would.
+
+    Args:
+        source: All examples.
+        share: Of the rows, to be held out.
+        seed: Of the run.
+
+    Raises:
+        LopeError: so few rows that none is held out, or none is left to train on.
+    """
+    ends = [*accumulate(source.sizes)]
+    sizes = [[0] * len(ends), [0] * len(ends)]
+    digests = [hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)]
+    held: list[int] = []
+    number = 0
+    for index, (is_held, text) in enumerate(_draws(source.store, share, seed)):
+        while index >= ends[number]:
+            number += 1
+        sizes[is_held][number] += 1
+        digests[is_held].update(text + b"\n")
+        if is_held:
+            held.append(index)
+    if not held:
+        raise LopeError(
+            f"data.validation.share = {share:g} of {len(source)} examples holds out no example; "
+            "raise it, or give data.validation.path."
+        )
+    if not all(sizes[0]):
+        raise LopeError(
+            f"data.validation.share = {share:g} leaves no example of {source.name} (source "
+            f"{sizes[0].index(0)}) to train on; lower it, or give data.validation.path."
+        )
+    rest, chosen = (
+        _Part(
+            source.store,
+            np.array(held, np.int64),
+            is_held,
+            {"sizes": sizes[is_held], "fingerprint": digests[is_held].hexdigest()},
+        )
+        for is_held in (False, True)
+    )
+    return (
+        ExampleSource(rest, source.name, source.weights, source.notes),
+        ExampleSource(chosen, source.name, (1.0,) * len(ends)),
+    )
+
+
+def num_in_both(source: ExampleSource, other: ExampleSource) -> int:
+    """Return how many examples of ``other`` are in ``source`` too. Reads all of both."""
+    texts = [_digest(line) for line in other.store.lines(0, len(other))]
+    wanted = set(texts)
+    every = (_digest(line) for line in source.store.lines(0, len(source)))
+    found = {text for text in every if text in wanted}
+    return sum(text in found for text in texts)
+
+
+def _digest(line: bytes) -> bytes:
+    return hashlib.blake2b(without_weight(line.split(b" ", 2)[2]), digest_size=16).digest()
+
+
+def _draws(lines: Lines, share: float, seed: int) -> Iterator[tuple[bool, bytes]]:
+    """Yield of each example whether its row is held out, and its text."""
+    key, bound = f"{seed}:{_PURPOSE}".encode()[:64], int(share * 2**64)
+    row: tuple[bytes, bytes] | None = None
+    is_held = False
+    for line in lines.lines(0, len(lines)):
+        file, place, text = line.rstrip(b"\n").split(b" ", 2)
+        if (file, place) != row:
+            row = file, place
+            draw = hashlib.blake2b(without_weight(text), digest_size=8, key=key).digest()
+            is_held = int.from_bytes(draw, "little") < bound
+        yield is_held, text
+
+
+class _Part:
+    """The lines of a store that are held out, or all the others, in order.
+
+    It can be pickled.
+    """
+
+    def __init__(
+        self, store: Lines, held: np.ndarray, is_held: bool, index: dict[str, Any]
+    ) -> None:
+        self._store, self._held, self._is_held = store, held, is_held
+        self.index = store.index | index
+        # How many of the others stand before each that is held out.
+        self._before = held - np.arange(len(held))
+
+    def __len__(self) -> int:
+        return len(self._held) if self._is_held else len(self._store) - len(self._held)
+
+    def line(self, index: int) -> bytes:
+        """Return one example's line."""
+        return self._store.line(self._place(index))
+
+    def lines(self, start: int, stop: int) -> Iterator[bytes]:
+        """Yield the lines of a range in order."""
+        if self._is_held:
+            yield from (self.line(index) for index in range(start, stop))
+            return
+        if start >= stop:
+            return
+        first = self._place(start)
+        held = set(self._held.tolist())
+        every = enumerate(self._store.lines(first, len(self._store)), start=first)
+        yield from islice((line for index, line in every if index not in held), stop - start)
+
+    def _place(self, index: int) -> int:
+        """Return an example's number among all."""
+        if self._is_held:
+            return int(self._held[index])
+        return index + int(np.searchsorted(self._before, index, side="right"))

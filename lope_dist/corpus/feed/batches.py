@@ -1,0 +1,235 @@
+"""Tokenized examples -> the tensors of one forward pass.
+
+Shape suffixes: N rows, T tokens.
+
+A packed row holds several examples; the padding that fills it up counts as one more::
+
+    input_ids     a a a a b b b b b c c . .
+    position_ids  0 1 2 3 0 1 2 3 4 0 1 0 1
+    noise_mask    1 1 1 1 1 1 1 1 1 1 1 0 0
+
+Where `position_ids` restart, transformers cuts the attention: a token sees its own example
+alone. It does so only if the model is called without `attention_mask` and without a cache
+(`use_cache=False`), and with attention `sdpa` or `eager`, or with `flash_attention_2` and
+one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lope_dist.core.seeds import token_keys
+from lope_dist.corpus.tokens.encode import IGNORED, Tokenized
+
+TOKEN_NOISE = "token-noise"
+"""Purpose of the per-token keys of the stream that a model reads its input from."""
+_DECODER_TOKEN_NOISE = "token-noise-decoder"  # an encoder-decoder's second stream
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward pass needs, and what it is made of."""
+
+    inputs: dict[str, Tensor]
+    """What the model is called with: `input_ids` and `attention_mask`, or `position_ids` when
+    packed; for encoder-decoder models also `decoder_input_ids` and `decoder_attention_mask`."""
+    labels: Tensor
+    """int64 (N, T), -100 off target. Not shifted: a decoder-only model's output at t predicts
+    the label at t + 1, an encoder-decoder's decoder output at t the label at t."""
+    token_keys: dict[str, Tensor]
+    """`decoder` (and `encoder`): int32 (N, T), a key for each token that depends on seed,
+    epoch, example and place in the example, on nothing else; 0 at padding."""
+    noise_mask: Tensor
+    """int64 (N, T) over `input_ids`: 1 at real tokens, 0 at padding."""
+    corrupted_mask: Tensor | None
+    """bool (N, T) over `input_ids`: the tokens of words that noise changed; None where nobody
+    asked."""
+    weights: Tensor | None
+    """float32 (N, T) over `labels`: what the loss of a token's example is multiplied by; None
+    where that is 1 everywhere."""
+    example_ids: tuple[int, ...]
+    """The examples, row by row."""
+    cut_ids: tuple[int, ...]
+    """Those of them that were longer than a row."""
+    num_target_tokens: int
+    """Labels that a loss is taken of."""
+    num_tokens: int
+    """Real tokens."""
+
+    def to(self, device: torch.device | str) -> MicroBatch:
+        """Return the batch with its tensors on ``device``."""
+        return replace(
+            self,
+            inputs={name: t.to(device) for name, t in self.inputs.items()},
+            labels=self.labels.to(device),
+            token_keys={name: t.to(device) for name, t in self.token_keys.items()},
+            noise_mask=self.noise_mask.to(device),
+            corrupted_mask=None if self.corrupted_mask is None else self.corrupted_mask.to(device),
+            weights=None if self.weights is None else self.weights.to(device),
+        )
+
+
+def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Return rows of indices; each example goes to the first row that has room for it."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index, length in enumerate(lengths):
+        assert length <= capacity, (length, capacity)
+        row = next((r for r, free in enumerate(room) if free >= length), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(capacity)
+        rows[row].append(index)
+        room[row] -= length
+    return rows
+
+
+def build_rows(
+    rows: Sequence[Sequence[Tokenized]],
+    *,
+    is_packed: bool,
+    pad_id: int,
+    seed: int,
+    epoch: int,
+    loss_on_corrupted: bool = False,
+) -> MicroBatch:
+    """Return a decoder-only model's batch; without packing each row is one example.
+
+    ``loss_on_corrupted``: what noise did not change is no target.
+    """
+    assert is_packed or all(len(row) == 1 for row in rows)
+    input_ids, labels, keys, positions = [], [], [], []
+    for row in rows:
+        targets = [_targets(example, loss_on_corrupted) for example in row]
+        input_ids.append([token for example in row for token in example.input_ids])
+        # The first token of an example has nothing before it that could predict it.
+        labels.append([label for own in targets for label in (IGNORED, *own[1:])])
+        keys.append(
+            torch.cat([_keys(ex, TOKEN_NOISE, len(ex.input_ids), seed, epoch) for ex in row])
+        )
+        positions.append([place for ex in row for place in range(len(ex.input_ids))])
+    input_ids_NT = _pad(input_ids, pad_id)
+    mask_NT = _mask(input_ids)
+    labels_NT = _pad(labels, IGNORED)
+    inputs = {"input_ids": input_ids_NT}
+    if is_packed:
+        # Padding sees padding alone here, and the embedding of a padding token may be zero, where
+        # a norm has no gradient. So it is the row's first token.
+        inputs["input_ids"] = torch.where(mask_NT.bool(), input_ids_NT, input_ids_NT[:, :1])
+        places_NT = torch.arange(input_ids_NT.shape[1]).expand_as(input_ids_NT)
+        lengths_N1 = mask_NT.sum(1, keepdim=True)
+        inputs["position_ids"] = torch.where(
+            mask_NT.bool(), _pad(positions, 0), places_NT - lengths_N1
+        )
+    else:
+        inputs["attention_mask"] = mask_NT
+    return MicroBatch(
+        inputs=inputs,
+        labels=labels_NT,
+        token_keys={"decoder": _pad(keys, 0, torch.int32)},
+        noise_mask=mask_NT,
+        corrupted_mask=_corrupted(rows),
+        weights=_weights(rows),
+        example_ids=tuple(example.example_id for row in rows for example in row),
+        cut_ids=tuple(example.example_id for row in rows for example in row if example.was_cut),
+        num_target_tokens=int((labels_NT != IGNORED).sum()),
+        num_tokens=int(mask_NT.sum()),
+    )
+
+
+def build_pairs(
+    examples: Sequence[Tokenized],
+    *,
+    pad_id: int,
+    decoder_start_token_id: int,
+    seed: int,
+    epoch: int,
+    loss_on_corrupted: bool = False,
+) -> MicroBatch:
+    """Return an encoder-decoder model's batch, one example a row; as `build_rows`."""
+    sources = [example.input_ids for example in examples]
+    targets = [example.labels for example in examples]
+    starts = [[decoder_start_token_id, *target[:-1]] for target in targets]
+    labels_NT = _pad([_targets(example, loss_on_corrupted) for example in examples], IGNORED)
+    mask_NT, decoder_mask_NT = _mask(sources), _mask(targets)
+    encoder_keys = [_keys(e, TOKEN_NOISE, len(e.input_ids), seed, epoch) for e in examples]
+    decoder_keys = [_keys(e, _DECODER_TOKEN_NOISE, len(e.labels), seed, epoch) for e in examples]
+    return MicroBatch(
+        inputs={
+            "input_ids": _pad(sources, pad_id),
+            "attention_mask": mask_NT,
+            "decoder_input_ids": _pad(starts, pad_id),
+            "decoder_attention_mask": decoder_mask_NT,
+        },
+        labels=labels_NT,
+        token_keys={
+            "encoder": _pad(encoder_keys, 0, torch.int32),
+            "decoder": _pad(decoder_keys, 0, torch.int32),
+        },
+        noise_mask=mask_NT,
+        corrupted_mask=_corrupted([[example] for example in examples]),
+        weights=_weights([[example] for example in examples]),
+        example_ids=tuple(example.example_id for example in examples),
+        cut_ids=tuple(example.example_id for example in examples if example.was_cut),
+        num_target_tokens=int((labels_NT != IGNORED).sum()),
+        num_tokens=int(mask_NT.sum() + decoder_mask_NT.sum()),
+    )
+
+
+def without_content(batch: MicroBatch) -> MicroBatch:
+    """Return a batch of the same form that teaches nothing: no target, no real token.
+
+    Attention masks stay as they are: a row in which all is masked gives NaN.
+    """
+    return replace(
+        batch,
+        labels=torch.full_like(batch.labels, IGNORED),
+        noise_mask=torch.zeros_like(batch.noise_mask),
+        example_ids=(),
+        cut_ids=(),
+        num_target_tokens=0,
+        num_tokens=0,
+    )
+
+
+def _targets(example: Tokenized, loss_on_corrupted: bool) -> list[int]:
+    if not loss_on_corrupted:
+        return example.labels
+    assert example.corrupted is not None, "the loader sees to the marks"
+    marked = zip(example.labels, example.corrupted[1], strict=True)
+    return [label if is_corrupted else IGNORED for label, is_corrupted in marked]
+
+
+def _corrupted(rows: Sequence[Sequence[Tokenized]]) -> Tensor | None:
+    marks = [[example.corrupted for example in row] for row in rows]
+    if any(own is None for row in marks for own in row):
+        return None
+    flat = [[is_in for own in row if own is not None for is_in in own[0]] for row in marks]
+    return _pad(flat, 0, torch.bool)
+
+
+def _weights(rows: Sequence[Sequence[Tokenized]]) -> Tensor | None:
+    if all(example.weight == 1 for row in rows for example in row):
+        return None
+    flat = [[example.weight for example in row for _ in example.labels] for row in rows]
+    return _pad(flat, 0, torch.float32)
+
+
+def _keys(example: Tokenized, purpose: str, length: int, seed: int, epoch: int) -> Tensor:
+    return torch.from_numpy(token_keys(seed, purpose, epoch, example.example_id, length))
+
+
+def _pad(rows: Sequence, fill: int, dtype: torch.dtype = torch.int64) -> Tensor:
+    width = max(len(row) for row in rows)
+    padded_NT = torch.full((len(rows), width), fill, dtype=dtype)
+    for target_T, row in zip(padded_NT, rows, strict=True):
+        target_T[: len(row)] = torch.as_tensor(row, dtype=dtype)
+    return padded_NT
+
+
+def _mask(rows: Sequence[Sequence[int]]) -> Tensor:
+    return _pad([[1] * len(row) for row in rows], 0)

@@ -1,0 +1,243 @@
+"""A tokenizer's chat template: what an answer stands behind, and what of it is learnt.
+
+Both are found by rendering, never by looking for a text. The prompt of an answer is the rendering
+of the messages before it with the generation prompt, as inference sends it. What the rendering
+with the answer has behind that is learnt, up to and with the token that ends the answer; or what
+the template puts into `{% generation %}`, where it has that.
+
+Where the answer ends in a rendering shows when all of its texts get a mark behind them: what the
+two renderings have in common at their end is the template's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from lope_dist.corpus.rows.turns import Example, RowError, Turn
+from lope_dist.corpus.tokens.control import control_tokens
+from lope_dist.corpus.tokens.template_source import THOUGHTS, TemplateSource, end_of_sequence
+
+MARK = "\ue012"
+"""A private-use character: no template looks for it or strips it."""
+_OPENSTHOUGHTS = re.compile(r"([<\[])(\w+)([>\]])\s*$")
+_KEPT = ("id", "type", "role", "tool_call_id")  # a template may check their form
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One assistant turn behind what inference would show of the conversation before it."""
+
+    turn: int
+    prompt: str
+    parts: tuple[tuple[str, bool], ...]
+    """Runs of text behind the prompt, and whether they are learnt."""
+
+    @property
+    def whole(self) -> str:
+        """Prompt and answer."""
+        return self.prompt + "".join(text for text, _ in self.parts)
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a template ends an answer."""
+
+    tail: str
+    """What it writes behind the answer's last text, up to and with the token that ends it."""
+    dropped: str
+    """What it writes behind that token."""
+    added: str = ""
+    """The end that the template lacks."""
+
+
+class ChatTemplate:
+    """How a chat template shows the answers of a conversation."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, source: TemplateSource) -> None:
+        self._tokenizer, self._source = tokenizer, source
+        self._ends = re.compile(
+            "|".join(map(re.escape, control_tokens(tokenizer, only_special=False))) or "(?!)"
+        )
+
+    def answers(self, example: Example) -> list[Answer]:
+        """Return each answer that is learnt, in order.
+
+        Raises:
+            RowError: the template refuses the conversation, or shows an answer nowhere.
+        """
+        messages = [_message(turn) for turn in example.turns]
+        return [self._answer(messages, index, example.tools) for index in example.learnt]
+
+    def _answer(self, messages: list[dict[str, Any]], index: int, tools: Any) -> Answer:
+        history, answer = messages[:index], messages[index]
+        if self._source.has_thoughts_in_text:
+            answer = _with_thoughts_in_text(answer)
+        whole = self._source.apply([*history, answer], tools, is_prompt=False)
+        end = self._end(whole, history, answer, tools)
+        prompt = self._prompt(whole, history, tools)
+        if not whole.startswith(prompt):
+            said = self._behind_more(prompt, whole, history, answer, tools, end)
+        elif self._source.marks_answers(tools):
+            return Answer(index, prompt, self._marked(prompt, [*history, answer], tools))
+        else:
+            said = whole[len(prompt) :].removesuffix(end.dropped) + end.added
+        return Answer(index, prompt, ((said, True),))
+
+    def _prompt(self, whole: str, history: list[dict[str, Any]], tools: Any) -> str:
+        """Return what inference shows before an answer."""
+        if history and self._source.has_prompt(tools):
+            return self._source.apply(history, tools, is_prompt=True)
+        # What stands before any answer is its header, unless that is a blank alone.
+        prompt = self._source.apply(history, tools, is_prompt=True) if history else ""
+        header = _shared(self._bare(history, tools)[0], whole)
+        is_header = header.startswith(prompt) and header[len(prompt) :].strip()
+        return header if is_header else prompt
+
+    def _behind_more(
+        self,
+        prompt: str,
+        whole: str,
+        history: list[dict[str, Any]],
+        answer: Mapping[str, Any],
+        tools: Any,
+        end: _End,
+    ) -> str:
+        """Return what is learnt where the generation prompt says more than the rendering does."""
+        before, _ = self._bare(history, tools)
+        if not (prompt.startswith(before) and whole.startswith(before)):
+            shown = self._source.apply(history, tools, is_prompt=False) if history else ""
+            if prompt.startswith(shown) and whole.startswith(shown):
+                asked, begun = prompt[len(shown) :], whole[len(shown) :][: len(prompt)]
+                raise RowError(
+                    "begins otherwise",
+                    f"the chat template's generation prompt is {asked!r}, and with this answer "
+                    f"the template writes {begun[:80]!r} there, which inference would never show; "
+                    "leave out what the answer begins with, or change data.template_arguments",
+                )
+            raise RowError(
+                "rewritten by the template",
+                "the chat template renders the messages before an answer differently once the "
+                "answer follows, so the learnt part cannot be separated from the rest; set "
+                "data.template=alpaca",
+            )
+        said = prompt[len(before) :]
+        opening = _OPENSTHOUGHTS.search(said)
+        if opening is None:
+            return whole[len(before) :].removesuffix(end.dropped) + end.added
+        tag, closing = opening[0].strip(), f"{opening[1]}/{opening[2]}{opening[3]}"
+        text = answer["content"]
+        thoughts = _thoughts(answer)
+        if closing not in text and isinstance(thoughts, str):
+            text = f"{thoughts.strip(chr(10))}\n{closing}\n\n{text}"
+        elif closing not in text:
+            raise RowError(
+                "no thoughts",
+                f"the chat template opens every answer with {said!r} in its generation prompt, "
+                f"and this answer has no thoughts that '{closing}' would end; give it some "
+                "(`reasoning_content`, or in its text), switch them off by "
+                "data.template_arguments, or use the template of a model without them",
+            )
+        if text.lstrip().startswith(tag):
+            text = text.lstrip().removeprefix(tag)
+            text = text.lstrip("\n") if said.endswith("\n") else text
+        return text + end.tail
+
+    def _end(
+        self, whole: str, history: list[dict[str, Any]], answer: Mapping[str, Any], tools: Any
+    ) -> _End:
+        marked = self._source.apply([*history, _marked(answer)], tools, is_prompt=False)
+        if marked == whole:
+            raise _not_shown()
+        tail = _shared(whole[::-1], marked[::-1])[::-1]
+        ends = list(self._ends.finditer(tail))
+        if not ends:
+            eos, kept = end_of_sequence(self._tokenizer), tail.rstrip()
+            return _End(kept + eos, tail[len(kept) :], eos)
+        found = ends[0]
+        if answer.get("tool_calls"):  # whose own form may have tokens of its own
+            usual = self._ends.search(self._bare(history, tools)[1])
+            same = [one for one in ends if usual is not None and one[0] == usual[0]]
+            found = same[0] if same else ends[-1]
+        return _End(tail[: found.end()], tail[found.end() :])
+
+    def _bare(self, history: Sequence[dict[str, Any]], tools: Any) -> tuple[str, str]:
+        """Return what the template writes before and behind an answer of a mark alone."""
+        rendered = self._source.apply(
+            [*history, {"role": "assistant", "content": MARK}], tools, is_prompt=False
+        )
+        before, mark, behind = rendered.partition(MARK)
+        if not mark:
+            raise _not_shown()
+        return before, behind
+
+    def _marked(
+        self, prompt: str, messages: list[dict[str, Any]], tools: Any
+    ) -> tuple[tuple[str, bool], ...]:
+        """Return the parts behind the prompt by the template's own `{% generation %}`."""
+        whole, spans = self._source.generated(messages, tools)
+        parts: list[tuple[str, bool]] = []
+        at = len(prompt)
+        for start, stop in spans:
+            start = max(start, at)
+            if stop > start:
+                parts += [(whole[at:start], False)] if start > at else []
+                parts.append((whole[start:stop], True))
+                at = stop
+        if not parts:
+            raise RowError(
+                "nothing to learn",
+                "the chat template's {% generation %} holds nothing of the answer",
+            )
+        return tuple(parts)
+
+
+def _shared(one: str, other: str) -> str:
+    """Return what both begin with."""
+    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    return min(one, other, key=len) if length is None else one[:length]
+
+
+def _not_shown() -> RowError:
+    return RowError(
+        "not shown by the template",
+        "the chat template does not show what the assistant says; set data.template=alpaca",
+    )
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    content = f"{turn.text}\n\n{turn.context}" if turn.context else turn.text
+    return {"role": turn.role, "content": content, **(turn.more or {})}
+
+
+def _with_thoughts_in_text(message: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(thoughts := _thoughts(message), str):
+        return message
+    said = f"<think>\n{thoughts.strip(chr(10))}\n</think>\n\n{message['content']}"
+    return {**message, "content": said}
+
+
+def _thoughts(message: Mapping[str, Any]) -> Any:
+    return next((message[name] for name in THOUGHTS if message.get(name)), None)
+
+
+def _marked(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message with the mark behind each of its texts."""
+    marked = {key: _with_mark(value, key) for key, value in message.items() if key != "name"}
+    if not message.get("tool_calls"):
+        marked["content"] = message["content"] + MARK
+    return {**message, **marked}
+
+
+def _with_mark(value: Any, key: str) -> Any:
+    if isinstance(value, str):
+        return value + MARK if value and key not in _KEPT else value
+    if isinstance(value, Mapping):
+        return {k: _with_mark(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_with_mark(v, key) for v in value]
+    return value

@@ -1,0 +1,273 @@
+"""Examples as a stage sees them: with the data set's own noise and what the stage injects.
+
+`FreshTokens` is the one path from an example to its tokens: in training, in building a corpus, in
+showing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from lope_dist.config.noise import NoiseConfig, TextNoiseConfig
+from lope_dist.corpus.rows.turns import Example, Turn
+from lope_dist.corpus.tokens.encode import Tokenized, encode
+from lope_dist.corpus.tokens.prompts import Form
+from lope_dist.noise.draws import Keys, child_keys
+from lope_dist.noise.marks import Marks, TextMarks, marks_of_answer
+from lope_dist.noise.mix import (
+    DATA_NOISE,
+    TEXT_NOISE,
+    corrupt,
+    corrupt_responses,
+    example_keys,
+)
+
+CLEAN = "clean"
+"""The view without injected noise; the data set's own noise is in it."""
+_DONOR_TRIES = 8
+
+
+def noisy_view(epoch: int) -> str:
+    """Return the name of the view with an epoch's injected text noise."""
+    return f"noisy-{epoch}"
+
+
+def epoch_of(view: str) -> int | None:
+    """Return the epoch whose text noise a view has; None: there is none in it."""
+    return None if view == CLEAN else int(view.removeprefix("noisy-"))
+
+
+class Source(Protocol):
+    """All examples of a data set; `source[i].id` is i."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
+@dataclass(frozen=True)
+class View:
+    """An example as the stage sees it, and what noise did to it."""
+
+    example: Example
+    hits: dict[str, int]
+    """Noise operation -> words or characters hit, or 1 for an answer; empty if clean."""
+    marks: TextMarks | None = None
+    """What noise changed, where that was asked for; a text that is not there is clean."""
+
+
+Hit = tuple[int, int, str, int]
+"""Number of the example in the batch, place in it (see `field_at`), operation, units hit."""
+
+
+def stage_views(
+    examples: Sequence[Example],
+    source: Source,
+    noise: NoiseConfig,
+    *,
+    injects_text: bool,
+    seed: int,
+    epoch: int,
+    has_marks: bool = False,
+) -> list[View]:
+    """Return the examples with the data's noise (the same in every epoch) under the stage's.
+
+    What comes out depends on each example, the seed and, for the stage's part, the epoch; not
+    on the other examples of the batch. System turns are never touched.
+
+    Args:
+        examples: Some examples of the source, in any order.
+        source: All examples; wrong answers are taken from it as they are.
+        noise: Noise of the data and of the stages.
+        injects_text: Whether the stage injects text noise.
+        seed: Of the run.
+        epoch: Of the stage.
+        has_marks: Whether to tell which words noise changed.
+    """
+    current, hits = list(examples), [{} for _ in examples]
+    marks: list[TextMarks] | None = [{} for _ in examples] if has_marks else None
+    layers = [(noise.data, DATA_NOISE, 0), (noise.text, TEXT_NOISE, epoch)]
+    for config, purpose, of_epoch in layers[: 2 if injects_text else 1]:
+        if not config.is_on:
+            continue
+        keys = example_keys(seed, purpose, of_epoch, [example.id for example in current])
+        current, layer_hits = with_noise(current, source, config, keys, marks)
+        for number, _, operation, count in layer_hits:
+            counts = hits[number]
+            counts[operation] = counts.get(operation, 0) + count
+    told = [None] * len(current) if marks is None else marks
+    return [View(*view) for view in zip(current, hits, told, strict=True)]
+
+
+def with_noise(
+    examples: Sequence[Example],
+    source: Source,
+    config: TextNoiseConfig,
+    keys: Keys,
+    marks: list[TextMarks] | None = None,
+) -> tuple[list[Example], list[Hit]]:
+    """Return the examples with one layer of noise, and each hit; ``keys``: one for an example.
+
+    ``marks``: what earlier layers changed in each example; made to fit the returned ones.
+
+    Paper: section 3.2 (discrete part of HyNoIse).
+    """
+    new: dict[int, dict[int, str]] = {}  # number of the example -> place -> text
+    hits: list[Hit] = []
+    if config.responses.rate > 0:
+        last = [_last_answer(example) for example in examples]
+        for number, name, text in corrupt_responses(
+            [turn.text for _, turn in last],
+            lambda number, key: _donor(source, examples[number], key),
+            keys,
+            config.responses,
+        ):
+            place, old = 2 * last[number][0], last[number][1].text
+            new[number] = {place: text}
+            if marks is not None:
+                marks[number][place] = marks_of_answer(old, _at(marks[number], place, old), text)
+            hits.append((number, place, name, 1))
+    texts, owners, places = _fields(examples, config.fields, new)
+    own_marks = None
+    if marks is not None:
+        of_texts = zip(texts, owners, places, strict=True)
+        own_marks = [_at(marks[owner], place, text) for text, owner, place in of_texts]
+    corrupted = corrupt(texts, owners, places, keys, config, own_marks)
+    if marks is not None and corrupted.marks is not None:
+        for owner, place, own in zip(owners, places, corrupted.marks, strict=True):
+            marks[owner][place] = own
+    for old, text, owner, place in zip(texts, corrupted.texts, owners, places, strict=True):
+        if text is not old:
+            if owner in new:
+                new[owner][place] = text
+            else:
+                new[owner] = {place: text}
+    hits += [(owners[i], places[i], name, count) for i, name, count in corrupted.hits]
+    changed = list(examples)
+    for number, own in new.items():
+        changed[number] = _with_texts(changed[number], own)
+    return changed, hits
+
+
+def field_at(example: Example, place: int) -> tuple[int, str]:
+    """Return the turn that a place is in, and `instruction`, `input` or `response`."""
+    turn, is_context = divmod(place, 2)
+    if example.turns[turn].role == "assistant":
+        return turn, "response"
+    return turn, "input" if is_context else "instruction"
+
+
+@dataclass(frozen=True)
+class Row:
+    """An example as tokens, and what noise did to it."""
+
+    tokens: Tokenized
+    hits: dict[str, int]
+    """Noise operation -> units that it hit."""
+
+
+class TokenProvider(Protocol):
+    """Gives examples as a stage sees them: made on the fly, or read from a built corpus."""
+
+    def rows(self, view: str, ids: Sequence[int]) -> list[Row]:
+        """Return examples of a view, in the order asked for."""
+        ...
+
+
+@dataclass(frozen=True)
+class FreshTokens:
+    """Noise and tokens, made when they are asked for."""
+
+    source: Source
+    form: Form
+    noise: NoiseConfig
+    seed: int
+    has_marks: bool = False
+    """Whether rows tell which tokens noise changed."""
+
+    def rows(self, view: str, ids: Sequence[int]) -> list[Row]:
+        """Return examples of a view, in the order asked for."""
+        epoch = epoch_of(view)
+        views = stage_views(
+            [self.source[index] for index in ids],
+            self.source,
+            self.noise,
+            injects_text=epoch is not None,
+            seed=self.seed,
+            epoch=epoch or 0,
+            has_marks=self.has_marks,
+        )
+        examples = [view.example for view in views]
+        marks = [view.marks for view in views] if self.has_marks else None
+        tokens = encode(examples, self.form, marks)
+        return [Row(own, view.hits) for own, view in zip(tokens, views, strict=True)]
+
+
+def _at(marks: TextMarks, place: int, text: str) -> Marks:
+    return marks.get(place) or bytearray(len(text))
+
+
+def _fields(
+    examples: Sequence[Example], fields: Sequence[str], done: dict[int, dict[int, str]]
+) -> tuple[list[str], list[int], list[int]]:
+    """Return the texts that may be hit, the examples they are of and their places there."""
+    has_instruction, has_input, has_response = (
+        name in fields for name in ("instruction", "input", "response")
+    )
+    texts: list[str] = []
+    owners: list[int] = []
+    places: list[int] = []
+    for number, example in enumerate(examples):
+        for index, turn in enumerate(example.turns):
+            if turn.role == "user":
+                if has_instruction and turn.text:
+                    texts.append(turn.text)
+                    owners.append(number)
+                    places.append(2 * index)
+                if has_input and turn.context:
+                    texts.append(turn.context)
+                    owners.append(number)
+                    places.append(2 * index + 1)
+            elif has_response and turn.role == "assistant" and turn.text:
+                if number in done and 2 * index in done[number]:
+                    continue
+                texts.append(turn.text)
+                owners.append(number)
+                places.append(2 * index)
+    return texts, owners, places
+
+
+def _with_texts(example: Example, texts: dict[int, str]) -> Example:
+    turns = list(example.turns)
+    for place, text in texts.items():
+        number, is_context = divmod(place, 2)
+        old = turns[number]
+        said, context = (old.text, text) if is_context else (text, old.context)
+        turns[number] = Turn(old.role, said, context, old.is_learnt, old.more)
+    # Not `dataclasses.replace`, which takes a fifth of the time of all noise.
+    kept = (example.tools, example.is_plain, example.tokens, example.weight)
+    return Example(example.id, tuple(turns), *kept)
+
+
+def _last_answer(example: Example) -> tuple[int, Turn]:
+    for index in range(len(example.turns) - 1, -1, -1):
+        if example.turns[index].role == "assistant":
+            return index, example.turns[index]
+    return 0, Turn("assistant", "")
+
+
+def _donor(source: Source, example: Example, key: int) -> str | None:
+    """Return the answer of another example, drawn by ``key``, that is not this one's too."""
+    own = _last_answer(example)[1].text
+    if len(source) < 2:
+        return None
+    for draw in child_keys(np.array([key], np.uint64), np.arange(_DONOR_TRIES)).tolist():
+        other = source[(example.id + 1 + draw % (len(source) - 1)) % len(source)]
+        answer = _last_answer(other)[1].text
+        if answer.strip() and answer != own:
+            return answer
+    return None

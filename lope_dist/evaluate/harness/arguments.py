@@ -1,0 +1,100 @@
+"""Which of lm-eval's `--model_args` act on a run; the others are refused.
+
+`HFLM` takes any argument and applies many of them while it loads a model. A run is loaded as its
+`run.yaml` says, so those would be passed over in silence.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from lope_dist.config.model import ModelConfig
+from lope_dist.core.errors import LopeError, suggest
+from lope_dist.evaluate.harness.batching import read_batch_size
+from lope_dist.model.source import description_folder
+
+OWN = ("run", "experts")
+_ACTING = (
+    "add_bos_token",
+    "backend",
+    "batch_size",
+    "chat_template_args",
+    "enable_thinking",
+    "logits_cache",
+    "max_length",
+    "mixed_precision_dtype",
+    "prefix_token_id",
+    "softmax_dtype",
+    "think_end_token",
+    "truncation",
+)
+_OF_LM_EVAL = frozenset(inspect.signature(HFLM.__init__).parameters) - {"self", "kwargs"}
+
+
+def check_arguments(given: Mapping[str, Any]) -> None:
+    """Refuse arguments that would change nothing.
+
+    Raises:
+        LopeError: one that is not known, or that lm-eval applies while it loads a model; a batch
+            size that there is not.
+    """
+    read_batch_size(str(given.get("batch_size", 1)))
+    for name in given:
+        if name in _ACTING:
+            continue
+        allowed = [*OWN, *_ACTING]
+        if name in _OF_LM_EVAL:
+            raise LopeError(
+                f"--model_args {name}: has no effect on a run, which is loaded as its run.yaml "
+                f"says; leave it out. Allowed: {', '.join(allowed)}."
+            )
+        raise LopeError(
+            f"--model_args: '{name}' is not known; allowed: "
+            f"{', '.join(allowed)}.{suggest(name, allowed)}"
+        )
+
+
+def check_device(asked: str | None, device: torch.device) -> None:
+    """Refuse another device than that of the weights.
+
+    Raises:
+        LopeError: it is another one.
+    """
+    if asked is not None and torch.device(asked).type != device.type:
+        raise LopeError(
+            f"--device {asked}: the run was loaded on {device.type}, the only device of this host; "
+            "leave the option out."
+        )
+
+
+def tokenizer_with(
+    arguments: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, config: ModelConfig
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer as `add_bos_token` makes it, or the run's where that is not given.
+
+    Raises:
+        LopeError: it does not do what is asked.
+    """
+    adds = arguments.get("add_bos_token")
+    if adds is None:
+        return tokenizer
+    folder = description_folder(config)
+    changed = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=config.runs_remote_code, add_bos_token=adds
+    )
+    bos = changed.bos_token_id
+    if (bos is not None and changed.encode("a")[:1] == [bos]) != bool(adds):
+        raise LopeError(
+            f"--model_args add_bos_token={adds}: the tokenizer of '{config.name_or_path}' does not "
+            f"{'begin texts with a BOS token' if adds else 'leave its BOS token out'}, whatever it "
+            "is asked; leave the argument out."
+        )
+    if changed.pad_token_id is None:
+        changed.pad_token = changed.eos_token
+    return changed

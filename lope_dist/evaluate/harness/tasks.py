@@ -1,0 +1,211 @@
+"""A suite's entries -> lm-eval's own task objects, ready to be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.group import Group
+from lm_eval.config.group import AggMetricConfig
+from lm_eval.tasks import TaskManager
+
+from lope_dist.config.suite import SuiteConfig, SuiteNoise, SuiteTask
+from lope_dist.core.errors import LopeError, suggest
+from lope_dist.evaluate.harness.noisy_tasks import corrupt_questions
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One entry of a suite: tasks that are scored together, and so batched together."""
+
+    name: str
+    tasks: dict[str, Any]
+    """Name -> lm-eval task."""
+    limit: float | None
+    """Documents of each task, or a share below 1."""
+    noise: dict[str, Any] | None = None
+    """What corrupted the questions, JSON-able."""
+
+
+@dataclass(frozen=True)
+class LoadedSuite:
+    """All tasks of a suite, and the groups over them in the order of the table."""
+
+    units: list[Unit]
+    groups: dict[str, Group]
+
+    def tasks(self) -> dict[str, Any]:
+        """Return all tasks by name."""
+        return {name: task for unit in self.units for name, task in unit.tasks.items()}
+
+
+def suite_of_tasks(names: Iterable[str], manager: TaskManager, where: str) -> SuiteConfig:
+    """Return the suite of tasks that are asked for by name or pattern (`arc_*`).
+
+    What a group among them has as a member is scored with the group and not by itself.
+
+    Raises:
+        LopeError: a name that matches no task.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        matches = manager.match_tasks([name])
+        if not matches:
+            raise _unknown("--tasks", name, manager, where)
+        found |= dict.fromkeys(matches)
+    members = {member for name in found for member in _members(name, manager)}
+    return SuiteConfig(tasks=tuple(SuiteTask(task=name) for name in found if name not in members))
+
+
+def _members(name: str, manager: TaskManager) -> set[str]:
+    """Return what a group or tag is made of, down to the tasks; nothing for a task."""
+    found: set[str] = set()
+    left = [name]
+    while left:
+        entry: Any = manager.task_index.get(left.pop())
+        own: set[str] = set()
+        if entry is not None and entry.kind.name == "TAG":
+            own = entry.tags
+        elif entry is not None and entry.kind.name == "GROUP":
+            children = entry.cfg["task"]
+            children = [children] if isinstance(children, str) else children
+            # A member with settings of its own is a mapping; a list in it is a group of its own.
+            own = {str(c if isinstance(c, str) else c.get("task")) for c in children}
+        left += own - found
+        found |= own
+    return found - {name}
+
+
+def load_tasks(suite: SuiteConfig, manager: TaskManager, where: str) -> LoadedSuite:
+    """Load the tasks of a suite with their data.
+
+    Raises:
+        LopeError: an unknown task, data that cannot be loaded, two entries with one task, or a
+            group over tasks or a metric that are not there.
+    """
+    units: list[Unit] = []
+    groups: dict[str, Group] = {}
+    owners: dict[str, str] = {}
+    entries = [entry for entry in suite.tasks if suite.noise is None or entry.question]
+    if not entries:
+        raise LopeError(
+            "The suite has 'noise' and no task with 'question': nothing would be corrupted; name "
+            "the columns to corrupt, e.g. question: [question]."
+        )
+    for entry in entries:
+        if entry.task not in manager.all_tasks:
+            raise _unknown("suite", entry.task, manager, where)
+        unit, own_groups = _load(entry, suite, manager)
+        for name in unit.tasks:
+            if name in owners:
+                raise LopeError(
+                    f"Task '{name}' is asked for by '{owners[name]}' and by '{entry.task}'; leave "
+                    "one of them out."
+                )
+            owners[name] = entry.task
+        units.append(unit)
+        groups |= own_groups
+    loaded = LoadedSuite(units, groups)
+    _add_groups(loaded, suite)
+    return loaded
+
+
+def _load(
+    entry: SuiteTask, suite: SuiteConfig, manager: TaskManager
+) -> tuple[Unit, dict[str, Group]]:
+    try:
+        found = manager.load([entry.task])
+    except Exception as error:  # whatever a data set's loader and a hub's client raise
+        raise LopeError(
+            f"Task '{entry.task}' cannot be loaded, {type(error).__name__}: "
+            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'} Without "
+            "a network, point --include-path at definitions that read local files."
+        ) from error
+    tasks, groups = found["tasks"], found.get("groups", {})
+    for name, task in tasks.items():
+        _set_fewshot(name, task, entry.num_fewshot)
+    noise = None
+    if suite.noise is not None:
+        noise = suite.noise.model_dump(mode="json") | {"question": list(entry.question)}
+        for task in tasks.values():
+            corrupt_questions(task, entry.question, suite.noise)
+        groups = _renamed(groups, suite.noise)
+        tasks = {task.task_name: task for task in tasks.values()}
+    limit = entry.limit if entry.limit is not None else suite.limit
+    return Unit(entry.task, dict(tasks), limit, noise), dict(groups)
+
+
+def _set_fewshot(name: str, task: Any, num_fewshot: int | None) -> None:
+    own = task.get_config("num_fewshot")
+    if own == 0 and num_fewshot:
+        raise LopeError(
+            f"Task '{name}' takes no few-shot examples (its definition says num_fewshot: 0) and "
+            f"cannot be scored with {num_fewshot}; leave num_fewshot out."
+        )
+    task.set_config("num_fewshot", num_fewshot if num_fewshot is not None else own or 0)
+
+
+def _renamed(groups: dict[str, Group], noise: SuiteNoise) -> dict[str, Group]:
+    """Return the groups under the variant's names; their tasks have theirs already."""
+    renamed = {}
+    for name, group in groups.items():
+        renamed[name] = Group(
+            name + noise.suffix,
+            aggregate_metric_list=group.aggregate_metric_list,
+            metadata=group.metadata,
+        )
+    for name, group in groups.items():
+        for child in group:
+            renamed[name].add(renamed[child.name] if isinstance(child, Group) else child)
+    return {group.name: group for group in renamed.values()}
+
+
+def _add_groups(loaded: LoadedSuite, suite: SuiteConfig) -> None:
+    """Add the suite's own groups."""
+    suffix = suite.noise.suffix if suite.noise is not None else ""
+    tasks = loaded.tasks()
+    for name, config in suite.groups.items():
+        group = Group(
+            name + suffix,
+            aggregate_metric_list=[
+                AggMetricConfig(config.metric, weight_by_size=config.weight_by_size)
+            ],
+        )
+        if group.name in loaded.groups or group.name in tasks:
+            raise LopeError(f"groups.{name}: there is a task or group of this name already.")
+        for member in config.tasks:
+            if member + suffix not in tasks:
+                raise LopeError(
+                    f"groups.{name}: '{member}' is not among the tasks of the "
+                    f"suite.{suggest(member + suffix, tasks)}"
+                )
+            group.add(tasks[member + suffix])
+        _check_metric(name, config.metric, group)
+        loaded.groups[group.name] = group
+
+
+def _check_metric(name: str, metric: str, group: Group) -> None:
+    tasks: list[Any] = group.get_all_tasks()
+    known = sorted({own for task in tasks for own in task.aggregation()})
+    if metric not in known:
+        raise LopeError(
+            f"groups.{name}.metric: no task of the group has '{metric}'; they have "
+            f"{', '.join(known)}.{suggest(metric, known)}"
+        )
+
+
+def _unknown(key: str, name: str, manager: TaskManager, where: str) -> LopeError:
+    return LopeError(f"{key}: '{name}' is not among {where}.{suggest(name, manager.all_tasks)}")
+
+
+def task_manager(include_path: str | None) -> TaskManager:
+    """Index the task definitions of a folder, or lm-eval's own.
+
+    Raises:
+        LopeError: not a folder.
+    """
+    if include_path is not None and not Path(include_path).is_dir():
+        raise LopeError(f"--include-path: '{include_path}' is not a folder.")
+    return TaskManager(include_path=include_path, include_defaults=include_path is None)

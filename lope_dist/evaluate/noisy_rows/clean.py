@@ -1,0 +1,258 @@
+"""`lope clean`: the rows of a file without those that look noisy, and why each of these went."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lope_dist.core.errors import LopeError
+from lope_dist.core.files import write_atomic
+from lope_dist.core.runlog import read_json, write_json
+from lope_dist.corpus.examples.source import ExampleSource
+from lope_dist.engine.world import World
+from lope_dist.evaluate.loaded.parallel import on_main
+from lope_dist.evaluate.losses.examples import open_examples
+from lope_dist.evaluate.noisy_rows.detection import detection
+from lope_dist.evaluate.noisy_rows.measured import (
+    Scorer,
+    chosen_score,
+    measure_on_file,
+    with_copies,
+)
+from lope_dist.evaluate.noisy_rows.score import files_of
+from lope_dist.evaluate.noisy_rows.scores import SCORES, Measures, scores_of
+from lope_dist.evaluate.noisy_rows.truth import Truth, read_truth, rows_of
+from lope_dist.evaluate.noisy_rows.worst import worst_rows
+
+PASSES = ("base", "alone", "masked", "all")
+REASON = "lope_clean"
+"""The column of a dropped row that says why."""
+CLEAN_QUANTILE = 0.95
+"""Share of the rows of `--clean` that the threshold found from them keeps."""
+SHOWN = 50
+"""Rows on the page."""
+_Place = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class CleanRequest:
+    """What to clean, and by what."""
+
+    data: str
+    """Examples in a form that training reads."""
+    out: Path
+    """A `.jsonl` file for the rows that stay; the others, a summary and a page come beside it."""
+    drop: float | None = None
+    """Share of the rows that goes, the noisiest ones."""
+    clean: str | None = None
+    """A file of rows known to be clean, from which the threshold is found."""
+    by: str | None = None
+    """The score that decides; None: the loss of the hardest tenth, masked where that can be."""
+    duplicates: bool = False
+    """Whether later copies of a row go too."""
+    truth: str | None = None
+    """A file whose column `noise` says what was done to each row; None: the data's own column."""
+    batch_size: int = 16
+    """Rows of a forward pass at most."""
+
+
+def clean_file(
+    scorer: Scorer,
+    request: CleanRequest,
+    *,
+    world: World | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Write the rows that stay, and beside them those that go and a summary; return the latter.
+
+    What the passes measure is kept on file, so a call that was stopped goes on, and another score
+    or share costs nothing. With a ``world`` its ranks share the work, and rank 0 writes.
+
+    Collective: yes, with a ``world``.
+
+    Raises:
+        LopeError: neither or both of `drop` and `clean`, an unknown score, data or truth that
+            cannot be read, a loss that is not finite, or files in the way.
+    """
+    _check(request)
+    paths = outputs(request.out)
+    on_main(world, lambda: _check_outputs(request, paths))
+    source = open_examples(scorer.config, request.data)
+    truth = read_truth(request.data, request.truth, source)
+    clean = None if request.clean is None else open_examples(scorer.config, request.clean)
+    passes = scorer.passes(PASSES)
+
+    def measure(data: str, rows: ExampleSource) -> dict[int, Measures]:
+        return measure_on_file(
+            *(scorer, data, rows, range(len(rows)), passes),
+            batch_size=request.batch_size,
+            world=world,
+            progress=progress,
+        )
+
+    measured = measure(request.data, source)
+    of_clean = {} if clean is None or request.clean is None else measure(request.clean, clean)
+
+    def write() -> dict[str, Any]:
+        rows = with_copies([measured[i] for i in range(len(source))], source)
+        by = chosen_score(request.by, rows[0])
+        threshold = None
+        if clean is not None:
+            known = with_copies([of_clean[i] for i in range(len(clean))], clean)
+            threshold = _threshold([scores_of(row)[by] for row in known], request.clean)
+        scores = [scores_of(row) for row in rows]
+        of_row = _by_row(source, [own[by] for own in scores])
+        reasons = _reasons(of_row, by, request.drop, threshold)
+        if request.duplicates:
+            reasons = _copies(source, rows) | reasons
+        counts = _write_rows(request.data, paths, reasons)
+        summary = {
+            "cleaned": str(request.out),
+            "scorer": scorer.name,
+            "data": request.data,
+            "by": by,
+            "threshold": threshold,
+            **scorer.identity_of(source),
+            **counts,
+            **_against_truth(source, scores, rows, truth, reasons),
+            "worst": worst_rows(scorer.config, source, rows, of_row, by, SHOWN),
+        }
+        write_json(paths["summary"], summary)
+        return {key: value for key, value in summary.items() if key != "worst"}
+
+    return on_main(world, write)
+
+
+def outputs(out: Path) -> dict[str, Path]:
+    """Return where everything goes."""
+    names = {"dropped": ".dropped.jsonl", "summary": ".json", "page": ".html"}
+    return {"kept": out} | {name: out.with_suffix(suffix) for name, suffix in names.items()}
+
+
+def _check(request: CleanRequest) -> None:
+    if (request.drop is None) == (request.clean is None):
+        given = "neither is" if request.drop is None else "both are"
+        raise LopeError(
+            "Give one of --drop SHARE and --clean FILE, which decide how many rows are dropped; "
+            f"{given} given."
+        )
+    if request.drop is not None and not 0 < request.drop < 1:
+        raise LopeError(f"--drop {request.drop:g}: write a share between 0 and 1, as in 0.1.")
+    if request.out.suffix != ".jsonl":
+        raise LopeError(f"--out {request.out}: write a .jsonl file.")
+
+
+def _check_outputs(request: CleanRequest, paths: Mapping[str, Path]) -> None:
+    given = [request.data, request.clean, request.truth]
+    read = set().union(*(files_of(data) for data in given if data is not None))
+    is_ours = _is_summary(paths["summary"])
+    for path in paths.values():
+        if path.resolve() in read:
+            raise LopeError(
+                f"--out {request.out}: {path} would be written, and this call reads it; give "
+                "another name."
+            )
+        if path.exists() and not is_ours:
+            raise LopeError(
+                f"--out {request.out}: {path} exists and no earlier call wrote it; remove it or "
+                "give another name."
+            )
+
+
+def _is_summary(path: Path) -> bool:
+    try:
+        found = read_json(path)
+    except (LopeError, OSError):
+        return False
+    return isinstance(found, dict) and {"cleaned", "scorer", "worst"} <= found.keys()
+
+
+def _threshold(scores: Sequence[float | None], name: str | None) -> float:
+    known = [score for score in scores if score is not None]
+    if not known:
+        raise LopeError(f"--clean {name}: none of its rows has this score; take another --by.")
+    return float(np.quantile(known, CLEAN_QUANTILE, method="higher"))
+
+
+def _by_row(source: ExampleSource, scores: Sequence[float | None]) -> dict[_Place, float]:
+    """Return the score of each row that has one: that of its noisiest example."""
+    found: dict[_Place, float] = {}
+    for number, score in enumerate(scores):
+        if score is not None:
+            place = source.place(number)
+            found[place] = max(score, found.get(place, -math.inf))
+    return found
+
+
+def _reasons(
+    of_row: Mapping[_Place, float], by: str, drop: float | None, threshold: float | None
+) -> dict[_Place, dict[str, Any]]:
+    """Return the rows that go, and why; of equal scores the earlier rows stay."""
+    order = sorted(of_row, key=of_row.__getitem__)[::-1]
+    if drop is not None:
+        order = order[: math.floor(drop * len(of_row))]
+    elif threshold is not None:
+        order = [place for place in order if of_row[place] > threshold]
+    return {
+        place: {"reason": by, "score": round(of_row[place], 6), "rank": rank}
+        for rank, place in enumerate(order, start=1)
+    }
+
+
+def _copies(source: ExampleSource, rows: Sequence[Measures]) -> dict[_Place, dict[str, Any]]:
+    return {
+        source.place(n): {"reason": "copy", "copies_before": row["copies"]}
+        for n, row in enumerate(rows)
+        if row["copies"]
+    }
+
+
+def _write_rows(
+    data: str, paths: Mapping[str, Path], reasons: Mapping[_Place, dict[str, Any]]
+) -> dict[str, Any]:
+    """Write the rows that stay and those that go, each with all its columns, in their order."""
+    kept, dropped = [], []
+    for place, row in rows_of(data):
+        if place not in reasons:
+            kept.append(row)
+            continue
+        if REASON in row:
+            raise LopeError(f"{data} has a column '{REASON}' already; rename or remove it.")
+        dropped.append(row | {REASON: reasons[place] | {"row": place[1]}})
+    for name, rows in (("kept", kept), ("dropped", dropped)):
+        lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        write_atomic(paths[name], "".join(lines))
+    counts = Counter(reason["reason"] for reason in reasons.values())
+    return {"num_rows": len(kept) + len(dropped), "num_kept": len(kept), "dropped": dict(counts)}
+
+
+def _against_truth(
+    source: ExampleSource,
+    scores: Sequence[Mapping[str, float | None]],
+    rows: Sequence[Measures],
+    truth: Sequence[Truth] | None,
+    reasons: Mapping[_Place, Any],
+) -> dict[str, Any]:
+    """Return how well each score detects, and what was dropped, where the truth is known."""
+    if truth is None:
+        return {}
+    names = [name for name in SCORES if all(name in own for own in scores)]
+    whole = [n for n, own in enumerate(scores) if None not in own.values()]
+    gone = [source.place(n) in reasons for n in range(len(rows))]
+    noisy = [bool(done) for done in truth]
+    hits = sum(a and b for a, b in zip(gone, noisy, strict=True))
+    return {
+        "detection": detection(
+            {name: [scores[n][name] or 0.0 for n in whole] for name in names},
+            [truth[n] for n in whole],
+            [rows[n]["num_tokens"] for n in whole],
+        ),
+        "noisy_dropped": {"of_noisy": sum(noisy), "of_dropped": sum(gone), "both": hits},
+    }

@@ -1,0 +1,178 @@
+"""What passes of a model measured of rows, kept on file: a call does only what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from typing_extensions import TypedDict
+
+from lope_dist.config.schema import RunConfig
+from lope_dist.core.bars import bar
+from lope_dist.core.errors import LopeError, suggest
+from lope_dist.core.files import write_atomic
+from lope_dist.core.runlog import append_line
+from lope_dist.core.side_files import LogFile
+from lope_dist.corpus.examples.source import ExampleSource
+from lope_dist.corpus.rows.turns import Example
+from lope_dist.engine.world import World
+from lope_dist.evaluate.loaded.load import LoadedRun
+from lope_dist.evaluate.loaded.parallel import is_main, on_main
+from lope_dist.evaluate.loaded.rows import usual_words
+from lope_dist.evaluate.losses.examples import data_fingerprint
+from lope_dist.evaluate.noisy_rows.scores import (
+    MEASURES_FORM,
+    PASSES,
+    Measures,
+    is_measured,
+    measure_rows,
+    scores_of,
+)
+
+
+class _Measured(TypedDict):
+    example_id: int
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Who measures rows: a run, or a base model alone."""
+
+    config: RunConfig
+    is_purified: bool
+    name: str
+    """A run's folder, or a model's name."""
+    identity: dict[str, str]
+    """What its losses depend on beside the rows."""
+    folder: Path
+    """Where its measures are kept."""
+    load: Callable[[], LoadedRun]
+    has_experts: bool = True
+    """Whether there is anything beside the base model."""
+
+    def passes(self, wanted: Sequence[str]) -> list[str]:
+        """Return those of the passes whose experts are there."""
+        if not self.has_experts:
+            return [name for name in wanted if PASSES[name] == "none"]
+        words = set(
+            usual_words(
+                list(dict.fromkeys(PASSES[name] for name in wanted)),
+                self.config.adapter,
+                is_purified=self.is_purified,
+            )
+        )
+        return [name for name in wanted if PASSES[name] in words]
+
+    def identity_of(self, source: ExampleSource) -> dict[str, str]:
+        """Return what the losses of these rows depend on."""
+        return {"fingerprint": data_fingerprint(self.config, source), **self.identity}
+
+
+def measure_on_file(
+    scorer: Scorer,
+    data: str,
+    source: ExampleSource,
+    ids: range,
+    passes: Sequence[str],
+    *,
+    batch_size: int,
+    world: World | None,
+    progress: bool,
+) -> dict[int, Measures]:
+    """Return the measures of the examples asked for, on rank 0; what is not on file is measured.
+
+    Collective: yes, with a ``world``.
+
+    Raises:
+        LopeError: another process measures the same; what `measure_rows` raises.
+    """
+    identity = scorer.identity_of(source)
+    text = json.dumps([identity, MEASURES_FORM])
+    key = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    path = scorer.folder / f"{Path(data).stem}-{key}.jsonl"
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    known: dict[int, Measures] = {}
+    writes = is_main(world)
+
+    def missing() -> list[int]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise LopeError(
+                f"Another process scores {data} with '{scorer.name}' now; wait until it is done."
+            ) from None
+        known.update(_known(path))
+        return [i for i in ids if i not in known or not is_measured(known[i], passes)]
+
+    try:
+        left = on_main(world, missing)
+        if not left:
+            return known
+        run = scorer.load()
+        shown = bar(
+            "Scoring", len(ids), "rows", done=len(ids) - len(left), is_shown=progress and writes
+        )
+        with closing(shown):
+            examples = [source[i] for i in left]
+            for rows in measure_rows(run, examples, passes, batch_size=batch_size):
+                for row in rows if writes else ():
+                    append_line(path, row)
+                    known[row["example_id"]] = row
+                shown.update(len(rows))
+        return known
+    finally:
+        lock.release()
+
+
+def chosen_score(asked: str | None, row: Measures) -> str:
+    """Return the score to rank by: what is asked for, else the best one that a row has.
+
+    Raises:
+        LopeError: none of this name, or one of a pass that this scorer cannot make.
+    """
+    available = scores_of(row)
+    if asked is None:
+        return next(iter(available))
+    if asked not in available:
+        raise LopeError(
+            f"--by: '{asked}' is not known here; allowed: {', '.join(available)}."
+            f"{suggest(asked, available)}"
+        )
+    return asked
+
+
+def with_copies(measured: Sequence[Measures], source: ExampleSource) -> list[Measures]:
+    """Return the measures, each with how many earlier examples have the same text.
+
+    Case and white space make no difference.
+    """
+    seen: Counter[bytes] = Counter()
+    found = []
+    for row in measured:
+        digest = _text_digest(source[row["example_id"]])
+        found.append(row | {"copies": seen[digest]})
+        seen[digest] += 1
+    return found
+
+
+def _text_digest(example: Example) -> bytes:
+    texts = [f"{t.role}\n{t.context}\n{t.text}" for t in example.turns] or [str(example.tokens)]
+    plain = [" ".join(text.casefold().split()) for text in texts]
+    return hashlib.blake2b("\0".join(plain).encode(), digest_size=16).digest()
+
+
+def _known(path: Path) -> dict[int, Measures]:
+    if not path.exists():
+        return {}
+    rows: list[Any] = LogFile(path.name, _Measured).recover(path.parent)
+    # A killed call may have left half a line, and nothing may be appended to that.
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return {row["example_id"]: row for row in rows}
