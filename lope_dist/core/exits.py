@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from contextlib import suppress
@@ -12,13 +13,19 @@ from lope_dist.core.errors import LopeError, Preempted
 
 
 def end(cause: LopeError | Preempted) -> NoReturn:
-    """Print why this rank ends and exit with the cause's status; of a stop only rank 0 prints."""
+    """Print why this rank ends and exit with the cause's status; of a stop only rank 0 prints.
+
+    One of several ranks does not wait for Python to be taken apart: a collective that is still
+    under way would abort the process meanwhile, and its status would be lost.
+    """
     rank = os.environ.get("RANK", "0")
     if isinstance(cause, LopeError):
         show_error(f"error (rank {rank}): {cause}")
     elif rank == "0":
         tell(str(cause))
     note_exit(cause.status, str(cause))
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        atexit.register(_leave, cause.status)
     sys.exit(cause.status)
 
 
@@ -27,8 +34,7 @@ def end_at_once(cause: LopeError) -> NoReturn:
     rank = os.environ.get("RANK", "0")
     show_error(f"error (rank {rank}): {cause}")
     note_exit(cause.status, str(cause))
-    sys.stdout.flush()
-    os._exit(cause.status)
+    _leave(cause.status)
 
 
 def note_exit(status: int, sentence: str) -> None:
@@ -38,3 +44,9 @@ def note_exit(status: int, sentence: str) -> None:
         rank = os.environ.get("RANK", "0")
         with suppress(OSError), open(path, "a", encoding="utf-8") as file:  # it may be gone
             file.write(f"{rank} {status} {' '.join(sentence.split())}\n")
+
+
+def _leave(status: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
