@@ -24,7 +24,7 @@ def test_a_safetensors_index_names_files_of_its_folder_alone(
     shutil.copy(folder / "model.safetensors", tmp_path / "secret.safetensors")
     index = {"metadata": {}, "weight_map": {"lm_head.weight": name}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(LopeError, match="names a file outside its folder"):
+    with pytest.raises(LopeError, match=r"model\.safetensors\.index\.json"):
         TensorFiles(folder)
 
 
@@ -68,5 +68,5 @@ def test_a_corpus_manifest_names_shards_of_its_folder_alone(tmp_path: Path) -> N
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "clean-000000.arrow").symlink_to("/etc/passwd")
     for name in ("../x.arrow", "/etc/passwd", "sub/x.arrow", "..", "clean-000000.arrow"):
-        with pytest.raises(LopeError, match=r"which is no file in shards/ of this folder"):
+        with pytest.raises(LopeError, match=r"manifest.* shards/"):
             shard_path(tmp_path, name)

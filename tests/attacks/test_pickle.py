@@ -41,7 +41,7 @@ def test_pickles_beside_a_model_and_in_a_run_are_left_alone(
 def test_a_model_of_pickles_alone_is_refused(tiny_config, mined_model: Path, mark: Path) -> None:
     for path in mined_model.glob("*.safetensors*"):
         path.unlink()
-    with pytest.raises(LopeError, match="holds weights as pickle files"):
+    with pytest.raises(LopeError, match=r"model\.pt.*save_pretrained"):
         train(tiny_config(model__name_or_path=str(mined_model)))
 
 
@@ -69,5 +69,5 @@ def test_an_optimizer_state_that_is_a_pickle_is_refused_though_its_seal_is_right
     (folder / "optimizer.safetensors").write_bytes(bomb)
     (folder / "MANIFEST.json").unlink()
     seal(folder)
-    with pytest.raises(LopeError, match=r"optimizer\.safetensors is not a safetensors file"):
+    with pytest.raises(LopeError, match=r"optimizer\.safetensors"):
         train(config, resume=True)

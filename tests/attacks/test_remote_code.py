@@ -47,7 +47,7 @@ def model_with_code(tiny_llama: Path, tmp_path: Path, mark: Path) -> Path:
 
 
 def test_code_in_a_model_folder_is_not_run(tiny_config, model_with_code: Path) -> None:
-    with pytest.raises(LopeError, match=r"config\.json cannot be used"):
+    with pytest.raises(LopeError, match=r"config\.json"):
         train(tiny_config(model__name_or_path=str(model_with_code)))
 
 
@@ -61,7 +61,7 @@ def test_a_tokenizer_of_its_own_is_not_run(tiny_config, model_with_code: Path) -
 
 def test_trust_in_another_name_is_refused(tiny_config, model_with_code: Path) -> None:
     for trusted in ("true", "someone/else"):
-        with pytest.raises(LopeError, match="name the model whose code may run"):
+        with pytest.raises(LopeError, match=r"model\.trust_remote_code = .*model\.name_or_path"):
             tiny_config(model__name_or_path=str(model_with_code), model__trust_remote_code=trusted)
 
 

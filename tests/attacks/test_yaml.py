@@ -25,7 +25,7 @@ TAGS = (
 def test_no_tag_makes_an_object(tag: str, tmp_path: Path, mark: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"output_dir: {tag.format(mark=mark)}\n")
-    with pytest.raises(LopeError, match="is not valid YAML"):
+    with pytest.raises(LopeError, match=r"recipe\.yaml .*line 1, column 13.*python/"):
         load_config(recipe)
     recipe.write_text("output_dir: x\n")
     with pytest.raises(LopeError):
@@ -40,7 +40,7 @@ def test_a_run_folder_that_was_tampered_with_makes_none(
     folder = Path(config.output_dir)
     folder.mkdir(parents=True)
     (folder / "run.yaml").write_text(f"seed: {tag.format(mark=mark)}\n")
-    with pytest.raises(LopeError, match="is not the configuration of a run"):
+    with pytest.raises(LopeError, match=r"run/run\.yaml "):
         train(config, resume=True)
 
 
@@ -91,7 +91,7 @@ def test_the_name_of_a_layer_reads_no_secret(
     monkeypatch.setenv("HF_TOKEN", "s3cr3tv4lue")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({"kind": "env", "include": layers}))
-    with pytest.raises(LopeError, match="others may be secrets") as told:
+    with pytest.raises(LopeError, match=r"HF_TOKEN.* LOPE_") as told:
         load_config(recipe)
     assert "s3cr3tv4lue" not in str(told.value)
 
@@ -128,5 +128,5 @@ def test_values_that_grow_end_in_a_sentence(
     monkeypatch.setattr(reading, "_MOST_SECONDS", 1.0)
     lines = ["k0: x"] + [f"k{i}: ${{k{i - 1}}}${{k{i - 1}}}" for i in range(1, 60)]
     (tmp_path / "recipe.yaml").write_text("\n".join(lines))
-    with pytest.raises(LopeError, match=r"takes more than .* to evaluate"):
+    with pytest.raises(LopeError, match=r"recipe\.yaml .* 1024 MiB"):
         load_config(tmp_path / "recipe.yaml")

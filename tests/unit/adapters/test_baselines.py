@@ -79,7 +79,7 @@ def test_without_the_adapter_it_is_the_base_model(name: str) -> None:
     assert not torch.equal(answer, base)
     context.experts = "none"
     assert torch.equal(model(IDS).logits, base)
-    with pytest.raises(LopeError, match="no poisoning expert to mask"):
+    with pytest.raises(LopeError, match=r"'masked'.*adapter\.num_poison is 0.*'all'"):
         context.experts = "masked"
 
 
@@ -132,14 +132,14 @@ def test_an_encoder_decoder_takes_no_virtual_tokens(name: str) -> None:
     t5 = T5ForConditionalGeneration(
         T5Config(d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2, vocab_size=30)
     )
-    with pytest.raises(LopeError, match=r"encoder-decoder model \(T5For.* is not supported"):
+    with pytest.raises(LopeError, match=r"encoder-decoder.* \(T5For"):
         adapted(name, model=t5)
 
 
 def test_dropout_is_that_of_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     model, context = adapted("adalora")
     trained(model).train()
-    with pytest.raises(LopeError, match="needs one key for each token"):
+    with pytest.raises(LopeError, match=r"token_keys\['decoder'\].*\(2, 12\).*adapter\.dropout=0"):
         model(IDS)
     keys = torch.arange(24, dtype=torch.int32).view(2, 12) * 7919
     context.token_keys = {"decoder": keys}

@@ -74,9 +74,9 @@ def test_target_that_matches_nothing_is_refused(llama: nn.Module) -> None:
         "Did you mean 'q_proj'?"
     )
     assert not lope_layers(llama)
-    with pytest.raises(LopeError, match="matches no linear layer"):
+    with pytest.raises(LopeError, match=r"'roj'.*'v_proj'\?"):
         adapt(llama, "roj")
-    with pytest.raises(LopeError, match="names no layer"):
+    with pytest.raises(LopeError, match=r"adapter\.targets .*LlamaForCausalLM.*all-linear"):
         inject(llama, AdapterConfig(), targets=(), stream_of=str, seed=0)
 
 

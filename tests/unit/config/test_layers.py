@@ -43,7 +43,7 @@ def recipe(tmp_path: Path):
     ],
 )
 def test_another_models_architecture_is_refused(recipe, lines: str, overrides: list[str]) -> None:
-    with pytest.raises(LopeError, match="is that of 'first/model'") as caught:
+    with pytest.raises(LopeError, match="'first/model'") as caught:
         load_config(recipe(lines), overrides)
     assert "base.yaml" in str(caught.value)
     assert "model.architecture=null" in str(caught.value)
@@ -75,7 +75,7 @@ def test_an_architecture_may_be_named_later(recipe, tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(BASE.replace("  name_or_path: first/model\n", ""))
     path = recipe("model: {name_or_path: first/model}")
     assert load_config(path).model.architecture is not None
-    with pytest.raises(LopeError, match="is that of 'first/model'"):
+    with pytest.raises(LopeError, match="'first/model'"):
         load_config(path, ["model.name_or_path=second/model"])
 
 

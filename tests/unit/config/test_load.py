@@ -162,7 +162,7 @@ def test_the_word_behind_resume_is_no_override(resume, given, expected) -> None:
 
 
 def test_a_stages_name_cannot_look_like_a_checkpoint_in_its_middle() -> None:
-    with pytest.raises(LopeError, match="must not end like that of a checkpoint"):
+    with pytest.raises(LopeError, match=r"train\.stages.*'a-step-000004'"):
         validate_config(
             {
                 "output_dir": "x",
@@ -188,14 +188,14 @@ def test_a_stage_can_be_made_by_overrides(recipe: Path) -> None:
 def test_a_file_of_another_kind_is_told(recipe: Path, tmp_path: Path) -> None:
     study = tmp_path / "study.yaml"
     study.write_text("seeds: [1]\nrecipe: a.yaml\nvariants: {}\n")
-    with pytest.raises(LopeError, match=r"is a study .*lope study run"):
+    with pytest.raises(LopeError, match=r"study\.yaml .*`lope study run"):
         load_config(study)
-    with pytest.raises(LopeError, match=r"is a recipe .*lope train"):
+    with pytest.raises(LopeError, match=r"recipe\.yaml .*`lope train "):
         load_section(SuiteConfig, recipe)
 
 
 def test_what_is_no_yaml_is_told_with_its_line(tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text("seed: 1\nmodel: [1\ntrain: {}\n")
-    with pytest.raises(LopeError, match=r"broken\.yaml is not valid YAML: line 3, column 6"):
+    with pytest.raises(LopeError, match=r"broken\.yaml .*line 3, column 6"):
         load_config(broken)

@@ -18,7 +18,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "nothing is left, and nothing was made"
     (tmp_path / "file").write_text("x")
     for place in (Path("/proc/run"), Path("/proc/a/b"), tmp_path / "file" / "run"):
-        with pytest.raises(LopeError, match=f"{place} cannot be written"):
+        with pytest.raises(LopeError, match=f"^{place} "):
             refuse_unwritable(place)
 
 
@@ -27,9 +27,9 @@ def test_what_is_no_file_is_neither_read_nor_written(make, tmp_path: Path) -> No
     path = tmp_path / "x.json"
     make(path)
     for look in (read_json, lambda path: list(read_lines(path))):
-        with pytest.raises((LopeError, OSError), match="it is no regular file"):
+        with pytest.raises((LopeError, OSError), match=r"Errno 22.*x\.json"):
             look(path)
     for write in (lambda path: write_atomic(path, "x"), lambda path: append_line(path, {})):
-        with pytest.raises(OSError, match="it is no regular file"):
+        with pytest.raises(OSError, match=r"Errno 22.*x\.json"):
             write(path)
     assert [each.name for each in tmp_path.iterdir()] == ["x.json"]

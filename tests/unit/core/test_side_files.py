@@ -28,7 +28,7 @@ def test_a_damaged_file_is_told_and_put_aside(file, content, tmp_path: Path, cap
     assert path.read_bytes() == content, "a reader changes nothing"
     assert file.recover(tmp_path) is None
     told = capsys.readouterr().err
-    assert f"was put aside as {file.name}.damaged-1" in told
+    assert f"{file.name}.damaged-1" in told
     assert told.count("\n") == 1
     assert not path.exists()
     assert (tmp_path / f"{file.name}.damaged-1").read_bytes() == content
@@ -55,14 +55,14 @@ def test_a_manifest_of_a_newer_version_is_refused_and_left(tmp_path: Path, capsy
         assert MANIFEST.read(tmp_path) == known
     path.write_text('{"format": 2, "begun": []}')
     for look in (MANIFEST.refuse_newer, MANIFEST.read, MANIFEST.recover):
-        with pytest.raises(NewerFormat, match=rf"{path} is of format 2, written by a newer"):
+        with pytest.raises(NewerFormat, match=rf"{path} .*format 2.* up to 1"):
             look(tmp_path)
     assert path.read_text() == '{"format": 2, "begun": []}'
     for none in ("2", -1, [1], None):
         path.write_text(json.dumps({"format": none, "starts": []}))
         MANIFEST.refuse_newer(tmp_path)
         assert MANIFEST.read(tmp_path) is None
-        assert "of no known format" in capsys.readouterr().err
+        assert str(path) in capsys.readouterr().err
 
 
 def test_of_a_log_the_whole_lines_are_kept(tmp_path: Path, capsys) -> None:
@@ -76,13 +76,13 @@ def test_of_a_log_the_whole_lines_are_kept(tmp_path: Path, capsys) -> None:
     assert f"{path}: 7 lines (2, 3, 4, 7, 8, ...) are damaged" in capsys.readouterr().err
     assert [line["step"] for line in METRICS.recover(tmp_path)] == [0, 1, 2, 3]
     assert (tmp_path / "metrics.jsonl.damaged-1").read_bytes() == content
-    assert "was put aside as metrics.jsonl.damaged-1" in capsys.readouterr().err
+    assert "metrics.jsonl.damaged-1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "1" * 5000, '{"a": NaN}', "{"])
 def test_what_is_no_json_is_told_in_a_sentence(content: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(LopeError, match=r"x\.json is not readable JSON"):
+    with pytest.raises(LopeError, match=r"x\.json .*JSON"):
         read_json(tmp_path / "x.json")
 
 
@@ -90,7 +90,7 @@ def test_what_is_no_json_is_told_in_a_sentence(content: str, tmp_path: Path) -> 
 def test_no_file_is_written_through_a_link(target: str, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "metrics.jsonl").symlink_to(tmp_path / target)
-    with pytest.raises(LopeError, match="is a link, and lope would write a file there"):
+    with pytest.raises(LopeError, match=r"metrics\.jsonl .*link"):
         append_line(tmp_path / "metrics.jsonl", STEP)
     with pytest.raises(LopeError, match="is a link"):
         own_file(tmp_path / "metrics.jsonl", "a+")

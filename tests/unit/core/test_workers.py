@@ -41,7 +41,7 @@ def test_a_worker_that_stands_still_is_named_within_half_of_the_limit(pool) -> N
 
 
 def test_a_worker_that_hangs_is_noticed_at_the_limit(pool) -> None:
-    with pytest.raises(LopeError, match=r"data.workers = 2 hangs: it gave nothing for 1 s"):
+    with pytest.raises(LopeError, match=r"data.workers = 2 .* 1 s"):
         Watch(pool, "data.workers = 2", 1).result(pool.submit(time.sleep, 60))
 
 
@@ -51,7 +51,7 @@ def test_a_worker_that_stands_still_is_noticed_while_others_go_on(
     monkeypatch.setattr(workers, "_MOST_STOPPED_S", 2.0)
     watch = Watch(pool, "a build")
     others = [pool.submit(_stop), *(pool.submit(time.sleep, 0.1) for _ in range(200))][1:]
-    with pytest.raises(LopeError, match="a build stands still"):
+    with pytest.raises(LopeError, match=r"process \d+ .*SIGSTOP"):
         list(map(watch.result, others))
     assert not others[100].done(), "long before the others were done"
 

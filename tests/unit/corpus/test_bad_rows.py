@@ -111,23 +111,21 @@ def test_bad_rows_of_tables(tmp_path, kind, change, name, reason):
 
 def test_a_list_cannot_go_on_behind_an_item_that_never_ends(tmp_path):
     path = write_bytes(tmp_path / "x.json", build(".json", b'{"output": "' + LONG))
-    with pytest.raises(LopeError, match=r"x\.json, line 3: .* or an item longer than 64 MiB"):
+    with pytest.raises(LopeError, match=r"x\.json, line 3: .* 64 MiB"):
         open_path(path, max_bad_rows=0.9)
 
 
 def test_a_column_that_a_table_does_not_have_is_told_at_once(tmp_path):
     for suffix in (".parquet", ".csv", ".arrow"):
         path = write_rows(tmp_path / f"x{suffix}", [{"instruction": "a", "answer": "b"}])
-        with pytest.raises(
-            LopeError, match=r"'output' is missing; the columns are answer, instruction"
-        ):
+        with pytest.raises(LopeError, match=r"'output'.*answer, instruction"):
             open_path(path, format="alpaca", max_bad_rows=0.9)
 
 
 def test_a_first_row_of_no_format_may_be_left_out(tmp_path):
     path = tmp_path / "x.jsonl"
     path.write_text('{"a": 1}\n' + json.dumps(GOOD))
-    with pytest.raises(LopeError, match="line 1: the columns are a;"):
+    with pytest.raises(LopeError, match=r"line 1: .* a; data\.format=alpaca"):
         open_path(path)
     assert open_path(path, max_bad_rows=0.5).bad_rows.counts == {"columns of no format": 1}
 
@@ -138,13 +136,15 @@ def test_quoted_line_breaks_of_csv_do_not_shift_the_lines(tmp_path):
     source = open_path(path, max_bad_rows=0.7)
     assert source[0].turns[1].text == "three\n\nfour"
     assert source.bad_rows.first[0][0] == f"{path}, line 7"
-    assert source.bad_rows.first[1] == (f"{path}, line 8", "3 cells under 2 columns (up to line 9)")
+    where, reason = source.bad_rows.first[1]
+    assert where == f"{path}, line 8"
+    assert re.findall(r"\d+", reason) == ["3", "2", "9"], "cells, columns, last line"
 
 
 def test_an_open_quote_of_csv_is_told(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text('instruction,output\na,b\na,"b\na,b\na,b\n')
-    with pytest.raises(LopeError, match=r"x\.csv, line 3: not valid CSV: unexpected end of data"):
+    with pytest.raises(LopeError, match=r"x\.csv, line 3: "):
         open_path(path)
 
 
@@ -154,13 +154,12 @@ def test_the_first_bad_rows_are_told_and_the_rest_counted(tmp_path, capsys):
     source = open_path(path, max_bad_rows=0.5)
     source.bad_rows.tell()
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "30 of 80 rows are bad (missing field: 20, empty response: 10) and left out:"
+    assert lines[0].startswith("30 of 80 ")
+    assert "(missing field: 20, empty response: 10)" in lines[0]
     assert lines[1].startswith(f"  {path}, line 51: field 'output' is missing")
     assert len(lines) == 22
     assert lines[-1] == "  and 10 more"
-    with pytest.raises(
-        LopeError, match=r"30 of 80 .*The first: .*line 51: .*line 53: .*Correct the rows"
-    ):
+    with pytest.raises(LopeError, match=r"30 of 80 .*line 51: .*line 53: "):
         open_path(path, max_bad_rows=0.37)
     open_path(write_rows(tmp_path / "y.jsonl", [GOOD])).bad_rows.tell()
     assert capsys.readouterr().err == ""
@@ -178,5 +177,5 @@ def test_bad_rows_are_no_part_of_the_examples(tmp_path):
 
 def test_nothing_but_bad_rows_is_an_error(tmp_path):
     path = write_rows(tmp_path / "x.jsonl", [{}, {}])
-    with pytest.raises(LopeError, match=r"2 of 2 rows are bad"):
+    with pytest.raises(LopeError, match=r"2 of 2 .*data\.max_bad_rows = 0\.99"):
         open_path(path, max_bad_rows=0.99, format="alpaca")

@@ -105,22 +105,22 @@ def test_missing_and_different_parts_are_named(built, make_recipe, tmp_path):
     recipe, folder = built
     part, other = tmp_path / "part", tmp_path / "other"
     make(recipe, part, node_rank=1, num_nodes=2)
-    with pytest.raises(LopeError, match=r"8 of 15 shards are missing: clean-000000\.arrow, "):
+    with pytest.raises(LopeError, match=r"8 of 15 .*clean-000000\.arrow, "):
         merge([part])
     make(make_recipe(seed=1), other, node_rank=0, num_nodes=2)
     with pytest.raises(LopeError, match=r"different corpora \(seed: 1 -> 614\)"):
         merge([part, other])
-    with pytest.raises(LopeError, match="holds no part"):
+    with pytest.raises(LopeError, match="/nothing "):
         merge([tmp_path / "nothing"])
     record = folder / SHARDS / "clean-000001.json"
     record.write_text(record.read_text().replace('"sha256": "', '"sha256": "0'))
-    with pytest.raises(LopeError, match=r"clean-000001\.arrow is not what was built"):
+    with pytest.raises(LopeError, match=r"clean-000001\.arrow"):
         merge([part, folder])
     shutil.copytree(folder / SHARDS, part / SHARDS, dirs_exist_ok=True)
     (part / SHARDS / "clean-000000.json").unlink()
     record.unlink()
     flip(folder / SHARDS / "clean-000000.arrow")
-    with pytest.raises(LopeError, match=r"clean-000000\.arrow is not what was built"):
+    with pytest.raises(LopeError, match=r"clean-000000\.arrow"):
         merge([part, folder])
 
 
@@ -161,7 +161,7 @@ def test_a_corpus_of_a_newer_version_is_refused_and_left(built, name):
     refused = [lambda: make(recipe, folder), lambda: merge([folder])]
     refused += [lambda: read_manifest(folder)] if name == MANIFEST else []
     for action in refused:
-        with pytest.raises(NewerFormat, match=rf"{name} is of format 2, written by a newer"):
+        with pytest.raises(NewerFormat, match=rf"{name} .*format 2.* up to 1"):
             action()
     assert content(folder) == before
 

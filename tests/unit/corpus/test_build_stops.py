@@ -50,7 +50,7 @@ def test_a_killed_build_goes_on(built, tmp_path, monkeypatch, point):
     assert len(whole) == {"in a shard": 3, "between shards": 4, "before the manifest": 15}[point]
     assert any(name.endswith(".tmp") for name in left) == (point == "in a shard")
     assert MANIFEST not in left
-    with pytest.raises(LopeError, match="is not finished"):
+    with pytest.raises(LopeError, match=r"/cut .*`lope corpus merge`"):
         BuiltCorpus(cut)
     before = {name: (cut / name).stat().st_mtime_ns for name in whole}
     result = make(recipe, cut, workers=2)
@@ -97,7 +97,7 @@ def test_workers_go_with_a_killed_build(make_recipe, tmp_path):
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
     until(lambda: len(list(seen.iterdir())) == 2)
-    with pytest.raises(LopeError, match="another process builds the part of node 0 of 1"):
+    with pytest.raises(LopeError, match=r"/cut: .*node 0 of 1.*--node-rank"):
         make(recipe, folder)
     process.kill()
     process.join(10)
@@ -124,5 +124,5 @@ def test_an_error_in_a_worker_ends_the_build_with_its_sentence(make_recipe, tmp_
     recipe = make_recipe(template="chat")
     tokenizer.chat_template = None
     recipe = replace(recipe, form=replace(recipe.form))
-    with pytest.raises(LopeError, match="the tokenizer has no chat template"):
+    with pytest.raises(LopeError, match=r"data\.template = 'chat'.*data\.template=alpaca"):
         make(recipe, tmp_path / "bad", workers=2)

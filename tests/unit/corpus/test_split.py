@@ -69,9 +69,7 @@ def test_a_row_keeps_its_side_whatever_is_beside_it(tmp_path: Path) -> None:
 
 def test_too_few_rows_are_told(tmp_path: Path) -> None:
     source = opened(write(tmp_path / "a.jsonl", ["one", "two"]))
-    with pytest.raises(
-        LopeError, match=r"share = 1e-09 of 2 examples holds out no example; raise it"
-    ):
+    with pytest.raises(LopeError, match=r"share = 1e-09 of 2 "):
         split_source(source, 1e-9, 0)
-    with pytest.raises(LopeError, match=r"leaves no example .* to train on; lower it"):
+    with pytest.raises(LopeError, match=r"data\.validation\.share = 1 .*a\.jsonl"):
         split_source(source, 1 - 1e-9, 0)

@@ -14,13 +14,13 @@ from lope_dist.corpus.built.manifest import MANIFEST, PLAN, SHARDS, Plan, ShardR
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda f: flip(f / SHARDS / "noisy-0-000003.arrow"), r"noisy-0-000003\.arrow has another"),
-        (lambda f: (f / SHARDS / "clean-000000.arrow").unlink(), r"clean-000000\.arrow is missing"),
+        (lambda f: flip(f / SHARDS / "noisy-0-000003.arrow"), r"noisy-0-000003\.arrow"),
+        (lambda f: (f / SHARDS / "clean-000000.arrow").unlink(), r"clean-000000\.arrow"),
         (
             lambda f: shutil.copy(
                 f / SHARDS / "clean-000000.arrow", f / SHARDS / "clean-000009.arrow"
             ),
-            r"clean-000009\.arrow is in the folder and not in",
+            r"clean-000009\.arrow",
         ),
     ],
 )
@@ -58,20 +58,20 @@ def test_links_are_not_followed(built, tmp_path):
     path = folder / SHARDS / "clean-000000.arrow"
     path.rename(tmp_path / "elsewhere.arrow")
     path.symlink_to(tmp_path / "elsewhere.arrow")
-    with pytest.raises(LopeError, match=r"lists the shard 'clean-000000\.arrow', which is no file"):
+    with pytest.raises(LopeError, match=r"'clean-000000\.arrow'"):
         verify(folder, progress=False)
 
 
 def test_a_forged_manifest_is_found(built):
     _, folder = built
     forge(folder, lambda shards: shards.append(shards[0]))
-    with pytest.raises(LopeError, match="does not list each shard once"):
+    with pytest.raises(LopeError, match=r"manifest.*\(clean-000000\.arrow\)"):
         verify(folder, progress=False)
     tree = json.loads((folder / MANIFEST).read_text())
     tree["counts"]["clean"]["tokens"] += 1
     (folder / MANIFEST).write_text(json.dumps(tree))
-    with pytest.raises(LopeError, match="was changed after it was written"):
+    with pytest.raises(LopeError, match=r"built/manifest\.json .*hash"):
         verify(folder, progress=False)
     (folder / MANIFEST).write_text("{}")
-    with pytest.raises(LopeError, match="is of no known format"):
+    with pytest.raises(LopeError, match=r"built/manifest\.json .*None"):
         verify(folder, progress=False)

@@ -76,7 +76,7 @@ def test_nothing_is_learnt_of_weight_0(open_rows, name):
     if name == "alpaca":  # an empty answer that is not learnt is no bad row
         empty = ROWS[name] | {"output": "", "quality": 0}
         assert len(open_rows(ROWS[name] | {"quality": 1}, empty, columns=COLUMNS)) == 1
-    with pytest.raises(LopeError, match="no row of which anything is to be learnt"):
+    with pytest.raises(LopeError, match=r"data\.path = .*x\.jsonl' .*learnt"):
         open_rows(ROWS[name] | {"quality": 0}, columns=COLUMNS)
 
 
@@ -86,7 +86,7 @@ def test_the_table_counts_them(open_rows):
     account = open_rows(*rows, columns=COLUMNS).account
     assert account.mean_weight == pytest.approx((3 * 0.5 + 7 * 3.0) / 10)
     lines = table(account, open_rows(*rows, columns=COLUMNS).bad_rows, {})
-    assert any("weighted" in line and "mean weight of a target 2.25" in line for line in lines)
+    assert any("weighted" in line and "2.25" in line for line in lines)
 
 
 def test_which_rows_are_held_out_is_not_a_matter_of_weight(open_rows, tmp_path):
@@ -182,7 +182,7 @@ def test_a_built_corpus_has_the_weights_of_its_rows(make_weighted, make_recipe, 
     found = of_examples(make_weighted(corpus=str(tmp_path / "built")))
     assert found == of_examples(loader)
     make_corpus(plain, tmp_path / "plain")
-    with pytest.raises(LopeError, match=r"different: the examples of data\.path"):
+    with pytest.raises(LopeError, match=r"data\.path"):
         make_weighted(corpus=str(tmp_path / "plain"))
 
 

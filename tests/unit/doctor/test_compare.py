@@ -93,7 +93,7 @@ def test_a_named_interface_must_be_there_and_lead_to_the_others(answers) -> None
     assert compare.common_interface(answers) is None
     answers["b"]["interfaces"].append("eth0")
     (elsewhere,) = all_of(answers, None, "eth0")
-    assert "the others are reached by ib0" in elsewhere[1]
+    assert "ib0" in elsewhere[1]
 
 
 def test_a_loopback_name_does_not_matter_once_the_interface_is_named(answers) -> None:

@@ -25,12 +25,12 @@ def test_an_interface_has_its_address() -> None:
 
 
 def test_one_that_is_absent_is_told_with_those_there_are() -> None:
-    with pytest.raises(LopeError, match=r"'lo0' is no network interface of .*lo \(127\.0\.0\.1\)"):
+    with pytest.raises(LopeError, match=r"'lo0' .* lo \(127\.0\.0\.1\)"):
         address_of("lo0")
 
 
 def test_one_rank_without_deepspeed_joins_no_hosts() -> None:
-    with pytest.raises(ValueError, match=r"set engine\.kind=deepspeed or engine\.interface=null"):
+    with pytest.raises(ValueError, match=r"engine\.kind=deepspeed.*engine\.interface=null"):
         EngineConfig(kind="local", interface="lo")
     assert EngineConfig(interface="lo").interface == "lo"
 
@@ -48,7 +48,7 @@ def test_the_backend_is_told_and_a_contradiction_is_refused(
     assert os.environ[variable] == value
     assert _use("lo", backend) == "127.0.0.1"
     monkeypatch.setenv(variable, "eth9")
-    with pytest.raises(LopeError, match=f"the environment says {variable}=eth9"):
+    with pytest.raises(LopeError, match=rf"engine\.interface = 'lo'.*{variable}=eth9"):
         _use("lo", backend)
 
 
@@ -61,7 +61,7 @@ def test_the_rendezvous_listens_on_its_address_alone() -> None:
         assert listener.getsockname() == ("127.0.0.1", port)
         with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", port)):
             pass
-        with pytest.raises(LopeError, match=f"cannot listen on 127.0.0.1:{port}: launch with ano"):
+        with pytest.raises(LopeError, match=rf"127\.0\.0\.1:{port}.*--master_p"):
             _listen("127.0.0.1", "localhost", port, "lo")
     finally:
         listener.close()
@@ -88,7 +88,7 @@ def test_on_one_host_the_launchers_address_is_used(monkeypatch: pytest.MonkeyPat
 def test_a_master_address_of_another_network_is_told() -> None:
     with pytest.raises(LopeError, match=re.escape("launch with --master_addr 127.0.0.1")):
         _listen("127.0.0.1", "10.1.2.3", 29500, "lo")
-    with pytest.raises(LopeError, match=r"host 'no-such-host\.invalid' does not resolve"):
+    with pytest.raises(LopeError, match=r"'no-such-host\.invalid'"):
         _listen("127.0.0.1", "no-such-host.invalid", 29500, "lo")
 
 
@@ -105,9 +105,9 @@ def test_a_rendezvous_that_is_taken_or_silent_is_told(monkeypatch: pytest.Monkey
         port = holder.getsockname()[1]
         for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", port), ("RANK", 1)):
             monkeypatch.setenv(name, str(value))
-        with pytest.raises(PeerLost, match=rf"Rank 1 cannot use the rendezvous at .*:{port}, .* 1"):
+        with pytest.raises(PeerLost, match=rf"^Rank 1 .*{port}, .* 1"):
             open_store("gloo", 1.0, None)
         holder.listen()
         monkeypatch.setenv("RANK", "0")
-        with pytest.raises(LopeError, match=r"cannot listen on .*: launch with another --master_p"):
+        with pytest.raises(LopeError, match=r"--master_p"):
             open_store("gloo", 1.0, None)

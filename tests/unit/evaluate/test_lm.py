@@ -112,7 +112,7 @@ def test_an_adapter_that_changes_nothing_is_refused(lm) -> None:
         for parameter in experts:
             parameter.data.zero_()
         for word in ("masked", "masked_plain", "all"):
-            with pytest.raises(LopeError, match=r"2-finetune gives exactly the base model's"):
+            with pytest.raises(LopeError, match=r"2-finetune "):
                 lm.choose(rows_for([word], lm.run.config.adapter)[0])
         lm.choose(rows_for(["none"], lm.run.config.adapter)[0])
     finally:
@@ -125,7 +125,7 @@ def test_logits_that_are_not_finite_are_refused(lm) -> None:
     held = parameter.detach().clone()
     try:
         parameter.data.fill_(float("nan"))
-        with pytest.raises(LopeError, match=r"With experts 'all' the logits of .* are not finite"):
+        with pytest.raises(LopeError, match=r"experts 'all' .*2-finetune"):
             lm.choose(rows_for(["all"], lm.run.config.adapter)[0])
     finally:
         parameter.data.copy_(held)
@@ -160,5 +160,5 @@ def test_lm_eval_finds_it_by_name_and_takes_a_folder(trained) -> None:
 
 
 def test_an_unknown_choice_is_refused(loaded) -> None:
-    with pytest.raises(LopeError, match="'al' is not known"):
+    with pytest.raises(LopeError, match=r"--experts: 'al' .* all, base"):
         LopeLM(loaded, "al")

@@ -23,13 +23,13 @@ def test_the_last_checkpoint_is_in_the_model_and_ready_to_answer(trained) -> Non
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LopeError, match=r"is not a run: it holds no run\.yaml"):
+    with pytest.raises(LopeError, match=r"run\.yaml"):
         load_run(tmp_path)
 
 
 def test_a_run_without_a_checkpoint_is_refused(run_copy: Path) -> None:
     shutil.rmtree(run_copy / "checkpoints")
-    with pytest.raises(LopeError, match="holds no whole checkpoint"):
+    with pytest.raises(LopeError, match=r"/copy' .*checkpoint"):
         load_run(run_copy)
 
 
@@ -53,7 +53,7 @@ def test_an_adapter_that_does_not_fit_is_refused(run_copy: Path, change: dict) -
     tree = yaml.safe_load((run_copy / "run.yaml").read_text())
     tree["adapter"] |= change
     (run_copy / "run.yaml").write_text(yaml.safe_dump(tree))
-    with pytest.raises(LopeError, match="does not fit the model"):
+    with pytest.raises(LopeError, match=r"'model\.layers\.\d\.self_attn\."):
         load_run(run_copy)
 
 

@@ -122,7 +122,7 @@ def test_changed_data_are_measured_again_and_other_data_are_refused(
     other = tmp_path / "other" / data.name
     other.parent.mkdir()
     save_alpaca(other, 7)
-    with pytest.raises(LopeError, match="holds losses of other data of that name"):
+    with pytest.raises(LopeError, match=r"losses/held_out\.json .*rename "):
         measure(run_copy, other, "none")
 
 
@@ -133,7 +133,7 @@ def test_a_relative_path_is_that_of_its_folder(run_copy, tmp_path, measured, mon
     monkeypatch.chdir(tmp_path / "one")
     assert measure(run_copy, Path("rows.jsonl"), "none")["data"] == str(tmp_path / "one/rows.jsonl")
     monkeypatch.chdir(tmp_path / "two")
-    with pytest.raises(LopeError, match=r"other data of that name \(.*one/rows\.jsonl\)"):
+    with pytest.raises(LopeError, match=r"\(.*one/rows\.jsonl\)"):
         measure(run_copy, Path("rows.jsonl"), "none")
     measure(run_copy, Path("../one/rows.jsonl"), "none")
     assert measured == [0, 1, 2, 3]
@@ -183,7 +183,7 @@ def test_what_a_purified_export_cannot_answer_is_told_before_anything_is_measure
 ) -> None:
     export = tmp_path / "export"
     export_run(run_copy, ExportRequest("purified", export))
-    with pytest.raises(LopeError, match="--experts all: this run is purified"):
+    with pytest.raises(LopeError, match=r"--experts all: .*purified"):
         measure(export, data, "masked,all,none")
     assert not measured
 

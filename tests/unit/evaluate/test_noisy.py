@@ -95,7 +95,7 @@ def test_few_shot_examples_stay_clean(shots_dir: Path) -> None:
 
 
 def test_few_shot_examples_of_the_scored_documents_are_refused(shots_dir: Path) -> None:
-    with pytest.raises(LopeError, match="draws its 2 few-shot examples from the documents that it"):
+    with pytest.raises(LopeError, match=r"'same' .*num_fewshot 0"):
         load(shots_dir, 0.1, "same", num_fewshot=2)
     assert load(shots_dir, 0.1, "same", num_fewshot=0)
     assert load(shots_dir, None, "same", num_fewshot=2)
@@ -103,17 +103,17 @@ def test_few_shot_examples_of_the_scored_documents_are_refused(shots_dir: Path) 
 
 def test_what_is_no_text_is_told_with_what_is(task_dir: Path) -> None:
     suite = SuiteConfig(tasks=(SuiteTask(task="tiny_choice", question=("c",)),), noise=SuiteNoise())
-    with pytest.raises(LopeError, match="'c' is not a column of text; there are: q"):
+    with pytest.raises(LopeError, match=r"'tiny_choice': 'c' .* q"):
         load_tasks(suite, task_manager(str(task_dir)), "here")
 
 
 @pytest.mark.parametrize(
     ("tasks", "groups", "message"),
     [
-        (["tiny_chioce"], {}, "'tiny_chioce' is not among here. Did you mean 'tiny_choice'"),
-        (["tiny_all", "tiny_other"], {}, "'tiny_other' is asked for by 'tiny_all' and by"),
-        (["tiny_choice"], {"g": ["tiny_other"]}, "groups.g: 'tiny_other' is not among the tasks"),
-        (["tiny_all"], {"tiny_all": ["tiny_other"]}, "a task or group of this name already"),
+        (["tiny_chioce"], {}, "'tiny_chioce' .*'tiny_choice'"),
+        (["tiny_all", "tiny_other"], {}, "'tiny_other' .*'tiny_all' "),
+        (["tiny_choice"], {"g": ["tiny_other"]}, "groups.g: 'tiny_other' "),
+        (["tiny_all"], {"tiny_all": ["tiny_other"]}, "groups.tiny_all: "),
     ],
 )
 def test_suites_that_do_not_fit_are_told(
@@ -139,12 +139,12 @@ def test_a_group_over_a_metric_that_no_task_has_is_told(task_dir: Path) -> None:
 
 def test_noise_without_a_question_to_corrupt_is_refused(task_dir: Path) -> None:
     suite = SuiteConfig(tasks=(SuiteTask(task="tiny_choice"),), noise=SuiteNoise())
-    with pytest.raises(LopeError, match="nothing would be corrupted"):
+    with pytest.raises(LopeError, match=r"'noise' .*'question'"):
         load_tasks(suite, task_manager(str(task_dir)), "here")
 
 
 def test_few_shots_for_a_task_that_takes_none_are_refused(task_dir: Path) -> None:
-    with pytest.raises(LopeError, match="takes no few-shot examples"):
+    with pytest.raises(LopeError, match=r"'tiny_choice' .*num_fewshot: 0"):
         load(task_dir, None, "tiny_choice", num_fewshot=2)
 
 
@@ -154,5 +154,5 @@ def test_data_that_cannot_be_loaded_is_one_sentence(tmp_path: Path) -> None:
         "test_split: test\noutput_type: multiple_choice\ndoc_to_text: q\n"
         "doc_to_choice: c\ndoc_to_target: a\n"
     )
-    with pytest.raises(LopeError, match="Task 'gone' cannot be loaded, FileNotFoundError"):
+    with pytest.raises(LopeError, match=r"'gone'.*FileNotFoundError"):
         load(tmp_path, None, "gone")

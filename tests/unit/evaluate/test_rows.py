@@ -24,16 +24,15 @@ def test_an_unknown_word_is_refused_with_the_nearest_one() -> None:
     with pytest.raises(LopeError) as caught:
         rows_for(["none", "maskd"], ADAPTER)
     message = str(caught.value)
-    assert (
-        "'maskd' is not known; allowed: masked, masked_plain, masked_normal, all, base." in message
-    )
-    assert message.endswith("Did you mean 'masked'?")
+    assert "'maskd'" in message
+    assert "masked, masked_plain, masked_normal, all, base" in message
+    assert message.endswith("'masked'?")
 
 
 @pytest.mark.parametrize("word", ["masked", "masked_plain"])
 def test_nothing_to_mask_is_refused(word: str) -> None:
     adapter = AdapterConfig(num_poison=0)
-    with pytest.raises(LopeError, match="no poisoning expert to mask; use --experts all"):
+    with pytest.raises(LopeError, match="--experts all"):
         rows_for([word], adapter)
     assert [row.name for row in rows_for(["all", "none"], adapter)] == ["all", "base"]
 
@@ -99,22 +98,22 @@ def test_a_setting_that_cannot_be_is_told(word: str, message: str) -> None:
 
 @pytest.mark.parametrize("asked", [["none", "base"], ["masked", "masked"]])
 def test_a_row_asked_for_twice_is_refused(asked: list[str]) -> None:
-    with pytest.raises(LopeError, match="is given twice"):
+    with pytest.raises(LopeError, match=r"--experts: .*twice"):
         rows_for(asked, ADAPTER)
 
 
 def test_the_control_needs_two_normal_experts() -> None:
-    with pytest.raises(LopeError, match="only one normal expert"):
+    with pytest.raises(LopeError, match=r"--experts masked_normal: .*--experts all"):
         rows_for(["masked_normal"], AdapterConfig(num_normal=1))
     assert rows_for(["masked_normal"], AdapterConfig(num_normal=2, num_poison=0))
     baseline = AdaLoraConfig()
-    with pytest.raises(LopeError, match="this run has no normal expert to leave out"):
+    with pytest.raises(LopeError, match=r"--experts masked_normal: .*--experts all"):
         rows_for(["masked_normal"], baseline)
 
 
 @pytest.mark.parametrize("word", ["all", "all:scale=0.5", "masked_normal"])
 def test_what_a_purified_export_has_no_experts_for_is_refused(word: str) -> None:
-    with pytest.raises(LopeError, match="this run is purified, its poisoning expert was removed"):
+    with pytest.raises(LopeError, match=r"purified, .*--experts masked or base"):
         rows_for(["masked", word], ADAPTER, is_purified=True)
     assert len(rows_for(["masked", "masked_plain", "base"], ADAPTER, is_purified=True)) == 3
 
@@ -149,5 +148,5 @@ def test_the_poisoning_experts_weight_tells_rows_apart_and_needs_such_an_expert(
     assert first == same  # and equal to what runs hold that were scored before
     assert first not in others
     assert others[0] != others[1]
-    with pytest.raises(LopeError, match="no poisoning expert to weigh"):
+    with pytest.raises(LopeError, match="--experts all:poison=0: "):
         rows_for(["all:poison=0"], AdapterConfig(num_poison=0))

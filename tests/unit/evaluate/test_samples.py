@@ -48,7 +48,5 @@ def test_the_first_validation_prompts_are_answered_before_and_after(run: Path) -
 
 
 def test_without_validation_rows_there_is_nothing_to_ask(trained) -> None:
-    with pytest.raises(
-        LopeError, match=r"--samples: .* has no validation rows with a prompt; train"
-    ):
+    with pytest.raises(LopeError, match=r"--samples: "):
         write_samples(trained.folder, 2)

@@ -47,19 +47,19 @@ def test_the_scale_of_least_loss_is_chosen_for_each_row(run_copy, data, monkeypa
 
 def test_what_has_no_scale_to_choose_is_refused(run_copy, data) -> None:
     for word in ("none", "base", "all:scale=0.5"):
-        with pytest.raises(LopeError, match="choose the scale of masked, all"):
+        with pytest.raises(LopeError, match="scale of masked, all"):
             choose(run_copy, data, word)
-    with pytest.raises(LopeError, match="'mased' is not known"):
+    with pytest.raises(LopeError, match="'mased' "):
         choose(run_copy, data, "mased")
     data.write_text(json.dumps({"instruction": "word " * 200, "output": "far"}) + "\n")
-    with pytest.raises(LopeError, match="can be learnt"):
+    with pytest.raises(LopeError, match=r"choose_on\.jsonl .*data\.max_length = 256"):
         choose(run_copy, data, "all")
 
 
 def test_a_purified_export_has_the_scale_of_its_masked_row(run_copy, data, tmp_path) -> None:
     export = tmp_path / "export"
     export_run(run_copy, ExportRequest("purified", export))
-    with pytest.raises(LopeError, match="--experts all: this run is purified"):
+    with pytest.raises(LopeError, match=r"--experts all: .*purified"):
         choose(export, data, "masked", "all")
     assert not (export / "losses").exists()
     chosen = choose_scale(export, ScaleRequest(str(data), grid=(1.0,)), progress=False)

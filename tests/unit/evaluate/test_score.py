@@ -110,14 +110,14 @@ def test_the_truth_may_stand_in_a_file_of_its_own(
     out = tmp_path / "out.jsonl"
     summary = rank(run_copy, bare, out, truth=str(corrupted), limit=30)
     assert summary["detection"]["num_noisy"] > 5
-    with pytest.raises(LopeError, match="has no column 'noise' in every row"):
+    with pytest.raises(LopeError, match=r"'noise' .*row"):
         rank(run_copy, bare, out, truth=str(alpaca_file))
     short = tmp_path / "short.jsonl"
     short.write_text("".join(corrupted.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(LopeError, match=r"has 82 rows and .* 83"):
         rank(run_copy, bare, out, truth=str(short))
     short.write_text('{"noise": "[{}]"}\n' * 83)
-    with pytest.raises(LopeError, match="row 1: the column 'noise' must be a list of operation"):
+    with pytest.raises(LopeError, match=r"row 1: .*'noise'"):
         rank(run_copy, bare, out, truth=str(short))
 
 
@@ -126,11 +126,11 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_loaded(
 ) -> None:
     out = tmp_path / "out.jsonl"
     monkeypatch.setattr(scorers, "load_run", None)
-    with pytest.raises(LopeError, match=r"--by: 'ifdd' is not known.* Did you mean 'ifd'"):
+    with pytest.raises(LopeError, match=r"--by: 'ifdd'.*'ifd'"):
         rank(run_copy, corrupted, out, by="ifdd")
     with pytest.raises(LopeError, match=r"write a \.jsonl file"):
         rank(run_copy, corrupted, tmp_path / "out.csv")
-    with pytest.raises(LopeError, match="exists and is not a ranking"):
+    with pytest.raises(LopeError, match=r"--out .*corrupted\.jsonl "):
         rank(run_copy, corrupted, corrupted)
 
 
@@ -138,7 +138,7 @@ def test_a_purified_export_has_no_score_of_all_experts(run_copy, corrupted, tmp_
     export_run(run_copy, ExportRequest("purified", tmp_path / "purified"))
     out = tmp_path / "out.jsonl"
     assert rank(tmp_path / "purified", corrupted, out, limit=3)["by"] == "masked_loss_top"
-    with pytest.raises(LopeError, match="--by: 'all_loss' is not known here; allowed: masked_"):
+    with pytest.raises(LopeError, match=r"--by: 'all_loss' .* masked_"):
         rank(tmp_path / "purified", corrupted, out, limit=3, by="all_loss")
 
 
@@ -147,28 +147,24 @@ def test_nothing_beside_the_ranking_is_written_over(run_copy, corrupted, tmp_pat
     whole = tmp_path / "alpaca.json"
     whole.write_text(json.dumps(rows))
     held, out = whole.read_bytes(), tmp_path / "alpaca.jsonl"
-    with pytest.raises(LopeError, match=r"alpaca\.json would be written, and this call reads it"):
+    with pytest.raises(LopeError, match=r"alpaca\.json .* reads"):
         rank(run_copy, whole, out, limit=2)
-    with pytest.raises(LopeError, match=r"alpaca\.json would be written, and this call reads it"):
+    with pytest.raises(LopeError, match=r"alpaca\.json .* reads"):
         rank(run_copy, corrupted, out, truth=str(whole), limit=2)
-    with pytest.raises(
-        LopeError, match=r"goes to .*alpaca\.json, which exists and is not a summary"
-    ):
+    with pytest.raises(LopeError, match=r"alpaca\.json.* summary"):
         rank(run_copy, corrupted, out, limit=2)
     assert whole.read_bytes() == held
     (run_copy / "results.json").write_text('{"rows": []}')
-    with pytest.raises(
-        LopeError, match=r"goes to .*results\.json, which exists and is not a summary"
-    ):
+    with pytest.raises(LopeError, match=r"results\.json.* summary"):
         rank(run_copy, corrupted, run_copy / "results.jsonl", limit=2)
     (tmp_path / "photo.png").write_bytes(b"not ours")
-    with pytest.raises(LopeError, match=r"goes to .*photo\.png, .* belongs to no summary"):
+    with pytest.raises(LopeError, match=r"photo\.png.* summary"):
         rank(run_copy, corrupted, tmp_path / "photo.jsonl", limit=2)
     ranking = tmp_path / "ranking.jsonl"
     rank(run_copy, corrupted, ranking, limit=2)
     ranking.with_suffix(".png").write_bytes(b"its plot")
     rank(run_copy, corrupted, ranking, limit=3)
-    with pytest.raises(LopeError, match=r"ranking\.jsonl would be written, and this call reads it"):
+    with pytest.raises(LopeError, match=r"ranking\.jsonl .* reads"):
         rank(run_copy, ranking, ranking, limit=2)
 
 
@@ -181,7 +177,7 @@ def test_a_loss_that_is_not_finite_is_told(run_copy, corrupted, tmp_path, monkey
 
     monkeypatch.setattr(noise_scores, "losses_of", broken)
     out = tmp_path / "out.jsonl"
-    with pytest.raises(LopeError, match=r"loss of example \d+ is not finite: base weights"):
+    with pytest.raises(LopeError, match=r"example \d+ .* NaN"):
         rank(run_copy, corrupted, out, limit=3)
     assert not out.exists()
 

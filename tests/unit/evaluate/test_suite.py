@@ -126,14 +126,14 @@ def test_scores_are_lm_evals_own(loaded, run_copy: Path, request_of) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tasks": ("tiny_choise",)}, r"'tiny_choise' is not among .* Did you mean 'tiny_choice'"),
-        ({"tasks": ("tiny_choice", "")}, "--tasks: '' is not among"),
-        ({"experts": ("maskd",)}, r"--experts: 'maskd'.*Did you mean 'masked'"),
-        ({"include_path": "/no/such/folder"}, "--include-path: '/no/such/folder' is not a folder"),
-        ({"limit": 0}, "--limit 0: must be above 0"),
-        ({"limit": -0.5}, "--limit -0.5: must be above 0"),
-        ({"limit": float("nan")}, "--limit nan: must be above 0"),
-        ({"num_fewshot": -1}, "--num-fewshot -1: must be a whole number from 0"),
+        ({"tasks": ("tiny_choise",)}, r"'tiny_choise'.*'tiny_choice'"),
+        ({"tasks": ("tiny_choice", "")}, "--tasks: '' "),
+        ({"experts": ("maskd",)}, r"--experts: 'maskd'.*'masked'"),
+        ({"include_path": "/no/such/folder"}, "--include-path: '/no/such/folder'"),
+        ({"limit": 0}, "--limit 0: "),
+        ({"limit": -0.5}, "--limit -0.5: "),
+        ({"limit": float("nan")}, "--limit nan: "),
+        ({"num_fewshot": -1}, "--num-fewshot -1: "),
     ],
 )
 def test_what_is_wrong_is_told_before_weights_are_read(
@@ -155,7 +155,7 @@ def test_rows_of_a_purified_export_are_told_before_weights_are_read(
 ) -> None:
     export_run(run_copy, ExportRequest("purified", tmp_path / "export"))
     monkeypatch.setattr(suite, "load_run", None)
-    with pytest.raises(LopeError, match="--experts all: this run is purified"):
+    with pytest.raises(LopeError, match=r"--experts all: .*purified"):
         evaluate_run(tmp_path / "export", request_of("tiny_choice", "masked,all"))
 
 
@@ -164,7 +164,7 @@ def test_a_row_without_effect_is_told_before_another_is_scored(
     run_copy: Path, request_of, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LopeLM, "_probe", lambda self, **_: torch.ones(1, 1, 1))
-    with pytest.raises(LopeError, match="gives exactly the base model's logits"):
+    with pytest.raises(LopeError, match=r"experts 'all' .*2-finetune"):
         evaluate_run(run_copy, request_of("tiny_choice", "none,all"))
     assert not (run_copy / "results.json").exists()
 
@@ -172,7 +172,7 @@ def test_a_row_without_effect_is_told_before_another_is_scored(
 @pytest.mark.usefixtures("_quick")
 def test_a_chat_template_that_is_not_there_is_told(run_copy: Path, request_of) -> None:
     request = request_of("tiny_choice", "all", apply_chat_template=True)
-    with pytest.raises(LopeError, match=r"the tokenizer of '.*' has no chat template"):
+    with pytest.raises(LopeError, match=r"--apply-chat-template: "):
         evaluate_run(run_copy, request)
 
 
@@ -200,7 +200,7 @@ def test_the_checkpoint_is_looked_for_once_and_is_that_of_rank_0(
 
 def test_a_folder_that_is_no_run_is_told_first(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(suite, "task_manager", None)  # looking through all tasks takes seconds
-    with pytest.raises(LopeError, match="is not a run"):
+    with pytest.raises(LopeError, match=r"run\.yaml"):
         evaluate_run(tmp_path, EvalRequest(("arc_easy",), ("masked",)))
 
 

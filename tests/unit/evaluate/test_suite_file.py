@@ -55,24 +55,24 @@ def test_include_path_is_relative_to_the_file(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("tasks: []", "tasks"),
-        ("tasks: [{tsk: x}]", "'tsk' in tasks.0. Did you mean 'task'"),
+        ("tasks: [{tsk: x}]", "'tsk' in tasks.0. .*'task'"),
         ("tasks: [{task: x, limit: 0}]", r"tasks.0.limit"),
-        ("tasks: [{task: x}]\nnoise: {text: {fields: [input]}}", "fields and responses are for"),
+        ("tasks: [{task: x}]\nnoise: {text: {fields: [input]}}", "noise.text: fields"),
         (
             "tasks: [{task: x}]\nnoise: {text: {responses: {rate: 0.1}}}",
-            "fields and responses are for",
+            "noise.text: .*responses",
         ),
         (
             "tasks: [{task: x}]\nnoise: {text: {operations: [wrong_label]}}",
-            "noise.text.operations: 'wrong_label' works on whole answers",
+            "noise.text.operations: 'wrong_label'",
         ),
         (
             "tasks: [{task: x}]\nnoise: {text: {unit: character, operations: [word_order]}}",
-            "noise.text.operations: 'word_order' has no unit 'character'. Allowed here: ",
+            "noise.text.operations: 'word_order' .*'character'. Allowed",
         ),
         (
             "tasks: [{task: x}]\nnoise: {text: {operations: [char_inset]}}",
-            "noise.text.operations: .*Did you mean 'char_insert'",
+            "noise.text.operations.*'char_insert'",
         ),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_misread_export_is_not_kept(
         real(*rest, layers | {name: low._replace(B_OR=1.01 * low.B_OR)})
 
     monkeypatch.setattr(formats, f"write_{kind}", write)
-    with pytest.raises(LopeError, match=r"q_proj.*has other values when it is read back"):
+    with pytest.raises(LopeError, match=r"q_proj"):
         export_run(run, ExportRequest(kind, tmp_path / "out", calibration_rows=4))
     assert not list(tmp_path.glob("*out*"))
 

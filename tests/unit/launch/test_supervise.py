@@ -162,7 +162,7 @@ def test_a_command_that_is_absent_is_told_and_not_tried_again() -> None:
     command = [sys.executable, str(SCRIPT), "--", "/no/such/launcher"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 2
-    assert "'/no/such/launcher' cannot be started" in done.stderr
+    assert "'/no/such/launcher'" in done.stderr
 
 
 @pytest.mark.parametrize(

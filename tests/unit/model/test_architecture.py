@@ -39,5 +39,5 @@ def test_a_part_of_it_may_be_stated(stated) -> None:
     ],
 )
 def test_another_models_is_told_before_weights_are_read(stated, values: dict, message: str) -> None:
-    with pytest.raises(LopeError, match=f"does not describe .*{message}"):
+    with pytest.raises(LopeError, match=rf"model\.architecture .*{message}"):
         stated(values)

@@ -87,7 +87,7 @@ def test_a_rank_names_what_its_own_part_holds(tiny_llama: Path, tmp_path: Path) 
 
 def test_what_the_dtype_cannot_hold_is_named(tiny_llama: Path, tmp_path: Path) -> None:
     folder = _with(tiny_llama, tmp_path / "model", PACKED, 5, 3.4e38)
-    with pytest.raises(LopeError, match=r"element 5 .* is 3\.4e\+38, beyond what torch\.bfloat16"):
+    with pytest.raises(LopeError, match=r"element 5 .* 3\.4e\+38, .*torch\.bfloat16"):
         _load(folder, dtype="bfloat16")
     _load(folder)
 

@@ -204,7 +204,7 @@ def test_banks_and_routers_are_no_targets() -> None:
         find_targets(ours, ["q_proj", "down_proj"])
     ours, _ = _pair("llama4_text")
     assert "model.layers.0.feed_forward.router" not in linear_layers(ours)
-    with pytest.raises(LopeError, match="'router' matches no linear layer"):
+    with pytest.raises(LopeError, match=r"'router' .*"):
         find_targets(ours, ["router"])
 
 

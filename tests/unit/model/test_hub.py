@@ -159,11 +159,9 @@ def test_pickles_alone_are_refused_before_a_download(fetch, hub: Hub) -> None:
 def test_a_name_that_the_hub_does_not_know_is_told(fetch) -> None:
     error = fetch("someone/other", weights=False)
     assert isinstance(error, str)
-    assert (
-        "LopeError: model.name_or_path: 'someone/other' is not a local folder, and the hub" in error
-    )
+    assert "LopeError: model.name_or_path: 'someone/other'" in error
 
 
 def test_a_repository_without_weights_is_refused() -> None:
-    with pytest.raises(LopeError, match="nothing to load"):
+    with pytest.raises(LopeError, match=r"holds neither model\.safetensors "):
         weights_file({"config.json"}, NAME)

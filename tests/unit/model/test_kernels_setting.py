@@ -118,7 +118,7 @@ def test_a_cpu_goes_around_what_liger_changed() -> None:
 def test_a_family_that_liger_does_not_know_is_an_error_or_left_alone() -> None:
     shape = {"bos_token_id": 0, "eos_token_id": 0}
     assert fused_parts(built("auto", "gpt2", **shape)) == {}
-    with pytest.raises(LopeError, match="Liger has no kernels for gpt2 models; use 'auto'"):
+    with pytest.raises(LopeError, match=r"gpt2.*'auto'"):
         built("liger", "gpt2", **shape)
 
 
@@ -133,7 +133,7 @@ def test_a_change_that_fails_half_way_is_taken_back(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(monkey_patch, "_apply_liger_kernel_to_instance", fails)
     assert fused_parts(built("auto")) == {}
-    with pytest.raises(LopeError, match=r"cannot change this llama model \(AttributeError"):
+    with pytest.raises(LopeError, match=r"llama.*\(AttributeError"):
         built("liger")
 
 

@@ -45,7 +45,7 @@ def test_unquantized_logits_equal_transformers(tiny_llama: Path) -> None:
 
 
 def test_a_revision_of_a_folder_is_refused(tiny_llama: Path) -> None:
-    with pytest.raises(LopeError, match=r"model\.revision = 'v2' with .* has no revisions"):
+    with pytest.raises(LopeError, match=r"model\.revision = 'v2'"):
         _load(tiny_llama, revision="v2")
 
 
@@ -142,7 +142,7 @@ def test_an_index_cannot_point_outside_its_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [{"a": 7}, {"a": None}, {"a": ["x"]}, {"a": "x\0"}, [], "x"])
 def test_an_index_of_no_file_names_is_told(names: object, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    with pytest.raises(LopeError, match="is not a safetensors index"):
+    with pytest.raises(LopeError, match=r"model\.safetensors\.index\.json "):
         TensorFiles(tmp_path)
 
 
@@ -152,5 +152,5 @@ def test_a_wrong_stated_architecture_is_refused(tiny_llama: Path) -> None:
 
 
 def test_a_folder_that_does_not_exist_is_no_hub_name() -> None:
-    with pytest.raises(LopeError, match="does not exist"):
+    with pytest.raises(LopeError, match=r"model\.name_or_path: .*'/nowhere/at/all'"):
         _load(Path("/nowhere/at/all"))

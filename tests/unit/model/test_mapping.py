@@ -146,7 +146,7 @@ def test_what_a_bank_lacks_is_named(tmp_path: Path) -> None:
     _make(tmp_path, "mixtral", num_hidden_layers=1).save_pretrained(tmp_path / "one")
     expert = "model.layers.0.block_sparse_moe.experts"
     _edit(tmp_path / "one", lambda tensors: tensors.pop(f"{expert}.3.w1.weight"))
-    with pytest.raises(LopeError, match=r"gate_up_proj cannot be made of .*experts\.0\.w1\.weight"):
+    with pytest.raises(LopeError, match=r"gate_up_proj.*experts\.0\.w1\.weight"):
         _load(tmp_path / "one")
     _edit(tmp_path / "one", lambda tensors: tensors.pop(f"{expert}.3.w2.weight"))
     with pytest.raises(LopeError, match=r"down_proj \(from .*\) has shape \[3, 64, 128\], not \[4"):

@@ -171,10 +171,10 @@ def test_no_metrics_or_no_folder_are_errors_and_damaged_files_are_left_out(run, 
         assert (run / name).read_bytes() == b"\xed\xb0\x80", "a reader changes nothing"
     assert f"{run / 'router.json'} is damaged (" in capsys.readouterr().err
     (run / "metrics.jsonl").write_text("")
-    with pytest.raises(LopeError, match="nothing to report"):
+    with pytest.raises(LopeError, match=r"metrics\.jsonl "):
         write_report(run)
     (run / "metrics.jsonl").unlink()
-    with pytest.raises(LopeError, match="nothing to report"):
+    with pytest.raises(LopeError, match=r"metrics\.jsonl "):
         write_report(run)
 
 
@@ -199,7 +199,7 @@ def test_damaged_lines_are_left_out_and_told(run, capsys):
     bad = [lines[1][:20], "\0" * 99, "{}", "[]", lines[4].replace("poison", '"')]
     (run / "metrics.jsonl").write_text("\n".join([lines[0], *bad, *lines[2:], ""]))
     assert len(read_run(run).metrics) == 29
-    assert "5 lines (2, 3, 4, 5, 6) are damaged and left out" in capsys.readouterr().err
+    assert "5 lines (2, 3, 4, 5, 6)" in capsys.readouterr().err
 
 
 def test_costs_count_the_steps_between_logged_lines(run):

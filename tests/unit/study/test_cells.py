@@ -94,7 +94,7 @@ def test_a_claim_is_judged_at_the_points_that_both_sides_have(make_study, study_
         with pytest.raises(LopeError, match=r"claims\.c"):
             make_study(axes=axes, variants=variants, claims={"c": CLAIM | sides})
     variants["hydralora"]["where"] = {"rank": ["r2"]}
-    with pytest.raises(LopeError, match=r"claims\.c: .* at no common point of the axes"):
+    with pytest.raises(LopeError, match=r"claims\.c: .* axes"):
         make_study(axes=axes, variants=variants, claims={"c": CLAIM})
 
 
@@ -133,7 +133,7 @@ def test_a_suite_may_be_asked_of_some_rows_alone(make_study, study_tree):
     }
     assert asked == {"hydralora/seed-1": ["none"], "lope/seed-1": ["all"], "lope/seed-2": ["all"]}
     suites["some"]["rows"] = ["hydralora/masked"]
-    with pytest.raises(LopeError, match=r"suites\.some\.rows = 'hydralora/masked' is not one of"):
+    with pytest.raises(LopeError, match=r"suites\.some\.rows = 'hydralora/masked'"):
         make_study(evaluate={"suites": suites})
 
 

@@ -115,7 +115,7 @@ def test_a_row_is_chosen_on_another_files_loss_seed_by_seed(make_study, study_tr
 def test_a_chosen_row_is_not_judged_on_what_it_was_chosen_on(make_study, study_tree):
     study_tree["variants"]["lope"]["choose_from"] = ["masked", "all"]
     own = claim("chosen", "loss:clean", "lope/chosen", "hydralora/all", "lower")
-    with pytest.raises(LopeError, match=r"claims\.c judges 'lope/chosen' on loss:clean, which it"):
+    with pytest.raises(LopeError, match=r"claims\.c .*'lope/chosen' .*loss:clean"):
         make_study(evaluate={"losses": ["clean"]}, choose_on="loss:clean", claims={"c": own})
 
 
@@ -177,8 +177,9 @@ def test_sides_that_were_trained_on_other_amounts_are_told(study):
                 stage["tokens"] *= 2
         path.write_text(json.dumps(cost))
     summary = summarize(study)
-    assert summary["claims"][0]["notes"] == ["trained on 2.00 times as many tokens"]
-    assert "2.00 times as many" in write_study_report(study).with_suffix(".md").read_text()
+    (note,) = summary["claims"][0]["notes"]
+    assert "2.00" in note
+    assert note in write_study_report(study).with_suffix(".md").read_text()
 
 
 def test_every_number_has_its_file(study):

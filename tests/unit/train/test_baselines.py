@@ -99,10 +99,10 @@ def test_lm_eval_asks_it_with_and_without_its_adapter(run) -> None:
         lm.choose(row)
         logits[row.name] = lm._model_call(IDS)
     assert logits["base"].shape == logits["all"].shape
-    with pytest.raises(LopeError, match="no poisoning expert to mask"):
+    with pytest.raises(LopeError, match=r"--experts masked: .*--experts all"):
         rows_for(["masked"], loaded.config.adapter)
     if run[0] in BASELINES:
-        with pytest.raises(LopeError, match="only LoPE's layers can be scaled"):
+        with pytest.raises(LopeError, match=r"--experts all:scale=.*adapter.kind = "):
             rows_for(["all:scale=0.5"], loaded.config.adapter)
 
 
@@ -155,26 +155,26 @@ def test_noise_reaches_a_baseline_too(config_in, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "told"),
     [
-        ("p_tuning", {"data__packing": True}, "data.packing = true with adapter.kind = 'p_tuning'"),
+        ("p_tuning", {"data__packing": True}, "data.packing = .*adapter.kind = 'p_tuning'"),
         (
             "prefix_tuning",
             {"model__gradient_checkpointing": True},
-            "model.gradient_checkpointing = true with adapter.kind = 'prefix_tuning'",
+            "model.gradient_checkpointing = .*adapter.kind = 'prefix_tuning'",
         ),
         (
             "adalora",
             {"train__stages__more": {"trainable": ["adapter"]}},
-            "train.stages has 2 stages with adapter.kind = 'adalora'",
+            "train.stages .*adapter.kind = 'adalora'",
         ),
         (
             "adalora",
             {"train__stages__finetune__trainable": ["normal_b"]},
-            "names the role 'normal_b', but adapter.kind is 'adalora'",
+            "'normal_b'.*'adalora'",
         ),
         (
             "lora",
             {"train__stages__finetune__trainable": ["adapter"]},
-            "names the role 'adapter', but adapter.kind is 'lope'",
+            "'adapter'.*'lope'",
         ),
     ],
 )
@@ -186,7 +186,7 @@ def test_what_cannot_be_is_refused(config_in, tmp_path, name, changes, told) -> 
 def test_an_export_of_a_baseline_is_refused(config_in, tmp_path: Path) -> None:
     stages = {"finetune": {"trainable": ["adapter"], "max_steps": 1}}
     config = config_of(config_in, tmp_path / "run", "adalora", train__stages=stages)
-    with pytest.raises(LopeError, match=r"lope export works on LoPE's layers.*kind = 'adalora'"):
+    with pytest.raises(LopeError, match=r"adapter.kind = 'adalora'"):
         export_run(session.train(config), ExportRequest("peft", tmp_path / "out"))
 
 

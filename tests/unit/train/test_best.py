@@ -113,7 +113,7 @@ def test_others_are_found_by_their_steps_or_name(run: Path) -> None:
     assert choose_checkpoint(run, "9").folder.name == "2-finetune"
     assert choose_checkpoint(run, "8").folder.name == "2-finetune-step-000008"
     assert choose_checkpoint(run, "1-poison").stage == "poison"
-    with pytest.raises(LopeError, match="has no checkpoint '77'; allowed: last, best, a number"):
+    with pytest.raises(LopeError, match="'77'; allowed: last, best, "):
         choose_checkpoint(run, "77")
 
 
@@ -124,7 +124,7 @@ def test_a_best_one_that_is_gone_is_told(run: Path, tmp_path: Path) -> None:
     with pytest.raises(LopeError, match=r"is damaged: adapter\.safetensors"):
         choose_checkpoint(copy, "best")
     shutil.rmtree(best)
-    with pytest.raises(LopeError, match="its folder is gone"):
+    with pytest.raises(LopeError, match=r"best checkpoint .*stage 'finetune'"):
         choose_checkpoint(copy, "best")
 
 
@@ -149,7 +149,7 @@ def test_a_run_without_keep_best_has_none(run: Path, tmp_path: Path, config) -> 
     train_ = config.train.model_copy(update={"keep_best": None})
     other = config.model_copy(update={"output_dir": str(tmp_path / "x"), "train": train_})
     train(other)
-    with pytest.raises(LopeError, match=r"train\.keep_best was not set"):
+    with pytest.raises(LopeError, match=r"train\.keep_best"):
         choose_checkpoint(tmp_path / "x", "best")
 
 

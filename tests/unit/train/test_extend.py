@@ -39,7 +39,7 @@ def test_a_longer_stage_is_what_it_would_have_been(
     longer = SHORT | {"train__stages__finetune__max_steps": 7}
     whole = train(config_in(tmp_path / "whole", **longer))
     train(tiny_config(**SHORT), extend="finetune=7")
-    assert "is extended from 4 to 7 steps: it goes on after step 4" in capsys.readouterr().err
+    assert "from 4 to 7 steps" in capsys.readouterr().err
     assert losses(copy) == losses(whole)
     last = "checkpoints/2-finetune/adapter.safetensors"
     ours, theirs = load_file(copy / last), load_file(whole / last)
@@ -73,9 +73,9 @@ def test_a_kill_at_any_moment_goes_on_by_the_same_command(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("poison=9", "the run has trained 'finetune' after 'poison' already"),
-        ("finetune=3", "the run has max_steps = 4 already; give a larger number"),
-        ("finetun=9", "Did you mean 'finetune'"),
+        ("poison=9", "'finetune'.*'poison'"),
+        ("finetune=3", "max_steps = 4 "),
+        ("finetun=9", r"'finetune'\?"),
         ("finetune", "write STAGE=N"),
     ],
 )
@@ -87,5 +87,5 @@ def test_what_cannot_be_extended_is_told(tiny_config, copy: Path, text: str, sen
 
 
 def test_there_must_be_a_run(tiny_config) -> None:
-    with pytest.raises(LopeError, match="holds no run to go on with"):
+    with pytest.raises(LopeError, match="--extend finetune=9: "):
         train(tiny_config(**SHORT), extend="finetune=9")

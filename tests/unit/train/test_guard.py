@@ -68,13 +68,11 @@ def test_one_more_than_allowed_ends_the_run_even_after_a_resume(tiny_config, mon
     config = tiny_config(train__max_skipped_steps=1, train__checkpoint__every_steps=1, **SHORT)
     with pytest.MonkeyPatch.context() as patch:
         spoil(patch, {0, 1}, gradient=True)
-        with pytest.raises(
-            LopeError, match=r"Step 1: the gradient's norm is nan; examples \["
-        ) as e:
+        with pytest.raises(LopeError, match=r"Step 1: .* nan; examples \[") as e:
             train(config)
-    assert "1 steps of this stage were skipped before" in str(e.value)
+    assert "1 steps" in str(e.value)
     with pytest.MonkeyPatch.context() as patch:
         spoil(patch, {0}, gradient=True)  # step 1 of the stage, where the resume begins
-        with pytest.raises(LopeError, match="Step 1: the gradient's norm is nan"):
+        with pytest.raises(LopeError, match=r"Step 1: .* nan"):
             train(config, resume=True)
     train(tiny_config(train__max_skipped_steps=2, **SHORT), resume=True)  # free to change

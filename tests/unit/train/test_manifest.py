@@ -127,5 +127,5 @@ def test_another_version_is_told(run: Path) -> None:
 
 
 def test_what_is_no_run_cannot_be_repeated(tmp_path: Path) -> None:
-    with pytest.raises(LopeError, match="has no manifest"):
+    with pytest.raises(LopeError, match="manifest"):
         repeat(tmp_path, 2, None, 10)

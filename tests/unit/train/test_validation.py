@@ -102,7 +102,7 @@ def test_the_losses_are_those_of_lope_loss(runs: Path) -> None:
 
 
 def test_a_run_without_validation_rows_has_none_to_score(runs: Path) -> None:
-    with pytest.raises(LopeError, match=r"plain has no validation rows .*--tasks .*lope loss"):
+    with pytest.raises(LopeError, match=r"validation rows .*--tasks .*`lope loss"):
         measure_losses(runs / "plain", LossRequest(None), progress=False)
 
 
@@ -179,17 +179,17 @@ VALID = {"data__validation": {"share": 0.2}}
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"train__evaluate": {"every_steps": 2}}, "no effect without rows to validate on"),
-        ({"train__keep_best": "masked"}, "no effect without rows to validate on"),
-        ({"data__validation": {}}, "one of path and share must be given, and neither is"),
+        ({"train__evaluate": {"every_steps": 2}}, "train.evaluate.*data.validation.path"),
+        ({"train__keep_best": "masked"}, "train.keep_best .*data.validation.path"),
+        ({"data__validation": {}}, "data.validation: .*path and share"),
         (
             {"data__validation": {"share": 0.2, "format": "messages"}},
-            "validation.format has no effect with validation.share",
+            "validation.format .*validation.share",
         ),
-        (VALID | {"train__evaluate": {"experts": ["maskd"]}}, "Did you mean 'masked'"),
+        (VALID | {"train__evaluate": {"experts": ["maskd"]}}, r"'masked'\?"),
         (
             VALID | {"train__evaluate": {"experts": ["all"]}, "train__keep_best": "masked"},
-            "is not among the rows that are evaluated",
+            "train.keep_best = 'masked' .*train.evaluate.experts",
         ),
     ],
 )
