@@ -79,12 +79,12 @@ def advise(
         return _none(run, text, ("fewer ranks on a node (--ranks-per-node)",))
     most = 1 if one_row else rows_per_rank(run)
     sharings = ((2, "world"), (3, "world"), *([(3, "node")] if _has_nodes(run) else []))
-    found = [
+    candidates = [
         _choice(sizes, replace(run, shard=shard, checkpointing=on), stage, usable, most, hardware)
         for stage, shard in sharings
         for on in (False, True)
     ]
-    choices = sorted(filter(None, found), key=lambda choice: -choice.speed.tokens_per_s)
+    choices = sorted(filter(None, candidates), key=lambda choice: -choice.speed.tokens_per_s)
     if not choices:
         return _fits_nowhere(sizes, run, usable)
     chosen, why = _choose(run, choices, least[2].base_weights + least[2].statistics, usable)

@@ -41,7 +41,7 @@ class AllocatingEngine(EngineAround):
 
     def discard(self) -> None:
         """Drop the gradients of this step."""
-        super().discard()
+        self._engine.discard()
         self._allocation.skip_step()
 
     def optimizer_state(self) -> dict[str, Tensor]:

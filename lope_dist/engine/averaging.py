@@ -36,7 +36,7 @@ class AveragingEngine(EngineAround):
     def __init__(self, engine: OpenEngine, decay: float) -> None:
         super().__init__(engine)
         self._decay, self._steps = decay, 0
-        self._average = {name: part.clone() for name, part in engine.own_parts().items()}
+        self._average = {name: part.clone() for name, part in engine.rank_parts().items()}
 
     @torch.no_grad()
     def step(self, lr_factor: float) -> float:
@@ -45,14 +45,14 @@ class AveragingEngine(EngineAround):
         if math.isfinite(norm):
             decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
             self._steps += 1
-            for name, part in self._engine.own_parts().items():
+            for name, part in self._engine.rank_parts().items():
                 self._average[name].lerp_(part, 1 - decay)
         return norm
 
     def gather(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return whole parameters by name, the average of those that train."""
-        found = self._engine.gather(names)
-        return found | {n: t for n, t in self._whole().items() if n in found}
+        parameters = self._engine.gather(names)
+        return parameters | {n: t for n, t in self._whole().items() if n in parameters}
 
     @contextmanager
     def as_saved(self) -> Iterator[None]:

@@ -65,7 +65,7 @@ class Engine(Protocol):
         """Return whole parameters by name, float32 on the host. Collective: yes."""
         ...
 
-    def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def rank_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return this rank's part of each trainable parameter, flat, on the device.
 
         Together the ranks hold each value once. They are views, to be asked for anew after a
@@ -76,7 +76,7 @@ class Engine(Protocol):
     def whole(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return whole tensors, float32 on the host, from what each rank has of them.
 
-        The inverse of `own_parts`. Collective: yes.
+        The inverse of `rank_parts`. Collective: yes.
         """
         ...
 

@@ -90,10 +90,10 @@ class Board:
             self._store.compare_set(self._host, "", _NOTHING)
         self._store.append("roster", entry)
 
-    def beat(self, count: int, place: int) -> None:
+    def beat(self, count: int, num_meetings: int) -> None:
         """Leave a sign of life."""
         key = "leader" if self._rank == 0 else f"beat/{self._rank}"
-        self._store.set(key, f"{count} {place}")
+        self._store.set(key, f"{count} {num_meetings}")
 
     def news(self, *, with_neighbours: bool) -> News:
         """Return what is new; `enter` came before."""
@@ -111,8 +111,8 @@ class Board:
 
     def beats(self, ranks: Sequence[int]) -> dict[int, str]:
         """Return the beats of ranks that have entered, none of them rank 0."""
-        found = self._store.multi_get([f"beat/{rank}" for rank in ranks]) if ranks else []
-        return {rank: beat.decode() for rank, beat in zip(ranks, found, strict=True)}
+        values = self._store.multi_get([f"beat/{rank}" for rank in ranks]) if ranks else []
+        return {rank: beat.decode() for rank, beat in zip(ranks, values, strict=True)}
 
     def roster(self) -> dict[int, Identity]:
         """Return the identities of all ranks that are there, this one among them."""

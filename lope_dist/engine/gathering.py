@@ -247,12 +247,12 @@ def units_of(model: nn.Module) -> list[tuple[nn.Module, list[nn.Parameter]]]:
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and not _is_inside(name, layers):
             layers |= {f"{name}.{key}" for key, _ in module.named_children()}
-    found = []
+    units = []
     for name, module in model.named_modules():
         parameters = list(module.parameters(recurse=name in layers))
         if parameters and not _is_inside(name, layers):
-            found.append((module, parameters))
-    return found
+            units.append((module, parameters))
+    return units
 
 
 def _is_inside(name: str, layers: set[str]) -> bool:

@@ -40,9 +40,13 @@ def build_groups(
             raise LopeError(
                 f"The stage trains the role '{role}', but the adapter has no such parameter."
             )
-        own = stage.groups.get(role)
-        lr = stage.lr if own is None or own.lr is None else own.lr
-        decay = stage.weight_decay if own is None or own.weight_decay is None else own.weight_decay
+        settings = stage.groups.get(role)
+        lr = stage.lr if settings is None or settings.lr is None else settings.lr
+        decay = (
+            stage.weight_decay
+            if settings is None or settings.weight_decay is None
+            else settings.weight_decay
+        )
         groups.append({"name": str(role), "params": parameters, "lr": lr, "weight_decay": decay})
     grouped = [id(p) for group in groups for p in group["params"]]
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
@@ -56,14 +60,14 @@ def describe_groups(groups: list[dict[str, Any]]) -> list[Group]:
     return [Group(Role(g["name"]), float(g["lr"]), float(g["weight_decay"])) for g in groups]
 
 
-def check_groups(wanted: list[Group], in_use: list[Group]) -> None:
+def check_groups(configured: list[Group], in_use: list[Group]) -> None:
     """Refuse to train with settings that the optimizer did not take over.
 
     Raises:
         LopeError: the groups differ in number, order, lr or weight decay.
     """
-    if wanted != in_use:
+    if configured != in_use:
         raise LopeError(
-            f"The optimizer did not take the groups as configured: wanted {wanted}, it has "
+            f"The optimizer did not take the groups as configured: wanted {configured}, it has "
             f"{in_use}; this is a fault of the engine, please report it."
         )

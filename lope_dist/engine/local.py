@@ -68,19 +68,19 @@ class LocalEngine:
 
     def gather(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return parameters by name, float32 on the host."""
-        wanted = set(names)
+        requested = set(names)
         return {
             name: p.detach().float().cpu().clone()
             for name, p in self._model.named_parameters()
-            if name in wanted
+            if name in requested
         }
 
     def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return gradients by name, float32 on the host; zero where there is none."""
-        found = {name: self._parameters[name] for name in names}
+        parameters = {name: self._parameters[name] for name in names}
         return {
             name: (torch.zeros_like(p) if p.grad is None else p.grad).detach().float().cpu().clone()
-            for name, p in found.items()
+            for name, p in parameters.items()
         }
 
     @torch.no_grad()
@@ -89,7 +89,7 @@ class LocalEngine:
         for name, value in values.items():
             self._parameters[name].copy_(value)
 
-    def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def rank_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return the trainable parameters, or these tensors in their place, flat."""
         return {
             name: (parameter if whole is None else whole[name]).detach().flatten()
@@ -97,7 +97,7 @@ class LocalEngine:
         }
 
     def whole(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what `own_parts` gave, in shape and on the host."""
+        """Return what `rank_parts` gave, in shape and on the host."""
         return {
             name: part.float().cpu().view(self._parameters[name].shape)
             for name, part in parts.items()

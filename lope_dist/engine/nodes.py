@@ -43,8 +43,8 @@ def sharing_ranks(world: World, engine: EngineConfig) -> Sharing:
     # Every rank makes every group, in the same order.
     groups: list[Any] = [dist.new_group(ranks) for ranks in hosts]
     be_patient()
-    (own,) = (index for index, ranks in enumerate(hosts) if world.rank in ranks)
-    return Sharing(hosts[own].index(world.rank), len(hosts[own]), groups[own])
+    (host,) = (index for index, ranks in enumerate(hosts) if world.rank in ranks)
+    return Sharing(hosts[host].index(world.rank), len(hosts[host]), groups[host])
 
 
 def ranks_of_hosts(world: World) -> list[list[int]]:

@@ -34,13 +34,13 @@ def check_state(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -
     Raises:
         LopeError: a tensor too many, too few or of another shape; names the first.
     """
-    wanted: dict[str, torch.Size] = {}
+    expected: dict[str, torch.Size] = {}
     for name, shape in shapes.items():
-        wanted |= {f"{name}.{key}": shape for key in MOMENTS}
-        wanted[f"{name}.{STEP}"] = torch.Size()
-    for name in sorted({*wanted, *state}):
+        expected |= {f"{name}.{key}": shape for key in MOMENTS}
+        expected[f"{name}.{STEP}"] = torch.Size()
+    for name in sorted({*expected, *state}):
         has = list(state[name].shape) if name in state else "nothing"
-        wants = list(wanted[name]) if name in wanted else "nothing"
+        wants = list(expected[name]) if name in expected else "nothing"
         if has != wants:
             raise LopeError(
                 f"The optimizer's state does not fit this stage: for '{name}' it has {has} where "

@@ -32,7 +32,7 @@ from lope_dist.core.errors import PeerLost
 from lope_dist.core.exits import end_at_once
 from lope_dist.engine.board import Board, Verdict
 from lope_dist.engine.lives import Lives
-from lope_dist.engine.processes import is_alive, own_identity
+from lope_dist.engine.processes import is_alive, process_identity
 from lope_dist.engine.store_guard import StoreGuard
 
 _MOST_PERIOD_S, _MOST_SILENCE_S, _MOST_GRACE_S = 2.0, 40.0, 5.0
@@ -66,14 +66,14 @@ class Peers:
         self._period_s = min(_MOST_PERIOD_S, timeout_s / 8)
         self._grace_s = min(_MOST_GRACE_S, timeout_s / 4)
         self._late_s = self._most_silence_s / 2
-        self._identity = own_identity()
+        self._identity = process_identity()
         self._identities = {rank: self._identity}
         self._board = Board(address, attempt, rank, self._identity)
         self._guard = StoreGuard(max(self._most_silence_s, _EXIT_S), self._period_s, self._late_s)
         self._lives = Lives()
         self._verdict: Verdict | None = None
         self._is_complete = self._is_alarm = False
-        self._num_beats = self._place = 0
+        self._num_beats = self._num_meetings = 0
         self._last_look = time.monotonic()
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -85,7 +85,7 @@ class Peers:
 
     def advance(self) -> None:
         """Note that the main thread has come to the next place where ranks meet."""
-        self._place += 1
+        self._num_meetings += 1
 
     def tell(self, reason: str) -> None:
         """Tell the others why this rank stops, and stop watching."""
@@ -176,8 +176,8 @@ class Peers:
 
     def _describe_missing(self, rank: int) -> str:
         """Return a missing rank's name with its host, if another rank of that host is known."""
-        for known, identity in self._identities.items():
-            first = known - identity.local_rank
+        for seen, identity in self._identities.items():
+            first = seen - identity.local_rank
             if first <= rank < first + identity.local_size:
                 return f"Rank {rank} (on {identity.host})"
         return f"Rank {rank} (on a host of which no rank came)"
@@ -220,7 +220,7 @@ class Peers:
     def _read(self) -> Verdict | None:
         """Beat, note what the store says of others, and return its verdict."""
         self._num_beats += 1
-        self._board.beat(self._num_beats, self._place)
+        self._board.beat(self._num_beats, self._num_meetings)
         news = self._board.news(with_neighbours=not self._is_complete)
         self._is_alarm = self._is_alarm or news.is_alarm
         self._identities |= news.neighbours
@@ -229,7 +229,7 @@ class Peers:
                 self._board.end_roll()
             others = [rank for rank in self._identities if rank != 0]
             self._lives.note(self._board.beats(others))
-            self._lives.note_place(0, self._place)
+            self._lives.note_meetings(0, self._num_meetings)
         elif news.leader is not None:
             self._lives.note({0: news.leader})
         if news.roll is not None:
@@ -245,8 +245,8 @@ class Peers:
         if not has_store:
             return [0], f"{self._name([0])}, or the launcher that keeps the rendezvous, ended."
         if silent := self._lives.silent(self._silence_s):
-            told = f"gave no sign of life for {self._silence_s:g} s."
-            return silent, f"{self._name(silent)} {told}"
+            reason = f"gave no sign of life for {self._silence_s:g} s."
+            return silent, f"{self._name(silent)} {reason}"
         if self._rank == 0 and (behind := self._lives.behind(self._size, self._timeout_s)):
             return behind, (
                 f"{self._name(behind)} hangs: it lives, and has not come to where the others have "
@@ -278,9 +278,13 @@ class Peers:
             time.sleep(0.05)
 
     def _name(self, ranks: list[int]) -> str:
-        known = self._identities
+        identities = self._identities
         return ", ".join(
             f"Rank {rank}"
-            + (f" (process {known[rank].pid} on {known[rank].host})" if rank in known else "")
+            + (
+                f" (process {identities[rank].pid} on {identities[rank].host})"
+                if rank in identities
+                else ""
+            )
             for rank in sorted(ranks)
         )

@@ -71,7 +71,7 @@ def plan_rank(sizes: Sizes, run: Settings, zero_stage: int, rows: int) -> RankPl
     kept = resident(sizes) * sizes.itemsize if sharded else 0
     trained = FLOAT32 * sizes.trainable
     adapters = FLOAT32 * sizes.adapter
-    own_copy = _share(adapters, world) if sharded else 0
+    partitions = _share(adapters, world) if sharded else 0
     acts, tokens = sizes.activations, rows * run.max_length
     lean, whole = (
         acts.kept(rows=rows, length=run.max_length, checkpointing=on) for on in (True, False)
@@ -80,7 +80,7 @@ def plan_rank(sizes: Sizes, run: Settings, zero_stage: int, rows: int) -> RankPl
     held = {
         "base_weights": (_share(base, sharing) if sharded else base) + kept,
         "statistics": nested + _share(statistics - nested, sharing) if sharded else statistics,
-        "adapters": adapters + own_copy,
+        "adapters": adapters + partitions,
         "gradients": _share(trained, world) + FLOAT32 * run.bucket_numel,
         "optimizer": 3 * _share(trained, world),
         "gathered": gathered_bytes(sizes, run.prefetch_numel) if sharded and sharing > 1 else 0,

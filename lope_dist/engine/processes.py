@@ -29,7 +29,7 @@ class Identity:
     local_size: int = 1
 
 
-def own_identity() -> Identity:
+def process_identity() -> Identity:
     """Return this process's identity; its place is read from the launcher's variables."""
     return Identity(
         socket.gethostname(),

@@ -72,15 +72,17 @@ def address_of(interface: str) -> str:
     Raises:
         LopeError: there is none of this name, or it has no address.
     """
-    known = psutil.net_if_addrs()
+    interfaces = psutil.net_if_addrs()
     host = socket.gethostname()
-    if interface not in known:
-        told = ", ".join(f"{name} ({_first(known[name]) or 'no address'})" for name in known)
+    if interface not in interfaces:
+        listed = ", ".join(
+            f"{name} ({_first(interfaces[name]) or 'no address'})" for name in interfaces
+        )
         raise LopeError(
             f"engine.interface = '{interface}' is no network interface of {host}, which has "
-            f"{told}.{suggest(interface, known)}"
+            f"{listed}.{suggest(interface, interfaces)}"
         )
-    address = _first(known[interface])
+    address = _first(interfaces[interface])
     if address is None:
         raise LopeError(
             f"engine.interface = '{interface}' has no address on {host}; is it up "

@@ -110,12 +110,12 @@ def looked_up(ids: Tensor, rows: SpreadRows) -> tuple[Tensor, Tensor]:
 
     Collective: yes.
     """
-    wanted, within = ids.unique(return_inverse=True)
-    borders = torch.tensor([*rows.firsts[1:]], device=wanted.device, dtype=wanted.dtype)
-    counts = torch.searchsorted(wanted, borders).tolist()
-    pairs = zip([0, *counts], [*counts, len(wanted)], strict=True)
+    unique_ids, within = ids.unique(return_inverse=True)
+    borders = torch.tensor([*rows.firsts[1:]], device=unique_ids.device, dtype=unique_ids.dtype)
+    counts = torch.searchsorted(unique_ids, borders).tolist()
+    pairs = zip([0, *counts], [*counts, len(unique_ids)], strict=True)
     taken = [
-        piece[wanted[start:stop] - first]
+        piece[unique_ids[start:stop] - first]
         for (first, piece), (start, stop) in zip(rows, pairs, strict=True)
     ]
     return torch.cat(taken), within

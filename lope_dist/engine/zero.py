@@ -120,11 +120,11 @@ class ZeroEngine:
         """Return whole parameters by name, float32 on the host. Collective: yes."""
         import deepspeed
 
-        wanted = set(names)
-        found = {n: p for n, p in self._engine.module.named_parameters() if n in wanted}
-        sharded = [p for p in found.values() if hasattr(p, "ds_id")]
+        requested = set(names)
+        parameters = {n: p for n, p in self._engine.module.named_parameters() if n in requested}
+        sharded = [p for p in parameters.values() if hasattr(p, "ds_id")]
         with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
-            return {n: p.detach().float().cpu().clone() for n, p in found.items()}
+            return {n: p.detach().float().cpu().clone() for n, p in parameters.items()}
 
     def gradients(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return whole gradients by name, float32 on the host. Collective: yes."""
@@ -134,7 +134,7 @@ class ZeroEngine:
         """Overwrite parameters, the masters included. Collective: yes."""
         overwrite({name: self._trained[name] for name in values}, values, self._world)
 
-    def own_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def rank_parts(self, whole: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return this rank's part of each trainable parameter, flat, without padding.
 
         Under ZeRO-2 every rank has it whole, and has a part of it here all the same.
@@ -146,8 +146,8 @@ class ZeroEngine:
             start = min(self._world.rank * size, numel)
             stop = min(start + size, numel)
             if whole is not None:
-                place = parameter.device if held is None else held.device
-                parts[name] = whole[name].detach().flatten()[start:stop].to(place)
+                device = parameter.device if held is None else held.device
+                parts[name] = whole[name].detach().flatten()[start:stop].to(device)
             elif held is not None:
                 parts[name] = held.detach()[: stop - start]
             else:

@@ -78,12 +78,12 @@ class ZeroPlacement:
         self._init._convert_to_deepspeed_param(parameter)
         assert target.ds_shape == shape
         assert part.numel() == _partition_size(shape.numel(), self._sharing.size)
-        own: Any = part
-        own.requires_grad = False
-        own.ds_numel = part.numel()
-        own.status = PartitionedParamStatus.AVAILABLE
-        own.final_location = None
-        target.ds_tensor = own
+        partition: Any = part
+        partition.requires_grad = False
+        partition.ds_numel = part.numel()
+        partition.status = PartitionedParamStatus.AVAILABLE
+        partition.final_location = None
+        target.ds_tensor = partition
         target.ds_numel_aligned = part.numel() * self._sharing.size
         free_param(parameter)
 

@@ -86,11 +86,11 @@ def gather_parts(
     """Do `Engine.whole`: one exchange of all parts, each padded to the size of the first rank's."""
     shapes = {name: _shape(parameters[name]) for name in parts}
     sizes = {name: -(-shape.numel() // world.size) for name, shape in shapes.items()}
-    own = torch.zeros(sum(sizes.values()), device=world.device)
-    for part, place in zip(parts.values(), own.split(list(sizes.values())), strict=True):
-        place[: part.numel()].copy_(part)
-    gathered = own.new_empty(world.size, len(own))
-    torch.distributed.all_gather_into_tensor(gathered.view(-1), own)
+    flat = torch.zeros(sum(sizes.values()), device=world.device)
+    for part, slot in zip(parts.values(), flat.split(list(sizes.values())), strict=True):
+        slot[: part.numel()].copy_(part)
+    gathered = flat.new_empty(world.size, len(flat))
+    torch.distributed.all_gather_into_tensor(gathered.view(-1), flat)
     columns = gathered.cpu().split(list(sizes.values()), dim=1)
     return {
         name: column.flatten()[: shapes[name].numel()].view(shapes[name])
@@ -158,8 +158,8 @@ def _part(whole: Tensor, rank: int, size: int) -> Tensor:
     """Return a rank's part of a parameter under ZeRO-3, the padding of the last ones included."""
     numel = -(-whole.numel() // size)
     part = whole.new_zeros(numel)
-    own = whole.flatten()[rank * numel : (rank + 1) * numel]
-    part[: own.numel()] = own
+    values = whole.flatten()[rank * numel : (rank + 1) * numel]
+    part[: values.numel()] = values
     return part
 
 

@@ -49,7 +49,7 @@ class Drift:
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._engine, self._world = engine, world
-        self._start = {name: part.clone() for name, part in engine.own_parts(start).items()}
+        self._start = {name: part.clone() for name, part in engine.rank_parts(start).items()}
         self._names: dict[Role, list[str]] = {}
         for name in self._start:
             self._names.setdefault(roles[name], []).append(name)
@@ -59,7 +59,7 @@ class Drift:
 
     def measure(self) -> dict[str, float]:
         """Return role -> mean absolute change. Collective: yes."""
-        parts = self._engine.own_parts()
+        parts = self._engine.rank_parts()
         sums = [
             get_total_norm([parts[name] - self._start[name] for name in names], norm_type=1.0)
             for names in self._names.values()

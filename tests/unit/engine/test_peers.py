@@ -88,7 +88,7 @@ def test_a_reason_is_passed_on_to_all_and_the_first_one_stands(meet) -> None:
     first, second, third = meet(3, [0, 1, 2], timeout_s=4)
     second.tell("the disk is full")
     third.tell("communication failed")
-    told = f"Rank 1 (process {module.own_identity().pid} on {HOST}) stopped: the disk is full"
+    told = f"Rank 1 (process {module.process_identity().pid} on {HOST}) stopped: the disk is full"
     assert first.blame() == told
     assert third._look() == told
 
