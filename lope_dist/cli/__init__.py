@@ -42,22 +42,24 @@ app = typer.Typer(
     help="Noise-robust LoRA fine-tuning of quantized models with a poisoning expert (LoPE).",
 )
 _GROUPS = (
-    *(
-        init,
-        recipes,
-        training,
-        compare,
-        launch,
-        data,
-        corpus,
-        noise,
-        results,
-        likelihood,
-        asking,
-        study,
-    ),
-    *(clean, export, doctor, repro),
+    init,
+    recipes,
+    training,
+    compare,
+    launch,
+    data,
+    corpus,
+    noise,
+    results,
+    likelihood,
+    asking,
+    study,
+    clean,
+    export,
+    doctor,
+    repro,
 )
+"""In the order of `lope --help`."""
 for group in _GROUPS:
     app.add_typer(group.app)
 

@@ -67,13 +67,16 @@ def generate(
         first = words[0] if words else None
         loaded = load_run(run, experts=first, progress=is_main(world), world=world, base=base)
         rows = words or [loaded.context.experts]
-        found = answer(loaded, prompts, rows, decoding)
+        answers_of_prompts = answer(loaded, prompts, rows, decoding)
         if is_main(world):
-            answers = [{"prompt": p, "answers": a} for p, a in zip(prompts, found, strict=True)]
+            answers = [
+                {"prompt": p, "answers": a}
+                for p, a in zip(prompts, answers_of_prompts, strict=True)
+            ]
             if as_json:
                 typer.echo(json.dumps(answers, indent=2, ensure_ascii=False))
             else:
-                for of_rows in found:
+                for of_rows in answers_of_prompts:
                     _show(of_rows)
 
 

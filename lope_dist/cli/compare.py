@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lope_dist.cli.options import ConfigArg, JsonOption, OverridesArg
+from lope_dist.cli.options import ConfigArg, JsonOption, OverridesArg, show
 
 app = typer.Typer()
 
@@ -41,12 +40,9 @@ def compare(
     from lope_dist.study.compare_methods import CompareRequest, compare_methods
 
     folder = out or Path(f"{resolved.output_dir.rstrip('/')}_compare")
-    found = compare_methods(
+    comparison = compare_methods(
         resolved, CompareRequest(minutes, rows, folder, time.monotonic() - began)
     )
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        from lope_dist.report.comparison import print_comparison
+    from lope_dist.report.comparison import print_comparison
 
-        print_comparison(found)
+    show(comparison, as_json, print_comparison)

@@ -177,8 +177,11 @@ def corrupt(
     from lope_dist.corpus.corrupt import corrupt_file
 
     summary = corrupt_file(source, target, config, seed)
-    wanted = [*(config.shares if rate else ()), *(config.responses.shares if response_rate else ())]
-    if idle := [name for name in wanted if name not in summary.hits]:
+    requested = [
+        *(config.shares if rate else ()),
+        *(config.responses.shares if response_rate else ()),
+    ]
+    if idle := [name for name in requested if name not in summary.hits]:
         typer.echo(f"Hit nothing, as these texts have nothing for it: {', '.join(idle)}.", err=True)
     if as_json:
         typer.echo(json.dumps({"path": str(target)} | asdict(summary)))

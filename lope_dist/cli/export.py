@@ -74,18 +74,20 @@ def export(
 def _print(manifest: dict, folder: Path) -> None:
     size = sum(file["size"] for file in manifest["files"].values())
     typer.echo(f"Written: {folder} ({size / 1e6:.2f} MB)")
-    found = manifest["comparison"]
+    measured = manifest["comparison"]
     if manifest["is_exact"]:
         typer.echo("Exact: read back from disk, it answers as the run does, up to rounding.")
     else:
         typer.echo(
             "Not exact: the router weighs experts token by token, this export by their mean."
         )
-    if found is None:
+    if measured is None:
         return
-    typer.echo(f"Over {found['tokens']:.0f} response tokens of other examples:")
-    typer.echo(f"  KL from the routed model  {found['kl']:.5f} nats (base {found['kl_base']:.5f})")
-    typer.echo(f"  same likeliest token      {100 * found['agreement']:.2f} %")
+    typer.echo(f"Over {measured['tokens']:.0f} response tokens of other examples:")
+    typer.echo(
+        f"  KL from the routed model  {measured['kl']:.5f} nats (base {measured['kl_base']:.5f})"
+    )
+    typer.echo(f"  same likeliest token      {100 * measured['agreement']:.2f} %")
     for name in ("routed", "exported", "base"):
-        accuracy, loss = found[f"accuracy_{name}"], found[f"loss_{name}"]
+        accuracy, loss = measured[f"accuracy_{name}"], measured[f"loss_{name}"]
         typer.echo(f"  {name:9} accuracy {100 * accuracy:.2f} %, loss {loss:.4f}")

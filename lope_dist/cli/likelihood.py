@@ -9,7 +9,14 @@ from typing import Annotated
 
 import typer
 
-from lope_dist.cli.options import BaseOption, CheckpointOption, JsonOption, RunArg, TimeoutOption
+from lope_dist.cli.options import (
+    BaseOption,
+    CheckpointOption,
+    JsonOption,
+    RunArg,
+    TimeoutOption,
+    show,
+)
 from lope_dist.cli.run_console import on_run_console
 from lope_dist.core.errors import LopeError
 
@@ -62,12 +69,9 @@ def loss(
             "looks better here than it is; report it on others.",
             err=True,
         )
-    if as_json:
-        typer.echo(json.dumps(table, indent=2))
-    else:
-        from lope_dist.report.losses import print_losses
+    from lope_dist.report.losses import print_losses
 
-        print_losses(table)
+    show(table, as_json, print_losses)
 
 
 @app.command()
@@ -156,12 +160,9 @@ def scale(
         chosen = choose_scale(run, request, world=world, base=base)
         if not is_main(world):
             return
-    if as_json:
-        typer.echo(json.dumps(chosen, indent=2))
-    else:
-        from lope_dist.report.losses import print_scales
+    from lope_dist.report.losses import print_scales
 
-        print_scales(chosen)
+    show(chosen, as_json, print_scales)
 
 
 def _words(given: str | None) -> tuple[str, ...] | None:

@@ -1,9 +1,11 @@
-"""Arguments that several verbs share."""
+"""What several verbs share: their arguments, and how they show a result."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,3 +40,11 @@ TimeoutOption = Annotated[
     float,
     typer.Option(metavar="S", min=1.0, help="How long ranks wait for a rank that hangs."),
 ]
+
+
+def show(result: Any, as_json: bool, print_result: Callable[[Any], None]) -> None:
+    """Print a verb's result, as one JSON object or for people."""
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        print_result(result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,15 +15,17 @@ from lope_dist.cli.options import (
     RunArg,
     RunsArg,
     TimeoutOption,
+    show,
 )
 from lope_dist.core.console import open_console
 from lope_dist.core.errors import LopeError
 
 if TYPE_CHECKING:
-    from lope_dist.evaluate.loaded.placing import RankSettings
+    from lope_dist.evaluate.losses.measure import LossRequest
 
 app = typer.Typer()
 _KEPT = "The answers so far are kept; the same command continues."
+_KEPT_ROWS = "Rows of experts that are complete are kept; the same command continues."
 
 
 @app.command(name="eval")
@@ -75,7 +76,8 @@ def evaluate(
 
     Example: lope eval runs/mine --tasks piqa --experts masked,base
     """
-    from lope_dist.evaluate.loaded.placing import RankSettings
+    from lope_dist.evaluate.loaded.parallel import is_main
+    from lope_dist.evaluate.loaded.placing import RankSettings, ranks
 
     settings = RankSettings(base, timeout, interface, kept=_KEPT)
     about_tasks = {
@@ -86,21 +88,17 @@ def evaluate(
     }
     with open_console():
         if tasks is None and suite is None:
-            _score_validation(
-                run,
-                about_tasks,
-                experts=experts,
-                limit=limit,
-                batch_size=batch_size,
-                checkpoint=checkpoint,
-                settings=settings,
-                as_json=as_json,
-            )
+            losses = _validation_request(about_tasks, experts, limit, batch_size, checkpoint)
+            from lope_dist.evaluate.losses.measure import measure_losses
+            from lope_dist.report.losses import print_losses
+
+            with ranks(replace(settings, kept=_KEPT_ROWS)) as world:
+                table = measure_losses(run, losses, world=world, base=base)
+                if is_main(world):
+                    show(table, as_json, print_losses)
             return
         from lope_dist.evaluate.harness.batching import read_batch_size
         from lope_dist.evaluate.harness.suite import EvalRequest, evaluate_run
-        from lope_dist.evaluate.loaded.parallel import is_main
-        from lope_dist.evaluate.loaded.placing import ranks
 
         request = EvalRequest(
             tasks=tuple(tasks.split(",")) if tasks is not None else (),
@@ -118,26 +116,19 @@ def evaluate(
             results = evaluate_run(run, request, world, base)
             if not is_main(world):
                 return
-            if as_json:
-                typer.echo(json.dumps(results, indent=2))
-            else:
-                from lope_dist.report.tables import print_results
+            from lope_dist.report.tables import print_results
 
-                print_results(results)
+            show(results, as_json, print_results)
 
 
-def _score_validation(
-    run: Path,
+def _validation_request(
     about_tasks: dict[str, Any],
-    *,
     experts: str | None,
     limit: float | None,
     batch_size: str,
     checkpoint: str,
-    settings: RankSettings,
-    as_json: bool,
-) -> None:
-    """Measure the losses of the rows that a run holds out."""
+) -> LossRequest:
+    """Return the request for the losses of the rows that a run holds out."""
     for option, value in about_tasks.items():
         if value is not None:
             raise LopeError(
@@ -148,24 +139,11 @@ def _score_validation(
         raise LopeError(f"--limit {limit:g}: of validation rows it is a whole number.")
     if not batch_size.isdecimal() or int(batch_size) < 1:
         raise LopeError(f"--batch-size {batch_size}: of validation rows it is a whole number.")
-    from lope_dist.evaluate.loaded.parallel import is_main
-    from lope_dist.evaluate.loaded.placing import ranks
-    from lope_dist.evaluate.losses.measure import LossRequest, measure_losses
+    from lope_dist.evaluate.losses.measure import LossRequest
 
     rows = None if experts is None else tuple(experts.split(","))
     first = None if limit is None else int(limit)
-    request = LossRequest(None, rows, first, int(batch_size), checkpoint)
-    kept = "Rows of experts that are complete are kept; the same command continues."
-    with ranks(replace(settings, kept=kept)) as world:
-        table = measure_losses(run, request, world=world, base=settings.base)
-        if not is_main(world):
-            return
-    if as_json:
-        typer.echo(json.dumps(table, indent=2))
-    else:
-        from lope_dist.report.losses import print_losses
-
-        print_losses(table)
+    return LossRequest(None, rows, first, int(batch_size), checkpoint)
 
 
 @app.command()

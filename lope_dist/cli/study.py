@@ -88,7 +88,7 @@ def report(
 
     loaded = [load_study(path) for path in studies]
     if docs is None:
-        written = [write_study_report(one) for one in loaded]
+        written = [write_study_report(study) for study in loaded]
     else:
         written = [write_results(loaded, docs)]
     if as_json:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lope_dist.cli.options import ConfigArg, JsonOption, OverridesArg, TargetArg
+from lope_dist.cli.options import ConfigArg, JsonOption, OverridesArg, TargetArg, show
 from lope_dist.core.console import open_console
 
 app = typer.Typer()
@@ -77,15 +77,15 @@ def check(
     resolved = load_recipe_or_model(config, overrides or ())
     from lope_dist.train.check import check_run
 
-    found = check_run(resolved, has_data=has_data(resolved), reads_rows=not no_data)
+    premises = check_run(resolved, has_data=has_data(resolved), reads_rows=not no_data)
     if as_json:
         whole = {"config": resolved.model_dump(mode="json")} if full else {}
-        typer.echo(json.dumps(found.as_json() | whole, indent=2))
+        typer.echo(json.dumps(premises.as_json() | whole, indent=2))
         return
     mark = "# " if full else ""  # so that what is printed is a recipe
     if full:
         typer.echo(dump_config(resolved), nl=False)
-    for line in [*found.lines(), f"{found.verdict}: {config}"]:
+    for line in [*premises.lines(), f"{premises.verdict}: {config}"]:
         typer.echo(f"{mark}{line}")
 
 
@@ -101,12 +101,9 @@ def params(config: TargetArg, overrides: OverridesArg = None, as_json: JsonOptio
     from lope_dist.train.params import count_run
 
     counts = count_run(resolved)
-    if as_json:
-        typer.echo(json.dumps(counts, indent=2))
-    else:
-        from lope_dist.report.tables import print_counts
+    from lope_dist.report.tables import print_counts
 
-        print_counts(counts)
+    show(counts, as_json, print_counts)
 
 
 @app.command()
@@ -158,11 +155,8 @@ def plan(
         ranks_per_node=ranks_per_node,
         hardware=hardware,
     )
-    if as_json:
-        typer.echo(json.dumps(figures, indent=2))
-    else:
-        from lope_dist.report.plan import print_plan
+    from lope_dist.report.plan import print_plan
 
-        print_plan(figures)
+    show(figures, as_json, print_plan)
     if figures["recommendation"]["zero_stage"] is None:
         raise typer.Exit(1)

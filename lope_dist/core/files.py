@@ -43,9 +43,9 @@ def refuse_unwritable(folder: Path) -> None:
     Raises:
         LopeError: it cannot be made, or a file in it cannot be.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise LopeError(
@@ -64,7 +64,7 @@ def check_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
-def own_file(path: Path, mode: Literal["a", "a+"]) -> TextIOWrapper:
+def open_nofollow(path: Path, mode: Literal["a", "a+"]) -> TextIOWrapper:
     """Open a text file of ours to write on; what stands there may not lead elsewhere.
 
     Raises:

@@ -81,10 +81,10 @@ def _memory_bound(mib: int | None) -> Iterator[None]:
         return
     pages = int(statm.read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = pages * resource.getpagesize() + (mib << 20)
+    bound = pages * resource.getpagesize() + (mib << 20)
     if soft != resource.RLIM_INFINITY:
-        wanted = min(wanted, soft)
-    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+        bound = min(bound, soft)
+    resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
     try:
         yield
     finally:

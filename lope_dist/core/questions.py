@@ -85,16 +85,16 @@ def read_scores(run_dir: Path, entry: dict[str, Any], task: str, metric: str) ->
         metric: One of its metrics.
     """
     shares = _read(run_dir, entry, task).get("shares", {}).get(metric, {task: 1.0})
-    found = []
+    task_scores = []
     for name, share in shares.items():
         kept = _read(run_dir, entry, name)
         scores = kept.get("scores", {}).get(metric)
         settings = entry | entry["tasks"].get(name, {})
         if not scores or not kept.get("depends_on", {}).items() <= settings.items():
             return []
-        found.append(TaskScores(share, {int(i): score for i, score in scores.items()}))
-    whole = sum(one.share * mean(one.scores) for one in found)
-    return found if is_figure(whole, entry["tasks"][task][metric]) else []
+        task_scores.append(TaskScores(share, {int(i): score for i, score in scores.items()}))
+    whole = sum(task_score.share * mean(task_score.scores) for task_score in task_scores)
+    return task_scores if is_figure(whole, entry["tasks"][task][metric]) else []
 
 
 def _write(run_dir: Path, row: str, task: str, content: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
 
-from lope_dist.core.files import own_file
+from lope_dist.core.files import open_nofollow
 
 _MOST_ENTRIES, _LONGEST = 2_000, 20_000
 
@@ -25,7 +25,7 @@ class RankLog:
         self._num_early = 0
         self._file: TextIOWrapper | None = None
         self.path: Path | None = None
-        self._place = Path()
+        self._absolute_path = Path()
 
     def write(self, source: str, text: str) -> None:
         """Add an entry.
@@ -52,27 +52,27 @@ class RankLog:
             OSError: it cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = own_file(path, "a")
+        file = open_nofollow(path, "a")
         os.write(file.fileno(), "".join(self.early()).encode(errors="replace"))
         self.close()
         self._file, self.path = file, path
-        self._place = path.absolute()  # the folder that is worked in may change
+        self._absolute_path = path.absolute()  # the folder that is worked in may change
         self._early.clear()
 
     def _kept_open(self, file: TextIOWrapper) -> int:
         """Return the file's descriptor; one that was removed or renamed is begun anew."""
-        run_dir = self._place.parent.parent
-        if not os.path.lexists(self._place) and run_dir.is_dir():  # else the run tells
-            self._place.parent.mkdir(exist_ok=True)
+        run_dir = self._absolute_path.parent.parent
+        if not os.path.lexists(self._absolute_path) and run_dir.is_dir():  # else the run tells
+            self._absolute_path.parent.mkdir(exist_ok=True)
             file.close()
-            self._file = file = own_file(self._place, "a")
+            self._file = file = open_nofollow(self._absolute_path, "a")
         return file.fileno()
 
     def early(self) -> list[str]:
         """Return the entries that are in memory, with a line for those that were dropped."""
         num_dropped = self._num_early - len(self._early)
-        told = [f"({num_dropped:,} earlier entries were dropped)\n"] if num_dropped > 0 else []
-        return [*told, *self._early]
+        note = [f"({num_dropped:,} earlier entries were dropped)\n"] if num_dropped > 0 else []
+        return [*note, *self._early]
 
     def close(self) -> None:
         """End the file; later entries go to memory again."""

@@ -30,8 +30,8 @@ class Registry(Generic[T]):
         """Register the decorated object under ``name``; two objects of one name are a bug."""
 
         def decorate(entry: T) -> T:
-            known = self._entries.setdefault(name, entry)
-            assert known is entry, f"{self._kind} '{name}' is registered twice"
+            registered = self._entries.setdefault(name, entry)
+            assert registered is entry, f"{self._kind} '{name}' is registered twice"
             return entry
 
         return decorate
@@ -40,9 +40,9 @@ class Registry(Generic[T]):
         """Return the entry; raises ``LopeError`` that lists the known names."""
         self._discover()
         if name not in self._entries:
-            known = ", ".join(self)
+            names = ", ".join(self)
             hint = suggest(name, self._entries)
-            raise LopeError(f"Unknown {self._kind} '{name}'.{hint} Known: {known}.")
+            raise LopeError(f"Unknown {self._kind} '{name}'.{hint} Known: {names}.")
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:

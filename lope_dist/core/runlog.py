@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lope_dist.core.errors import LopeError
-from lope_dist.core.files import check_regular, own_file, write_atomic
+from lope_dist.core.files import check_regular, open_nofollow, write_atomic
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -47,7 +47,7 @@ def parse_json(text: str | bytes) -> Any:
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
     """Append one record to a JSONL file and flush it."""
-    with own_file(path, "a") as file:
+    with open_nofollow(path, "a") as file:
         file.write(json.dumps(record, allow_nan=False) + "\n")
 
 

@@ -26,14 +26,14 @@ def shipped_names() -> list[str]:
     """Return the names of all files that run as they are, as `FOLDER/NAME`."""
     folders = {folder: shipped(f"configs/{folder}") for folder in FOLDERS}
     return [
-        f"{n}/{file.stem}" for n, place in folders.items() for file in sorted(place.glob("*.yaml"))
+        f"{n}/{file.stem}" for n, path in folders.items() for file in sorted(path.glob("*.yaml"))
     ]
 
 
 def suggest_shipped(name: str) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest of those names, or ``""``."""
-    known = [each.partition("/")[2] for each in shipped_names()]
-    return suggest(Path(name).stem, known)
+    names = [each.partition("/")[2] for each in shipped_names()]
+    return suggest(Path(name).stem, names)
 
 
 def shipped_config(name: str | Path) -> Path | None:
@@ -46,8 +46,12 @@ def shipped_config(name: str | Path) -> Path | None:
         return None
     file = path if path.suffix in (".yaml", ".yml") else path.with_name(f"{path.name}.yaml")
     configs = shipped("configs")
-    places = [shipped(str(file)), configs / file]
+    candidates = [shipped(str(file)), configs / file]
     if len(file.parts) == 1:
-        places += [configs / folder / file for folder in FOLDERS]
-    within = (place for place in places if place.is_relative_to(configs) and place.is_file())
+        candidates += [configs / folder / file for folder in FOLDERS]
+    within = (
+        candidate
+        for candidate in candidates
+        if candidate.is_relative_to(configs) and candidate.is_file()
+    )
     return next(within, None)

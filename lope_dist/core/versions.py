@@ -29,13 +29,13 @@ _ROOT = Path(lope_dist.__file__).parent
 
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that take part in a result."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    versions = {"python": ".".join(map(str, sys.version_info[:3]))}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def source_hash() -> str:

@@ -14,23 +14,22 @@ Answers = dict[str, dict[str, Any]]
 
 def versions(answers: Answers) -> Iterator[Finding]:
     """Every host has the same packages and the same code of ours."""
-    told = {host: answer["versions"] for host, answer in answers.items()}
-    packages = next(iter(told.values())).keys()
-    found_any = False
-    for package in packages:
-        by_host = {host: known[package] for host, known in told.items()}
+    reported = {host: answer["versions"] for host, answer in answers.items()}
+    first = next(iter(reported.values()))
+    are_equal = True
+    for package in first:
+        by_host = {host: packages[package] for host, packages in reported.items()}
         most = Counter(by_host.values()).most_common(1)[0][0]
         odd = {host: v for host, v in by_host.items() if v != most or v == "not installed"}
-        for host, found in odd.items():
-            found_any = True
+        for host, version in odd.items():
+            are_equal = False
             fix = f"on {host}: pip install {package}=={most}"
             if package in ("python", "lope_dist"):
                 fix = f"bring {host} to the same {package} as the others"
             elif most == "not installed":
                 fix = f"on {host}: pip install {package}"
-            yield bad(f"{package} on {host}", f"{found}, others have {most}", fix)
-    if not found_any:
-        first = next(iter(told.values()))
+            yield bad(f"{package} on {host}", f"{version}, others have {most}", fix)
+    if are_equal:
         shown = ", ".join(f"{name} {first[name]}" for name in ("lope_dist", "torch", "deepspeed"))
         where = f"equal on {len(answers)} hosts: " if len(answers) > 1 else ""
         yield good("package versions", f"{where}{shown}")
@@ -50,26 +49,27 @@ def devices(answers: Answers, hosts: dict[str, int]) -> Iterator[Finding]:
 
 
 def rows(answers: Answers, *, are_files_alike: bool) -> Iterator[Finding]:
-    """Every host comes to the same examples; of other files it was told already."""
+    """Every host comes to the same examples; that files differ was said already."""
     prints = {host: answer["fingerprint"] for host, answer in answers.items()}
     if are_files_alike and len(set(prints.values())) > 1:
-        told = ", ".join(f"{host}: {value}" for host, value in prints.items())
-        yield bad("rows", f"differ between hosts ({told})", "copy the same files to all of them")
-    for host, told in answers.items():
+        listed = ", ".join(f"{host}: {value}" for host, value in prints.items())
+        yield bad("rows", f"differ between hosts ({listed})", "copy the same files to all of them")
+    for host, counts in answers.items():
         yield good(
             f"rows on {host}",
-            f"{told['rows']:,} rows, {told['bad_rows']:,} bad; {told['examples']:,} examples, "
-            f"{told['without_target']:,} without a target; {told['tokens']:,} tokens",
+            f"{counts['rows']:,} rows, {counts['bad_rows']:,} bad; "
+            f"{counts['examples']:,} examples, {counts['without_target']:,} without a target; "
+            f"{counts['tokens']:,} tokens",
         )
 
 
 def space(answers: Answers, min_free_gib: float) -> Iterator[Finding]:
     """There is room where a run writes, and it may write there."""
     for host, answer in answers.items():
-        for folder, told in answer["free"].items():
-            free = told["bytes"] / 2**30
+        for folder, status in answer["free"].items():
+            free = status["bytes"] / 2**30
             check = f"{folder} on {host}"
-            if not told["writable"]:
+            if not status["writable"]:
                 yield bad(check, "cannot be written", "choose another folder or mend its rights")
             elif free < min_free_gib:
                 yield bad(
@@ -97,8 +97,8 @@ def files(answers: Answers, config: RunConfig) -> Iterator[Finding]:
                 "for a name of the hub: hf download",
             )
         elif len(set(prints.values())) > 1:
-            told = ", ".join(f"{host}: {value}" for host, value in prints.items())
-            yield bad(check, f"differs between hosts ({told})", "copy one host's to the others")
+            listed = ", ".join(f"{host}: {value}" for host, value in prints.items())
+            yield bad(check, f"differs between hosts ({listed})", "copy one host's to the others")
         else:
             yield good(check, f"fingerprint {next(iter(prints.values()))}")
 
@@ -117,7 +117,7 @@ def output(answers: Answers, config: RunConfig) -> Iterator[Finding]:
         yield good(check, "shared by all hosts")
 
 
-def network(answers: Answers, wanted: str | None) -> Iterator[Finding]:
+def network(answers: Answers, interface: str | None) -> Iterator[Finding]:
     """The hosts know each other's names and have an interface that joins them."""
     if len(answers) < 2:
         return
@@ -131,20 +131,20 @@ def network(answers: Answers, wanted: str | None) -> Iterator[Finding]:
                 f"does not resolve {', '.join(unknown)}",
                 f"add them to /etc/hosts of {host}",
             )
-        elif wanted is not None and wanted not in answer["interfaces"]:
+        elif interface is not None and interface not in answer["interfaces"]:
             yield bad(
                 check,
-                f"engine.interface = '{wanted}', but it has {', '.join(answer['interfaces'])}",
+                f"engine.interface = '{interface}', but it has {', '.join(answer['interfaces'])}",
                 "name one that every host has",
             )
-        elif wanted is not None and routes != {wanted}:
+        elif interface is not None and routes != {interface}:
             yield bad(
                 check,
-                f"engine.interface = '{wanted}', but the others are reached by "
+                f"engine.interface = '{interface}', but the others are reached by "
                 f"{', '.join(sorted(routes))}",
                 f"set engine.interface={min(routes)}" if routes else "mend the routes",
             )
-        elif wanted is None and _is_loopback(answer["own_name"]):
+        elif interface is None and _is_loopback(answer["own_name"]):
             yield bad(
                 check,
                 f"its own name {answer['hostname']} resolves to "

@@ -6,6 +6,7 @@ import json
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ def examine(
     """
     hosts: dict[str, int] = {}
     if hostfile is not None:
-        hosts, found = read_hostfile(hostfile)
-        yield from found
-        if not all(f.ok for f in found):
+        hosts, findings = read_hostfile(hostfile)
+        yield from findings
+        if not all(f.ok for f in findings):
             return
         reachable = True
         for name in hosts:
@@ -57,12 +58,12 @@ def examine(
         files = list(compare.files(answers, config))
         yield from files
         yield from compare.output(answers, config)
-        yield from _rows(config, hosts, are_files_alike=all(found.ok for found in files))
-    wanted = config.engine.interface if config is not None else None
-    network = list(compare.network(answers, wanted))
+        yield from _rows(config, hosts, are_files_alike=all(file.ok for file in files))
+    configured = config.engine.interface if config is not None else None
+    network = list(compare.network(answers, configured))
     yield from network
     if all(f.ok for f in network):
-        interface = wanted or compare.common_interface(answers)
+        interface = configured or compare.common_interface(answers)
         yield _all_reduce(answers, hosts, interface)
 
 
@@ -137,28 +138,23 @@ def _rows(config: RunConfig, hosts: dict[str, int], *, are_files_alike: bool) ->
     yield from compare.rows(answers, are_files_alike=are_files_alike)
 
 
-class _marker:
-    """A file beside the output folder for as long as hosts are asked whether they see it."""
-
-    def __init__(self, output: Path | None) -> None:
-        self._path: Path | None = None
-        if output is not None:
-            folder = output
-            while not folder.exists():
-                folder = folder.parent
-            self._path = folder / ".lope-doctor"
-
-    def __enter__(self) -> str | None:
-        if self._path is not None:
-            try:
-                self._path.touch()
-            except OSError:
-                return None  # that it cannot be written is told by another check
-        return None if self._path is None else str(self._path)
-
-    def __exit__(self, *_: object) -> None:
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+@contextmanager
+def _marker(output: Path | None) -> Iterator[str | None]:
+    """Keep a file beside the output folder for as long as hosts are asked whether they see it."""
+    if output is None:
+        yield None
+        return
+    folder = next(path for path in (output, *output.parents) if path.exists())
+    path = folder / ".lope-doctor"
+    try:
+        path.touch()
+    except OSError:
+        yield None  # another check says that it cannot be written
+        return
+    try:
+        yield str(path)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _all_reduce(
@@ -178,16 +174,14 @@ def _all_reduce(
         "timeout_s": 60.0,
     }
     processes = [start(name if hosts else None, ["all-reduce"]) for name, _ in ranks]
-    told = []
-    for rank, ((name, local_rank), process) in enumerate(zip(ranks, processes, strict=True)):
+    for rank, ((_, local_rank), process) in enumerate(zip(ranks, processes, strict=True)):
         question = base | {"rank": rank, "local_rank": local_rank}
         assert process.stdin is not None
         process.stdin.write(json.dumps(question))
         process.stdin.close()
         process.stdin = None
-        told.append(name)
     answered = [finish(process, "", _RING_S) for process in processes]
-    for name, (answer, reason) in zip(told, answered, strict=True):
+    for (name, _), (answer, reason) in zip(ranks, answered, strict=True):
         if answer is None:
             return bad(
                 check,

@@ -27,9 +27,9 @@ def model_files(config: ModelConfig) -> list[str]:
 
 def data_files(config: DataConfig) -> list[str]:
     """Return the data's files and folders; a hub data set's name stands for itself."""
-    found: list[str] = []
-    there = config.of_validation
-    for path in (*config.paths, *(there.paths if there else ())):
+    files: list[str] = []
+    validation = config.of_validation
+    for path in (*config.paths, *(validation.paths if validation else ())):
         matched = sorted(glob.glob(str(Path(path).expanduser()), recursive=True))
-        found += [str(Path(match).absolute()) for match in matched] or [path]
-    return found
+        files += [str(Path(match).absolute()) for match in matched] or [path]
+    return files

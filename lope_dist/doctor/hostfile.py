@@ -23,7 +23,7 @@ def read_hostfile(path: Path) -> tuple[dict[str, int], list[Finding]]:
         reason = getattr(error, "strerror", None) or "not text"
         return {}, [bad(check, f"cannot be read ({reason})", "give the path of a hostfile")]
     hosts: dict[str, int] = {}
-    found: list[Finding] = []
+    findings: list[Finding] = []
     where: dict[str, int] = {}
     for number, raw in enumerate(lines, start=1):
         line = raw.strip()
@@ -31,18 +31,18 @@ def read_hostfile(path: Path) -> tuple[dict[str, int], list[Finding]]:
             continue
         problem = _problem(line, where)
         if problem:
-            found.append(bad(f"{check}, line {number}", f"{problem[0]}: '{line}'", problem[1]))
+            findings.append(bad(f"{check}, line {number}", f"{problem[0]}: '{line}'", problem[1]))
             continue
         match = _LINE.match(line)
         assert match is not None
         hosts[match["name"]] = int(match["slots"])
         where[match["name"]] = number
-    if not hosts and not found:
-        found.append(bad(check, "names no host", "add a line such as: node1 slots=8"))
-    if not found:
+    if not hosts and not findings:
+        findings.append(bad(check, "names no host", "add a line such as: node1 slots=8"))
+    if not findings:
         total = sum(hosts.values())
-        found.append(good(check, f"{len(hosts)} hosts, {total} ranks"))
-    return hosts, found
+        findings.append(good(check, f"{len(hosts)} hosts, {total} ranks"))
+    return hosts, findings
 
 
 def _problem(line: str, where: dict[str, int]) -> tuple[str, str] | None:

@@ -54,11 +54,11 @@ def _interface_towards(name: str) -> str | None:
         family, _, _, _, address = socket.getaddrinfo(name, 9, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, socket.SOCK_DGRAM) as probe_socket:
             probe_socket.connect(address)  # sends nothing
-            own = probe_socket.getsockname()[0]
+            source = probe_socket.getsockname()[0]
     except OSError:
         return None
     for interface, addresses in psutil.net_if_addrs().items():
-        if any(entry.address.split("%")[0] == own for entry in addresses):
+        if any(entry.address.split("%")[0] == source for entry in addresses):
             return interface
     return None
 

@@ -22,10 +22,10 @@ def cleaning_lines(summary: dict[str, Any]) -> list[str]:
         f"{summary['num_kept']:,} of {summary['num_rows']:,} rows stay; dropped: {parts or 'none'}"
     ]
     if "noisy_dropped" in summary:
-        found = summary["noisy_dropped"]
+        counts = summary["noisy_dropped"]
         lines.append(
-            f"{found['both']:,} of the {found['of_dropped']:,} dropped examples are noisy, of "
-            f"{found['of_noisy']:,} noisy ones in all"
+            f"{counts['both']:,} of the {counts['of_dropped']:,} dropped examples are noisy, of "
+            f"{counts['of_noisy']:,} noisy ones in all"
         )
     areas = (summary.get("detection", {}).get("groups") or {}).get("all", {}).get("auroc", {})
     if areas:

@@ -36,10 +36,10 @@ def _tokens(run: RunFiles) -> str:
         stage: (sum(line.get("target_tokens", 0) for line in lines), len(lines))
         for stage, lines in run.stages().items()
     }
-    told = ", ".join(
+    averages = ", ".join(
         f"{stage} {count / max(1, steps):,.0f}" for stage, (count, steps) in targets.items()
     )
-    return paragraph(f"Response tokens of a step, on average: {told}.")
+    return paragraph(f"Response tokens of a step, on average: {averages}.")
 
 
 def _source(data: dict[str, Any]) -> str:

@@ -59,23 +59,23 @@ def write_report(run_dir: str | Path) -> Path:
 
 def _summary(run: RunFiles, costs: list[StageCost]) -> dict[str, str]:
     model, adapter = (run.settings.get(key) or {} for key in ("model", "adapter"))
-    told = {"status": str((run.state or {}).get("status", "running"))}
+    summary = {"status": str((run.state or {}).get("status", "running"))}
     if "name_or_path" in model:
         quantization = model.get("quantization") or "not quantized"
-        told["base model"] = f"{model['name_or_path']} ({quantization})"
+        summary["base model"] = f"{model['name_or_path']} ({quantization})"
     if "num_normal" in adapter:
         experts = (
             f"{adapter['num_normal']} normal + {adapter.get('num_poison', 0)} poisoning experts"
         )
-        told["adapter"] = f"rank {adapter.get('rank')}, {experts}"
+        summary["adapter"] = f"rank {adapter.get('rank')}, {experts}"
     elif "kind" in adapter:
-        told["adapter"] = str(adapter["kind"])
-    told["steps"] = ", ".join(f"{cost.stage} {cost.num_steps:,}" for cost in costs)
-    told["time"] = format_duration(sum(cost.time_s for cost in costs))
+        summary["adapter"] = str(adapter["kind"])
+    summary["steps"] = ", ".join(f"{cost.stage} {cost.num_steps:,}" for cost in costs)
+    summary["time"] = format_duration(sum(cost.time_s for cost in costs))
     peaks = [cost.peak_memory_bytes for cost in costs if cost.peak_memory_bytes]
     if peaks:
-        told["peak memory a rank"] = format_bytes(max(peaks))
-    return told
+        summary["peak memory a rank"] = format_bytes(max(peaks))
+    return summary
 
 
 def _starts(run: RunFiles) -> str:

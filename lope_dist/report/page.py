@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,9 @@ def template(name: str) -> Template:
 
 
 _PARTS: Any = template("page.html").module
+absent, facts, folded, heading = _PARTS.absent, _PARTS.facts, _PARTS.folded, _PARTS.heading
+paragraph, plots, source, table = _PARTS.paragraph, _PARTS.plots, _PARTS.source, _PARTS.table
+"""The elements of `page.html`, each a `Markup`; what is none yet is escaped."""
 
 
 class Plots:
@@ -49,7 +51,7 @@ class Plots:
         for old in folder.glob("*.svg"):
             old.unlink()  # of a stage that was named otherwise, say
 
-    def add(self, figure: Figure, name: str, caption: str) -> str:
+    def add(self, figure: Figure, name: str, caption: str) -> Markup:
         """Write a figure and return it as an element of the page."""
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
         while name in self._names:  # names that differ in other marks alone
@@ -62,56 +64,16 @@ class Plots:
 
 def page(title: str, intro: str, sections: dict[str, str]) -> str:
     """Return a whole page; sections without content are left out."""
-    told = {name: Markup(content) for name, content in sections.items() if content}
+    shown = {name: content for name, content in sections.items() if content}
     light, dark = color_variables()
-    return _PARTS.page(title, Markup(intro), told, PAPER, DARK[PAPER], light, dark)
+    return _PARTS.page(title, intro, shown, PAPER, DARK[PAPER], light, dark)
 
 
-def facts(values: dict[str, str]) -> str:
-    """Return short facts, each under its name."""
-    return str(_PARTS.facts(values))
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, is_text: bool = False) -> str:
-    """Return a table whose rows begin with their name; numbers unless ``is_text``."""
-    return str(_PARTS.table(head, rows, is_text))
-
-
-def plots(figures: Sequence[str], *, are_broad: bool = False) -> str:
-    """Return plots side by side, three or, if ``are_broad``, two; fewer where there is no room."""
-    return str(_PARTS.plots(map(Markup, figures), are_broad))
-
-
-def plot(figure: Figure, name: str, caption: str) -> str:
+def plot(figure: Figure, name: str, caption: str) -> Markup:
     """Return a figure as an element of the page, without a file of its own."""
     return _figure(svg_file(figure), name, caption)
 
 
-def paragraph(text: str) -> str:
-    """Return a paragraph of plain text."""
-    return str(_PARTS.paragraph(text))
-
-
-def heading(text: str) -> str:
-    """Return a heading inside a section."""
-    return str(_PARTS.heading(text))
-
-
-def folded(title: str, content: str) -> str:
-    """Return content that opens by a click."""
-    return str(_PARTS.folded(title, Markup(content)))
-
-
-def source(text: str) -> str:
-    """Return preformatted text."""
-    return str(_PARTS.source(text))
-
-
-def absent(file: str, why: str) -> str:
-    """Return the sentence for a file that is not there."""
-    return str(_PARTS.absent(file, why))
-
-
-def _figure(document: str, name: str, caption: str) -> str:
+def _figure(document: str, name: str, caption: str) -> Markup:
     svg = inline_svg(document, name, str(escape(caption)))
-    return str(_PARTS.figure(Markup(svg), caption))
+    return _PARTS.figure(Markup(svg), caption)

@@ -6,8 +6,10 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lope_dist.core.intervals import Variance, half_width
-from lope_dist.core.questions import TaskScores, mean, read_scores
+import numpy as np
+
+from lope_dist.core.intervals import Variance, half_width, ratio_and_moves, variance_of_mean
+from lope_dist.core.questions import TaskScores, read_scores
 
 BASE = "base"
 
@@ -35,7 +37,7 @@ def score_differences(run_dir: Path, results: dict[str, Any]) -> dict[tuple[str,
     base = entries.pop(BASE, None)
     if base is None:
         return {}
-    found = {}
+    differences = {}
     for name, entry in entries.items():
         for task, figures in entry["tasks"].items():
             for metric in figures:
@@ -43,49 +45,47 @@ def score_differences(run_dir: Path, results: dict[str, Any]) -> dict[tuple[str,
                     continue
                 if not _is_score(figures[metric]) or not _is_score(base["tasks"][task][metric]):
                     continue
-                pair = [read_scores(run_dir, one, task, metric) for one in (entry, base)]
+                pair = [read_scores(run_dir, row, task, metric) for row in (entry, base)]
                 difference = _of_scores(*pair)
                 if difference is not None:
                     line = task if metric == "acc" else f"{task} ({metric})"
-                    found[line, name] = difference
-    return found
+                    differences[line, name] = difference
+    return differences
 
 
 def loss_differences(losses: dict[str, Any]) -> dict[str, Difference]:
     """Return model -> by how much its loss per token lies above the base model's, row by row."""
     rows = {name: _by_row(entry) for name, entry in losses["rows"].items()}
     base = rows.pop(BASE, {})
-    found = {}
-    for name, own in rows.items():
-        pairs = [(own[i][0] - base[i][0], own[i][1]) for i in own if i in base and own[i][1] > 0]
-        tokens = sum(count for _, count in pairs)
-        if not tokens:
-            continue
-        value = sum(change for change, _ in pairs) / tokens
-        half, degrees = None, len(pairs) - 1
-        if degrees > 0:
-            squares = sum((change - value * count) ** 2 for change, count in pairs)
-            half = half_width([Variance(squares * len(pairs) / degrees / tokens**2, degrees)])
-        found[name] = Difference(value, half, len(pairs))
-    return found
+    differences = {}
+    for name, losses_of in rows.items():
+        pairs = [
+            (total - base[row][0], count)
+            for row, (total, count) in losses_of.items()
+            if row in base and count > 0
+        ]
+        if pairs:
+            changes, counts = np.array(pairs).T
+            value, moves = ratio_and_moves(changes, counts)
+            half = half_width([variance_of_mean(moves)]) if len(pairs) > 1 else None
+            differences[name] = Difference(value, half, len(pairs))
+    return differences
 
 
-def _of_scores(own: list[TaskScores], base: list[TaskScores]) -> Difference | None:
-    if not own or len(own) != len(base):
+def _of_scores(scored: list[TaskScores], base: list[TaskScores]) -> Difference | None:
+    if not scored or len(scored) != len(base):
         return None
     value, num_pairs = 0.0, 0
     variances: list[Variance] = []
-    for a, b in zip(own, base, strict=True):
-        if a.scores.keys() != b.scores.keys() or a.share != b.share:
+    for task, task_of_base in zip(scored, base, strict=True):
+        if task.scores.keys() != task_of_base.scores.keys() or task.share != task_of_base.share:
             return None
-        changes = {i: a.scores[i] - b.scores[i] for i in a.scores}
-        centre, count = mean(changes), len(changes)
-        value += a.share * centre
-        num_pairs += count
-        if count > 1:
-            spread = sum((change - centre) ** 2 for change in changes.values()) / (count - 1)
-            variances.append(Variance(a.share**2 * spread / count, count - 1))
-    is_known = len(variances) == len(own)
+        changes = np.array([task.scores[i] - task_of_base.scores[i] for i in task.scores])
+        value += task.share * float(changes.mean())
+        num_pairs += len(changes)
+        if len(changes) > 1:
+            variances.append(variance_of_mean(task.share * changes))
+    is_known = len(variances) == len(scored)
     return Difference(value, half_width(variances) if is_known else None, num_pairs)
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from lope_dist.report.style import INK, PALETTE, POISON, begin_at_zero, new_figure, tidy
+from lope_dist.report.style import INK, PALETTE, POISON, begin_at_zero, legend, panel
 
 ROLES = {
     "shared_a": ("shared A", PALETTE[2]),
@@ -19,8 +18,6 @@ ROLES = {
     "router": ("router", PALETTE[5]),
 }
 """How a role is called and drawn."""
-SIZE = (3.6, 2.5)
-"""Of a panel, in inches: three fit side by side on a page, one on a phone."""
 Lines = Sequence[dict[str, Any]]
 """Lines of `metrics.jsonl`."""
 
@@ -35,7 +32,8 @@ def plot_loss(lines: Lines, top: float) -> Figure:
     label = f"mean of {window}"
     axes.plot(_steps(lines), smooth, color=PALETTE[2], linewidth=2, marker=marker, label=label)
     axes.set_ylim(0, top)
-    return _finished(figure, axes)
+    legend(axes)
+    return figure
 
 
 def plot_lr(lines: Lines) -> Figure:
@@ -51,7 +49,8 @@ def plot_lr(lines: Lines) -> Figure:
     begin_at_zero(axes)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.yaxis.get_offset_text().set(color=INK, fontsize=8)
-    return _finished(figure, axes)
+    legend(axes)
+    return figure
 
 
 def plot_grad_norm(lines: Lines) -> Figure:
@@ -62,7 +61,8 @@ def plot_grad_norm(lines: Lines) -> Figure:
     axes.plot(_steps(lines), norms, color=PALETTE[1], alpha=0.6, linewidth=1, label="each step")
     axes.plot(_steps(lines), smooth, color=PALETTE[2], linewidth=2, label=f"mean of {window}")
     begin_at_zero(axes)
-    return _finished(figure, axes)
+    legend(axes)
+    return figure
 
 
 def plot_drift(lines: Lines, top: float) -> Figure:
@@ -74,7 +74,8 @@ def plot_drift(lines: Lines, top: float) -> Figure:
         label = ROLES.get(role, (role, ""))[0]
         axes.plot(_steps(lines), values, color=_color(role), linewidth=2, label=label)
     axes.set_ylim(0, top)
-    return _finished(figure, axes)
+    legend(axes)
+    return figure
 
 
 def running_mean(values: np.ndarray) -> tuple[np.ndarray, int]:
@@ -90,18 +91,7 @@ def running_mean(values: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _panel(ylabel: str) -> tuple[Figure, Axes]:
-    figure = new_figure(*SIZE)
-    axes = figure.subplots()
-    axes.set_ylabel(ylabel, fontsize=9, color=INK)
-    axes.set_xlabel("optimizer step", fontsize=9, color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    return figure, axes
-
-
-def _finished(figure: Figure, axes: Axes) -> Figure:
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    tidy(axes)
-    return figure
+    return panel("optimizer step", ylabel, counts_x=True)
 
 
 def _steps(lines: Lines) -> np.ndarray:

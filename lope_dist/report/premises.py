@@ -25,10 +25,12 @@ _COUNTS = {
 def premises_section(run: RunFiles) -> str:
     """Return the table that the run printed before its first step; nothing of an older run."""
     starts = (run.manifest or {}).get("starts") or []
-    found = [start["premises"] for start in starts if isinstance(start.get("premises"), dict)]
-    if not found:
+    premises_of_starts = [
+        start["premises"] for start in starts if isinstance(start.get("premises"), dict)
+    ]
+    if not premises_of_starts:
         return ""
-    premises = found[-1]
+    premises = premises_of_starts[-1]
     rows = [[key, str(premises[key])] for key in _ROWS if premises.get(key)]
     data = premises.get("data")
     if isinstance(data, dict):

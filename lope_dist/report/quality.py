@@ -17,7 +17,7 @@ from lope_dist.report.page import (
 from lope_dist.report.paired import Difference, loss_differences, score_differences
 from lope_dist.report.read import RunFiles, ScoreTable, score_table
 from lope_dist.report.score_plots import plot_histogram, plot_results
-from lope_dist.report.tables import ABSENT, format_score
+from lope_dist.report.tables import ABSENT, format_interval, format_score
 
 
 def evaluation_section(run: RunFiles, drawn: Plots) -> str:
@@ -53,13 +53,13 @@ def evaluation_section(run: RunFiles, drawn: Plots) -> str:
 
 def _paired_scores(run: RunFiles, scores: ScoreTable) -> str:
     """Return each model's difference to the base model, question by question."""
-    found = score_differences(run.path, run.results or {"rows": []})
-    models = [model for model in scores.models if any(m == model for _, m in found)]
+    differences = score_differences(run.path, run.results or {"rows": []})
+    models = [model for model in scores.models if any(m == model for _, m in differences)]
     if not models:
         return ""
-    lines = [line for line in scores.overall() if any(name == line for name, _ in found)]
+    lines = [line for line in scores.overall() if any(name == line for name, _ in differences)]
     rows = [
-        [line, *(_difference(found.get((line, model)), 100.0, 1) for model in models)]
+        [line, *(_difference(differences.get((line, model)), "+.1f", 100.0) for model in models)]
         for line in lines
     ]
     note = (
@@ -70,14 +70,10 @@ def _paired_scores(run: RunFiles, scores: ScoreTable) -> str:
     return heading("Against the base model") + paragraph(note) + table(head, rows)
 
 
-def _difference(found: Difference | None, scale: float, digits: int) -> str:
-    if found is None:
+def _difference(difference: Difference | None, spec: str, scale: float = 1.0) -> str:
+    if difference is None:
         return ABSENT
-    text = f"{scale * found.value:+.{digits}f}"
-    if found.ends is None:
-        return text
-    low, high = (f"{scale * end:+.{digits}f}" for end in found.ends)
-    return f"{text} [{low}, {high}]"
+    return format_interval(difference.value, difference.ends, spec, scale)
 
 
 def losses_section(run: RunFiles) -> str:
@@ -95,7 +91,7 @@ def losses_section(run: RunFiles) -> str:
         ]
         differences = loss_differences(losses)
         for row, name in zip(rows, losses["rows"], strict=True):
-            row.append(_difference(differences.get(name), 1.0, 4))
+            row.append(_difference(differences.get(name), "+.4f"))
         content += heading(str(losses["data"]))
         content += table(["model", "loss", "tokens", "examples", "to the base model"], rows)
     note = (
@@ -134,8 +130,8 @@ def noise_scores_section(run: RunFiles, drawn: Plots) -> str:
     return content and paragraph("The larger the score, the noisier the example.") + content
 
 
-def _detection(found: dict[str, Any]) -> str:
-    groups = found.get("groups") or {}
+def _detection(detection: dict[str, Any]) -> str:
+    groups = detection.get("groups") or {}
     if not groups:
         return ""
     head = ["score", *(f"{name} ({group['num_noisy']})" for name, group in groups.items())]
@@ -161,5 +157,5 @@ def _limits(results: dict[str, Any]) -> str:
     }
     if not limits:
         return ""
-    told = ", ".join(f"{limit:g}" for limit in sorted(limits))
-    return f"Only a part of each task's documents was asked (--limit {told})."
+    shares = ", ".join(f"{limit:g}" for limit in sorted(limits))
+    return f"Only a part of each task's documents was asked (--limit {shares})."

@@ -187,19 +187,19 @@ def _is_finite(value: Any) -> TypeGuard[float]:
 
 def _read_all(folder: Path, pattern: str, shape: Any) -> dict[str, dict[str, Any]]:
     """Return the JSON objects of this shape among the files of a pattern, by name."""
-    found = {}
+    tables = {}
     for path in sorted(folder.glob(pattern)):
         value = SideFile(path.name, Any).read(path.parent)
         if value is not None and has_shape(value, shape):
-            found[path.name] = value
-    return found
+            tables[path.name] = value
+    return tables
 
 
 def _read_losses(folder: Path) -> dict[str, dict[str, Any]]:
     """Return what `lope loss` has measured, by the file's name."""
     names = sorted(path.name for path in folder.glob("*.json"))
-    found = {name: loss_file(name).read(folder) for name in names}
-    return {name: table for name, table in found.items() if table is not None}
+    tables = {name: loss_file(name).read(folder) for name in names}
+    return {name: table for name, table in tables.items() if table is not None}
 
 
 def _read_text(path: Path) -> str | None:

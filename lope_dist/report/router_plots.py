@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from lope_dist.report.plots import SIZE
-from lope_dist.report.style import INK, PALETTE, POISON, new_figure, tidy
+from lope_dist.report.style import INK, PALETTE, POISON, label, legend, new_figure, panel
 
 _MAP = "PuOr_r"
 
@@ -40,9 +40,8 @@ def plot_usage(
         figure = new_figure(4.3, 1.05 + 0.28 * len(experts))
         axes = figure.subplots()
         axes.imshow(weights.T, aspect="auto", cmap=_MAP, norm=norm, interpolation="none")
-        axes.set_xlabel("layer", fontsize=9, color=INK)
-        shown = range(0, len(layers), math.ceil(len(layers) / 12))
-        axes.set_xticks(list(shown), [layers[i] for i in shown])
+        label(axes, "layer")
+        _name_layers(axes, layers)
         axes.set_yticks(range(len(experts)), experts)
         axes.tick_params(labelsize=8, colors=INK, length=0)
         axes.spines[:].set_visible(False)
@@ -70,24 +69,22 @@ def plot_poison_weight(weights: Mapping[str, Mapping[str, float]], top: float) -
     }
     figures = {}
     for projection in series["clean"]:
-        figure = new_figure(*SIZE)
-        axes = figure.subplots()
+        figure, axes = panel("layer", "mean weight")
         for kind, color in (("clean", PALETTE[2]), ("corrupted", POISON)):
             layers, values = series[kind][projection]
-            places = np.arange(len(layers))
-            axes.plot(
-                places, values[:, 0], color=color, marker="o", markersize=3, label=f"{kind} tokens"
-            )
-            shown = range(0, len(layers), math.ceil(len(layers) / 12))
-            axes.set_xticks(list(shown), [layers[i] for i in shown])
-        axes.set_xlabel("layer", fontsize=9, color=INK)
-        axes.set_ylabel("mean weight", fontsize=9, color=INK)
+            weight = values[:, 0]
+            axes.plot(weight, color=color, marker="o", markersize=3, label=f"{kind} tokens")
+            _name_layers(axes, layers)
         axes.set_ylim(0, top)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-        tidy(axes)
+        legend(axes)
         figures[projection] = figure
     return figures
+
+
+def _name_layers(axes: Axes, layers: list[str]) -> None:
+    shown = range(0, len(layers), math.ceil(len(layers) / 12))
+    axes.set_xticks(list(shown), [layers[i] for i in shown])
 
 
 def by_projection(usage: Mapping[str, Any]) -> dict[str, tuple[list[str], np.ndarray]]:

@@ -8,9 +8,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lope_dist.report.plots import SIZE
 from lope_dist.report.read import ScoreTable
-from lope_dist.report.style import INK, MUTED, PALETTE, POISON, new_figure, tidy
+from lope_dist.report.style import (
+    INK,
+    MUTED,
+    PALETTE,
+    POISON,
+    SIZE,
+    label,
+    legend,
+    new_figure,
+    panel,
+    tidy,
+)
 
 _SHOWN = 5  # curves that can be told apart, columns that a terminal has
 
@@ -20,12 +30,12 @@ def plot_results(table: ScoreTable) -> Figure:
     lines, num_models = table.overall(), len(table.models)
     legend_rows = -(-num_models // 2)
     rows = (num_models + 1) * len(lines)
-    figure = new_figure(4.6, 0.8 + 0.17 * legend_rows + 0.13 * rows)
-    axes = figure.subplots()
+    size = (4.6, 0.8 + 0.17 * legend_rows + 0.13 * rows)
+    figure, axes = panel("accuracy, %  (± 1 standard error)", size=size, grid="x")
     height = 0.84 / num_models
     for i, model in enumerate(table.models):
-        found = [(k, table.scores.get((line, model))) for k, line in enumerate(lines)]
-        present = [(k, score) for k, score in found if score is not None]
+        scores = [(k, table.scores.get((line, model))) for k, line in enumerate(lines)]
+        present = [(k, score) for k, score in scores if score is not None]
         centres = [k + (i - (num_models - 1) / 2) * height for k, _ in present]
         axes.barh(
             centres,
@@ -39,8 +49,6 @@ def plot_results(table: ScoreTable) -> Figure:
     axes.set_yticks(range(len(lines)), lines)
     axes.set_ylim(len(lines) - 0.45, -0.55)
     axes.set_xlim(0, 100)
-    axes.set_xlabel("accuracy, %  (± 1 standard error)", fontsize=9, color=INK)
-    tidy(axes, grid="x")
     axes.spines["left"].set_color(MUTED)
     axes.tick_params(axis="y", length=0)
     handles, labels = axes.get_legend_handles_labels()
@@ -65,19 +73,19 @@ def plot_histogram(summary: dict[str, Any]) -> Figure:
 
 def plot_ranking(summary: dict[str, Any]) -> Figure:
     """Draw the histogram and, where the truth is known, ROC curves beside it."""
-    found = summary.get("detection") or {}
-    if "roc" not in found:
+    detection = summary.get("detection") or {}
+    if "roc" not in detection:
         return plot_histogram(summary)
     figure = new_figure(2 * SIZE[0], SIZE[1])
     left, right = figure.subplots(1, 2)
     _histogram(left, summary)
-    _curves(right, found, summary["by"])
+    _curves(right, detection, summary["by"])
     return figure
 
 
-def shown_scores(found: dict[str, Any], by: str) -> list[str]:
+def shown_scores(detection: dict[str, Any], by: str) -> list[str]:
     """Return the score that ranks, the base model's loss and the best others, by their area."""
-    areas = found["groups"]["all"]["auroc"]
+    areas = detection["groups"]["all"]["auroc"]
     best = sorted(areas, key=lambda name: -areas[name])
     return list(dict.fromkeys([by, "base_loss", *best]))[:_SHOWN]
 
@@ -88,24 +96,20 @@ def _histogram(axes: Axes, summary: dict[str, Any]) -> None:
         if name in summary["histogram"]:
             counts = summary["histogram"][name]
             axes.stairs(counts, edges, fill=True, alpha=0.55, color=color, label=f"{name} examples")
-    axes.set_xlabel(summary["by"], fontsize=9, color=INK)
-    axes.set_ylabel("examples", fontsize=9, color=INK)
-    axes.legend(
-        frameon=False, fontsize=8, labelcolor=INK, loc="lower right", bbox_to_anchor=(1, 1), ncols=2
-    )
+    label(axes, summary["by"], "examples")
+    legend(axes, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     tidy(axes)
 
 
-def _curves(axes: Axes, found: dict[str, Any], by: str) -> None:
+def _curves(axes: Axes, detection: dict[str, Any], by: str) -> None:
     """Draw the ROC of the scores of `shown_scores`."""
-    alarms = np.linspace(0, 1, len(found["roc"][by]))
+    alarms = np.linspace(0, 1, len(detection["roc"][by]))
     colors = iter(PALETTE[2:])
-    for name in shown_scores(found, by):
+    for name in shown_scores(detection, by):
         color = POISON if name == by else PALETTE[0] if name == "base_loss" else next(colors)
-        area = found["groups"]["all"]["auroc"][name]
-        axes.plot(alarms, found["roc"][name], color=color, label=f"{name}  {area:.3f}")
+        area = detection["groups"]["all"]["auroc"][name]
+        axes.plot(alarms, detection["roc"][name], color=color, label=f"{name}  {area:.3f}")
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
-    axes.set_xlabel("clean examples taken for noisy", fontsize=9, color=INK)
-    axes.set_ylabel("noisy examples found", fontsize=9, color=INK)
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="lower right")
+    label(axes, "clean examples taken for noisy", "noisy examples found")
+    legend(axes, loc="lower right")
     tidy(axes, grid="both")

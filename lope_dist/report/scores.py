@@ -15,20 +15,20 @@ def print_scores(summary: dict[str, Any]) -> None:
     console = Console()
     unscored = f", {summary['num_unscored']} without a score" if summary["num_unscored"] else ""
     console.print(f"{summary['num_rows']:,} examples ranked by {summary['by']}{unscored}")
-    found = summary.get("detection")
-    if found is None or not found["groups"]:
+    detection = summary.get("detection")
+    if detection is None or not detection["groups"]:
         return
-    groups = found["groups"]
-    title = f"AUROC: {found['num_noisy']:,} noisy, {found['num_clean']:,} clean examples"
+    groups = detection["groups"]
+    title = f"AUROC: {detection['num_noisy']:,} noisy, {detection['num_clean']:,} clean examples"
     table = Table(title=title, caption="all scores are in the summary's JSON")
     table.add_column("noisy examples", no_wrap=True)
-    shown = shown_scores(found, summary["by"])
+    shown = shown_scores(detection, summary["by"])
     for name in ("number", *shown):
         table.add_column(name.replace("_", "_\n"), justify="right")  # or it would be cut
     for name, group in groups.items():
         cells = (f"{group['auroc'][score]:.3f}" for score in shown)
         table.add_row(name, f"{group['num_noisy']:,}", *cells)
     console.print(table)
-    at = found["precision_at"][summary["by"]]
+    at = detection["precision_at"][summary["by"]]
     parts = ", ".join(f"{100 * value:.0f} % of the first {k}" for k, value in at.items())
     console.print(f"Noisy by {summary['by']}: {parts}")

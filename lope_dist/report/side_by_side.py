@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.core.memory import format_bytes
 from lope_dist.report.page import page, paragraph, plot, plots, table
-from lope_dist.report.plots import SIZE, running_mean
+from lope_dist.report.plots import running_mean
 from lope_dist.report.read import RunFiles, read_run, score_table
-from lope_dist.report.style import INK, PALETTE, begin_at_zero, new_figure, tidy
+from lope_dist.report.style import PALETTE, SIZE, begin_at_zero, legend, panel
 from lope_dist.report.tables import (
     ABSENT,
     format_duration,
@@ -156,16 +155,12 @@ def _validation(runs: dict[str, RunFiles]) -> str:
 def _curves(
     curves: dict[str, tuple[list[int], list[float]]], xlabel: str = "optimizer step"
 ) -> Figure:
-    figure = new_figure(SIZE[0] * 1.3, SIZE[1] * 1.2)
-    axes = figure.subplots()
+    size = (SIZE[0] * 1.3, SIZE[1] * 1.2)
+    figure, axes = panel(xlabel, "loss, nats per response token", size=size, counts_x=True)
     for number, (name, (x, y)) in enumerate(curves.items()):
         marker = "o" if len(x) < 3 else None
         color = _COLORS[number % len(_COLORS)]
         axes.plot(x, y, color=color, linewidth=1.8, marker=marker, label=name)
     begin_at_zero(axes)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    axes.set_xlabel(xlabel, fontsize=9, color=INK)
-    axes.set_ylabel("loss, nats per response token", fontsize=9, color=INK)
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    tidy(axes)
+    legend(axes)
     return figure

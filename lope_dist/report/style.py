@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 
@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 INK = "#1f2933"
 MUTED = "#7b8794"
@@ -32,6 +33,39 @@ DARK = {
     PALETTE[7]: "#6fbdbd",
 }
 """Colours that a dark page shows otherwise."""
+
+
+SIZE = (3.6, 2.5)
+"""Of a panel, in inches: three fit side by side on a page, one on a phone."""
+
+
+def panel(
+    xlabel: str = "",
+    ylabel: str = "",
+    *,
+    size: tuple[float, float] = SIZE,
+    grid: Literal["x", "y", "both"] = "y",
+    counts_x: bool = False,
+) -> tuple[Figure, Axes]:
+    """Return a figure with one pair of axes; ``counts_x``: whole numbers stand along x."""
+    figure = new_figure(*size)
+    axes = figure.subplots()
+    label(axes, xlabel, ylabel)
+    tidy(axes, grid=grid)
+    if counts_x:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    return figure, axes
+
+
+def label(axes: Axes, xlabel: str = "", ylabel: str = "") -> None:
+    """Name the axes."""
+    axes.set_xlabel(xlabel, fontsize=9, color=INK)
+    axes.set_ylabel(ylabel, fontsize=9, color=INK)
+
+
+def legend(axes: Axes, **options: Any) -> None:
+    """Name the curves."""
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, **options)
 
 
 def new_figure(width: float, height: float) -> Figure:

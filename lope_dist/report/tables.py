@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,17 @@ def format_score(score: Score | None) -> str:
         return ABSENT
     value = f"{100 * score.value:.1f}"
     return value if score.stderr is None else f"{value} ± {100 * score.stderr:.1f}"
+
+
+def format_interval(
+    value: float, ends: Sequence[float] | None, spec: str = "+.4f", scale: float = 1.0
+) -> str:
+    """Return ``"+0.5 [+0.1, +0.9]"``: a figure and, where it is known, its interval."""
+    text = f"{scale * value:{spec}}"
+    if ends is None:
+        return text
+    low, high = (f"{scale * end:{spec}}" for end in ends)
+    return f"{text} [{low}, {high}]"
 
 
 def score_rows(table: ScoreTable) -> list[tuple[str, bool, list[str]]]:
@@ -73,8 +85,8 @@ def print_results(results: dict[str, Any]) -> None:
         console.print(table)
     rows = score_rows(score_table(results))
     if len(rows) > _MOST_LINES and (num_parts := sum(is_part for _, is_part, _ in rows)):
-        told = f"The {num_parts} tasks of the groups are in results.json and in the report."
-        console.print(told, soft_wrap=True, highlight=False)
+        hint = f"The {num_parts} tasks of the groups are in results.json and in the report."
+        console.print(hint, soft_wrap=True, highlight=False)
 
 
 def print_counts(counts: dict[str, Any]) -> None:
@@ -150,20 +162,20 @@ def stage_costs(run: RunFiles) -> list[StageCost]:
         rate = float(lines[0]["tokens_per_s"])
         first_s = tokens[0] / rate if rate > 0 else 0.0
         logged_s = first_s + float(lines[-1]["time"]) - float(lines[0]["time"])
-        known = (run.cost or {}).get(stage, {})
-        if known.get("steps", 0) <= steps[-1]:
-            known = {}  # the stage has gone on since
+        recorded = (run.cost or {}).get(stage, {})
+        if recorded.get("steps", 0) <= steps[-1]:
+            recorded = {}  # the stage has gone on since
         costs.append(
             StageCost(
                 stage=stage,
                 num_steps=steps[-1] + 1,
-                num_tokens=known.get("tokens", sum(tokens)),
-                time_s=known.get("seconds", logged_s),
+                num_tokens=recorded.get("tokens", sum(tokens)),
+                time_s=recorded.get("seconds", logged_s),
                 first_loss=sum(losses[:tenth]) / tenth,
                 last_loss=sum(losses[-tenth:]) / tenth,
-                num_ranks=known.get("ranks"),
-                peak_memory_bytes=known.get("peak_memory_bytes"),
-                peak_host_bytes=known.get("peak_host_bytes"),
+                num_ranks=recorded.get("ranks"),
+                peak_memory_bytes=recorded.get("peak_memory_bytes"),
+                peak_host_bytes=recorded.get("peak_host_bytes"),
             )
         )
     return costs

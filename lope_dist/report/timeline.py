@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from lope_dist.report.plots import SIZE
-from lope_dist.report.style import INK, MUTED, PALETTE, POISON, begin_at_zero, new_figure, tidy
+from lope_dist.report.style import MUTED, PALETTE, POISON, SIZE, begin_at_zero, legend, panel
 
 _ROWS = {"base": PALETTE[0], "masked": PALETTE[2], "masked_plain": PALETTE[1], "all": PALETTE[3]}
 _OTHERS = (PALETTE[2], *PALETTE[4:])
@@ -21,8 +18,12 @@ Stages = Mapping[str, Sequence[dict[str, Any]]]
 
 def plot_validation(stages: Stages) -> Figure:
     """Draw the loss on the validation rows over the steps of all stages, a curve for each row."""
-    figure = new_figure(SIZE[0] * 1.6, SIZE[1])
-    axes = figure.subplots()
+    figure, axes = panel(
+        "optimizer step, over all stages",
+        "nats per response token",
+        size=(SIZE[0] * 1.6, SIZE[1]),
+        counts_x=True,
+    )
     curves: dict[str, list[tuple[int, float]]] = {}
     before = 0
     for number, lines in enumerate(stages.values()):
@@ -39,29 +40,21 @@ def plot_validation(stages: Stages) -> Figure:
         marker = "o" if len(points) < 12 else None
         axes.plot(*zip(*points, strict=True), color=color, linewidth=2, marker=marker,
                   markersize=4, label=row)  # fmt: skip
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    return _finished(figure, axes, "optimizer step, over all stages", "nats per response token")
+    legend(axes)
+    return figure
 
 
 def plot_over_time(stages: Stages, key: str, label: str, scale: float = 1.0) -> Figure:
     """Draw a figure of the logged steps over the minutes since the first of them."""
-    figure = new_figure(*SIZE)
-    axes = figure.subplots()
+    figure, axes = panel("minutes since the first step", label)
     start = min(float(line["time"]) for lines in stages.values() for line in lines)
     for number, (stage, lines) in enumerate(stages.items()):
-        known = [line for line in lines if key in line]
-        minutes = [(float(line["time"]) - start) / 60 for line in known]
+        logged = [line for line in lines if key in line]
+        minutes = [(float(line["time"]) - start) / 60 for line in logged]
         color = POISON if stage == "poison" else _OTHERS[number % len(_OTHERS)]
-        marker = "o" if len(known) < 3 else None
-        axes.plot(minutes, [scale * float(line[key]) for line in known], color=color,
+        marker = "o" if len(logged) < 3 else None
+        axes.plot(minutes, [scale * float(line[key]) for line in logged], color=color,
                   linewidth=1.5, marker=marker, label=stage)  # fmt: skip
     begin_at_zero(axes)
-    return _finished(figure, axes, "minutes since the first step", label)
-
-
-def _finished(figure: Figure, axes: Axes, xlabel: str, ylabel: str) -> Figure:
-    axes.set_xlabel(xlabel, fontsize=9, color=INK)
-    axes.set_ylabel(ylabel, fontsize=9, color=INK)
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    tidy(axes)
+    legend(axes)
     return figure

@@ -50,10 +50,10 @@ def validation_section(run: RunFiles, drawn: Plots) -> str:
     rows = []
     for stage, lines in stages.items():
         for row in experts:
-            found = [line for line in lines if row in line["validation"]]
-            if found:
-                best = min(found, key=lambda line, row=row: line["validation"][row])
-                first, last = (found[i]["validation"][row] for i in (0, -1))
+            validated = [line for line in lines if row in line["validation"]]
+            if validated:
+                best = min(validated, key=lambda line, row=row: line["validation"][row])
+                first, last = (validated[i]["validation"][row] for i in (0, -1))
                 least = f"{best['validation'][row]:.4f} (step {best['step'] + 1})"
                 rows.append([f"{stage}: {row}", f"{first:.4f}", least, f"{last:.4f}"])
     note = "Cross-entropy in nats per response token on rows that are never trained on."
@@ -66,9 +66,9 @@ def validation_section(run: RunFiles, drawn: Plots) -> str:
 def drift_section(run: RunFiles, drawn: Plots) -> str:
     """Return how far each stage moved which parameters; nothing where that was not logged."""
     stages = {
-        stage: found
+        stage: logged
         for stage, lines in run.stages().items()
-        if (found := [line for line in lines if line.get("drift")])
+        if (logged := [line for line in lines if line.get("drift")])
     }
     if not stages:
         return ""

@@ -150,8 +150,8 @@ class Study:
         return [at for at in suffixes if {better + at, than + at} <= self.groups.keys()]
 
     def _seeds(self, group: Group) -> tuple[int, ...]:
-        own = self.config.variants[group.variant].seeds
-        return self.config.seeds if own is None else own
+        seeds = self.config.variants[group.variant].seeds
+        return self.config.seeds if seeds is None else seeds
 
     def _cell(self, group: Group, seed: int) -> Cell:
         study, variant = self.config, self.config.variants[group.variant]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from lope_dist.core.files import own_file
+from lope_dist.core.files import open_nofollow
 from lope_dist.core.workers import end_with_parent
 
 _LAST_LINES = 8
@@ -33,7 +33,7 @@ class Child:
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = {"OMP_NUM_THREADS": str(num_threads), **os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        with own_file(log, "a") as output:
+        with open_nofollow(log, "a") as output:
             print(f"$ lope {' '.join(arguments)}", file=output, flush=True)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "lope_dist.cli", *arguments],
@@ -69,8 +69,8 @@ class Child:
         with self.log.open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
             lines = log.read().decode("utf-8", "replace").split("\n")
-        told = (match[1] for line in reversed(lines) if (match := _PROGRESS.match(line)))
-        return next(told, "")
+        reports = (match[1] for line in reversed(lines) if (match := _PROGRESS.match(line)))
+        return next(reports, "")
 
     def last_lines(self) -> list[str]:
         """Return the end of its log; of a progress bar its last state."""

@@ -14,7 +14,7 @@ _EQUAL_TOKENS = 0.02
 """Training on so many more tokens, as a share, is no other budget."""
 
 
-def judge(study: Study, found: Observations) -> list[dict[str, Any]]:
+def judge(study: Study, observations: Observations) -> list[dict[str, Any]]:
     """Return each claim with `held`: true, false, or null where it is open.
 
     A claim is open where the interval includes 0, where there are too few seeds, and where a side
@@ -22,7 +22,7 @@ def judge(study: Study, found: Observations) -> list[dict[str, Any]]:
     from, and `notes` say what a reader has to know of the verdict.
     """
     return [
-        {"name": name, **_judge(at, found)}
+        {"name": name, **_judge(at, observations)}
         for name, claim in study.config.claims.items()
         for at in _at_each_point(study, claim)
     ]
@@ -38,11 +38,11 @@ def _at_each_point(study: Study, claim: ClaimConfig) -> list[ClaimConfig]:
     return claims
 
 
-def _judge(claim: ClaimConfig, found: Observations) -> dict[str, Any]:
+def _judge(claim: ClaimConfig, observations: Observations) -> dict[str, Any]:
     verdict: dict[str, Any] = {**claim.model_dump(), "held": None, "effect": None, "ci95": None}
     verdict["notes"] = []
     better, than = (
-        found.series(*split_side(side), claim.metric) for side in (claim.better, claim.than)
+        observations.series(*split_side(side), claim.metric) for side in (claim.better, claim.than)
     )
     effect = compare(better, than)
     sources = {seen.source for series in (better, than) for seen in series.values()}
@@ -53,7 +53,7 @@ def _judge(claim: ClaimConfig, found: Observations) -> dict[str, Any]:
     verdict["effect"] = sign * effect.mean
     verdict["per_seed"] = {str(seed): sign * value for seed, value in effect.per_seed.items()}
     verdict |= {"over": effect.over, "p_seeds": effect.p_seeds}
-    verdict["notes"] = _notes(claim, effect, found)
+    verdict["notes"] = _notes(claim, effect, observations)
     if effect.ci95 is not None:
         low, high = sorted(sign * end for end in effect.ci95)
         verdict["ci95"] = [low, high]
@@ -61,12 +61,12 @@ def _judge(claim: ClaimConfig, found: Observations) -> dict[str, Any]:
     return verdict
 
 
-def _notes(claim: ClaimConfig, effect: Effect, found: Observations) -> list[str]:
+def _notes(claim: ClaimConfig, effect: Effect, observations: Observations) -> list[str]:
     notes = []
     if (count := len(effect.per_seed)) < SEEDS_FOR_A_VERDICT:
         notes.append(f"{count} seed{'s' * (count > 1)}: no verdict below {SEEDS_FOR_A_VERDICT}")
     better, than = (
-        found.tokens(split_side(side)[0], list(effect.per_seed))
+        observations.tokens(split_side(side)[0], list(effect.per_seed))
         for side in (claim.better, claim.than)
     )
     if better and than and abs(better / than - 1) > _EQUAL_TOKENS:

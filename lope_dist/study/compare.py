@@ -14,6 +14,7 @@ than too narrow. A figure that no documents stand behind (drift) has the t inter
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import numpy as np
 from scipy import stats
 
 from lope_dist.core.errors import LopeError
-from lope_dist.core.intervals import Variance, half_width
+from lope_dist.core.intervals import Variance, half_width, ratio_and_moves, variance_of_mean
 from lope_dist.study.observe import Observation, Series
 
 SEEDS_FOR_A_VERDICT = 3
@@ -85,31 +86,25 @@ def contrast(seeds: Sequence[Weighted]) -> tuple[np.ndarray, str, float | None]:
     Raises:
         LopeError: losses of different documents.
     """
-    sums = np.array([sum(weight * one.value for weight, one in row) for row in seeds])
+    sums = np.array([sum(weight * seen.value for weight, seen in row) for row in seeds])
     over, variances = _variances(seeds, sums)
     return sums, over, half_width(variances) if variances else None
 
 
 def _variances(seeds: Sequence[Weighted], sums: np.ndarray) -> tuple[str, list[Variance]]:
     """Return what the interval is over and the parts of the mean's variance."""
-    num_seeds = len(sums)
     parts: dict[str, list[Variance]] = {}
     if _have_the_same_documents(seeds):
         parts["documents"] = _over_documents(seeds)
     elif (error := _unpaired_error(seeds)) is not None:
         parts["unpaired documents"] = [Variance(error**2, math.inf)]
-    if num_seeds > 1:
-        over_seeds = float(sums.var(ddof=1)) / num_seeds
-        parts["seeds"] = [Variance(over_seeds, num_seeds - 1)]
-    return " and ".join(parts) or "nothing", [one for part in parts.values() for one in part]
+    if len(sums) > 1:
+        parts["seeds"] = [variance_of_mean(sums)]
+    return " and ".join(parts) or "nothing", [*itertools.chain(*parts.values())]
 
 
 def _over_documents(seeds: Sequence[Weighted]) -> list[Variance]:
-    """Return the variance over documents and, with several seeds, what the seeds count too.
-
-    A ratio of sums is taken to first order: a document moves it by its distance from the ratio
-    over the mean count.
-    """
+    """Return the variance over documents and, with several seeds, what the seeds count too."""
     variances = []
     for part, documents in enumerate(seeds[0][0][1].documents):
         size = len(documents.ids)
@@ -118,12 +113,11 @@ def _over_documents(seeds: Sequence[Weighted]) -> list[Variance]:
         moves_SN = np.zeros((len(seeds), size))
         for seed, row in enumerate(seeds):
             for weight, seen in row:
-                one = seen.documents[part]
-                ratio = one.totals.sum() / one.counts.sum()
-                distance_N = (one.totals - ratio * one.counts) / one.counts.mean()
-                moves_SN[seed] += weight * one.share * distance_N
+                task = seen.documents[part]
+                _, moves_N = ratio_and_moves(task.totals, task.counts)
+                moves_SN[seed] += weight * task.share * moves_N
         mean_N = moves_SN.mean(axis=0)
-        variances.append(Variance(float(mean_N.var(ddof=1)) / size, size - 1))
+        variances.append(variance_of_mean(mean_N))
         if (num_seeds := len(seeds)) > 1:
             degrees = (num_seeds - 1) * (size - 1)
             rest = float(((moves_SN - mean_N) ** 2).sum()) / degrees
@@ -133,19 +127,19 @@ def _over_documents(seeds: Sequence[Weighted]) -> list[Variance]:
 
 def _unpaired_error(seeds: Sequence[Weighted]) -> float | None:
     """Return the standard error of a sum of independent rows; None where one is unknown."""
-    if any(one.stderr is None for row in seeds for _, one in row):
+    if any(seen.stderr is None for row in seeds for _, seen in row):
         return None
-    errors = [[weight * (one.stderr or 0.0) for weight, one in row] for row in seeds]
+    errors = [[weight * (seen.stderr or 0.0) for weight, seen in row] for row in seeds]
     return float(np.mean([math.hypot(*row) for row in errors]))
 
 
 def _p_value(differences: np.ndarray) -> float | None:
     """Return the paired t test's p; None with fewer than three seeds, or none that differs."""
-    num_seeds = len(differences)
-    if num_seeds < SEEDS_FOR_A_VERDICT or np.allclose(differences, differences[0], rtol=1e-9):
+    if len(differences) < SEEDS_FOR_A_VERDICT or np.allclose(
+        differences, differences[0], rtol=1e-9
+    ):
         return None
-    t = differences.mean() / (differences.std(ddof=1) / math.sqrt(num_seeds))
-    return float(2 * stats.t.sf(abs(t), num_seeds - 1))
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
 def _at_each_seed(series: Series, other: Series) -> Series:
@@ -155,7 +149,7 @@ def _at_each_seed(series: Series, other: Series) -> Series:
 
 def _have_the_same_documents(seeds: Sequence[Weighted]) -> bool:
     """Tell whether all rows and seeds hold the same documents."""
-    sides = [one for row in seeds for _, one in row]
+    sides = [seen for row in seeds for _, seen in row]
     if not all(side.documents for side in sides):
         return False
     ids = [part.ids for part in sides[0].documents]

@@ -118,11 +118,13 @@ def _search(studies: MethodStudies, clock: Clock) -> tuple[float, ...]:
 
 def _best(studies: MethodStudies, factors: tuple[float, ...]) -> dict[str, float]:
     """Return for each method the factor of least loss on the rows to choose on."""
-    found = observe(studies.search(factors))
+    observations = observe(studies.search(factors))
     seed = studies.config.seed
 
     def loss(method: str, factor: float) -> float:
-        return found.series(studies.name(method, factor), ANSWER[method], CHOOSE_ON)[seed].value
+        return observations.series(studies.name(method, factor), ANSWER[method], CHOOSE_ON)[
+            seed
+        ].value
 
     return {m: min(factors, key=lambda factor, m=m: loss(m, factor)) for m in METHODS}
 

@@ -67,14 +67,14 @@ def _record(target: Path) -> Path:
 
 
 def _description(config: FileConfig, source: Path) -> dict[str, Any]:
-    found = fingerprint([source])
-    if found is None:
+    source_fingerprint = fingerprint([source])
+    if source_fingerprint is None:
         raise LopeError(
             f"The data file '{source}' does not exist; give its path in `files`, or set LOPE_DATA "
             "to the folder of the data sets."
         )
     tree = config.model_dump(mode="json")
-    return {**tree, "source": source.name, "source_fingerprint": found}
+    return {**tree, "source": source.name, "source_fingerprint": source_fingerprint}
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -99,8 +99,8 @@ def _write(config: FileConfig, source: Path, target: Path) -> None:
 
 
 def _rows(config: FileConfig, source: Path) -> list[dict[str, Any]]:
-    place = SourceConfig(path=str(source))
-    rows = [row for file in find_rows(place) for _, row in file.read(list)]
+    config_of_source = SourceConfig(path=str(source))
+    rows = [row for file in find_rows(config_of_source) for _, row in file.read(list)]
     if config.max_characters is not None:
         rows = [row for row in rows if _num_characters(row) <= config.max_characters]
     if config.rows is None:

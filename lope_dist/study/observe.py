@@ -91,10 +91,10 @@ class Observations:
         """Add the mean of several metrics wherever all of them are known."""
         for group, row in self.rows():
             for name, parts in means.items():
-                found = [self.series(group, row, part) for part in parts]
-                for seed in set.intersection(*(set(series) for series in found)):
-                    seen = [series[seed] for series in found]
-                    self._series.setdefault((group, row, name), {})[seed] = _mean(seen)
+                series_of_parts = [self.series(group, row, part) for part in parts]
+                for seed in set.intersection(*(set(series) for series in series_of_parts)):
+                    figures = [series[seed] for series in series_of_parts]
+                    self._series.setdefault((group, row, name), {})[seed] = _mean(figures)
 
     def choose(self, group: str, rows: tuple[str, ...], metric: str) -> None:
         """Add the row `chosen`: for each seed with all of ``rows`` the one of the lowest figure.
@@ -102,37 +102,37 @@ class Observations:
         It has no figure of ``metric``, which would look too good, and of others those that are
         known of every row that was chosen.
         """
-        known = {row: self.series(group, row, metric) for row in rows}
-        seeds = sorted(set.intersection(*(set(series) for series in known.values())))
+        by_row = {row: self.series(group, row, metric) for row in rows}
+        seeds = sorted(set.intersection(*(set(series) for series in by_row.values())))
         if not seeds:
             return
-        best = {seed: min(rows, key=lambda row: known[row][seed].value) for seed in seeds}
+        best = {seed: min(rows, key=lambda row: by_row[row][seed].value) for seed in seeds}
         self.chosen[group] = best
         for other in self.metrics():
             seen = {s: self.series(group, row, other).get(s) for s, row in best.items()}
-            whole = {seed: one for seed, one in seen.items() if one is not None}
+            whole = {seed: figure for seed, figure in seen.items() if figure is not None}
             if other != metric and len(whole) == len(seeds):
                 self._series[group, CHOSEN, other] = whole
 
 
 def observe(study: Study) -> Observations:
     """Read the results of a study's runs so far. Damaged files are left out and reported."""
-    found = Observations()
+    observations = Observations()
     for cell in study.cells:
         if recorded_inputs(cell, "train") is None:
             continue  # drift and cost of a part of a run are not those of the run
-        found.trained.add(cell.name)
+        observations.trained.add(cell.name)
         for reader in (losses_of, _scores, _drift, _router):
             for row, metric, seen in reader(study, cell):
-                found.add(cell, row, metric, replace(seen, is_base=row in ("none", "base")))
+                observations.add(cell, row, metric, replace(seen, is_base=row in ("none", "base")))
         if (cost := COST.read(cell.folder)) is not None:
-            found.seconds.setdefault(cell.group.name, {})[cell.seed] = cost
-    found.add_means(study.config.means)
+            observations.seconds.setdefault(cell.group.name, {})[cell.seed] = cost
+    observations.add_means(study.config.means)
     if (metric := study.config.choose_on) is not None:
         for name, group in study.groups.items():
             if rows := study.config.variants[group.variant].choose_from:
-                found.choose(name, rows, metric)
-    return found
+                observations.choose(name, rows, metric)
+    return observations
 
 
 Seen = Iterator[tuple[str, str, Observation]]
@@ -150,7 +150,7 @@ def losses_of(study: Study, cell: Cell) -> Seen:
         for row, entry in _asked(cell, table["rows"]):
             if row not in recorded["rows"]:
                 continue  # still at work
-            per_row = [one for one in entry["per_row"] if one[2] > 0]
+            per_row = [row_loss for row_loss in entry["per_row"] if row_loss[2] > 0]
             if not per_row:
                 continue
             ids, totals, counts = zip(*per_row, strict=True)
@@ -164,8 +164,8 @@ def losses_of(study: Study, cell: Cell) -> Seen:
 def _scores(study: Study, cell: Cell) -> Seen:
     path = cell.folder / RESULTS.name
     table = RESULTS.read(cell.folder) or {"rows": []}
-    known = {e["name"]: e for e in table["rows"]}
-    for row, entry in _asked(cell, known):
+    entries = {e["name"]: e for e in table["rows"]}
+    for row, entry in _asked(cell, entries):
         for task, figures in entry["tasks"].items():
             for metric, value in figures.items():
                 stderr = figures.get(_stderr_of(metric))
@@ -214,30 +214,32 @@ def _router(_study: Study, cell: Cell) -> Seen:
                 yield kind, f"poison_weight:{stage}", Observation(mean, str(path))
 
 
-def _asked(cell: Cell, known: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _asked(cell: Cell, entries: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows that the cell asks for, as they are asked for, that are known."""
     for asked, row in zip(cell.rows, rows_for(cell.rows, cell.config.adapter), strict=True):
-        if row.name in known:
-            yield asked, known[row.name]
+        if row.name in entries:
+            yield asked, entries[row.name]
 
 
-def _mean(seen: list[Observation]) -> Observation:
-    errors = [one.stderr for one in seen]
-    known = [error for error in errors if error is not None]
-    stderr = math.hypot(*known) / len(seen) if len(known) == len(seen) else None
-    value = math.fsum(one.value for one in seen) / len(seen)
+def _mean(figures: list[Observation]) -> Observation:
+    all_errors = [figure.stderr for figure in figures]
+    errors = [error for error in all_errors if error is not None]
+    stderr = math.hypot(*errors) / len(figures) if len(errors) == len(figures) else None
+    value = math.fsum(figure.value for figure in figures) / len(figures)
     documents = ()
-    if all(one.documents for one in seen):
+    if all(figure.documents for figure in figures):
         documents = tuple(
-            replace(part, share=part.share / len(seen)) for one in seen for part in one.documents
+            replace(part, share=part.share / len(figures))
+            for figure in figures
+            for part in figure.documents
         )
-    return Observation(value, seen[0].source, stderr, documents, seen[0].is_base)
+    return Observation(value, figures[0].source, stderr, documents, figures[0].is_base)
 
 
 def curves(run: Path) -> dict[tuple[str, str], list[tuple[int, float]]]:
     """Return a run's drift: (stage, role) -> (step, mean absolute change)."""
-    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    points: dict[tuple[str, str], list[tuple[int, float]]] = {}
     for line in METRICS.read(run):
         for role, value in (line.get("drift") or {}).items():
-            found.setdefault((line["stage"], role), []).append((line["step"] + 1, value))
-    return found
+            points.setdefault((line["stage"], role), []).append((line["step"] + 1, value))
+    return points

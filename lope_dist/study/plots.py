@@ -11,7 +11,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lope_dist.report.style import INK, MUTED, PALETTE, POISON, new_figure, tidy
+from lope_dist.report.style import (
+    INK,
+    MUTED,
+    PALETTE,
+    POISON,
+    label,
+    legend,
+    new_figure,
+    panel,
+    tidy,
+)
 from lope_dist.study.summary import Summary
 from lope_dist.study.tables import column_title, row_title
 
@@ -37,17 +47,17 @@ def study_figures(summary: Summary) -> dict[str, tuple[Figure, str]]:
             figures[name + suffix] = _plot_rows(summary, metric, rows, page), title + of_page
     judged = [claim for claim in summary["claims"] if claim["ci95"] is not None]
     for metric in dict.fromkeys(claim["metric"] for claim in judged):
-        own = [claim for claim in judged if claim["metric"] == metric]
+        shown = [claim for claim in judged if claim["metric"] == metric]
         name = "claims-" + re.sub(r"[^A-Za-z0-9]+", "-", metric)
         title = f"Claims: {column_title(summary, metric)}, effect and 95 % interval"
-        for suffix, of_page, page in _pages(own, _MOST_CLAIMS):
+        for suffix, of_page, page in _pages(shown, _MOST_CLAIMS):
             figures[name + suffix] = _plot_claims(summary, page), title + of_page
     for noise, methods in summary["recovered"].items():
         title = f"Share of the cost of '{noise}' that is recovered, and 95 % interval"
         figures[f"recovered-{noise}"] = _plot_recovered(methods), title
     for group in dict.fromkeys(line["group"] for line in summary["drift"]):
-        own = [line for line in summary["drift"] if line["group"] == group]
-        figures[f"drift-{group}"] = _plot_drift(own), f"Drift of parameters: {group}"
+        shown = [line for line in summary["drift"] if line["group"] == group]
+        figures[f"drift-{group}"] = _plot_drift(shown), f"Drift of parameters: {group}"
     return figures
 
 
@@ -86,32 +96,29 @@ def _plot_rows(
     Means far from the others are written at the edge: the axis is for the rest.
     """
     scale = _scale(summary, metric)
-    figure = new_figure(9.0, 0.8 + 0.27 * len(page))
-    axes = figure.subplots()
+    title = f"{column_title(summary, metric)}  (± 1 standard deviation over seeds)"
+    figure, axes = panel(title, size=(9.0, 0.8 + 0.27 * len(page)), grid="both")
     low, high = _fences([scale * row["figures"][metric]["mean"] for row in rows])
     colors = _colors([row["variant"] for row in rows])
-    for place, row in enumerate(page):
-        found = row["figures"][metric]
+    for height, row in enumerate(page):
+        figures = row["figures"][metric]
         color = colors[row["variant"]]
-        mean = scale * found["mean"]
+        mean = scale * figures["mean"]
         if not low <= mean <= high:
             x, marker, side = (1.0, ">", "right") if mean > high else (0.0, "<", "left")
             edge = axes.get_yaxis_transform()
-            axes.plot(x, place, marker, color=color, transform=edge, clip_on=False)
+            axes.plot(x, height, marker, color=color, transform=edge, clip_on=False)
             text = f"   {mean:.4g}   "
-            axes.text(x, place, text, transform=edge, ha=side, va="center", fontsize=8, color=INK)
+            axes.text(x, height, text, transform=edge, ha=side, va="center", fontsize=8, color=INK)
             continue
-        values = [scale * value for value in found["values"].values()]
-        axes.plot(values, [place] * len(values), ".", color=color, alpha=0.5, markersize=5)
-        spread = scale * (found["sd"] or 0.0)
-        axes.errorbar(mean, place, xerr=spread, fmt="o", color=color, capsize=2)
-        if found["paper"] is not None:
-            axes.plot(found["paper"], place, "x", color=MUTED)
+        values = [scale * value for value in figures["values"].values()]
+        axes.plot(values, [height] * len(values), ".", color=color, alpha=0.5, markersize=5)
+        spread = scale * (figures["sd"] or 0.0)
+        axes.errorbar(mean, height, xerr=spread, fmt="o", color=color, capsize=2)
+        if figures["paper"] is not None:
+            axes.plot(figures["paper"], height, "x", color=MUTED)
     axes.set_yticks(range(len(page)), [row_title(row) for row in page])
     axes.set_ylim(len(page) - 0.5, -0.5)
-    title = f"{column_title(summary, metric)}  (± 1 standard deviation over seeds)"
-    axes.set_xlabel(title, fontsize=9, color=INK)
-    tidy(axes, grid="both")
     return figure
 
 
@@ -128,62 +135,55 @@ def _plot_axis(summary: Summary, metric: str) -> Figure:
         if metric in row["figures"]:
             lines.setdefault((row["variant"], row["row"]), []).append(row)
     scale = _scale(summary, metric)
-    figure = new_figure(6.4, 3.6)
-    axes = figure.subplots()
+    xlabel = next(iter(summary["axes"]))
+    figure, axes = panel(xlabel, column_title(summary, metric), size=(6.4, 3.6))
     for number, rows in enumerate(lines.values()):
         color = PALETTE[(number + 2) % len(PALETTE)]
         x = [float(row["points"][0]) for row in rows]
-        found = [row["figures"][metric] for row in rows]
-        y = [scale * one["mean"] for one in found]
-        spread = [scale * (one["sd"] or 0.0) for one in found]
+        figures = [row["figures"][metric] for row in rows]
+        y = [scale * entry["mean"] for entry in figures]
+        spread = [scale * (entry["sd"] or 0.0) for entry in figures]
         label = f"{rows[0]['label']}: {rows[0]['row']}"
         axes.errorbar(x, y, yerr=spread, marker="o", color=color, capsize=2, label=label)
-        paper = [(p, one["paper"]) for p, one in zip(x, found, strict=True) if one["paper"]]
+        paper = [(p, entry["paper"]) for p, entry in zip(x, figures, strict=True) if entry["paper"]]
         if paper:
             axes.plot(*zip(*paper, strict=True), "x--", color=color, alpha=0.6, linewidth=1)
-    axes.set_xlabel(next(iter(summary["axes"])), fontsize=9, color=INK)
-    axes.set_ylabel(column_title(summary, metric), fontsize=9, color=INK)
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    tidy(axes)
+    legend(axes)
     return figure
 
 
 def _plot_claims(summary: Summary, claims: list[dict[str, Any]]) -> Figure:
     labels = [textwrap.fill(claim["claim"], _LABEL_WIDTH) for claim in claims]
     num_lines = sum(label.count("\n") + 1 for label in labels)
-    figure = new_figure(9.0, 0.8 + 0.16 * (num_lines + len(claims)))
-    axes = figure.subplots()
+    size = (9.0, 0.8 + 0.16 * (num_lines + len(claims)))
+    figure, axes = panel("effect; right of 0 is as claimed", size=size, grid="x")
     axes.axvline(0, color=MUTED, linewidth=1)
-    for place, claim in enumerate(claims):
+    for height, claim in enumerate(claims):
         scale = _scale(summary, claim["metric"])
         low, high = (scale * end for end in claim["ci95"])
         color = {True: PALETTE[2], False: POISON, None: PALETTE[0]}[claim["held"]]
-        axes.plot([low, high], [place, place], color=color, linewidth=2)
-        axes.plot(scale * claim["effect"], place, "o", color=color)
+        axes.plot([low, high], [height, height], color=color, linewidth=2)
+        axes.plot(scale * claim["effect"], height, "o", color=color)
     axes.set_yticks(range(len(claims)), labels)
     axes.set_ylim(len(claims) - 0.5, -0.5)
-    axes.set_xlabel("effect; right of 0 is as claimed", fontsize=9, color=INK)
-    tidy(axes, grid="x")
     return figure
 
 
 def _plot_recovered(methods: dict[str, dict[str, Any]]) -> Figure:
     """Draw each method's share; 0 is the floor, 1 the ceiling."""
-    known = {name: found for name, found in methods.items() if found["share"] is not None}
-    order = sorted(known, key=lambda name: known[name]["share"], reverse=True)
-    figure = new_figure(7.0, 0.9 + 0.27 * max(1, len(order)))
-    axes = figure.subplots()
+    shares = {name: entry for name, entry in methods.items() if entry["share"] is not None}
+    order = sorted(shares, key=lambda name: shares[name]["share"], reverse=True)
+    size = (7.0, 0.9 + 0.27 * max(1, len(order)))
+    figure, axes = panel("0: best baseline with the noise; 1: without it", size=size, grid="x")
     for end in (0, 1):
         axes.axvline(end, color=MUTED, linewidth=1)
-    for place, name in enumerate(order):
-        found = known[name]
-        if found["ci95"] is not None:
-            axes.plot(found["ci95"], [place, place], color=PALETTE[0], linewidth=2)
-        axes.plot(found["share"], place, "o", color=PALETTE[0])
+    for height, name in enumerate(order):
+        entry = shares[name]
+        if entry["ci95"] is not None:
+            axes.plot(entry["ci95"], [height, height], color=PALETTE[0], linewidth=2)
+        axes.plot(entry["share"], height, "o", color=PALETTE[0])
     axes.set_yticks(range(len(order)), order)
     axes.set_ylim(max(1, len(order)) - 0.5, -0.5)
-    axes.set_xlabel("0: best baseline with the noise; 1: without it", fontsize=9, color=INK)
-    tidy(axes, grid="x")
     return figure
 
 
@@ -200,11 +200,11 @@ def _plot_drift(lines: list[dict[str, Any]]) -> Figure:
                 x, y = zip(*line["points"], strict=True)
                 axes.plot(x, y, color=colors[line["role"]], label=line["role"])
         axes.set_title(f"stage {stage}", fontsize=10, color=INK, loc="left")
-        axes.set_xlabel("optimizer step", fontsize=9, color=INK)
+        label(axes, "optimizer step")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+        legend(axes)
         tidy(axes)
-    all_axes[0].set_ylabel("mean absolute change", fontsize=9, color=INK)
+    label(all_axes[0], "optimizer step", "mean absolute change")
     return figure
 
 

@@ -30,25 +30,25 @@ def recommend(claims: Sequence[dict[str, Any]], num_seeds: int) -> dict[str, Any
     seeds = f"{num_seeds} seed{'s' * (num_seeds > 1)}"
     if num_seeds < SEEDS_FOR_A_VERDICT:
         needed = f"{seeds}, and a verdict needs {SEEDS_FOR_A_VERDICT}"
-        return _found("open", f"Open: {needed}; more --minutes add seeds. So far: {seen}.")
+        return _advice("open", f"Open: {needed}; more --minutes add seeds. So far: {seen}.")
     if all(claim["held"] is False for claim in over_base.values()):
         worse = "; ".join(_effect(METHODS[m], "the base model", c) for m, c in over_base.items())
-        return _found("base", f"Use the base model: each method has a higher loss ({worse}).")
+        return _advice("base", f"Use the base model: each method has a higher loss ({worse}).")
     if all(claim["held"] for claim in against):
         best = "lope"
     else:
         ahead = [b for b, claim in zip(_BASELINES, against, strict=True) if claim["held"] is False]
         if not ahead:
-            return _found("open", f"Open: no method is clearly ahead with {seeds} ({seen}).")
+            return _advice("open", f"Open: no method is clearly ahead with {seeds} ({seen}).")
         best = max(ahead, key=lambda baseline: over_base[baseline]["effect"])
     if over_base[best]["held"] is not True:
         doubt = _effect(METHODS[best], "the base model", over_base[best])
-        return _found("open", f"Open: {METHODS[best]} is ahead ({seen}), but {doubt}.")
+        return _advice("open", f"Open: {METHODS[best]} is ahead ({seen}), but {doubt}.")
     how = "LoPE, with the poisoning expert masked" if best == "lope" else METHODS[best]
-    return _found(best, f"Use {how} ({seen}; {seeds}).")
+    return _advice(best, f"Use {how} ({seen}; {seeds}).")
 
 
-def _found(method: str, sentence: str) -> dict[str, Any]:
+def _advice(method: str, sentence: str) -> dict[str, Any]:
     return {"method": method, "sentence": sentence}
 
 

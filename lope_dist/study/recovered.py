@@ -24,7 +24,7 @@ _FARTHEST = 1e6
 """Beyond this an end of an interval is none."""
 
 
-def recovered(study: Study, found: Observations) -> dict[str, dict[str, dict[str, Any]]]:
+def recovered(study: Study, observations: Observations) -> dict[str, dict[str, dict[str, Any]]]:
     """Return noise -> method -> `share`, `ci95`, `seeds`, and what they are made of.
 
     A method that is not trained yet is left out, and so is a noise of which no baseline is.
@@ -35,14 +35,14 @@ def recovered(study: Study, found: Observations) -> dict[str, dict[str, dict[str
     config = study.config.recovered
     if config is None:
         return {}
-    ceiling = _best(study, found, config.clean)
+    ceiling = _best(study, observations, config.clean)
     shares: dict[str, dict[str, dict[str, Any]]] = {}
     for noise in study.config.axes[config.axis]:
-        floor = None if noise == config.clean else _best(study, found, noise)
+        floor = None if noise == config.clean else _best(study, observations, noise)
         if floor is None or ceiling is None:
             continue
         for name in study.config.variants:
-            method = _series(study, found, name, noise)
+            method = _series(study, observations, name, noise)
             seeds = sorted(set(method) & set(floor[1]) & set(ceiling[1]))
             if seeds:
                 parts = [{s: series[s] for s in seeds} for series in (floor[1], method, ceiling[1])]
@@ -107,20 +107,20 @@ def _end(excess: Callable[[float], float], start: float, direction: int) -> floa
     return None
 
 
-def _best(study: Study, found: Observations, point: str) -> tuple[str, Series] | None:
+def _best(study: Study, observations: Observations, point: str) -> tuple[str, Series] | None:
     """Return the baseline with the lowest loss at a point; None until all of them are there."""
     config = study.config.recovered
     assert config is not None
-    known = {name: _series(study, found, name, point) for name in config.baselines}
-    if not all(known.values()):
+    series_of = {name: _series(study, observations, name, point) for name in config.baselines}
+    if not all(series_of.values()):
         return None
-    means = {n: statistics.mean(seen.value for seen in s.values()) for n, s in known.items()}
+    means = {n: statistics.mean(seen.value for seen in s.values()) for n, s in series_of.items()}
     best = min(means, key=means.__getitem__)
-    return best, known[best]
+    return best, series_of[best]
 
 
-def _series(study: Study, found: Observations, variant: str, point: str) -> Series:
+def _series(study: Study, observations: Observations, variant: str, point: str) -> Series:
     config = study.config.recovered
     assert config is not None
     row = answer_of(study.config.variants[variant])
-    return found.series(f"{variant}@{point}", row, config.metric)
+    return observations.series(f"{variant}@{point}", row, config.metric)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from lope_dist.core.files import write_atomic
@@ -152,9 +153,9 @@ def _html(summary: Summary, figures: dict[str, tuple[Figure, str]]) -> str:
     }
     shown = {name: plot(figure, name, caption) for name, (figure, caption) in figures.items()}
     drift = [shown.pop(name) for name in figures if name.startswith("drift-")]
-    sections["Plots"] = "".join(shown.values()) + plots(drift, are_broad=True)
+    sections["Plots"] = Markup("").join(shown.values()) + plots(drift, are_broad=True)
     files = sorted({p for row in summary["rows"] for p in _paths(row)})
-    sections["Files of the runs"] = "".join(paragraph(path) for path in files)
+    sections["Files of the runs"] = Markup("").join(map(paragraph, files))
     intro = paragraph(summary["about"]) + paragraph(_facts(summary))
     return page(summary["title"], intro, sections)
 

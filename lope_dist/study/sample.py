@@ -89,8 +89,10 @@ def _drawn(config: RunConfig, data: DataConfig, num_rows: int) -> list[dict[str,
     good = {source.place(index) for index in range(len(source))}
     (place,) = data.places
     read = ((file.name, *numbered) for file in find_rows(place) for numbered in file.read(list))
-    found = [row for name, number, row in read if (name, number) in good and isinstance(row, dict)]
-    rows = [*{_line(row): row for row in found}.values()]
+    good_rows = [
+        row for name, number, row in read if (name, number) in good and isinstance(row, dict)
+    ]
+    rows = [*{_line(row): row for row in good_rows}.values()]
     return random.Random(config.seed).sample(rows, min(num_rows, len(rows)))
 
 

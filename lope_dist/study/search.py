@@ -21,8 +21,8 @@ def with_settings(study: Study) -> Study:
 
 
 def _best(losses: Mapping[tuple[str, ...], float | None]) -> tuple[str, ...] | None:
-    known = {setting: loss for setting, loss in losses.items() if loss is not None}
-    return min(known, key=known.__getitem__) if len(known) == len(losses) else None
+    measured = {setting: loss for setting, loss in losses.items() if loss is not None}
+    return min(measured, key=measured.__getitem__) if len(measured) == len(losses) else None
 
 
 def _loss(study: Study, cell: Cell) -> float | None:
@@ -31,9 +31,9 @@ def _loss(study: Study, cell: Cell) -> float | None:
         return None
     variant = study.config.variants[cell.group.variant]
     rows = variant.choose_from or variant.rows[:1]
-    found = {
+    losses = {
         row: seen.value
         for row, metric, seen in losses_of(study, cell)
         if metric == study.config.choose_on and row in rows
     }
-    return min(found.values()) if len(found) == len(rows) else None
+    return min(losses.values()) if len(losses) == len(rows) else None

@@ -63,14 +63,14 @@ class Step:
 
 def recorded_inputs(cell: Cell, step: str) -> dict[str, Any] | None:
     """Return the inputs with which a step of a cell last ended well; None: it never did."""
-    found = _recorded(cell, step)
-    return None if found is None else found["inputs"]
+    record = _recorded(cell, step)
+    return None if record is None else record["inputs"]
 
 
 def recorded_seconds(study: Study, cell: Cell) -> dict[str, float]:
     """Return how long each step of a cell took that ended well."""
-    found = {step.name: _recorded(cell, step.name) for step in steps_of(study, cell)}
-    return {name: r.get("seconds", 0.0) for name, r in found.items() if r is not None}
+    records = {step.name: _recorded(cell, step.name) for step in steps_of(study, cell)}
+    return {name: r.get("seconds", 0.0) for name, r in records.items() if r is not None}
 
 
 def _recorded(cell: Cell, step: str) -> dict[str, Any] | None:
@@ -98,10 +98,10 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
             continue
         arguments = ("loss", str(cell.folder), str(path), *experts)
         arguments += ("--batch-size", str(settings.loss_batch_size))
-        found = fingerprint([path])
-        if found is None:
+        data_fingerprint = fingerprint([path])
+        if data_fingerprint is None:
             raise LopeError(f"{study.path}: evaluate.losses names '{name}', which does not exist.")
-        inputs = {"rows": list(cell.rows), "data": found}
+        inputs = {"rows": list(cell.rows), "data": data_fingerprint}
         steps.append(Step(f"loss-{path.stem}", cell, arguments, inputs))
     for name, suite in () if is_try else settings.suites.items():
         rows = [row for row in cell.rows if _is_asked(suite, cell, row)]

@@ -27,7 +27,7 @@ def summarize(study: Study) -> Summary:
     Raises:
         LopeError: a file that is not valid JSON, or losses of different documents.
     """
-    found = observe(study)
+    observations = observe(study)
     config = study.config
     return {
         "title": config.title,
@@ -36,40 +36,45 @@ def summarize(study: Study) -> Summary:
         "seeds": list(config.seeds),
         "baseline": config.baseline,
         "axes": {name: list(points) for name, points in config.axes.items()},
-        "shares": [metric for metric in found.metrics() if _is_share(study, metric)],
-        "columns": list(config.columns) or _columns(study, found),
+        "shares": [metric for metric in observations.metrics() if _is_share(study, metric)],
+        "columns": list(config.columns) or _columns(study, observations),
         "missing": [
             *(f"{name} (its setting is not chosen yet)" for name in study.searched),
-            *(cell.name for cell in study.cells if cell.name not in found.trained),
+            *(cell.name for cell in study.cells if cell.name not in observations.trained),
         ],
         "settings": _settings(study),
-        "rows": [_row(study, found, group, row) for group, row in _asked(study, found)],
+        "rows": [
+            _row(study, observations, group, row) for group, row in _asked(study, observations)
+        ],
         "choose_on": config.choose_on,
         "chosen": {
             group: {str(seed): row for seed, row in rows.items()}
-            for group, rows in found.chosen.items()
+            for group, rows in observations.chosen.items()
         },
-        "claims": judge(study, found),
-        "recovered": recovered(study, found),
-        "cost": _cost(found),
+        "claims": judge(study, observations),
+        "recovered": recovered(study, observations),
+        "cost": _cost(observations),
         "drift": _drift(study),
     }
 
 
-def _asked(study: Study, found: Observations) -> list[tuple[str, str]]:
+def _asked(study: Study, observations: Observations) -> list[tuple[str, str]]:
     """Return the known rows in the study's order, those of roles and marks left out."""
-    known = set(found.rows())
+    observed = set(observations.rows())
     asked = [
         (name, row)
         for name, group in study.groups.items()
         for row in rows_of(study.config.variants[group.variant])
     ]
-    return [pair for pair in asked if pair in known]
+    return [pair for pair in asked if pair in observed]
 
 
-def _columns(study: Study, found: Observations) -> list[str]:
-    shown = [m for m in found.metrics() if m.startswith(("loss:", "acc:", "exact_match"))]
-    return [*shown, *(m for m in study.config.means if m in found.metrics() and m not in shown)]
+def _columns(study: Study, observations: Observations) -> list[str]:
+    shown = [m for m in observations.metrics() if m.startswith(("loss:", "acc:", "exact_match"))]
+    return [
+        *shown,
+        *(m for m in study.config.means if m in observations.metrics() and m not in shown),
+    ]
 
 
 def _is_share(study: Study, metric: str) -> bool:
@@ -78,13 +83,13 @@ def _is_share(study: Study, metric: str) -> bool:
     return first.partition(":")[0].startswith(("acc", "exact_match"))
 
 
-def _row(study: Study, found: Observations, name: str, row: str) -> dict[str, Any]:
+def _row(study: Study, observations: Observations, name: str, row: str) -> dict[str, Any]:
     group = study.groups[name]
     variant = study.config.variants[group.variant]
     figures = {
-        metric: _figure(study, found, name, row, metric)
-        for metric in found.metrics()
-        if found.series(name, row, metric)
+        metric: _figure(study, observations, name, row, metric)
+        for metric in observations.metrics()
+        if observations.series(name, row, metric)
     }
     return {
         "group": name,
@@ -96,8 +101,10 @@ def _row(study: Study, found: Observations, name: str, row: str) -> dict[str, An
     }
 
 
-def _figure(study: Study, found: Observations, name: str, row: str, metric: str) -> dict[str, Any]:
-    series = found.series(name, row, metric)
+def _figure(
+    study: Study, observations: Observations, name: str, row: str, metric: str
+) -> dict[str, Any]:
+    series = observations.series(name, row, metric)
     values = [seen.value for seen in series.values()]
     errors = [seen.stderr for seen in series.values() if seen.stderr is not None]
     group, baseline_row = split_side(study.config.baseline)
@@ -105,7 +112,7 @@ def _figure(study: Study, found: Observations, name: str, row: str, metric: str)
     at = group + ("@" + ",".join(points) if points else "")
     effect = None
     if (at, baseline_row) != (name, row):
-        effect = compare(series, found.series(at, baseline_row, metric))
+        effect = compare(series, observations.series(at, baseline_row, metric))
     return {
         "mean": math.fsum(values) / len(values),
         "sd": statistics.stdev(values) if len(values) > 1 else None,
@@ -134,10 +141,10 @@ def _settings(study: Study) -> list[dict[str, Any]]:
     ]
 
 
-def _cost(found: Observations) -> dict[str, dict[str, Any]]:
+def _cost(observations: Observations) -> dict[str, dict[str, Any]]:
     """Return group -> seconds, tokens and largest memory of a run, the mean over seeds."""
     costs = {}
-    for group, seeds in found.seconds.items():
+    for group, seeds in observations.seconds.items():
         runs = [[s for s in cost.values() if isinstance(s, dict)] for cost in seeds.values()]
         costs[group] = {
             "seconds": statistics.mean(sum(s.get("seconds", 0) for s in run) for run in runs),

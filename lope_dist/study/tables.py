@@ -70,12 +70,12 @@ def settings(summary: Summary) -> Table:
     """Return the settings that were chosen of those that were tried."""
     rows = [
         [
-            one["group"],
-            one["name"],
-            one["value"] + (" (at the end)" if one["is_at_end"] else ""),
-            ", ".join(one["tried"]),
+            setting["group"],
+            setting["name"],
+            setting["value"] + (" (at the end)" if setting["is_at_end"] else ""),
+            ", ".join(setting["tried"]),
         ]
-        for one in summary["settings"]
+        for setting in summary["settings"]
     ]
     return ["", "setting", "chosen", "tried"], rows
 
@@ -84,16 +84,16 @@ def recovered(summary: Summary) -> Table:
     """Return which share of each noise's cost each variant recovers."""
     rows = []
     for noise, methods in summary["recovered"].items():
-        for method, found in methods.items():
-            ci95 = found["ci95"]
+        for method, entry in methods.items():
+            ci95 = entry["ci95"]
             rows.append(
                 [
                     noise,
                     method,
-                    ABSENT if found["share"] is None else f"{found['share']:.2f}",
+                    ABSENT if entry["share"] is None else f"{entry['share']:.2f}",
                     ABSENT if ci95 is None else " … ".join(f"{end:.2f}" for end in ci95),
-                    str(len(found["seeds"])),
-                    "; ".join(found["notes"]),
+                    str(len(entry["seeds"])),
+                    "; ".join(entry["notes"]),
                 ]
             )
     return ["noise", "method", "share", "95 % interval", "seeds", "notes"], rows

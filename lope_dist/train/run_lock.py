@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lope_dist.core.errors import LopeError
-from lope_dist.core.files import own_file
+from lope_dist.core.files import open_nofollow
 
 LOCK = ".lock"
 _PATIENCE_S = 30.0
@@ -91,7 +91,7 @@ def run_lock(run_dir: Path) -> Iterator[RunHold]:
     path = run_dir / LOCK
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        file = own_file(path, "a+")
+        file = open_nofollow(path, "a+")
     except OSError as error:
         raise LopeError(f"output_dir: {run_dir} cannot be written ({error.strerror}).") from None
     with file:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lope_dist.core.files import own_file
+from lope_dist.core.files import open_nofollow
 from lope_dist.engine.exchange import exchange
 from lope_dist.engine.world import World
 
@@ -39,7 +39,7 @@ class KeptAnswers:
         self._known = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             self._known |= _read(path)
-        self._file = own_file(self.folder / f"{rank}.jsonl", "a")
+        self._file = open_nofollow(self.folder / f"{rank}.jsonl", "a")
         # Line by line: each is with the operating system before the next answer is computed.
         self._file.reconfigure(line_buffering=True)
         self._file.write("\n")  # ends what a kill left half written

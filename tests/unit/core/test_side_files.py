@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lope_dist.core.errors import LopeError, NewerFormat
-from lope_dist.core.files import own_file
+from lope_dist.core.files import open_nofollow
 from lope_dist.core.runlog import append_line, read_json
 from lope_dist.core.side_files import MANIFEST, METRICS, RESULTS
 
@@ -93,6 +93,6 @@ def test_no_file_is_written_through_a_link(target: str, tmp_path: Path) -> None:
     with pytest.raises(LopeError, match=r"metrics\.jsonl .*link"):
         append_line(tmp_path / "metrics.jsonl", STEP)
     with pytest.raises(LopeError, match="is a link"):
-        own_file(tmp_path / "metrics.jsonl", "a+")
+        open_nofollow(tmp_path / "metrics.jsonl", "a+")
     assert (tmp_path / "precious").read_text() == "mine"
     assert not (tmp_path / "absent").exists()
