@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,10 @@ def fingerprint(paths: Iterable[str | Path]) -> str | None:
             if not file.is_file():
                 return None
             digest.update(f"{file.name} {file.stat().st_size}\n".encode())
-            _add_samples(digest, file)
+            with file.open("rb") as source:
+                for start, stop in sample_ranges(file.stat().st_size, _NUM_BLOCKS, _BLOCK):
+                    source.seek(start)
+                    digest.update(source.read(stop - start))
     return digest.hexdigest()[:16]
 
 
@@ -49,12 +52,11 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _add_samples(digest: Any, file: Path) -> None:
-    size = file.stat().st_size
-    with file.open("rb") as source:
-        if size <= _BLOCK * _NUM_BLOCKS:
-            digest.update(source.read())
-            return
-        for i in range(_NUM_BLOCKS):
-            source.seek((size - _BLOCK) * i // (_NUM_BLOCKS - 1))
-            digest.update(source.read(_BLOCK))
+def sample_ranges(size: int, num_samples: int, length: int) -> Iterator[tuple[int, int]]:
+    """Yield byte ranges, evenly spaced, first and last included; all of what is small."""
+    if size <= num_samples * length:
+        yield 0, size
+        return
+    for index in range(num_samples):
+        start = (size - length) * index // (num_samples - 1)
+        yield start, start + length

@@ -18,12 +18,12 @@ def flash_runs_here(dtype: str) -> bool:
 
 
 def choose_attention(
-    wanted: str, model_class: type[Any], dtype: str, *, allows_flash: bool = True
+    requested: str, model_class: type[Any], dtype: str, *, allows_flash: bool = True
 ) -> str:
-    """Return the implementation to build with: the wanted one, or the fastest for `auto`.
+    """Return the implementation to build with: the requested one, or the fastest for `auto`.
 
     Args:
-        wanted: `model.attention`.
+        requested: `model.attention`.
         model_class: The class of transformers that is built.
         dtype: `model.dtype`; FlashAttention computes in 16 bits alone.
         allows_flash: Whether the run's rows are of a form that FlashAttention keeps apart.
@@ -34,19 +34,19 @@ def choose_attention(
     has_sdpa = bool(getattr(model_class, "_supports_sdpa", False))
     has_flash = bool(getattr(model_class, "_supports_flash_attn", False))
     flash_runs = flash_runs_here(dtype)
-    if wanted == "auto":
+    if requested == "auto":
         if has_flash and flash_runs and allows_flash:
             return FLASH
         return "sdpa" if has_sdpa else "eager"
-    if wanted == "eager" or (wanted == "sdpa" and has_sdpa):
-        return wanted
-    if wanted == FLASH and has_flash and flash_runs:
-        return wanted
+    if requested == "eager" or (requested == "sdpa" and has_sdpa):
+        return requested
+    if requested == FLASH and has_flash and flash_runs:
+        return requested
     allowed = ["auto", "eager", *["sdpa"] * has_sdpa, *[FLASH] * (has_flash and flash_runs)]
     reason = "which this model does not have"
-    if wanted == FLASH and has_flash:
+    if requested == FLASH and has_flash:
         reason = "which needs a CUDA device, the package flash-attn and model.dtype=bfloat16"
     raise LopeError(
-        f"model.attention = '{wanted}' with {model_class.__name__}, {reason}; allowed here: "
+        f"model.attention = '{requested}' with {model_class.__name__}, {reason}; allowed here: "
         f"{', '.join(allowed)}."
     )

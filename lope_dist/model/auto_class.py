@@ -39,5 +39,5 @@ def auto_class(arch: PretrainedConfig, *, remote: bool) -> Any:
 
 def model_class(auto: Any, arch: PretrainedConfig) -> type[Any]:
     """Return the class of a model of transformers' own."""
-    found = auto._model_mapping[type(arch)]
-    return found[0] if isinstance(found, tuple) else found
+    mapped = auto._model_mapping[type(arch)]
+    return mapped[0] if isinstance(mapped, tuple) else mapped

@@ -26,10 +26,10 @@ from lope_dist.model.attention import choose_attention
 from lope_dist.model.auto_class import auto_class, model_class
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.dropout import switch_off_dropout, without_dropout
+from lope_dist.model.frozen_layers import use_frozen_layers
 from lope_dist.model.head_answer import returns_logits
 from lope_dist.model.kernels import choose_kernels
 from lope_dist.model.loss_head import LossHead
-from lope_dist.model.own_layers import use_own_layers
 from lope_dist.model.placement import Placement
 from lope_dist.model.plausible import refuse_endless
 from lope_dist.model.quantization import quantization_of, refuse_what_is_left
@@ -108,7 +108,7 @@ def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedM
     model.tie_weights()  # creating each parameter on meta by itself has untied them
     model.requires_grad_(False)
     switch_off_dropout(model)
-    use_own_layers(model, config, model.get_output_embeddings(), dtype)
+    use_frozen_layers(model, config, model.get_output_embeddings(), dtype)
     mark_read_outside(model)
     refuse_what_is_left(quantization_of(model, config), arch.model_type)
     decide_head(model)

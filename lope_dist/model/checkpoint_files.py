@@ -106,22 +106,22 @@ class TensorFiles:
         except OSError as error:
             raise LopeError(f"{path} cannot be read: {error.strerror}.") from None
         self._descriptors.append(descriptor)
-        for name, place in read_header(descriptor, path).items():
+        for name, entry in read_header(descriptor, path).items():
             if name in self._entries:
                 self.repeated.append(name)
-            if place.dtype not in _DTYPES:
-                what = "8-bit float" if place.dtype.startswith("F8") else "not supported"
+            if entry.dtype not in _DTYPES:
+                what = "8-bit float" if entry.dtype.startswith("F8") else "not supported"
                 raise LopeError(
-                    f"{path}: tensor '{name}' has dtype {place.dtype} ({what}); use a version "
+                    f"{path}: tensor '{name}' has dtype {entry.dtype} ({what}); use a version "
                     f"of the model in 16 bits. Allowed: {', '.join(_DTYPES)}."
                 )
-            dtype, shape = _DTYPES[place.dtype], place.shape
-            if place.end - place.begin != math.prod(shape) * dtype.itemsize:
+            dtype, shape = _DTYPES[entry.dtype], entry.shape
+            if entry.end - entry.begin != math.prod(shape) * dtype.itemsize:
                 raise LopeError(
-                    f"{path}: tensor '{name}' has {place.end - place.begin} bytes, and its shape "
+                    f"{path}: tensor '{name}' has {entry.end - entry.begin} bytes, and its shape "
                     f"{list(shape)} takes {math.prod(shape) * dtype.itemsize}: copy the file again."
                 )
-            self._entries[name] = _Entry(path, descriptor, place.begin, dtype, shape)
+            self._entries[name] = _Entry(path, descriptor, entry.begin, dtype, shape)
 
 
 def _file_names(folder: Path) -> list[str]:

@@ -82,9 +82,9 @@ def _streams(model: PreTrainedModel) -> Callable[[str], str]:
 def _untrained(model: PreTrainedModel) -> tuple[str, ...]:
     """Return the outermost modules that hold linear layers and none that reads text."""
     text = set(linear_layers(model))
-    found: list[str] = []
+    outermost: list[str] = []
     for name, module in model.named_modules():
-        if any(name.startswith(f"{outer}.") for outer in found) or not name:
+        if any(name.startswith(f"{outer}.") for outer in outermost) or not name:
             continue
         inside = {
             f"{name}.{path}" if path else name
@@ -92,5 +92,5 @@ def _untrained(model: PreTrainedModel) -> tuple[str, ...]:
             if isinstance(m, nn.Linear)
         }
         if inside and not inside & text:
-            found.append(name)
-    return tuple(found)
+            outermost.append(name)
+    return tuple(outermost)

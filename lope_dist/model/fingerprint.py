@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import math
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from lope_dist.config.model import ModelConfig
-from lope_dist.core.fingerprint import tokenizer_hash
+from lope_dist.core.fingerprint import sample_ranges, tokenizer_hash
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.source import model_folder
 
@@ -44,23 +44,11 @@ def _weights_hash(files: TensorFiles) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(files.names()):
         shape, dtype = files.shape(name), files.dtype(name)
-        size = dtype.itemsize
-        for length in shape:
-            size *= length
+        size = dtype.itemsize * math.prod(shape)
         digest.update(json.dumps([name, str(dtype), list(shape)]).encode())
-        for start, stop in _samples(size):
+        for start, stop in sample_ranges(size, _SAMPLES, _SAMPLE_BYTES):
             digest.update(files.read_bytes(name, start, stop).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _samples(size: int) -> Iterator[tuple[int, int]]:
-    """Yield byte ranges, evenly spaced, first and last included; all of a small tensor."""
-    if size <= _SAMPLES * _SAMPLE_BYTES:
-        yield 0, size
-        return
-    for index in range(_SAMPLES):
-        start = (size - _SAMPLE_BYTES) * index // (_SAMPLES - 1)
-        yield start, start + _SAMPLE_BYTES
 
 
 def _architecture_hash(folder: Path) -> str:

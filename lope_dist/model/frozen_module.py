@@ -41,7 +41,7 @@ class Part(NamedTuple):
         return self.offset + last + 1
 
 
-class _Place:
+class _MemoryRange:
     """Where in memory a weight is during a forward pass; it holds no reference to it."""
 
     def __init__(self, name: str, weight: Tensor) -> None:
@@ -69,12 +69,12 @@ class FrozenModule(nn.Module):
             name: packed.dequantize(self.get_parameter(name).data)
             for name, packed in packed_weights(self).items()
         }
-        own = {name: p.data for name, p in self.named_parameters(recurse=False)}
-        places = [_Place(name, weight) for name, weight in (own | dequantized).items()]
-        del own
+        weights = {name: p.data for name, p in self.named_parameters(recurse=False)}
+        ranges = [_MemoryRange(name, weight) for name, weight in (weights | dequantized).items()]
+        del weights
 
         def forget(tensor: Tensor) -> Tensor | Part:
-            return next((place.part(tensor) for place in places if place.holds(tensor)), tensor)
+            return next((memory.part(tensor) for memory in ranges if memory.holds(tensor)), tensor)
 
         # Found before the parameters, because those are looked up only where nothing else is.
         vars(self).update(dequantized)
@@ -108,11 +108,11 @@ def freeze(module: nn.Module, packed: dict[str, PackedWeight]) -> None:
         packed: Those of its parameters that will hold packed weights, perhaps none.
     """
     assert not isinstance(module, FrozenModule)
-    own = type(module)
-    if issubclass(own, (nn.Linear, Conv1D)):
+    module_class = type(module)
+    if issubclass(module_class, (nn.Linear, Conv1D)):
         module.is_product = is_product(module)  # type: ignore[assignment]
     module.packed_weights = packed  # type: ignore[assignment]
-    module.__class__ = _frozen(own)
+    module.__class__ = _frozen(module_class)
 
 
 def thaw(module: FrozenModule) -> None:
@@ -121,5 +121,7 @@ def thaw(module: FrozenModule) -> None:
 
 
 @cache
-def _frozen(own: type[nn.Module]) -> type[nn.Module]:
-    return type(own.__name__, (FrozenModule, own), {"__module__": own.__module__})
+def _frozen(module_class: type[nn.Module]) -> type[nn.Module]:
+    return type(
+        module_class.__name__, (FrozenModule, module_class), {"__module__": module_class.__module__}
+    )

@@ -67,15 +67,15 @@ def _comes_back(model: PreTrainedModel, head: nn.Module, answer: Tensor) -> bool
 
 def _bodies(model: nn.Module, head: nn.Module) -> list[nn.Module]:
     """Return the children without the head; of one that holds it, its own."""
-    found: list[nn.Module] = []
+    bodies: list[nn.Module] = []
     for child in model.children():
         if child is head:
             continue
         if any(module is head for module in child.modules()):
-            found += _bodies(child, head)
+            bodies += _bodies(child, head)
         else:
-            found.append(child)
-    return found
+            bodies.append(child)
+    return bodies
 
 
 @contextmanager

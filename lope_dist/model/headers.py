@@ -14,7 +14,7 @@ _MOST_BYTES = 100_000_000
 """Of a header, as the format has it."""
 
 
-class Place(NamedTuple):
+class HeaderEntry(NamedTuple):
     """Where a tensor stands in its file."""
 
     dtype: str
@@ -24,7 +24,7 @@ class Place(NamedTuple):
     end: int
 
 
-def read_header(descriptor: int, path: Path) -> dict[str, Place]:
+def read_header(descriptor: int, path: Path) -> dict[str, HeaderEntry]:
     """Return the tensors that a file's header names.
 
     Raises:
@@ -41,23 +41,23 @@ def read_header(descriptor: int, path: Path) -> dict[str, Place]:
     if not isinstance(header, dict):
         raise LopeError(f"{path} is not a whole safetensors file: copy it again.")
     header.pop("__metadata__", None)
-    places = {
-        name: _place(entry, 8 + length, f"{path}: tensor '{name}'")
+    entries = {
+        name: _entry(entry, 8 + length, f"{path}: tensor '{name}'")
         for name, entry in header.items()
     }
     before, last = "", 8 + length
-    for name, place in sorted(places.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if place.end > file_size:
+    for name, tensor in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if tensor.end > file_size:
             raise LopeError(f"{path} is cut off inside tensor '{name}': copy it again.")
-        if place.begin < last and place.end > place.begin:
+        if tensor.begin < last and tensor.end > tensor.begin:
             raise LopeError(
                 f"{path}: tensors '{before}' and '{name}' stand in the same bytes: copy it again."
             )
-        before, last = name, max(last, place.end)
-    return places
+        before, last = name, max(last, tensor.end)
+    return entries
 
 
-def _place(entry: Any, start: int, what: str) -> Place:
+def _entry(entry: Any, start: int, what: str) -> HeaderEntry:
     if not isinstance(entry, dict):
         raise LopeError(f"{what} is not described by names and values: copy the file again.")
     found: list[Any] = [entry.get(key) for key in ("dtype", "shape", "data_offsets")]
@@ -68,7 +68,7 @@ def _place(entry: Any, start: int, what: str) -> Place:
         raise LopeError(f"{what} has no shape of whole numbers: copy the file again.")
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise LopeError(f"{what} has no place of two ascending offsets: copy the file again.")
-    return Place(dtype, tuple(shape), start + offsets[0], start + offsets[1])
+    return HeaderEntry(dtype, tuple(shape), start + offsets[0], start + offsets[1])
 
 
 def _are_counts(values: Any) -> bool:

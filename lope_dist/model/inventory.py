@@ -80,10 +80,10 @@ def take_inventory(model: PreTrainedModel, files: TensorFiles, dtype: torch.dtyp
     mapped = map_names(model, available - described, dtype)
     left_out = of_other_parts(model, mapped.unexpected, files.folder, dtype)
     problems = [f"unexpected {name}" for name in mapped.unexpected if name not in left_out]
-    found = _origins(mapped, model, files, problems)
+    origin_of = _origins(mapped, model, files, problems)
     slots = []
     for owners, tensor in _held(model):
-        present = {name: found.pop(name) for name in owners if name in found}
+        present = {name: origin_of.pop(name) for name in owners if name in origin_of}
         is_buffer = not isinstance(tensor, nn.Parameter)
         if not present:
             if not (is_buffer and may_be_missing(model, owners)):
@@ -116,17 +116,17 @@ def _origins(
     mapped: NameMap, model: PreTrainedModel, files: TensorFiles, problems: list[str]
 ) -> dict[str, Origin]:
     """Return origins by the parameter's name; what cannot be made goes to ``problems``."""
-    found: dict[str, Origin] = {}
+    origin_of: dict[str, Origin] = {}
     for recipe in mapped.recipes:
         try:
-            found |= {origin.target: origin for origin in origins(recipe, model, files)}
+            origin_of |= {origin.target: origin for origin in origins(recipe, model, files)}
         except Exception as error:  # transformers' operations have no error of their own
             reason = str(error).strip().splitlines()
             problems.append(
                 f"{recipe.target} cannot be made of {', '.join(recipe.names[:2])}"
                 f"{', ...' if len(recipe.names) > 2 else ''} ({reason[0] if reason else error!r})"
             )
-    return found
+    return origin_of
 
 
 def _misfits(origin: Origin, tensor: Tensor, files: TensorFiles, *, is_nf4: bool) -> Iterator[str]:

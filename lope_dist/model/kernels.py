@@ -18,9 +18,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import is_liger_kernel_available
 
 from lope_dist.core.errors import LopeError
-from lope_dist.model.loss_head import _has_liger, loss_head
+from lope_dist.model.loss_head import loss_head
 
 
 class OnGpus:
@@ -38,7 +39,7 @@ class OnGpus:
         return (self.fused if is_on_gpu else self.plain)(*args, **kwargs)
 
 
-def choose_kernels(model: PreTrainedModel, wanted: Literal["auto", "liger", "none"]) -> None:
+def choose_kernels(model: PreTrainedModel, requested: Literal["auto", "liger", "none"]) -> None:
     """Give a model without adapters the kernels that `model.kernels` asks for.
 
     Raises:
@@ -46,18 +47,18 @@ def choose_kernels(model: PreTrainedModel, wanted: Literal["auto", "liger", "non
     """
     _take_back(model)
     head = loss_head(model)
-    uses = wanted != "none" and _liger_runs_here()
-    if wanted == "liger" and not uses:
+    uses = requested != "none" and _liger_runs_here()
+    if requested == "liger" and not uses:
         raise LopeError(
             "model.kernels = 'liger' needs a CUDA device and the package liger-kernel; use 'auto' "
             "or 'none', or install it with pip install 'lope-dist[cuda]'."
         )
     if head is not None:
-        head.kernels = wanted if uses else "none"
+        head.kernels = requested if uses else "none"
     reason = _fuse(model) if uses else None
     if head is None and not fused_parts(model):
         reason = reason or "Liger has no kernel for anything that this model computes"
-    if wanted == "liger" and reason is not None:
+    if requested == "liger" and reason is not None:
         raise LopeError(
             f"model.kernels = 'liger': {reason}; use 'auto', which takes what there is, or 'none'."
         )
@@ -84,7 +85,7 @@ def fused_parts(model: PreTrainedModel) -> Counter[str]:
 
 
 def _liger_runs_here() -> bool:
-    return torch.cuda.is_available() and _has_liger()
+    return torch.cuda.is_available() and is_liger_kernel_available()
 
 
 def _fuse(model: PreTrainedModel) -> str | None:

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -23,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
+from transformers.utils import is_liger_kernel_available as _has_liger
 
 from lope_dist.core.logits import chunk_rows
 from lope_dist.model.frozen import FrozenLinear
@@ -109,11 +108,6 @@ def loss_head(model: PreTrainedModel) -> LossHead | None:
     """
     head = model.get_output_embeddings()
     return head if isinstance(head, LossHead) and head.is_final else None
-
-
-@cache
-def _has_liger() -> bool:
-    return find_spec("liger_kernel") is not None
 
 
 class _ChunkedLoss(torch.autograd.Function):

@@ -27,5 +27,5 @@ def refuse_endless(values: Mapping[str, Any], where: str) -> None:
         if isinstance(value, Mapping):
             refuse_endless(value, f"{where}.{key}")
         elif _COUNTS.fullmatch(key) and isinstance(value, int | float) and not value <= _MOST:
-            told = str(value) if value < 1e15 else "more than 10^15"
-            raise LopeError(f"{where}.{key} = {told} is more than {_MOST}; is it misspelt?")
+            shown = str(value) if value < 1e15 else "more than 10^15"
+            raise LopeError(f"{where}.{key} = {shown} is more than {_MOST}; is it misspelt?")

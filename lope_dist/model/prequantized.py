@@ -28,8 +28,8 @@ _PARTS = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
 
 def companions(name: str, available: set[str]) -> set[str]:
     """Return the tensors that describe how ``name`` is packed; none if it is not packed."""
-    wanted = {name + part for part in (*_PARTS, f"{_STATE}nf4", f"{_STATE}fp4")}
-    return wanted & available
+    described = {name + part for part in (*_PARTS, f"{_STATE}nf4", f"{_STATE}fp4")}
+    return described & available
 
 
 def misfits(origin: Origin, packed: PackedWeight, files: TensorFiles) -> Iterator[str]:
@@ -110,8 +110,8 @@ def _part_misfits(name: str, packed: PackedWeight, files: TensorFiles) -> Iterat
         if key not in files.names():
             yield f"missing {key}"
         elif files.shape(key) != (numel,) or files.dtype(key) != dtype:
-            found = f"{list(files.shape(key))} of {files.dtype(key)}"
-            yield f"{key} is {found}, not {[numel]} of {dtype}"
+            actual = f"{list(files.shape(key))} of {files.dtype(key)}"
+            yield f"{key} is {actual}, not {[numel]} of {dtype}"
         elif part == ".quant_map":
             values = files.read(key, 0, 16)
             if not torch.allclose(values, nf4_code(values.device), atol=1e-6):

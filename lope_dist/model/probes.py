@@ -52,13 +52,13 @@ def differences_between(one_TD: Sequence[Tensor], other_TD: Sequence[Tensor]) ->
 
 
 def _least(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    found = [
+    differences = [
         torch.linalg.vector_norm(a - b, dim=-1)
         / torch.linalg.vector_norm(b, dim=-1).clamp(min=1e-12)
         for a, b in pairs
     ]
     # A number that is not finite is a difference: `minimum` hands it on.
-    return torch.stack(found).amin(0).nan_to_num(nan=torch.inf)
+    return torch.stack(differences).amin(0).nan_to_num(nan=torch.inf)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.model.nf4 import packed_weights
-from lope_dist.model.weight_kinds import Kinds, names_weight, weights
+from lope_dist.model.weight_kinds import Kinds, weights
 
 _SHOWN = 6
 
@@ -82,7 +82,7 @@ def quantization_of(model: PreTrainedModel, config: ModelConfig) -> Quantization
             quantized += weight.numel
         elif kind := kinds.of(weight):
             exempt[kind] = exempt.get(kind, 0) + weight.numel
-        elif any(names_weight(entry, weight.name) for entry in config.skip_modules):
+        elif kinds.is_skipped(weight):
             skipped[weight.name] = weight.numel
         else:
             left[weight.name] = weight.numel

@@ -87,8 +87,8 @@ class CopyRecorder(TorchDispatchMode):
     def segments(self, tensor: Tensor) -> list[Segment] | None:
         """Return what a result is made of, in order; None if that is no list of segments."""
         flat = torch.empty(tensor.shape, device="meta")
-        found = self._follow([(flat, tensor)])
-        return found if _covers(found, tensor.numel()) else None
+        result = self._follow([(flat, tensor)])
+        return result if _covers(result, tensor.numel()) else None
 
     def rearranged(self, tensor: Tensor) -> Rearranged | None:
         """Return how a result that is one copy of a file tensor lies there, if in runs."""
@@ -145,32 +145,32 @@ class CopyRecorder(TorchDispatchMode):
             name, whole = self._files[storage]
             return [Segment(name, 0, 0, whole.numel())]
         if storage not in self._resolved:
-            found = self._follow(self._copies.get(storage, []))
+            segments = self._follow(self._copies.get(storage, []))
             numel = tensor.untyped_storage().nbytes() // tensor.element_size()
-            self._resolved[storage] = found if _covers(found, numel) else None
+            self._resolved[storage] = segments if _covers(segments, numel) else None
         return self._resolved[storage]
 
     def _follow(self, copies: list[tuple[Tensor, Tensor]]) -> list[Segment] | None:
         """Return segments, in order and merged, of a storage filled by ``copies``."""
-        found: list[Segment] = []
+        segments: list[Segment] = []
         for target, source in copies:
             inside = self._of_storage(source)
             run, dims = _common_run(target, source)
             limit = _MAX_SEGMENTS if run >= 64 else _MAX_SHORT
-            if inside is None or len(found) + source.numel() // run > limit:
+            if inside is None or len(segments) + source.numel() // run > limit:
                 return None
             starts = [segment.at for segment in inside]
             for index in product(*(range(size) for size, _, _ in dims)):
                 at = sum(i * a for i, (_, a, _) in zip(index, dims, strict=True))
                 first = sum(i * b for i, (_, _, b) in zip(index, dims, strict=True))
-                found += _cut(
+                segments += _cut(
                     inside,
                     starts,
                     at + int(target.storage_offset()),
                     first + int(source.storage_offset()),
                     run,
                 )
-        return _merged(found)
+        return _merged(segments)
 
 
 def _dim(args: Any, kwargs: dict[str, Any] | None) -> int:

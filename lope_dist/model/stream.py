@@ -13,6 +13,7 @@ of scales, keeps its part and lets the rest go.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,6 @@ from lope_dist.model.nf4_layout import BLOCK, BLOCK_BYTES, PackedLayout
 from lope_dist.model.origin import Origin, OriginReader
 from lope_dist.model.placement import Placement
 from lope_dist.model.prequantized import nested_scales
-from lope_dist.model.ties import settle_ties
 
 _WORKING_BYTES = 32
 """Bytes a weight at most: 4 read, 4 cast, about 20 of a quantizer, the result."""
@@ -114,8 +114,36 @@ class _Loader:
         self._chunk = max(BLOCK, min(fastest, affordable))
 
     def settled(self, slots: list[Slot]) -> list[Slot]:
-        """Return the slots to fill, ties compared. Collective: see `settle_ties`."""
-        return settle_ties(self._model, slots, self._reader, self._placement, self._chunk)
+        """Return the slots, with one more for each rival of a tied parameter that differs from it.
+
+        A model that ties its output projection to its embeddings may still be saved with both. As
+        in `from_pretrained`, they are tied if the two are equal, and else are two parameters. Each
+        rank compares the elements that it keeps.
+
+        Collective: yes, where the placement shards and the files hold a tied parameter twice.
+        """
+        return [settled for slot in slots for settled in self._settle(slot)]
+
+    def _settle(self, slot: Slot) -> Iterator[Slot]:
+        owners = dict(slot.owners)
+        for name, rival in slot.rivals.items():
+            if not self._are_equal(slot.origin, rival):
+                self._model.all_tied_weights_keys.pop(name, None)  # what saving leaves out
+                yield replace(slot, origin=rival, owners={name: owners.pop(name)}, rivals={})
+        yield replace(slot, owners=owners, rivals={})
+
+    def _are_equal(self, origin: Origin, rival: Origin) -> bool:
+        """Compare two parameters in the dtype that they are loaded in. Collective: see above."""
+        dtype = origin.recipe.dtype
+        readers = [self._reader(each) for each in (origin, rival)]
+        is_equal = all(
+            torch.equal(*(reader.read(a, b).to(dtype) for reader in readers))
+            for a, b in _chunks(*self._placement.span(origin.numel), self._chunk)
+        )
+        agreement = torch.tensor([float(is_equal)], device=self._placement.device)
+        num_ranks = len(self._placement.spans(origin.numel))
+        spans = [(rank, rank + 1) for rank in range(num_ranks)]
+        return bool(self._placement.whole(agreement, spans).all())
 
     def load(self, slot: Slot) -> nn.Parameter:
         """Return the slot's parameter, filled and placed."""

@@ -57,7 +57,7 @@ def weights(model: nn.Module) -> list[Weight]:
         for name, adapter in adapter_modules(model).items()
         for parameter in adapter.roles()
     }
-    found: dict[int, Weight] = {}
+    by_identity: dict[int, Weight] = {}
     for prefix, module in model.named_modules():
         packed = packed_weights(module)
         for attribute, parameter in module.named_parameters(recurse=False):
@@ -66,8 +66,8 @@ def weights(model: nn.Module) -> list[Weight]:
             if name in declared or len(shape) < 2 or not parameter.is_floating_point():
                 continue
             weight = Weight(name, module, attribute, shape.numel(), tuple(shape), parameter)
-            found.setdefault(id(parameter), weight)
-    return list(found.values())
+            by_identity.setdefault(id(parameter), weight)
+    return list(by_identity.values())
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -115,7 +115,7 @@ class Kinds:
         }
         head = model.get_output_embeddings()
         self._head = {id(p) for p in head.parameters()} if head is not None else set[int]()
-        self._skips_head = "lm_head" in skip_modules
+        self._skip_modules = skip_modules
         self._float32 = (
             *(getattr(model, "_keep_in_fp32_modules", None) or ()),
             *(getattr(model, "_keep_in_fp32_modules_strict", None) or ()),
@@ -129,7 +129,7 @@ class Kinds:
         identity = id(weight.parameter)
         checks = (
             (EMBEDDING, identity in self._embeddings),
-            (HEAD, identity in self._head and self._skips_head),
+            (HEAD, identity in self._head and "lm_head" in self._skip_modules),
             (VECTOR, sum(size > 1 for size in weight.shape) < 2),
             (CONVOLUTION, isinstance(weight.module, _ConvNd)),
             (ROUTER, identity in self._routers),
@@ -146,6 +146,10 @@ class Kinds:
         if identity not in self._text:
             return OTHER_INPUTS
         return SMALL if weight.numel < _SMALL else None
+
+    def is_skipped(self, weight: Weight) -> bool:
+        """Return whether `model.skip_modules` names the weight."""
+        return any(names_weight(entry, weight.name) for entry in self._skip_modules)
 
     def is_packable(self, weight: Weight) -> bool:
         """Return whether its module alone multiplies with the weight, so that it may be packed."""
@@ -196,14 +200,14 @@ def _routers_of(model: nn.Module, name: str, bank: nn.Module) -> list[nn.Paramet
         if len(layers := [m for m in sibling.modules() if _matrices(m)]) == 1
     ]
     for level in (siblings, lonely):
-        found = [
+        routers = [
             parameter
             for module in level
             for parameter in _matrices(module)
             if parameter.shape[0] in rows and (columns is None or parameter.shape[1] in columns)
         ]
-        if found:
-            return found
+        if routers:
+            return routers
     return []
 
 
@@ -213,12 +217,12 @@ def _matrices(module: nn.Module) -> list[nn.Parameter]:
 
 def _beside_convolutions(model: nn.Module) -> set[int]:
     """Return the modules that hold a convolution, and their children: state-space mixers."""
-    found: set[int] = set()
+    modules: set[int] = set()
     for module in model.modules():
         children = list(module.children())
         if any(isinstance(child, _ConvNd) for child in children):
-            found |= {id(module), *map(id, children)}
-    return found
+            modules |= {id(module), *map(id, children)}
+    return modules
 
 
 def _text_part(model: PreTrainedModel) -> set[int]:

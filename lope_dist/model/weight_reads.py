@@ -36,13 +36,13 @@ class Read(NamedTuple):
 
 def weights_read_outside(model: nn.Module) -> set[int]:
     """Return the identities of the weights that are read by the module around their layer."""
-    found: set[int] = set()
+    identities: set[int] = set()
     for module in model.modules():
         for read in _reads_of_class(type(module)):
             weight = getattr(getattr(module, read.child, None), "weight", None)
             if isinstance(weight, nn.Parameter) and all(_may_hold(g, module) for g in read.guards):
-                found.add(id(weight))
-    return found
+                identities.add(id(weight))
+    return identities
 
 
 def mark_read_outside(model: nn.Module) -> None:

@@ -17,7 +17,7 @@ from lope_dist.model.nf4_layout import PackedLayout
 from lope_dist.model.weight_kinds import Kinds, expert_banks, is_linear, names_weight, weights
 
 
-def use_own_layers(
+def use_frozen_layers(
     model: PreTrainedModel, config: ModelConfig, head: nn.Module | None, dtype: torch.dtype
 ) -> None:
     """Replace plain linear layers; let banks and linear layers of other classes let go.
@@ -33,14 +33,16 @@ def use_own_layers(
     """
     packed = _packed_weights(model, config, dtype)
     banks = expert_banks(model)
-    own: dict[int, nn.Module] = {}
+    replaced: dict[int, nn.Module] = {}
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if type(module) is nn.Linear:
-            if id(module) not in own:
-                own[id(module)] = _own_linear(module, packed, is_head=module is head, dtype=dtype)
-            model.set_submodule(name, own[id(module)])
-        elif id(module) not in own and (is_linear(module) or name in banks):
-            own[id(module)] = module
+            if id(module) not in replaced:
+                replaced[id(module)] = _frozen_linear(
+                    module, packed, is_head=module is head, dtype=dtype
+                )
+            model.set_submodule(name, replaced[id(module)])
+        elif id(module) not in replaced and (is_linear(module) or name in banks):
+            replaced[id(module)] = module
             if isinstance(module, Conv1D):  # as the adapters ask for it
                 module.in_features, module.out_features = module.nx, module.nf
             parameters = module.named_parameters(recurse=False)
@@ -53,34 +55,32 @@ def _packed_weights(
     """Return how each weight that is to be quantized is packed, by its parameter's identity."""
     if config.quantization == "none":
         return {}
-    found = weights(model)
-    _check_skip_modules(config, [weight.name for weight in found])
+    all_weights = weights(model)
+    _check_skip_modules(config, [weight.name for weight in all_weights])
     kinds = Kinds(model, config.skip_modules)
     return {
         id(weight.parameter): PackedWeight(
             torch.Size(weight.shape),
             PackedLayout(weight.numel, dtype, config.double_quantization),
         )
-        for weight in found
-        if kinds.of(weight) is None
-        and kinds.is_packable(weight)
-        and not any(names_weight(entry, weight.name) for entry in config.skip_modules)
+        for weight in all_weights
+        if kinds.of(weight) is None and kinds.is_packable(weight) and not kinds.is_skipped(weight)
     }
 
 
-def _own_linear(
+def _frozen_linear(
     layer: nn.Linear, packed: dict[int, PackedWeight], *, is_head: bool, dtype: torch.dtype
 ) -> nn.Linear:
     size = (layer.in_features, layer.out_features, layer.bias is not None)
-    own: nn.Linear
+    linear: nn.Linear
     if id(layer.weight) in packed:
         how = packed[id(layer.weight)]
-        own = NF4Linear(*size, dtype, how.layout.nested)
-        own.packed_weights = {"weight": how}
+        linear = NF4Linear(*size, dtype, how.layout.nested)
+        linear.packed_weights = {"weight": how}
     else:
-        own = (LossHead if is_head else FrozenLinear)(*size, dtype)
-    own.weight = layer.weight  # which may be tied, or of a dtype of its own
-    return own
+        linear = (LossHead if is_head else FrozenLinear)(*size, dtype)
+    linear.weight = layer.weight  # which may be tied, or of a dtype of its own
+    return linear
 
 
 def _check_skip_modules(config: ModelConfig, names: list[str]) -> None:

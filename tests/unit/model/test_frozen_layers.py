@@ -9,8 +9,8 @@ from support.tiny import small_llama
 from transformers import LlamaForCausalLM
 
 from lope_dist.config.model import ModelConfig
+from lope_dist.model.frozen_layers import use_frozen_layers
 from lope_dist.model.nf4 import NF4Linear, packed_weights
-from lope_dist.model.own_layers import use_own_layers
 from lope_dist.model.quantization import quantization_of
 
 
@@ -28,7 +28,7 @@ def test_shared_weights_and_shared_layers_are_packed_once() -> None:
         ours: Any = LlamaForCausalLM(stock.config).requires_grad_(False)
     for model in (stock, ours):
         _tie(model)
-    use_own_layers(ours, config, None, torch.float32)
+    use_frozen_layers(ours, config, None, torch.float32)
     first, second = (layer.self_attn.q_proj for layer in ours.model.layers)
     assert isinstance(first, NF4Linear)
     assert first is not second
