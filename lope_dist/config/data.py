@@ -44,7 +44,7 @@ MESSAGE_FIELDS = (
 """What `data.message_keys` may give other names to."""
 
 
-class _Place(Section):
+class _RowsConfig(Section):
     """Where rows are and what they look like."""
 
     path: str | tuple[str, ...] | None = None
@@ -95,13 +95,17 @@ class _Place(Section):
         return keys
 
     @model_validator(mode="after")
-    def _columns_are_of_the_format(self) -> _Place:
+    def _columns_are_of_the_format(self) -> _RowsConfig:
         names = list(FORMATS) if self.format == "auto" else [self.format]
         fields = {
             name: [*FORMATS[name].needed, *FORMATS[name].optional, *MAPPED_FIELDS] for name in names
         }
-        if not any(set(self.columns) <= set(known) for known in fields.values()):
-            allowed = "; ".join(f"{name}: {', '.join(known)}" for name, known in fields.items())
+        if not any(
+            set(self.columns) <= set(names_of_fields) for names_of_fields in fields.values()
+        ):
+            allowed = "; ".join(
+                f"{name}: {', '.join(names_of_fields)}" for name, names_of_fields in fields.items()
+            )
             raise ValueError(
                 f"columns maps {', '.join(self.columns)}, which are not fields of one format; "
                 f"allowed are, as field: column, the fields of {allowed}"
@@ -109,7 +113,7 @@ class _Place(Section):
         return self
 
 
-class SourceConfig(_Place):
+class SourceConfig(_RowsConfig):
     """One of several sources of examples."""
 
     path: str | tuple[str, ...] = Field()
@@ -119,7 +123,7 @@ class SourceConfig(_Place):
     examples in one epoch and the other half in the next."""
 
 
-class ValidationConfig(_Place):
+class ValidationConfig(_RowsConfig):
     """Rows to validate on. Give `path` or `share`.
 
     Format, columns, roles, message keys and subset default to those of `data`.
@@ -153,7 +157,7 @@ def _unweighted(columns: dict[str, str]) -> dict[str, str]:
     return {field: column for field, column in columns.items() if field != "weight"}
 
 
-class DataConfig(_Place):
+class DataConfig(_RowsConfig):
     """The training set."""
 
     sources: tuple[SourceConfig, ...] = ()
@@ -212,7 +216,7 @@ class DataConfig(_Place):
     def _a_share_is_read_with_the_rest(self) -> DataConfig:
         if self.validation is None or self.validation.share is None:
             return self
-        for key, field in _Place.model_fields.items():
+        for key, field in _RowsConfig.model_fields.items():
             if getattr(self.validation, key) != field.get_default(call_default_factory=True):
                 raise ValueError(
                     f"validation.{key} has no effect with validation.share, whose rows are among "
@@ -234,7 +238,7 @@ class DataConfig(_Place):
         if (self.path is None) == (not self.sources):
             given = "neither is" if self.path is None else "both are"
             raise ValueError(f"one of data.path and data.sources must be given, and {given}")
-        for key, field in _Place.model_fields.items() if self.sources else ():
+        for key, field in _RowsConfig.model_fields.items() if self.sources else ():
             if getattr(self, key) != field.get_default(call_default_factory=True):
                 raise ValueError(f"data.{key} has no effect with data.sources; set it in each")
         return self
@@ -247,32 +251,32 @@ class DataConfig(_Place):
         looks = {key: getattr(self, key) for key in _LOOKS} if self.path is not None else {}
         if looks:
             looks["columns"] = _unweighted(self.columns)
-        place = SourceConfig(path=path, **looks).model_dump(exclude={"weight"})
-        there = {**place, "sources": (), "corpus": None, "validation": None}
-        return DataConfig.model_validate(self.model_dump() | there)
+        source = SourceConfig(path=path, **looks).model_dump(exclude={"weight"})
+        changes = {**source, "sources": (), "corpus": None, "validation": None}
+        return DataConfig.model_validate(self.model_dump() | changes)
 
     @property
     def of_validation(self) -> DataConfig | None:
         """What reads the rows of ``validation.path``; None where there is none."""
         if self.validation is None or self.validation.path is None:
             return None
-        place = {name: getattr(self.validation, name) for name in _Place.model_fields}
-        return self.model_copy(update=place | {"sources": (), "validation": None})
+        settings = {name: getattr(self.validation, name) for name in _RowsConfig.model_fields}
+        return self.model_copy(update=settings | {"sources": (), "validation": None})
 
     @property
     def has_weights(self) -> bool:
         """Whether rows of a source bring a weight of their own."""
-        return any("weight" in place.columns for place in self.places)
+        return any("weight" in source.columns for source in self.all_sources)
 
     @property
     def paths(self) -> tuple[str, ...]:
         """All that the sources name, in order."""
-        given = (place.path for place in self.places)
+        given = (source.path for source in self.all_sources)
         return tuple(p for path in given for p in ((path,) if isinstance(path, str) else path))
 
     @property
-    def places(self) -> tuple[SourceConfig, ...]:
+    def all_sources(self) -> tuple[SourceConfig, ...]:
         """The sources, of which ``path`` makes one."""
         if self.path is None:
             return self.sources
-        return (SourceConfig(**{name: getattr(self, name) for name in _Place.model_fields}),)
+        return (SourceConfig(**{name: getattr(self, name) for name in _RowsConfig.model_fields}),)

@@ -187,8 +187,8 @@ def _without_kinds(path: Sequence[str], root: type[BaseModel]) -> list[str]:
 
 def _elsewhere(given: str, root: type[BaseModel]) -> str:
     """Name the place of a key that is spelt right and stands in the wrong section."""
-    found = [path for path in all_keys(root) if path.rpartition(".")[2] == given]
-    return f" Did you mean '{found[0]}'?" if found else ""
+    matches = [path for path in all_keys(root) if path.rpartition(".")[2] == given]
+    return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
 def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -24,17 +24,17 @@ _KINDS = (
 )
 
 
-def other_kind(tree: Any, known: set[str], path: str) -> str | None:
-    """Return a sentence where a file is plainly of another kind than one with the keys ``known``.
+def other_kind(tree: Any, expected_keys: set[str], path: str) -> str | None:
+    """Return a sentence where a file is plainly of another kind than one with ``expected_keys``.
 
     Args:
         tree: What the file holds.
-        known: The keys that the wanted kind has at its top level.
+        expected_keys: The keys that the right kind has at its top level.
         path: The file, as the user gave it.
     """
     given = {str(key) for key in tree} if isinstance(tree, dict) else set()
     for kind in _KINDS:
-        foreign = kind.keys & given - known
+        foreign = kind.keys & given - expected_keys
         if len(foreign) >= min(2, len(kind.keys)):
             return (
                 f"{path} is {kind.name} (it has {', '.join(sorted(foreign))}), which this "

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from lope_dist.config.reading import told
+from lope_dist.config.reading import parsing
 from lope_dist.core.errors import LopeError
 from lope_dist.core.shipped import shipped_config, suggest_shipped
 
@@ -41,8 +41,8 @@ def _read_into(
     layers: list[Layer], path: Path, asked: str, parents: tuple[Path, ...], files: list[Path]
 ) -> None:
     """Add a file behind those that it includes; ``files`` are all that were opened so far."""
-    with told(f"{path} is not valid YAML"):
-        path = _found(path, asked)
+    with parsing(f"{path} is not valid YAML"):
+        path = _existing_file(path, asked)
         if path.resolve() in parents:
             chain = " -> ".join(str(p) for p in (*parents, path.resolve()))
             raise LopeError(f"{path}: files include each other in a circle: {chain}.")
@@ -60,7 +60,7 @@ def _read_into(
     layers.append(Layer(path, tree))
 
 
-def _found(path: Path, asked: str) -> Path:
+def _existing_file(path: Path, asked: str) -> Path:
     """Return the file, or the shipped one of that name where there is none.
 
     Raises:
@@ -68,8 +68,8 @@ def _found(path: Path, asked: str) -> Path:
     """
     if path.is_file():
         return path
-    if (known := shipped_config(asked)) is not None:
-        return known
+    if (shipped := shipped_config(asked)) is not None:
+        return shipped
     raise LopeError(
         f"Config '{path}' is not a file, and no shipped recipe has the name '{asked}'; "
         f"`lope recipes` lists those.{suggest_shipped(asked)}"
@@ -78,7 +78,7 @@ def _found(path: Path, asked: str) -> Path:
 
 def _included(tree: DictConfig, path: Path) -> list[str]:
     """Take the names of a file's layers out of its tree."""
-    with told(f"{path}: include"):
+    with parsing(f"{path}: include"):
         names: Any = tree.get("include")
         if OmegaConf.is_config(names):
             names = OmegaConf.to_container(names, resolve=True)
@@ -93,7 +93,7 @@ def merge(layers: Sequence[Layer]) -> DictConfig:
     """Return one tree. An architecture with a `model_type` replaces another model's whole."""
     merged: Any = OmegaConf.create()
     for layer in layers:
-        with told(str(layer.path)):
+        with parsing(str(layer.path)):
             if _states_a_model(_model(layer)) and isinstance(merged.get("model"), DictConfig):
                 merged.model.pop("architecture", None)
             merged = OmegaConf.merge(merged, layer.tree)

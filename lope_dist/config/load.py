@@ -14,7 +14,7 @@ from lope_dist.config.base import Section
 from lope_dist.config.explain import explain
 from lope_dist.config.file_kinds import other_kind
 from lope_dist.config.layers import Layer, check_description, merge, read_layers
-from lope_dist.config.reading import reading, told
+from lope_dist.config.reading import parsing, reading
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError, suggest
 
@@ -116,7 +116,7 @@ def load_section(section: type[S], path: str | Path) -> S:
 
 
 def _resolved(tree: DictConfig, path: str | Path) -> Any:
-    with told(str(path)):
+    with parsing(str(path)):
         return OmegaConf.to_container(tree, resolve=True)
 
 
@@ -128,14 +128,14 @@ def _refuse_unknown_stage(tree: DictConfig, override: str, overrides: Sequence[s
     """
     path = override.partition("=")[0].strip().split(".")
     stages = OmegaConf.select(tree, "train.stages")
-    known = [str(stage) for stage in stages] if isinstance(stages, DictConfig) else []
+    stage_names = [str(stage) for stage in stages] if isinstance(stages, DictConfig) else []
     name = path[2] if len(path) > 3 else None
     made = f"train.stages.{name}.trainable="
-    if name is None or name in known or any(o.strip().startswith(made) for o in overrides):
+    if name is None or name in stage_names or any(o.strip().startswith(made) for o in overrides):
         return
     raise LopeError(
-        f"Override '{override}': there is no stage '{name}'; stages are {', '.join(known)}."
-        f"{suggest(name, known)} A new stage needs train.stages.{name}.trainable."
+        f"Override '{override}': there is no stage '{name}'; stages are {', '.join(stage_names)}."
+        f"{suggest(name, stage_names)} A new stage needs train.stages.{name}.trainable."
     )
 
 
@@ -146,7 +146,7 @@ def _apply(tree: DictConfig, override: str) -> None:
             f"Override '{override}' is not of the form key.subkey=value, "
             "for example train.global_batch=16."
         )
-    with told(
+    with parsing(
         f"Override '{override}' cannot be applied (one with spaces in it stands in quotes: "
         "'data.columns={instruction: question}')"
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _STAGE = "train.stages.STAGE."
 
-PLACES = {
+KEYS = {
     "adapter_name_or_path": "adapter.init_from",
     "attn_implementation": "model.attention",
     "base_model": "model.name_or_path",
@@ -77,8 +77,8 @@ def advice_on(name: str) -> str | None:
     """Return what to do about a name of another tool; None if it is of none."""
     if name in ADVICE:
         return ADVICE[name]
-    place = PLACES.get(name)
-    if place is None:
+    key = KEYS.get(name)
+    if key is None:
         return None
-    stages = " for each STAGE, by default poison and finetune" if _STAGE in place else ""
-    return f"Here it is {place}{stages}."
+    stages = " for each STAGE, by default poison and finetune" if _STAGE in key else ""
+    return f"Here it is {key}{stages}."

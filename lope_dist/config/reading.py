@@ -40,7 +40,7 @@ def reading(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def parsing(what: str) -> Iterator[None]:
     """Context that turns the errors of parsers into one sentence.
 
     Raises:

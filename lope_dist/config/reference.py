@@ -152,8 +152,8 @@ def _free_name(field: FieldInfo) -> str:
 
 def _sections_in(annotation: Any) -> dict[str, type[BaseModel]]:
     """Return the section that a field holds, itself or by name; several by their kind."""
-    found = [a for a in (annotation, *get_args(annotation)) if _is_section(a)]
-    return alternatives(annotation) or ({"": found[0]} if found else {})
+    sections = [a for a in (annotation, *get_args(annotation)) if _is_section(a)]
+    return alternatives(annotation) or ({"": sections[0]} if sections else {})
 
 
 def _is_section(annotation: Any) -> bool:

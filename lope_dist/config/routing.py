@@ -21,9 +21,9 @@ def missing_for_routing(option: str, stage: StageConfig) -> str | None:
         f"loss.kind = {stage.loss.kind}": stage.loss.kind == "truncated",
         "loss_on = corrupted": stage.loss_on == "corrupted",
     }
-    if found := [name for name, is_on in beside.items() if is_on]:
+    if conflicts := [name for name, is_on in beside.items() if is_on]:
         return (
-            f"takes the loss in two passes, and {found[0]} asks for all targets in one; leave one "
-            "of them out"
+            f"takes the loss in two passes, and {conflicts[0]} asks for all targets in one; leave "
+            "one of them out"
         )
     return None

@@ -26,24 +26,24 @@ class NewerFormat(LopeError):
     """A file from a newer version, described in one sentence."""
 
 
-def refuse_newer(found: object, known: int, what: object) -> None:
+def refuse_newer(written: object, newest: int, what: object) -> None:
     """Refuse a format that this version does not know; older ones it reads.
 
     Args:
-        found: What the file says.
-        known: The newest that is known.
+        written: The format that the file states.
+        newest: The newest that this version reads.
         what: The file, for the sentence.
 
     Raises:
         NewerFormat: it is newer.
         LopeError: it is no format at all.
     """
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise LopeError(f"{what} is of no known format ({found!r}).")
-    if found > known:
+    if not isinstance(written, int) or isinstance(written, bool) or written < 1:
+        raise LopeError(f"{what} is of no known format ({written!r}).")
+    if written > newest:
         raise NewerFormat(
-            f"{what} is of format {found}, written by a newer version of lope_dist; this one reads "
-            f"formats up to {known}. Update lope_dist."
+            f"{what} is of format {written}, written by a newer version of lope_dist; this one "
+            f"reads formats up to {newest}. Update lope_dist."
         )
 
 

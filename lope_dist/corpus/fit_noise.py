@@ -155,7 +155,7 @@ def fit_unpaired(
 
 def _read(path: Path, data: DataConfig | None) -> Iterator[tuple[str, Turns | RowError]]:
     """Yield place and turns of each row, or the reason why it is bad."""
-    (place,) = (DataConfig(path=str(path)) if data is None else data.of_file(str(path))).places
+    (place,) = (DataConfig(path=str(path)) if data is None else data.of_file(str(path))).all_sources
     layout = Layout(place, allow_empty_response=True)
     for rows, number, row in parsed_rows(find_rows(place), layout):
         if isinstance(row, RowError):

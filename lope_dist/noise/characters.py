@@ -21,23 +21,23 @@ def edit_characters(table: WordTable, keys: Keys, rates: dict[str, float]) -> li
     lengths = np.diff(table.text_starts)  # with the line break behind each
     hashes = unit_keys(keys, lengths)
     is_hit = (hashes < threshold(sum(rates.values()))) & ~table.is_space[1:]
-    places = np.flatnonzero(is_hit)
+    positions = np.flatnonzero(is_hit)
     ends = np.cumsum([rates[name] for name in names])
-    chosen = np.searchsorted(ends, as_uniform(hashes[places]), "right")
-    draws = draw_numbers(hashes[places])[1].tolist()
-    places += 1  # of ``joined``
-    words = (np.searchsorted(table.starts, places, "right") - 1).tolist()
-    texts = (np.searchsorted(table.text_starts, places, "right") - 1).tolist()
+    chosen = np.searchsorted(ends, as_uniform(hashes[positions]), "right")
+    draws = draw_numbers(hashes[positions])[1].tolist()
+    positions += 1  # of ``joined``
+    words = (np.searchsorted(table.starts, positions, "right") - 1).tolist()
+    texts = (np.searchsorted(table.text_starts, positions, "right") - 1).tolist()
     batch = _CharacterEdits(table)
-    hit_places = places.tolist()
-    for word, place in zip(words, hit_places, strict=True):
-        batch.reserve(word, place)
-    for word, place, text, op, draw in zip(
-        words, hit_places, texts, np.minimum(chosen, len(names) - 1).tolist(), draws, strict=True
+    hit_positions = positions.tolist()
+    for word, position in zip(words, hit_positions, strict=True):
+        batch.reserve(word, position)
+    for word, position, text, op, draw in zip(
+        words, hit_positions, texts, np.minimum(chosen, len(names) - 1).tolist(), draws, strict=True
     ):
         operation = NOISE[names[op]]
         assert isinstance(operation, CharacterOperation)
-        batch.edit(operation, word, place, text, draw, names[op])
+        batch.edit(operation, word, position, text, draw, names[op])
     return batch.edits()
 
 
@@ -57,9 +57,9 @@ class _Word:
             offsets = np.cumsum([0, *map(len, self.parts[:-1])]).tolist()
             self.number = {offset: i for i, offset in enumerate(offsets)}
 
-    def number_of(self, place: int) -> int | None:
+    def number_of(self, position: int) -> int | None:
         """Return the grapheme that starts at a place of ``joined``, if one does."""
-        offset = place - self.start
+        offset = position - self.start
         return offset if self.number is None else self.number.get(offset)
 
     def change(self, at: int, operation: CharacterOperation, draw: float) -> bool:
@@ -94,10 +94,10 @@ class _CharacterEdits:
             self._words[index] = _Word(self._table, index)
         return self._words[index]
 
-    def reserve(self, word: int, place: int) -> None:
+    def reserve(self, word: int, position: int) -> None:
         """Keep a hit character from being changed by a hit that moves on."""
         state = self._word(word)
-        at = state.number_of(place)
+        at = state.number_of(position)
         if at is not None:
             state.is_hit[at] = True
 
@@ -105,13 +105,13 @@ class _CharacterEdits:
         self,
         operation: CharacterOperation,
         word: int,
-        place: int,
+        position: int,
         text: int,
         draw: float,
         name: str,
     ) -> None:
         """Make the change at a place of ``joined``, or at the next character that can take it."""
-        at = self._word(word).number_of(place)
+        at = self._word(word).number_of(position)
         if at is None:  # inside a grapheme, which is one unit and starts elsewhere
             return
         first, end = self._table.pools[text].tolist()

@@ -53,7 +53,7 @@ def cut(clean: Sequence[str], noisy: str) -> tuple[list[str], list[Step]]:
 def _next_equal(clean: Sequence[str], noisy: str, i: int, j: int) -> tuple[int, int]:
     """Return the nearest places behind i and j from which both go on alike, or a part of both."""
     part = min(1.0, _SEARCH / max(len(clean) - i, 1))
-    best, found = 10**9, (min(i + _SEARCH, len(clean)), j + math.ceil(part * (len(noisy) - j)))
+    best, nearest = 10**9, (min(i + _SEARCH, len(clean)), j + math.ceil(part * (len(noisy) - j)))
     skipped = 0
     for down in range(min(_SEARCH, len(clean) - i) + 1):
         ahead = "".join(clean[i + down : i + down + _RUN])
@@ -63,9 +63,9 @@ def _next_equal(clean: Sequence[str], noisy: str, i: int, j: int) -> tuple[int, 
             at = len(noisy) - len(ahead)
             at = at if at >= j and noisy.endswith(ahead) else -1
         if at >= 0 and (cost := max(skipped, at - j)) < best:
-            best, found = cost, (i + down, at)
+            best, nearest = cost, (i + down, at)
         skipped += len(clean[i + down]) if i + down < len(clean) else 0
-    return found
+    return nearest
 
 
 def _steps(
@@ -107,12 +107,12 @@ def _walk(
                 if word and piece != word:
                     options.append((change_cost(word, piece) + costs[i + 1][j + k][0], 1, k))
             costs[i][j] = min(options)
-    found: list[tuple[tuple[int, ...], list[str]]] = []
+    steps: list[tuple[tuple[int, ...], list[str]]] = []
     i = j = 0
     while i < len(words) or j < size:
         _, down, right = costs[i][j]
         piece, numbers = noisy[j : j + right], tuple(range(first + i, first + i + down))
         swapped = [words[i + 1], words[i]] if down == 2 else []
-        found.append((numbers, swapped or ([piece] if piece else [])))
+        steps.append((numbers, swapped or ([piece] if piece else [])))
         i, j = i + down, j + right
-    return found
+    return steps

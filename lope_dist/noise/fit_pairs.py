@@ -29,9 +29,9 @@ def count_changes(clean: Sequence[str], noisy: Sequence[str]) -> tuple[Counter[s
         if clean_text == noisy_text:
             continue
         new, steps = _aligned(old, clean_text, noisy_text)
-        known = frozenset(old)
+        clean_words = frozenset(old)
         for left, right in steps:
-            counts[_class_of(old, new, left, right, known)] += max(len(left), 1)
+            counts[_class_of(old, new, left, right, clean_words)] += max(len(left), 1)
     return counts, num_words
 
 
@@ -53,14 +53,14 @@ def _class_of(
     new: Sequence[str],
     left: tuple[int, ...],
     right: tuple[int, ...],
-    known: frozenset[str],
+    clean_words: frozenset[str],
 ) -> str:
     if len(left) == 2:
         return "order"
     if not right:
         return "word lost"
     if left:
-        return classify(old[left[0]], new[right[0]], known.__contains__)
+        return classify(old[left[0]], new[right[0]], clean_words.__contains__)
     at = right[0]
     is_twice = new[at] in (*new[max(at - 1, 0) : at], *new[at + 1 : at + 2])
     return "word twice" if is_twice else "word added"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -57,26 +57,65 @@ class Fit(NamedTuple):
 class Counts:
     """Counts by class, row by row."""
 
-    def __init__(self, rows: Sequence[Row], count_row: CountRow, classes: list[str]) -> None:
+    def __init__(self, rows: Sequence[Row], count_row: CountRow) -> None:
         counted = [count_row(number, row) for number, row in enumerate(rows)]
-        for counts, _ in counted:
-            classes += [name for name in counts if name not in classes]
-        self._rows = [counts for counts, _ in counted]
+        self.rows = [counts for counts, _ in counted]
         self.words = np.array([words for _, words in counted], float)
 
     def matrix(self, classes: Sequence[str]) -> NDArray[np.float64]:
         """Return the counts; shape (rows, classes)."""
-        return np.array([[row[name] for name in classes] for row in self._rows], float)
+        return np.array([[row[name] for name in classes] for row in self.rows], float)
+
+    def shares(self, classes: Sequence[str]) -> NDArray[np.float64]:
+        """Return the counts of all rows together, of each word."""
+        return self.matrix(classes).sum(0) / self.words.sum()
+
+
+@dataclass(frozen=True)
+class _Equations:
+    """What rates are solved from: shares of classes are those of clean text and each rate's effect.
+
+    Shapes: C classes, O operations.
+    """
+
+    names: list[str]
+    """(O,) the operations."""
+    effects_CO: NDArray[np.float64]
+    base_C: NDArray[np.float64]
+    """Shares in clean text."""
+
+    def solve(self, counts_C: NDArray[np.float64], words: float) -> NDArray[np.float64]:
+        """Return non-negative rates (O,)."""
+        return self._fitted(counts_C, words)[0]
+
+    def misfit(self, counts_C: NDArray[np.float64], words: float) -> float:
+        """Return the squared distance that is left of the counts, in standard errors."""
+        return self._fitted(counts_C, words)[1] ** 2
+
+    def of(self, columns: list[int]) -> _Equations:
+        """Return the equations of some of the operations."""
+        names = [self.names[column] for column in columns]
+        return replace(self, names=names, effects_CO=self.effects_CO[:, columns])
+
+    def _fitted(
+        self, counts_C: NDArray[np.float64], words: float
+    ) -> tuple[NDArray[np.float64], float]:
+        """Return rates and misfit; a class weighs by how exactly it is counted (Poisson)."""
+        error_C = np.sqrt(np.maximum(counts_C, 4.0)) / words + 0.02 * self.base_C
+        target_C = (counts_C / words - self.base_C) / error_C
+        if not self.names:
+            return np.zeros(0), float(np.linalg.norm(target_C))
+        return nnls(self.effects_CO / error_C[:, None], target_C)
 
 
 def simulated(rows: Sequence[Row], rates: dict[str, float], seed: int) -> tuple[list[Row], int]:
     """Return the rows with noise at these rates of the words, and how many words were hit."""
     texts = [text for row in rows for text in row]
     owners = [number for number, row in enumerate(rows) for _ in row]
-    places = [place for row in rows for place in range(len(row))]
+    numbers_in_rows = [number_in_row for row in rows for number_in_row in range(len(row))]
     config = TextNoiseConfig(rate=sum(rates.values()), operations=rates)
     keys = example_keys(seed, "noise-fit", 0, range(len(rows)))
-    result = corrupt(texts, owners, places, keys, config)
+    result = corrupt(texts, owners, numbers_in_rows, keys, config)
     noisy: list[list[str]] = [[] for _ in rows]
     for owner, text in zip(owners, result.texts, strict=True):
         noisy[owner].append(text)
@@ -108,117 +147,84 @@ def fit_rates(
     count_clean = count_clean or count_row
     names = list(operations or _word_operations())
     clean = clean[:_PROBE_ROWS]
-    classes: list[str] = []
-    seen = Counts(observed, count_row, classes)
-    plain = Counts(clean, count_clean, classes)
-    probes, hit, num_hits = {}, {}, {}
+    seen, plain = Counts(observed, count_row), Counts(clean, count_clean)
+    num_words = plain.words.sum()
+    probes: dict[str, Counts] = {}
+    num_hits: dict[str, int] = {}
     for name in names:
         noisy, num_hit = simulated(clean, {name: _PROBE_RATE}, seed)
         if num_hit >= _PROBE_HITS:
-            hit[name] = num_hit / plain.words.sum()
-            num_hits[name] = num_hit
-            probes[name] = Counts(noisy, count_clean, classes)
+            probes[name], num_hits[name] = Counts(noisy, count_clean), num_hit
     not_judged = tuple(name for name in names if name not in probes)
     if not probes:
         raise LopeError(
-            f"No operation can change {_PROBE_HITS} of the {int(plain.words.sum())} words at "
+            f"No operation can change {_PROBE_HITS} of the {int(num_words)} words at "
             f"{_PROBE_RATE:.0%}: the rows are too few for a fit; give more, better 2,000."
         )
-    names = list(probes)
-    base = plain.matrix(classes).sum(0) / plain.words.sum()
-    effects = np.stack(
-        [(_share(probes[name], classes) - base) / hit[name] for name in names], axis=1
-    )
+    counted = (seen, plain, *probes.values())
+    classes = list(dict.fromkeys(name for counts in counted for row in counts.rows for name in row))
+    base = plain.shares(classes)
+    effects = [
+        (probe.shares(classes) - base) / (num_hits[name] / num_words)
+        for name, probe in probes.items()
+    ]
+    equations = _Equations(list(probes), np.stack(effects, axis=1), base)
     matrix = seen.matrix(classes)
-    names, effects = _only_present(names, effects, matrix, seen.words, base)
-    if not names:
+    total = matrix.sum(0), float(seen.words.sum())
+    equations = _only_present(equations, *total)
+    if not equations.names:
         return Fit({}, not_judged)
-    rates = _solve(effects, matrix.sum(0), seen.words.sum(), base)
-    factors = _correction(names, rates, effects, base, clean, count_clean, classes, seed)
-    draws = _resampled(effects, matrix, seen.words, base, seed) * factors
-    in_mixes = _CORRECTIONS * rates * plain.words.sum()
-    inexact = np.sqrt([1 / num_hits[name] for name in names] + 1 / np.maximum(in_mixes, 1))
+    rates = equations.solve(*total)
+
+    def solved_again(mix: dict[str, float], seed: int) -> NDArray[np.float64]:
+        """Return the rates that noise of a known mix shows."""
+        again = Counts(simulated(clean, mix, seed)[0], count_clean)
+        return equations.solve(again.matrix(classes).sum(0), float(again.words.sum()))
+
+    factors = _correction(equations.names, rates, solved_again, seed)
+    draws = _resampled(equations, matrix, seen.words, seed) * factors
+    in_mixes = _CORRECTIONS * rates * num_words
+    in_probes = np.array([num_hits[name] for name in equations.names])
+    inexact = np.sqrt(1 / in_probes + 1 / np.maximum(in_mixes, 1))
     draws *= np.random.default_rng(seed + 1).normal(1, inexact, draws.shape)  # of simulation
-    draws = np.maximum(draws, 0)
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    found = {
-        name: Estimate(float(rates[i] * factors[i]), float(low[i]), float(high[i]))
-        for i, name in enumerate(names)
-    }
-    return Fit(found, not_judged)
+    low, high = np.quantile(np.maximum(draws, 0), [0.025, 0.975], axis=0)
+    ends = zip(equations.names, rates * factors, low, high, strict=True)
+    return Fit({name: Estimate(*map(float, values)) for name, *values in ends}, not_judged)
 
 
 def _word_operations() -> list[str]:
     return [name for name in NOISE if not isinstance(NOISE[name], ResponseOperation)]
 
 
-def _share(counts: Counts, classes: Sequence[str]) -> NDArray[np.float64]:
-    return counts.matrix(classes).sum(0) / counts.words.sum()
-
-
-def _solve(
-    effects: NDArray[np.float64],
-    counts: NDArray[np.float64],
-    words: float,
-    base: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return non-negative rates; classes weigh by how exactly they are counted (Poisson)."""
-    error = np.sqrt(np.maximum(counts, 4.0)) / words + 0.02 * base
-    return nnls(effects / error[:, None], (counts / words - base) / error)[0]
-
-
 def _resampled(
-    effects: NDArray[np.float64],
-    matrix: NDArray[np.float64],
-    words: NDArray[np.float64],
-    base: NDArray[np.float64],
-    seed: int,
+    equations: _Equations, matrix: NDArray[np.float64], words: NDArray[np.float64], seed: int
 ) -> NDArray[np.float64]:
     """Return the rates of bootstrap samples of the rows; shape (samples, operations)."""
     rng = np.random.default_rng(seed)
     solved = []
     for _ in range(_RESAMPLES):
         weights = np.bincount(rng.integers(0, len(words), len(words)), minlength=len(words))
-        solved.append(_solve(effects, weights @ matrix, float(weights @ words), base))
+        solved.append(equations.solve(weights @ matrix, float(weights @ words)))
     return np.array(solved)
 
 
-def _only_present(
-    names: list[str],
-    effects: NDArray[np.float64],
-    matrix: NDArray[np.float64],
-    words: NDArray[np.float64],
-    base: NDArray[np.float64],
-) -> tuple[list[str], NDArray[np.float64]]:
+def _only_present(equations: _Equations, counts: NDArray[np.float64], words: float) -> _Equations:
     """Drop operations, the weakest first, that the data can be explained without."""
-    counts, total = matrix.sum(0), words.sum()
-    error = np.sqrt(np.maximum(counts, 4.0)) / total + 0.02 * base
-
-    def misfit(columns: list[int]) -> float:
-        target = (counts / total - base) / error
-        if not columns:
-            return float(target @ target)
-        return nnls(effects[:, columns] / error[:, None], target)[1] ** 2
-
-    kept = list(range(len(names)))
-    while kept:
-        now = misfit(kept)
-        worse = [misfit([k for k in kept if k != column]) - now for column in kept]
+    while equations.names:
+        columns = range(len(equations.names))
+        fewer = [equations.of([k for k in columns if k != column]) for column in columns]
+        worse = [each.misfit(counts, words) for each in fewer]
         weakest = int(np.argmin(worse))
-        if worse[weakest] > 9.0:  # three standard errors
+        if worse[weakest] - equations.misfit(counts, words) > 9.0:  # three standard errors
             break
-        del kept[weakest]
-    return [names[k] for k in kept], effects[:, kept]
+        equations = fewer[weakest]
+    return equations
 
 
 def _correction(
     names: list[str],
     rates: NDArray[np.float64],
-    effects: NDArray[np.float64],
-    base: NDArray[np.float64],
-    clean: Sequence[Row],
-    count_clean: CountRow,
-    classes: list[str],
+    solved_again: Callable[[dict[str, float], int], NDArray[np.float64]],
     seed: int,
 ) -> NDArray[np.float64]:
     """Return by what the rates must be multiplied so that simulating them gives them back.
@@ -228,10 +234,5 @@ def _correction(
     if rates.sum() > 0.9:
         return np.ones(len(names))
     mix = dict(zip(names, rates.tolist(), strict=True))
-    found = []
-    for number in range(1, _CORRECTIONS + 1):
-        noisy, _ = simulated(clean, mix, seed + number)
-        again = Counts(noisy, count_clean, classes)
-        counts = again.matrix(classes[: len(base)]).sum(0)
-        found.append(_solve(effects, counts, again.words.sum(), base))
-    return np.clip(rates / np.maximum(np.mean(found, axis=0), 1e-9), 0.5, 2.0)
+    solved = [solved_again(mix, seed + number) for number in range(1, _CORRECTIONS + 1)]
+    return np.clip(rates / np.maximum(np.mean(solved, axis=0), 1e-9), 0.5, 2.0)

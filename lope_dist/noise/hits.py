@@ -105,10 +105,10 @@ def _draw_pairs(
     num_pairs = (num_words - coin) // 2
     # The share of all words comes out although an end may be left unpaired.
     probability = np.minimum(1.0, rate * num_words / np.maximum(2 * num_pairs, 1))
-    place = words - first - coin
-    is_paired = (place >= 0) & (place < 2 * num_pairs)
-    leads = is_paired & (place % 2 == 0)
-    follows = is_paired & (place % 2 == 1)
+    offset = words - first - coin
+    is_paired = (offset >= 0) & (offset < 2 * num_pairs)
+    leads = is_paired & (offset % 2 == 0)
+    follows = is_paired & (offset % 2 == 1)
     hit = leads & (u < probability)
     operation[hit] = 0
     leader = as_uniform(hashes[np.maximum(words - 1, 0)])

@@ -11,16 +11,16 @@ _SHIFTS = (0.0, 0.5, 0.75, 1.25)
 
 def _neighbours() -> dict[str, str]:
     """Return key -> the keys that touch it."""
-    places = {
+    positions = {
         key: (row, _SHIFTS[row] + column)
         for row, keys in enumerate(_ROWS)
         for column, key in enumerate(keys)
     }
     touching = {}
-    for key, (row, x) in places.items():
+    for key, (row, x) in positions.items():
         near = [
             other
-            for other, (other_row, other_x) in places.items()
+            for other, (other_row, other_x) in positions.items()
             if other != key and abs(other_row - row) <= 1 and abs(other_x - x) <= 1
         ]
         touching[key] = "".join(near)

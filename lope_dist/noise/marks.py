@@ -40,8 +40,8 @@ def marks_after(text: str, marks: Marks, changes: Iterable[Change], new: str) ->
     moved += marks[done:]
     assert len(moved) == len(new), (len(moved), len(new))
     for at, is_word_gone in gaps:
-        if (place := _beside(new, at, is_word_gone)) is not None:
-            moved[place] = 1
+        if (position := _beside(new, at, is_word_gone)) is not None:
+            moved[position] = 1
     for start, end in _words(new) if 1 in moved else ():
         if moved.find(1, start, end) >= 0:
             moved[start:end] = b"\1" * (end - start)
@@ -59,9 +59,9 @@ def _words(text: str) -> Iterator[tuple[int, int]]:
     """Yield first place and end of each word."""
     for match in _WORD.finditer(text):
         start = match.start()
-        for place in inner_borders(match[0]) if is_spaceless(match[0]) else ():
-            yield start, match.start() + place
-            start = match.start() + place
+        for border in inner_borders(match[0]) if is_spaceless(match[0]) else ():
+            yield start, match.start() + border
+            start = match.start() + border
         yield start, match.end()
 
 

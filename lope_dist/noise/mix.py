@@ -51,20 +51,20 @@ def example_keys(seed: int, purpose: str, epoch: int, ids: Sequence[int]) -> Key
 def corrupt(
     texts: Sequence[str],
     owners: Sequence[int],
-    places: Sequence[int],
+    numbers: Sequence[int],
     keys: Keys,
     config: TextNoiseConfig,
     marks: Sequence[Marks] | None = None,
 ) -> Corrupted:
     """Return the texts with noise in them; words stay in their text.
 
-    What becomes of a text depends on itself, its example's key and its place alone, not on
+    What becomes of a text depends on itself, its example's key and its number there alone, not on
     the others in the batch.
 
     Args:
         texts: Fields of any number of examples.
         owners: For each text, the index of its example in ``keys``.
-        places: For each text, a number from 0 that tells it from the others of its example.
+        numbers: For each text, a number from 0 that tells it from the others of its example.
         keys: One key for each example.
         config: Rate, unit, operations and strength; its fields and responses are the caller's.
         marks: What earlier noise changed in each text; given, those of the new texts are told.
@@ -75,7 +75,7 @@ def corrupt(
     if config.rate == 0 or not texts:
         return result
     of_text = np.asarray(owners, np.int64)
-    text_keys = child_keys(keys[of_text], np.asarray(places, np.int64) + _FIRST_PLACE)
+    text_keys = child_keys(keys[of_text], np.asarray(numbers, np.int64) + _FIRST_PLACE)
     if config.unit != "example":
         rates = {name: config.rate * share for name, share in config.shares.items()}
         _corrupt_units(result, np.arange(len(texts)), of_text, text_keys, rates, config.unit)
@@ -84,8 +84,8 @@ def corrupt(
     u = as_uniform(child_keys(keys, _WHICH_EXAMPLE))
     chosen = _choose(u, config.rate, config.shares)[of_text]
     for number, name in enumerate(config.shares):
-        own = np.flatnonzero(chosen == number)
-        _corrupt_units(result, own, of_text, text_keys, {name: config.strength}, "word")
+        hit_texts = np.flatnonzero(chosen == number)
+        _corrupt_units(result, hit_texts, of_text, text_keys, {name: config.strength}, "word")
     result.hits.sort()
     return result
 
@@ -107,10 +107,10 @@ def corrupt_responses(
     if config.rate == 0:
         return
     chosen = _choose(as_uniform(child_keys(keys, _WHICH_RESPONSE)), config.rate, config.shares)
-    own_keys = child_keys(keys, _OF_RESPONSE)
+    response_keys = child_keys(keys, _OF_RESPONSE)
     names = list(config.shares)
     for number in np.flatnonzero(chosen >= 0).tolist():
-        name, key, old = names[chosen[number]], int(own_keys[number]), responses[number]
+        name, key, old = names[chosen[number]], int(response_keys[number]), responses[number]
         operation = NOISE[name]
         assert isinstance(operation, ResponseOperation)
         if not old.strip() or is_protected(old):
@@ -140,7 +140,7 @@ def _check_names(key: str, names: dict[str, float], unit: str) -> None:
             raise LopeError(f"{key}: {error}") from None
         if unit in units:
             continue
-        allowed = ", ".join(known for known in NOISE if unit in NOISE[known].units)
+        allowed = ", ".join(other for other in NOISE if unit in NOISE[other].units)
         if unit == "response":
             reason = "works on words, not on whole answers; put it under operations beside them"
         elif "response" in units:
@@ -177,8 +177,8 @@ def _corrupt_units(
         for text, new in splice(table, edits):
             number = numbers[text]
             if result.marks is not None and changes is not None:
-                old, own = result.texts[number], result.marks[number]
-                result.marks[number] = marks_after(old, own, changes[text], new)
+                old, marks = result.texts[number], result.marks[number]
+                result.marks[number] = marks_after(old, marks, changes[text], new)
             result.texts[number] = new
         result.hits += [(numbers[text], name, n) for _, _, _, text, name, n in edits if n]
 

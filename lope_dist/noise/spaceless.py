@@ -58,19 +58,19 @@ def inner_borders(token: str) -> list[int]:
     What stands in brackets is one word, so that no special token is cut (see
     `words.is_protected`). No place is inside a grapheme.
     """
-    places: list[int] = []
+    borders: list[int] = []
     at, has_word, is_behind_opener = 0, False, False
     for part, is_word in _parts(token):
         opens = not is_word and all(unicodedata.category(char) in ("Ps", "Pi") for char in part)
         if (is_word or opens) and has_word and not is_behind_opener:
-            places.append(at)
+            borders.append(at)
         has_word |= is_word
         is_behind_opener = opens
         at += len(part)
-    if any(_JOINED.match(token, place) for place in places):
+    if any(_JOINED.match(token, border) for border in borders):
         starts = {match.start() for match in _CLUSTER.finditer(token)}
-        places = [place for place in places if place in starts]
-    return places
+        borders = [border for border in borders if border in starts]
+    return borders
 
 
 def split_words(text: str) -> list[str]:
@@ -82,8 +82,8 @@ def split_words(text: str) -> list[str]:
 
 
 def _cut(token: str) -> list[str]:
-    places = inner_borders(token) if is_spaceless(token) else []
-    return [token[a:b] for a, b in zip([0, *places], [*places, len(token)], strict=True)]
+    borders = inner_borders(token) if is_spaceless(token) else []
+    return [token[a:b] for a, b in zip([0, *borders], [*borders, len(token)], strict=True)]
 
 
 def _parts(token: str) -> Iterator[tuple[str, bool]]:

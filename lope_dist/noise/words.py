@@ -146,9 +146,9 @@ def _with_inner_borders(joined: str, borders: NDArray[np.int64]) -> NDArray[np.i
     """Return starts and ends of words in turn, with those between which no white space is."""
     runs = np.fromiter(spaceless_runs(joined), np.int64)
     inner = [
-        int(borders[i - 1]) + place
+        int(borders[i - 1]) + border
         for i in np.unique(np.searchsorted(borders, runs, "right")).tolist()
-        for place in inner_borders(joined[borders[i - 1] : borders[i]])
+        for border in inner_borders(joined[borders[i - 1] : borders[i]])
     ]
     return np.sort(np.concatenate([borders, np.repeat(np.array(inner, np.int64), 2)]))
 

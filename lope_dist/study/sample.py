@@ -87,8 +87,10 @@ def _drawn(config: RunConfig, data: DataConfig, num_rows: int) -> list[dict[str,
     whole = data.model_copy(update={"validation": None})
     _, source, _ = opened(config.model_copy(update={"data": whole}))
     good = {source.place(index) for index in range(len(source))}
-    (place,) = data.places
-    read = ((file.name, *numbered) for file in find_rows(place) for numbered in file.read(list))
+    (only_source,) = data.all_sources
+    read = (
+        (file.name, *numbered) for file in find_rows(only_source) for numbered in file.read(list)
+    )
     good_rows = [
         row for name, number, row in read if (name, number) in good and isinstance(row, dict)
     ]

@@ -165,7 +165,9 @@ def is_local(data: DataConfig) -> bool:
     """Return whether all rows, also those for validation, are in files here."""
     if data.of_validation is not None and not is_local(data.of_validation):
         return False
-    return not any(isinstance(rows, HubRows) for place in data.places for rows in find_rows(place))
+    return not any(
+        isinstance(rows, HubRows) for place in data.all_sources for rows in find_rows(place)
+    )
 
 
 def survey_rows(config: RunConfig) -> tuple[dict[str, Any], list[str]]:

@@ -18,7 +18,7 @@ _TRIED = 200
 def data_changes(config: RunConfig) -> list[str]:
     """Return a sentence for each: noise of the data set itself, and rows that are not used."""
     told = [_noise(config.noise.data)] if config.noise.data.is_on else []
-    for place in config.data.places:
+    for place in config.data.all_sources:
         if place.max_examples is not None:
             name = place.path if isinstance(place.path, str) else ", ".join(place.path)
             told.append(

@@ -127,7 +127,7 @@ def open_source(config: DataConfig, form: Form | None = None) -> ExampleSource:
         Raises: LopeError: nothing there, a foreign suffix, no example, bad rows (the message names
         file and line), nothing to learn, or a setting that would have no effect.
     """
-    places = config.places
+    places = config.all_sources
     inputs = [find_rows(place) for place in places]
     name = ", ".join(config.paths)
 
@@ -147,7 +147,7 @@ def _key(config: DataConfig, inputs: list[list[Rows]], form: Form | None) -> str
     """Return the name of the store of these rows, read as the configuration says."""
     parts: list[Any] = [_FORM, config.max_bad_rows, config.allow_empty_response]
     parts.append(None if form is None else form.identity)
-    for place, rows in zip(config.places, inputs, strict=True):
+    for place, rows in zip(config.all_sources, inputs, strict=True):
         settings = [place.format, place.max_examples]
         settings += [sorted(m.items()) for m in (place.columns, place.roles, place.message_keys)]
         parts.append([*settings, [one.identity() for one in rows]])

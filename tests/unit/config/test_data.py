@@ -13,15 +13,15 @@ def data(**keys):
 
 def test_a_path_is_one_source():
     config = data(path=["a.jsonl", "b.csv"], columns={"output": "answer"}, max_examples=3)
-    (place,) = config.places
+    (place,) = config.all_sources
     assert (place.path, place.columns) == (("a.jsonl", "b.csv"), {"output": "answer"})
     assert (place.max_examples, place.weight) == (3, 1)
 
 
 def test_sources_keep_their_own_settings():
     config = data(sources=[{"path": "a", "weight": 2}, {"path": "b", "format": "text"}])
-    assert [p.weight for p in config.places] == [2, 1]
-    assert [p.format for p in config.places] == ["auto", "text"]
+    assert [p.weight for p in config.all_sources] == [2, 1]
+    assert [p.format for p in config.all_sources] == ["auto", "text"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from lope_dist.config.load import (
     split_resume,
     validate_config,
 )
-from lope_dist.config.other_names import ADVICE, PLACES
+from lope_dist.config.other_names import ADVICE, KEYS
 from lope_dist.config.schema import RunConfig
 from lope_dist.config.suite import SuiteConfig
 from lope_dist.config.train import StageConfig
@@ -176,8 +176,8 @@ def test_a_stages_name_cannot_look_like_a_checkpoint_in_its_middle() -> None:
 
 def test_every_name_of_another_tool_points_to_a_key() -> None:
     keys = {*all_keys(RunConfig), *(f"train.stages.STAGE.{key}" for key in all_keys(StageConfig))}
-    assert {*PLACES.values()} <= keys
-    assert not {*PLACES} & {*ADVICE}
+    assert {*KEYS.values()} <= keys
+    assert not {*KEYS} & {*ADVICE}
 
 
 def test_a_stage_can_be_made_by_overrides(recipe: Path) -> None:

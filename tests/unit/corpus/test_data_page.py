@@ -32,4 +32,4 @@ def test_the_recipes_are_valid():
     recipes = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert len(recipes) == 4
     for recipe in recipes:
-        assert DataConfig(**yaml.safe_load(recipe)["data"]).places
+        assert DataConfig(**yaml.safe_load(recipe)["data"]).all_sources
