@@ -68,8 +68,8 @@ def draw_hits(table: WordTable, keys: Keys, rates: dict[str, float]) -> Hits:
     u = as_uniform(hashes[words])
     operation = np.full(len(words), -1)
     if pairs:
-        u = _draw_pairs(table, keys, hashes, words, texts, u, pair_rate, operation)
-        of_pair = operation == 0
+        leaders = as_uniform(hashes[np.maximum(words - 1, 0)])
+        of_pair, u = _draw_pairs(_Candidates(words, texts, u, leaders), table, keys, pair_rate)
         share = np.cumsum([rates[n] for n in pairs]) / pair_rate
         operation[of_pair] = np.minimum(np.searchsorted(share, u[of_pair], "right"), len(pairs) - 1)
         u[of_pair] = 2.0
@@ -84,21 +84,27 @@ def draw_hits(table: WordTable, keys: Keys, rates: dict[str, float]) -> Hits:
     return Hits(words, texts[is_hit], operation[is_hit], where, draws, pairs + singles)
 
 
+@dataclass(frozen=True)
+class _Candidates:
+    """C words whose numbers are small enough that they may be hit."""
+
+    words: NDArray[np.int64]
+    texts: NDArray[np.int64]
+    u: NDArray[np.float64]
+    """(C,) their numbers, uniform over all words."""
+    before: NDArray[np.float64]
+    """(C,) the numbers of the words before them."""
+
+
 def _draw_pairs(
-    table: WordTable,
-    keys: Keys,
-    hashes: Keys,
-    words: NDArray[np.int64],
-    texts: NDArray[np.int64],
-    u: NDArray[np.float64],
-    rate: float,
-    operation: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """Mark the words that start a hit pair by operation 0; return the numbers for the rest.
+    candidates: _Candidates, table: WordTable, keys: Keys, rate: float
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Return which words start a hit pair, and the numbers for the rest.
 
     The returned number of a hit pair is uniform in [0, 1), that of a word in another's pair
     is 2 (not to be hit), and those of the others are below x with probability x.
     """
+    words, texts, u = candidates.words, candidates.texts, candidates.u
     first = table.first_words[texts]
     num_words = table.first_words[texts + 1] - first
     coin = np.where(num_words > 2, (keys[texts] & np.uint64(1)).astype(np.int64), 0)
@@ -110,8 +116,8 @@ def _draw_pairs(
     leads = is_paired & (offset % 2 == 0)
     follows = is_paired & (offset % 2 == 1)
     hit = leads & (u < probability)
-    operation[hit] = 0
-    leader = as_uniform(hashes[np.maximum(words - 1, 0)])
     rest = np.where(leads, u - probability, u)
-    rest = np.where(follows, np.where(leader < probability, 2.0, u * (1 - probability)), rest)
-    return np.where(hit, u / np.maximum(probability, 1e-300), rest)
+    rest = np.where(
+        follows, np.where(candidates.before < probability, 2.0, u * (1 - probability)), rest
+    )
+    return hit, np.where(hit, u / np.maximum(probability, 1e-300), rest)

@@ -88,11 +88,11 @@ def _drawn(config: RunConfig, data: DataConfig, num_rows: int) -> list[dict[str,
     _, source, _ = opened(config.model_copy(update={"data": whole}))
     good = {source.place(index) for index in range(len(source))}
     (only_source,) = data.all_sources
-    read = (
-        (file.name, *numbered) for file in find_rows(only_source) for numbered in file.read(list)
-    )
     good_rows = [
-        row for name, number, row in read if (name, number) in good and isinstance(row, dict)
+        row
+        for file in find_rows(only_source)
+        for number, row in file.read(list)
+        if (file.name, number) in good and isinstance(row, dict)
     ]
     rows = [*{_line(row): row for row in good_rows}.values()]
     return random.Random(config.seed).sample(rows, min(num_rows, len(rows)))

@@ -166,7 +166,7 @@ def is_local(data: DataConfig) -> bool:
     if data.of_validation is not None and not is_local(data.of_validation):
         return False
     return not any(
-        isinstance(rows, HubRows) for place in data.all_sources for rows in find_rows(place)
+        isinstance(rows, HubRows) for source in data.all_sources for rows in find_rows(source)
     )
 
 
