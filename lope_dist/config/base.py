@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag
 
 
 class Section(BaseModel):
@@ -17,6 +17,22 @@ class Section(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+
+def by_kind(usual: str) -> Discriminator:
+    """Return what chooses a section by its `kind`; one that gives none is of the usual kind."""
+
+    def kind_of(value: Any) -> str:
+        if isinstance(value, dict):
+            return str(value.get("kind", usual))
+        return str(getattr(value, "kind", usual))
+
+    return Discriminator(kind_of)
+
+
+def is_section(annotation: Any) -> bool:
+    """Return whether an annotation is a section itself."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def alternatives(annotation: Any) -> dict[str, type[BaseModel]]:

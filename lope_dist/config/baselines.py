@@ -5,11 +5,12 @@ Their defaults are what reproduces the parameter counts of the paper's table 1 o
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig, InitialConfig
+from lope_dist.config.base import by_kind
 
 
 class _WithoutExperts(InitialConfig):
@@ -103,16 +104,11 @@ PromptConfig = PTuningConfig | PrefixTuningConfig
 BaselineConfig = AdaLoraConfig | PTuningConfig | PrefixTuningConfig
 
 
-def _kind(value: Any) -> str:
-    kind = value.get("kind", "lope") if isinstance(value, dict) else getattr(value, "kind", "lope")
-    return str(kind)
-
-
 AnyAdapterConfig = Annotated[
     Annotated[AdapterConfig, Tag("lope")]
     | Annotated[AdaLoraConfig, Tag("adalora")]
     | Annotated[PTuningConfig, Tag("p_tuning")]
     | Annotated[PrefixTuningConfig, Tag("prefix_tuning")],
-    Discriminator(_kind),
+    by_kind("lope"),
 ]
 """The section `adapter`, chosen by its `kind`; without one it is LoPE's."""

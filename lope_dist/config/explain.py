@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from lope_dist.config.base import alternatives
+from lope_dist.config.base import alternatives, is_section
 from lope_dist.config.other_names import advice_on
 from lope_dist.config.removed import advice_on_removed
 from lope_dist.core.errors import suggest
@@ -98,7 +98,7 @@ def _to_the_key(loc: tuple[int | str, ...], root: type[BaseModel]) -> tuple[str,
         try:
             annotation = _inside(annotation, part)
         except (KeyError, AttributeError):
-            return path if at == len(path) - 1 and _is_section(_section(annotation)) else path[:at]
+            return path if at == len(path) - 1 and is_section(_section(annotation)) else path[:at]
     return path
 
 
@@ -197,7 +197,7 @@ def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     for name, field in model.model_fields.items():
         paths.append(prefix + name)
         section = _section(field.annotation)
-        if _is_section(section) and get_origin(field.annotation) is not dict:
+        if is_section(section) and get_origin(field.annotation) is not dict:
             paths += all_keys(section, f"{prefix}{name}.")
     return paths
 
@@ -210,10 +210,6 @@ def _section(annotation: Any) -> Any:
     if kinds := alternatives(annotation):
         return next(iter(kinds.values()))
     if get_origin(annotation) in (dict, tuple, Union, types.UnionType):
-        inner = [a for a in get_args(annotation) if _is_section(a)]
+        inner = [a for a in get_args(annotation) if is_section(a)]
         return inner[0] if inner else annotation
     return annotation
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
-from lope_dist.config.base import Section
+from lope_dist.config.base import Section, by_kind
 
 
 class CrossEntropyConfig(Section):
@@ -52,18 +52,11 @@ class LabelSmoothingConfig(Section):
     """That share."""
 
 
-def _kind(value: Any) -> str:
-    usual = "cross_entropy"
-    return str(
-        value.get("kind", usual) if isinstance(value, dict) else getattr(value, "kind", usual)
-    )
-
-
 LossConfig = Annotated[
     Annotated[CrossEntropyConfig, Tag("cross_entropy")]
     | Annotated[TruncatedConfig, Tag("truncated")]
     | Annotated[GeneralizedConfig, Tag("generalized")]
     | Annotated[LabelSmoothingConfig, Tag("label_smoothing")],
-    Discriminator(_kind),
+    by_kind("cross_entropy"),
 ]
 """The section `loss`, chosen by its `kind`."""

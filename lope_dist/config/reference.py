@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from lope_dist.config.base import alternatives
+from lope_dist.config.base import alternatives, is_section
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.roles import ADAPTER_ROLES
 
@@ -62,7 +62,7 @@ def _section(section: type[BaseModel], path: str, kind: str = "") -> Iterator[st
     rows = [
         _row(prefix + name, field)
         for name, field in section.model_fields.items()
-        if not _is_section(field.annotation) and not alternatives(field.annotation)
+        if not is_section(field.annotation) and not alternatives(field.annotation)
     ]
     title = f"`{path}`" if path else "Top level"
     if kind:
@@ -97,12 +97,12 @@ def _kind(annotation: Any) -> str:
         return "mapping"
     if origin is tuple:
         if Ellipsis in arguments:
-            what = "sections" if _is_section(arguments[0]) else _kind(arguments[0])
+            what = "sections" if is_section(arguments[0]) else _kind(arguments[0])
             return f"list of {what}"
         return f"list of {len(arguments)} × {_kind(arguments[0])}"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return "role"
-    if _is_section(annotation):
+    if is_section(annotation):
         return "section"
     return _NAMES[annotation]
 
@@ -152,12 +152,8 @@ def _free_name(field: FieldInfo) -> str:
 
 def _sections_in(annotation: Any) -> dict[str, type[BaseModel]]:
     """Return the section that a field holds, itself or by name; several by their kind."""
-    sections = [a for a in (annotation, *get_args(annotation)) if _is_section(a)]
+    sections = [a for a in (annotation, *get_args(annotation)) if is_section(a)]
     return alternatives(annotation) or ({"": sections[0]} if sections else {})
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 if __name__ == "__main__":
