@@ -172,7 +172,7 @@ def _inside(annotation: Any, part: str) -> Any:
 
 
 def _without_kinds(path: Sequence[str], root: type[BaseModel]) -> list[str]:
-    """Return the path as one writes it."""
+    """Return the path as a recipe has it, without the kinds of sections."""
     shown: list[str] = []
     annotation: Any = root
     for at, part in enumerate(path):

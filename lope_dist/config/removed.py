@@ -1,4 +1,4 @@
-"""Settings that earlier versions had: what stood for off, and why they are no more."""
+"""Settings that earlier versions had: the value that meant off, and why they were removed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Removed(NamedTuple):
-    """A setting that is no more."""
+    """A setting that an earlier version had."""
 
     key: str
     """Where it stood; `*` is a name that its user chose."""

@@ -21,11 +21,11 @@ class Bar(Protocol):
     """Something that is counted up to a total."""
 
     def update(self, n: float = 1) -> object:
-        """Count on; by parts of one too."""
+        """Add ``n``, which may be a fraction, to the count."""
         ...
 
     def set_postfix_str(self, s: str, refresh: bool = True) -> None:
-        """Set what stands behind the count; with ``refresh`` it is shown as soon as a bar may."""
+        """Set the text behind the count; with ``refresh`` it is shown at the next possible time."""
         ...
 
     def close(self) -> None:
@@ -49,7 +49,7 @@ def bar(
         total: Up to which number, if that is known.
         unit: What is counted, in the plural.
         done: How many of them were done before.
-        is_shown: Whether there is anything to be seen at all.
+        is_shown: Whether to show anything.
         is_kept: Whether the bar stays when it ends; without a terminal, whether the end has a
             line even if it comes soon.
     """
@@ -111,7 +111,7 @@ def _count(number: float) -> str:
 
 
 class _Lines:
-    """The bar of a file."""
+    """The bar of an output that is no terminal: a line now and then."""
 
     def __init__(self, what: str, total: int | None, unit: str, done: int, is_kept: bool) -> None:
         self._what, self._total, self._unit, self._is_kept = what, total, unit, is_kept

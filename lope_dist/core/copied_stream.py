@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 
 class CopiedStream:
-    """Stands in the place of a standard stream; of a line drawn over, the copy has the last state.
+    """Replaces a standard stream and copies its lines; of one drawn over, the last state.
 
     Args:
         like: The stream in whose place it stands.

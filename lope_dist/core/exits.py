@@ -30,7 +30,7 @@ def end(cause: LopeError | Preempted) -> NoReturn:
 
 
 def end_at_once(cause: LopeError) -> NoReturn:
-    """The same from a thread that is not the main one, which may hang: nothing is cleaned up."""
+    """End the process from another thread: the main one may hang, so nothing is cleaned up."""
     rank = os.environ.get("RANK", "0")
     show_error(f"error (rank {rank}): {cause}")
     note_exit(cause.status, str(cause))

@@ -144,7 +144,7 @@ class SideFile:
         return value
 
     def recover(self, run_dir: Path) -> Any | None:
-        """The same for who writes the file next: a damaged one is put aside."""
+        """Return the value as `read` does, to write the file next: a damaged one is put aside."""
         path = run_dir / self.name
         value, defect = self._parsed(path)
         if defect is not None:

@@ -14,8 +14,9 @@ class SparedStream:
     Once it takes no more, its file descriptor leads to the null device, so that libraries and
     Python's own end are spared too.
 
-        Args: like: The stream; None where the process was started without one. lost: Called once
-        with the reason.
+    Args:
+        like: The stream; None where the process was started without one.
+        lost: Called once with the reason.
     """
 
     def __init__(self, like: TextIO | None, lost: Callable[[str], None]) -> None:

@@ -122,7 +122,7 @@ class Watch:
 
     Args:
         pool: Whose workers they are.
-        what: They do, for the sentence.
+        what: What the workers do, for the error message.
         limit_s: For one result. Workers that are stopped are noticed after 10 s, or half of it.
     """
 

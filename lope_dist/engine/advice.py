@@ -40,7 +40,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to set."""
+    """The settings that a plan recommends, and why."""
 
     zero_stage: int | None
     """None: the run fits in neither stage."""

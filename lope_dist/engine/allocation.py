@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from lope_dist.adapters.rank_allocation import RankAllocation
-from lope_dist.engine.around import EngineAround
 from lope_dist.engine.base import OpenEngine
+from lope_dist.engine.wrapper import EngineWrapper
 
 
-class AllocatingEngine(EngineAround):
-    """An `Engine` around another one, of any kind.
+class AllocatingEngine(EngineWrapper):
+    """An `Engine` that wraps another one, of any kind.
 
     Args:
         engine: What computes and steps.
@@ -49,5 +49,5 @@ class AllocatingEngine(EngineAround):
         return {**self._engine.optimizer_state(), **self._allocation.state()}
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take over both."""
+        """Take over the optimizer's state and the allocation's."""
         self._engine.load_optimizer_state(self._allocation.load_state(state))

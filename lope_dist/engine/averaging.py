@@ -14,16 +14,16 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from lope_dist.engine.around import EngineAround
 from lope_dist.engine.base import OpenEngine
+from lope_dist.engine.wrapper import EngineWrapper
 
 STEPPED = "stepped"
 """`<parameter>.stepped`: in a checkpoint, the weights that the optimizer steps."""
 _STEPS = "ema.steps"
 
 
-class AveragingEngine(EngineAround):
-    """An `Engine` around another one, of any kind, that has just been built.
+class AveragingEngine(EngineWrapper):
+    """An `Engine` that wraps another one, of any kind, that has just been built.
 
     `average <- d average + (1 - d) weights` after each step, with d the smaller of ``decay`` and
     `(1 + t) / (10 + t)` after t steps, so that a short stage does not stay at its beginning.

@@ -91,7 +91,7 @@ class Board:
         self._store.append("roster", entry)
 
     def beat(self, count: int, num_meetings: int) -> None:
-        """Leave a sign of life."""
+        """Write this rank's heartbeat."""
         key = "leader" if self._rank == 0 else f"beat/{self._rank}"
         self._store.set(key, f"{count} {num_meetings}")
 
@@ -123,7 +123,7 @@ class Board:
         self._store.set("roll", json.dumps(asdict(self._identity)))
 
     def raise_alarm(self) -> None:
-        """Ask rank 0 to lose patience sooner."""
+        """Ask rank 0 to count ranks as gone after a shorter silence: a collective failed."""
         self._store.set("alarm", "a collective failed")
 
     def judge(self, verdict: Verdict) -> Verdict:

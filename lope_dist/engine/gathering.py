@@ -106,7 +106,7 @@ class _Gather:
         return None
 
     def leave(self, module: Any) -> None:
-        """Free them."""
+        """Free the unit's weights."""
         if isinstance(module, TakesRows):
             module.rows = None
         if self._rows is not None and isinstance(module, nn.Embedding):

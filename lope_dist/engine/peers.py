@@ -31,7 +31,7 @@ from contextlib import suppress
 from lope_dist.core.errors import PeerLost
 from lope_dist.core.exits import end_at_once
 from lope_dist.engine.board import Board, Verdict
-from lope_dist.engine.lives import Lives
+from lope_dist.engine.heartbeats import Heartbeats
 from lope_dist.engine.processes import is_alive, process_identity
 from lope_dist.engine.store_guard import StoreGuard
 
@@ -70,7 +70,7 @@ class Peers:
         self._identities = {rank: self._identity}
         self._board = Board(address, attempt, rank, self._identity)
         self._guard = StoreGuard(max(self._most_silence_s, _EXIT_S), self._period_s, self._late_s)
-        self._lives = Lives()
+        self._heartbeats = Heartbeats()
         self._verdict: Verdict | None = None
         self._is_complete = self._is_alarm = False
         self._num_beats = self._num_meetings = 0
@@ -195,7 +195,7 @@ class Peers:
                 return self._standing
             begin = time.monotonic()
             if begin - self._last_look > self._late_s:
-                self._lives.start_anew()
+                self._heartbeats.start_anew()
             verdict, has_store = None, True
             try:
                 verdict = self._read()
@@ -204,7 +204,7 @@ class Peers:
             now = self._last_look = time.monotonic()
             self._guard.note_answer()
             if now - begin > self._late_s:
-                self._lives.start_anew()
+                self._heartbeats.start_anew()
                 if not has_store:  # its answer came while nobody listened
                     has_store = self._board.reconnect()
             if verdict is not None and self._rank not in verdict.ranks:
@@ -228,10 +228,10 @@ class Peers:
             if news.roll is None and not self._missing():
                 self._board.end_roll()
             others = [rank for rank in self._identities if rank != 0]
-            self._lives.note(self._board.beats(others))
-            self._lives.note_meetings(0, self._num_meetings)
+            self._heartbeats.note(self._board.beats(others))
+            self._heartbeats.note_meetings(0, self._num_meetings)
         elif news.leader is not None:
-            self._lives.note({0: news.leader})
+            self._heartbeats.note({0: news.leader})
         if news.roll is not None:
             self._identities[0] = news.roll
             self._is_complete = True
@@ -244,10 +244,10 @@ class Peers:
             return gone, f"{self._name(gone)} ended unexpectedly; its own output may say why."
         if not has_store:
             return [0], f"{self._name([0])}, or the launcher that keeps the rendezvous, ended."
-        if silent := self._lives.silent(self._silence_s):
+        if silent := self._heartbeats.silent(self._silence_s):
             reason = f"gave no sign of life for {self._silence_s:g} s."
             return silent, f"{self._name(silent)} {reason}"
-        if self._rank == 0 and (behind := self._lives.behind(self._size, self._timeout_s)):
+        if self._rank == 0 and (behind := self._heartbeats.behind(self._size, self._timeout_s)):
             return behind, (
                 f"{self._name(behind)} hangs: it lives, and has not come to where the others have "
                 f"waited for it for engine.timeout_s = {self._timeout_s:g} s."

@@ -81,7 +81,7 @@ class TakesRows(Protocol):
 
     @property
     def takes_rows(self) -> bool:
-        """Whether the next forward pass can."""
+        """Whether the next forward pass can compute from `rows`."""
         ...
 
 

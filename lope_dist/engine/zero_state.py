@@ -45,7 +45,7 @@ def scatter_state(
     state: Mapping[str, Tensor],
     world: World,
 ) -> None:
-    """Do `Engine.load_optimizer_state` on a ZeRO optimizer that has not stepped yet."""
+    """Do `Engine.load_optimizer_state`: give AdamW's state to an optimizer before its steps."""
     from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
     check_state(state, {name: _shape(p) for name, p in parameters.items()})
@@ -83,7 +83,10 @@ def gather_gradients(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor
 def gather_parts(
     parts: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], world: World
 ) -> dict[str, Tensor]:
-    """Do `Engine.whole`: one exchange of all parts, each padded to the size of the first rank's."""
+    """Return whole tensors from the ranks' parts, in one exchange; `Engine.whole`.
+
+    Each part is padded to the size of the first rank's.
+    """
     shapes = {name: _shape(parameters[name]) for name in parts}
     sizes = {name: -(-shape.numel() // world.size) for name, shape in shapes.items()}
     flat = torch.zeros(sum(sizes.values()), device=world.device)
@@ -101,7 +104,7 @@ def gather_parts(
 def overwrite(
     parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor], world: World
 ) -> None:
-    """Do `Engine.assign`: each rank its part of the master, and the copy it computes with."""
+    """Overwrite parameters: each rank its part of the master, and the copy it computes with."""
     from deepspeed.utils import safe_set_full_fp32_param, safe_set_local_fp32_param
 
     for name, value in values.items():

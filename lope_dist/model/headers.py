@@ -1,4 +1,4 @@
-"""The header of a safetensors file, believed in nothing."""
+"""The header of a safetensors file, with nothing in it taken on trust."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_BYTES = 100_000_000
 
 
 class HeaderEntry(NamedTuple):
-    """Where a tensor stands in its file."""
+    """What a header says of one tensor."""
 
     dtype: str
     shape: tuple[int, ...]

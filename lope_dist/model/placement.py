@@ -59,7 +59,7 @@ class Replicated:
         return 0, numel
 
     def spans(self, numel: int) -> list[tuple[int, int]]:
-        """Return the one range."""
+        """Return the range of the only rank."""
         return [(0, numel)]
 
     def whole(self, part: Tensor, spans: list[tuple[int, int]]) -> Tensor:

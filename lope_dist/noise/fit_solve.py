@@ -46,7 +46,7 @@ class Estimate:
 
 
 class Fit(NamedTuple):
-    """What the data show."""
+    """The rates that the data show."""
 
     rates: dict[str, Estimate]
     """Operation -> share of the words that it hits; of those that are there."""
@@ -85,7 +85,7 @@ class _Equations:
     """Shares in clean text."""
 
     def solve(self, counts_C: NDArray[np.float64], words: float) -> NDArray[np.float64]:
-        """Return non-negative rates (O,)."""
+        """Return the non-negative rates (O,) that explain the counts best."""
         return self._fitted(counts_C, words)[0]
 
     def misfit(self, counts_C: NDArray[np.float64], words: float) -> float:

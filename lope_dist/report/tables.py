@@ -132,7 +132,7 @@ class StageCost:
     last_loss: float
     """Mean over the last tenth."""
     num_ranks: int | None
-    """Ranks at last; None for a stage that `cost.json` does not tell of yet, as the rest."""
+    """Ranks of the last start; as the fields below, None for a stage that `cost.json` lacks."""
     peak_memory_bytes: int | None
     """Of the device, on the rank that had most; on a CPU of the process."""
     peak_host_bytes: int | None

@@ -38,7 +38,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run."""
+    """One run of a study: a group with one seed."""
 
     group: Group
     seed: int
@@ -68,7 +68,7 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """Where everything goes."""
+        """The folder of all data, runs and reports."""
         return Path(self.config.output_dir)
 
     def data_file(self, name: str) -> Path:

@@ -32,7 +32,7 @@ from lope_dist.study.time_plan import FACTORS, MOST_SEEDS, plan
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """How much to compare."""
+    """The limits of a comparison."""
 
     minutes: float
     """All of it ends within them."""

@@ -66,7 +66,7 @@ class Observations:
         """Group -> seed -> the row that `chosen` is there."""
 
     def add(self, cell: Cell, row: str, metric: str, seen: Observation) -> None:
-        """Take in a figure."""
+        """Add a figure of a cell."""
         self._series.setdefault((cell.group.name, row, metric), {})[cell.seed] = seen
 
     def series(self, group: str, row: str, metric: str) -> Series:

@@ -91,7 +91,7 @@ def _execute(
     stop_at: float | None,
     outcome: Outcome,
 ) -> None:
-    """Do what is missing of those cells that are asked for."""
+    """Run the missing steps of the requested cells."""
     todo: deque[tuple[Cell, deque[Step]]] = deque()
     for cell in cells:
         if not _is_asked(cell.name, cell.group.name, request.only):

@@ -57,7 +57,7 @@ class Step:
         return recorded_inputs(self.cell, self.name) == self.inputs
 
     def set_done(self, seconds: float) -> None:
-        """Record that it did."""
+        """Record that the command ended well."""
         write_json(self.record, {"inputs": self.inputs, "seconds": round(seconds, 1)})
 
 

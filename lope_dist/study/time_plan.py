@@ -13,7 +13,7 @@ MOST_SEEDS = 5
 
 
 class Plan(NamedTuple):
-    """What to run."""
+    """How many learning rates and seeds of each method to run."""
 
     num_rates: int
     num_seeds: int

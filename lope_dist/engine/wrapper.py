@@ -1,4 +1,4 @@
-"""An engine around another one: what a kind of its own does not change is the inner one's."""
+"""The base of engines that wrap another one and change some of what it does."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ else:
     _Whole = object
 
 
-class EngineAround(_Whole):
-    """An `Engine` that hands on to the inner one whatever its own class does not define."""
+class EngineWrapper(_Whole):
+    """An `Engine` whose inner engine does whatever its own class does not define."""
 
     def __init__(self, engine: _Whole) -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""How long other ranks have been silent, or have not come to where the rest wait."""
+"""Heartbeats of other ranks: which of them are silent, and for which of them the rest wait."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 
 
-class Lives:
-    """Beats of ranks, each with the time at which it was first seen.
+class Heartbeats:
+    """The last beat of each rank, with the time at which it was first seen.
 
     A beat is a count, which goes on while the process lives, and the number of meeting points that
     its main thread has come to.
@@ -31,7 +31,7 @@ class Lives:
             self._meetings[rank] = num_meetings, time.monotonic()
 
     def start_anew(self) -> None:
-        """Forget how long ranks have been silent: this process was not there to hear."""
+        """Count all silence from now on: this process was stopped and could not hear."""
         now = time.monotonic()
         self._beats = {rank: (beat, now) for rank, (beat, _) in self._beats.items()}
         self._meetings = {rank: (count, now) for rank, (count, _) in self._meetings.items()}
