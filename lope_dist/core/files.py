@@ -37,15 +37,19 @@ def telling_disk_errors(what: str | Path) -> Iterator[None]:
         ) from None
 
 
+def nearest_existing(path: Path) -> Path:
+    """Return a path, or the nearest folder above it that exists."""
+    return next(each for each in (path, *path.absolute().parents) if each.exists())
+
+
 def refuse_unwritable(folder: Path) -> None:
     """Refuse a folder in which nothing can be written, before the work whose result goes there.
 
     Raises:
         LopeError: it cannot be made, or a file in it cannot be.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        with tempfile.TemporaryFile(dir=existing):
+        with tempfile.TemporaryFile(dir=nearest_existing(folder)):
             pass
     except OSError as error:
         raise LopeError(

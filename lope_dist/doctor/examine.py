@@ -12,6 +12,7 @@ from typing import Any
 
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.core.files import nearest_existing
 from lope_dist.core.ports import free_port
 from lope_dist.doctor import compare
 from lope_dist.doctor.files import data_files, model_files
@@ -144,8 +145,7 @@ def _marker(output: Path | None) -> Iterator[str | None]:
     if output is None:
         yield None
         return
-    folder = next(path for path in (output, *output.parents) if path.exists())
-    path = folder / ".lope-doctor"
+    path = nearest_existing(output) / ".lope-doctor"
     try:
         path.touch()
     except OSError:

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from lope_dist.core.files import nearest_existing
 from lope_dist.core.fingerprint import fingerprint
 from lope_dist.core.versions import code_version, package_versions
 
@@ -72,8 +73,6 @@ def _num_devices() -> int | None:
 
 def _free(path: Path) -> dict[str, Any]:
     """Return the free bytes where a folder is or would be, and whether it can be written."""
-    existing = path
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    existing = nearest_existing(path)
     writable = os.access(existing, os.W_OK | os.X_OK)
     return {"bytes": shutil.disk_usage(existing).free, "writable": writable}

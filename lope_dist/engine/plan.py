@@ -10,15 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lope_dist.engine.activations import FLOAT32, logits_bytes, working_bytes
-from lope_dist.engine.sizes import (
-    Settings,
-    Sizes,
-    all_nested,
-    all_statistics,
-    base_bytes,
-    partitioned,
-    resident,
-)
+from lope_dist.engine.sizes import Settings, Sizes
 
 PROCESS_BYTES = 2 << 30
 """Host memory of one rank without the model: the libraries (0.5 GiB measured) and what a CUDA
@@ -67,8 +59,8 @@ def plan_rank(sizes: Sizes, run: Settings, zero_stage: int, rows: int) -> RankPl
     * AdamW: two moments and DeepSpeed's own copy of the values, a float32 share each.
     """
     world, sharing, sharded = run.world_size, run.sharing, zero_stage == 3
-    base, statistics, nested = base_bytes(sizes), all_statistics(sizes), all_nested(sizes)
-    kept = resident(sizes) * sizes.itemsize if sharded else 0
+    base, statistics, nested = sizes.base_bytes, sizes.statistics, sizes.nested_statistics
+    kept = sizes.resident * sizes.itemsize if sharded else 0
     trained = FLOAT32 * sizes.trainable
     adapters = FLOAT32 * sizes.adapter
     partitions = _share(adapters, world) if sharded else 0
@@ -112,7 +104,7 @@ def gathered_bytes(sizes: Sizes, prefetch_numel: int) -> int:
     ``prefetch_numel`` elements, so at most these and the one that crosses the mark; never
     more than there are. Statistics are left out: they are 3 % of the weights.
     """
-    numels = partitioned(sizes)
+    numels = sizes.partitioned
     return sizes.itemsize * min(sum(numels), prefetch_numel + max(numels, default=0))
 
 
@@ -136,10 +128,10 @@ def _gathers_bytes(sizes: Sizes, run: Settings) -> int:
     whose weights no gradient needs; checkpointing gathers the layers once more to compute
     them again. Of each all-gather a rank has its own part already (ZeRO, section 7).
     """
-    numel = sum(partitioned(sizes))
-    forward = sizes.itemsize * numel + all_statistics(sizes)
+    numel = sum(sizes.partitioned)
+    forward = sizes.itemsize * numel + sizes.statistics
     backward = forward - sizes.itemsize * sizes.input_only
-    again = sizes.in_layers + all_statistics(sizes) if run.checkpointing else 0
+    again = sizes.in_layers + sizes.statistics if run.checkpointing else 0
     return _received(forward + backward + again, run.sharing)
 
 
@@ -153,7 +145,7 @@ def _adapter_wire(sizes: Sizes, world: int, steps: int, sharded: bool) -> int:
     gradients = FLOAT32 * sizes.trainable * steps * (1 if sharded else 2)
     values = FLOAT32 * (sizes.adapter if sharded else sizes.trainable)
     if sharded:
-        values += sizes.itemsize * resident(sizes)
+        values += sizes.itemsize * sizes.resident
     return _received(gradients + values, world)
 
 

@@ -43,6 +43,36 @@ class Sizes:
     activations: Activations
     """What a forward pass keeps."""
 
+    @property
+    def base_bytes(self) -> int:
+        """The whole base without statistics; bfloat16 embeddings cost 2 bytes a value."""
+        return sum(map(packed_bytes, self.quantized)) + self.itemsize * sum(self.plain)
+
+    @property
+    def statistics(self) -> int:
+        """Bytes of all layers' scales."""
+        return sum(statistics_bytes(weights, self.nested) for weights in self.quantized)
+
+    @property
+    def nested_statistics(self) -> int:
+        """Bytes of all layers' scales of scales."""
+        return sum(nested_bytes(weights, self.nested) for weights in self.quantized)
+
+    @property
+    def partitioned(self) -> list[int]:
+        """Elements of the parameters that ZeRO-3 gathers for each use."""
+        return [n for n in self._elements if n > self.largest_adapter]
+
+    @property
+    def resident(self) -> int:
+        """Elements of those that stay resident: DeepSpeed gathers no small ones."""
+        return sum(n for n in self._elements if n <= self.largest_adapter)
+
+    @property
+    def _elements(self) -> list[int]:
+        """Each parameter's elements in the base's dtype, as ZeRO sees them."""
+        return [packed_bytes(n) // self.itemsize for n in self.quantized] + list(self.plain)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -87,33 +117,3 @@ def statistics_bytes(weights: int, nested: bool) -> int:
 def nested_bytes(weights: int, nested: bool) -> int:
     """Return the bytes of the scales of scales, which every rank keeps whole."""
     return -(-weights // (BLOCK * NESTED_BLOCK)) * FLOAT32 if nested else 0
-
-
-def base_bytes(sizes: Sizes) -> int:
-    """Return the whole base's bytes without statistics; bfloat16 embeddings cost 2 a value."""
-    return sum(map(packed_bytes, sizes.quantized)) + sizes.itemsize * sum(sizes.plain)
-
-
-def all_statistics(sizes: Sizes) -> int:
-    """Return the bytes of all layers' scales."""
-    return sum(statistics_bytes(weights, sizes.nested) for weights in sizes.quantized)
-
-
-def all_nested(sizes: Sizes) -> int:
-    """Return the bytes of all layers' scales of scales."""
-    return sum(nested_bytes(weights, sizes.nested) for weights in sizes.quantized)
-
-
-def _elements(sizes: Sizes) -> list[int]:
-    """Return each parameter's elements in the base's dtype, as ZeRO sees them."""
-    return [packed_bytes(n) // sizes.itemsize for n in sizes.quantized] + list(sizes.plain)
-
-
-def partitioned(sizes: Sizes) -> list[int]:
-    """Return the elements of the parameters that ZeRO-3 gathers for each use."""
-    return [n for n in _elements(sizes) if n > sizes.largest_adapter]
-
-
-def resident(sizes: Sizes) -> int:
-    """Return the elements of those that stay resident: DeepSpeed gathers no small ones."""
-    return sum(n for n in _elements(sizes) if n <= sizes.largest_adapter)

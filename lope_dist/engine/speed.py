@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lope_dist.engine.plan import RankPlan, accumulation, rows_per_rank
-from lope_dist.engine.sizes import Settings, Sizes, all_statistics, packed_bytes
+from lope_dist.engine.sizes import Settings, Sizes, packed_bytes
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def speed(sizes: Sizes, run: Settings, plan: RankPlan, rows: int, hardware: Hard
     passes = 3 if run.checkpointing else 2
     flops = 2.0 * tokens * (2 * sizes.active + (passes - 2) * sizes.active_in_layers)
     weights = sum(sizes.quantized)
-    unpacked = packed_bytes(weights) + all_statistics(sizes) + 2 * sizes.itemsize * weights
+    unpacked = packed_bytes(weights) + sizes.statistics + 2 * sizes.itemsize * weights
     compute_s = flops / (hardware.tflops * 1e12)
     compute_s += passes * accumulation(run, rows) * unpacked / (hardware.memory_gbs * 1e9)
     gather_s = receive_s(plan.wire_base, run.sharing, run.ranks_per_node, hardware)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,6 +11,7 @@ from lope_dist.noise.fit_classes import classify
 from lope_dist.noise.fit_cut import cut
 from lope_dist.noise.garbage import is_garbage
 from lope_dist.noise.spaceless import is_spaceless, split_words
+from lope_dist.noise.syllables import script_of
 
 _words_of = lru_cache(1 << 14)(split_words)
 """The clean texts are looked at once for each operation."""
@@ -84,7 +84,7 @@ def answer_class(
         return "wrong_label"
     if shared > 0.3 * min(len(old), len(new)) or max(len(old), len(new)) < 3:
         return None
-    if _script(clean) != _script(noisy):
+    if script_of(clean[:300]) != script_of(noisy[:300]):
         return "garbage" if is_garbage(noisy) else "wrong_language"
     num_known = sum(word in vocabulary for word in new)
     return "wrong_label" if num_known > 0.5 * len(new) else "garbage"
@@ -95,10 +95,3 @@ def _is_start(old: Sequence[str], new: Sequence[str]) -> bool:
     start = old[: len(new)]
     same = sum((Counter(start) & Counter(new)).values())
     return same >= 0.75 * len(new) and (old[-1] != new[-1] or len(new) < len(old) // 2)
-
-
-def _script(text: str) -> str:
-    names = Counter(
-        unicodedata.name(char, "").partition(" ")[0] for char in text[:300] if char.isalpha()
-    )
-    return names.most_common(1)[0][0] if names else ""

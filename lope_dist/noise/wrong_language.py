@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections import Counter
 from collections.abc import Callable
 
 from lope_dist.noise.base import NOISE, ResponseOperation
 from lope_dist.noise.draws import uniforms
 from lope_dist.noise.spaceless import split_words
-from lope_dist.noise.syllables import made_up
+from lope_dist.noise.syllables import made_up, script_of
 
 
 def _joined(onsets: str, vowels: str) -> list[str]:
@@ -36,11 +34,8 @@ def wrong_language(response: str, other: Callable[[], str | None], key: int) -> 
 
     They are words of no language: what is wrong about them is the script.
     """
-    scripts = Counter(
-        unicodedata.name(char, "").partition(" ")[0] for char in response[:200] if char.isalpha()
-    )
-    own = scripts.most_common(1)[0][0] if scripts else "LATIN"
-    others = [name for name in _SCRIPTS if name != own]
+    script = script_of(response[:200]) or "LATIN"
+    others = [name for name in _SCRIPTS if name != script]
     draw, second = uniforms(key, 2)
     syllables, gap = _SCRIPTS[others[int(draw * len(others))]]
     return made_up(len(split_words(response)), syllables, gap, int(second * 2**53))

@@ -18,6 +18,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -139,7 +140,8 @@ def _p_value(differences: np.ndarray) -> float | None:
         differences, differences[0], rtol=1e-9
     ):
         return None
-    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+    result: Any = stats.ttest_1samp(differences, 0.0)
+    return float(result.pvalue)
 
 
 def _at_each_seed(series: Series, other: Series) -> Series:

@@ -9,14 +9,7 @@ import pytest
 from lope_dist.engine.activations import Activations, Curve
 from lope_dist.engine.advice import USABLE, advise
 from lope_dist.engine.plan import accumulation, gathered_bytes, plan_rank
-from lope_dist.engine.sizes import (
-    Settings,
-    Sizes,
-    all_nested,
-    all_statistics,
-    base_bytes,
-    statistics_bytes,
-)
+from lope_dist.engine.sizes import Settings, Sizes, statistics_bytes
 from lope_dist.engine.speed import Hardware, speed
 
 GiB = 1 << 30
@@ -83,27 +76,27 @@ RUN = Settings(
 def test_the_quantized_7b_base() -> None:
     embeddings = 2 * 32000 * 4096 * 2  # input and head, 0.26 GB each
     norms = 65 * 4096 * 2
-    assert base_bytes(L7) == 6_476_005_376 // 2 + embeddings + norms
-    assert base_bytes(L7) == pytest.approx(3.24e9 + 2 * 0.262e9, rel=0.01)
-    assert all_statistics(L7) == 6_476_005_376 // 64 + 6_476_005_376 // 16384 * 4
+    assert L7.base_bytes == 6_476_005_376 // 2 + embeddings + norms
+    assert L7.base_bytes == pytest.approx(3.24e9 + 2 * 0.262e9, rel=0.01)
+    assert L7.statistics == 6_476_005_376 // 64 + 6_476_005_376 // 16384 * 4
 
 
 def test_statistics_round_up_and_cost_four_times_as_much_unnested() -> None:
     assert statistics_bytes(64, nested=True) == 1 + 4
     assert statistics_bytes(64 * 257, nested=True) == 257 + 2 * 4
     assert statistics_bytes(64 * 257, nested=False) == 257 * 4
-    assert 8 * all_statistics(L7) / sum(L7.quantized) == pytest.approx(0.127, abs=0.001)
+    assert 8 * L7.statistics / sum(L7.quantized) == pytest.approx(0.127, abs=0.001)
 
 
 def test_a_rank_holds_a_share_under_zero_3_and_all_under_zero_2() -> None:
     replicated, sharded = (plan_rank(L7, RUN, stage, 4) for stage in (2, 3))
-    assert replicated.base_weights == base_bytes(L7)
+    assert replicated.base_weights == L7.base_bytes
     resident_norms = 65 * 4096 * 2
-    assert sharded.base_weights == base_bytes(L7) // 8 + resident_norms
-    assert replicated.statistics == all_statistics(L7)
-    whole = all_nested(L7)
+    assert sharded.base_weights == L7.base_bytes // 8 + resident_norms
+    assert replicated.statistics == L7.statistics
+    whole = L7.nested_statistics
     assert whole == 6_476_005_376 // 16384 * 4
-    assert sharded.statistics == whole + -(-(all_statistics(L7) - whole) // 8)
+    assert sharded.statistics == whole + -(-(L7.statistics - whole) // 8)
     assert replicated.adapters == 4 * L7.adapter
     assert sharded.optimizer == 3 * 4 * L7.trainable // 8
     assert replicated.gathered == replicated.wire_base == 0
@@ -124,14 +117,14 @@ def test_more_ranks_never_take_more_of_each(sizes: Sizes) -> None:
 def test_gathered_weights_are_bounded_by_prefetch_and_by_the_model() -> None:
     head = 32000 * 4096
     assert gathered_bytes(L7, 50_000_000) == 2 * (50_000_000 + head)
-    partitioned = base_bytes(L7) - 65 * 4096 * 2
+    partitioned = L7.base_bytes - 65 * 4096 * 2
     assert gathered_bytes(L7, 1 << 60) == partitioned
     assert plan_rank(L7, replace(RUN, world_size=1), 3, 1).gathered == 0
 
 
 def test_the_base_travels_once_a_pass_and_again_to_recompute() -> None:
     one = replace(RUN, global_batch=8, checkpointing=False)  # a single micro-batch
-    whole = base_bytes(L7) - 65 * 4096 * 2 + all_statistics(L7)
+    whole = L7.base_bytes - 65 * 4096 * 2 + L7.statistics
     embedding = 2 * 32000 * 4096
     assert plan_rank(L7, one, 3, 1).wire_base == (2 * whole - embedding) * 7 // 8
     again = plan_rank(L7, replace(one, checkpointing=True), 3, 1)
@@ -239,7 +232,7 @@ def test_a_steps_time_by_hand() -> None:
     found = speed(L7, run, plan, 1, given)
     weights = 6_476_005_376
     products = 4 * 2048 * (weights + 32000 * 4096) / 100e12
-    unpacked = 2 * 2 * (weights // 2 + all_statistics(L7) + 4 * weights) / 1000e9
+    unpacked = 2 * 2 * (weights // 2 + L7.statistics + 4 * weights) / 1000e9
     assert found.compute_s == pytest.approx(products + unpacked)
     assert found.gather_s == pytest.approx(plan.wire_base / 10e9)
     assert found.step_s == pytest.approx(found.gather_s + plan.wire_adapters / 10e9)
@@ -256,7 +249,7 @@ def test_a_base_shared_inside_a_node_stays_off_the_network() -> None:
     assert (run.sharing, inside.sharing, replace(inside, world_size=4).sharing) == (32, 8, 4)
     world, node = plan_rank(L70, run, 3, 1), plan_rank(L70, inside, 3, 1)
     norms = 161 * 8192 * 2
-    assert node.base_weights == base_bytes(L70) // 8 + norms
+    assert node.base_weights == L70.base_bytes // 8 + norms
     assert node.optimizer == world.optimizer
     assert node.wire_base == pytest.approx(world.wire_base * (7 / 8) / (31 / 32))
     assert node.wire_adapters == world.wire_adapters
