@@ -6,19 +6,16 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from lope_dist.report.tables import ABSENT, format_interval
+from lope_dist.report.tables import ABSENT, console_table, format_interval
 
 
 def print_comparison(comparison: dict[str, Any]) -> None:
     """Print the table, the notes, the recommendation and where the plot is."""
     seeds = len(comparison["seeds"])
-    table = Table(title=f"Loss on held-out rows, nats a token ({seeds} seed{'s' * (seeds > 1)})")
-    table.add_column("trained as", no_wrap=True)
-    table.add_column("experts", no_wrap=True)
-    for head in ("loss ± sd", "difference to LoRA, 95 % interval"):
-        table.add_column(head, justify="right")
+    title = f"Loss on held-out rows, nats a token ({seeds} seed{'s' * (seeds > 1)})"
+    head = ("trained as", "experts", "loss ± sd", "difference to LoRA, 95 % interval")
+    table = console_table(title, head, num_names=2)
     for row in comparison["rows"]:
         loss = f"{row['loss']:.4f}" + ("" if row["sd"] is None else f" ± {row['sd']:.4f}")
         effect = row["against_lora"]

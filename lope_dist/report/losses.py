@@ -6,17 +6,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from lope_dist.report.tables import ABSENT
+from lope_dist.report.tables import ABSENT, console_table
 
 
 def print_losses(table: dict[str, Any]) -> None:
     """Print what `lope loss` returns, a line for each row."""
-    console = Table(title="Held-out loss, nats per response token ± standard error")
-    console.add_column("model", no_wrap=True)
-    for head in ("loss", "tokens", "examples"):
-        console.add_column(head, justify="right")
+    title = "Held-out loss, nats per response token ± standard error"
+    console = console_table(title, ["model", "loss", "tokens", "examples"])
     for name, row in table["rows"].items():
         cells = (format_loss(row), f"{row['num_tokens']:,}", f"{row['num_rows']:,}")
         console.add_row(escape(name), *cells)
@@ -34,10 +31,8 @@ def format_loss(row: dict[str, Any]) -> str:
 def print_scales(chosen: dict[str, Any]) -> None:
     """Print what `lope scale` returns: a column of losses for each row, the least in bold."""
     rows = chosen["rows"]
-    table = Table(title=f"Held-out loss by scale, {chosen['num_rows']:,} examples")
-    table.add_column("scale", justify="right")
-    for word in rows:
-        table.add_column(escape(word), justify="right")
+    title = f"Held-out loss by scale, {chosen['num_rows']:,} examples"
+    table = console_table(title, ["scale", *map(escape, rows)], num_names=0)
     curves = {word: {point[0]: point for point in row["curve"]} for word, row in rows.items()}
     for scale in sorted({scale for curve in curves.values() for scale in curve}):
         cells = []

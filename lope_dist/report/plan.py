@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lope_dist.core.memory import format_bytes
+from lope_dist.report.tables import console_table
 
 _MEMORY = {
     "base_weights": "base weights",
@@ -36,10 +37,8 @@ def plan_table(plan: dict[str, Any]) -> Table:
         f"Each of {plan['world_size']} ranks: micro-batch {plan['micro_batch']} x "
         f"{plan['max_length']} tokens"
     )
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    table.add_column("ZeRO-2 (replicate)", justify="right")
-    table.add_column("ZeRO-3 (shard)", justify="right")
+    head = ("", "ZeRO-2 (replicate)", "ZeRO-3 (shard)")
+    table = console_table(title, head, title_justify="left")
     _add_rows(table, plan, _MEMORY)
     table.add_section()
     _add_rows(table, plan, {"total": "[bold]peak of a training step[/bold]"})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from lope_dist.report.score_plots import shown_scores
+from lope_dist.report.tables import console_table
 
 
 def print_scores(summary: dict[str, Any]) -> None:
@@ -20,11 +20,10 @@ def print_scores(summary: dict[str, Any]) -> None:
         return
     groups = detection["groups"]
     title = f"AUROC: {detection['num_noisy']:,} noisy, {detection['num_clean']:,} clean examples"
-    table = Table(title=title, caption="all scores are in the summary's JSON")
-    table.add_column("noisy examples", no_wrap=True)
     shown = shown_scores(detection, summary["by"])
-    for name in ("number", *shown):
-        table.add_column(name.replace("_", "_\n"), justify="right")  # or it would be cut
+    head = [name.replace("_", "_\n") for name in ("number", *shown)]  # or they would be cut
+    caption = "all scores are in the summary's JSON"
+    table = console_table(title, ["noisy examples", *head], caption=caption)
     for name, group in groups.items():
         cells = (f"{group['auroc'][score]:.3f}" for score in shown)
         table.add_row(name, f"{group['num_noisy']:,}", *cells)

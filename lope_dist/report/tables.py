@@ -19,6 +19,17 @@ _COLUMN = 14
 """Characters of a column of scores on the console: "100.0 ± 10.0", padding and rule."""
 
 
+def console_table(
+    title: str | None, head: Sequence[str], *, num_names: int = 1, **options: Any
+) -> Table:
+    """Return an empty table; its first columns hold unbroken names, the others numbers."""
+    table = Table(title=title, **options)
+    for number, name in enumerate(head):
+        is_name = number < num_names
+        table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
+    return table
+
+
 def format_score(score: Score | None) -> str:
     """Return ``"61.4 ± 1.2"``, in percent, or a dash."""
     if score is None:
@@ -92,27 +103,20 @@ def print_results(results: dict[str, Any]) -> None:
 def print_counts(counts: dict[str, Any]) -> None:
     """Print what `lope params` counts: by role, by stage, and the paper's percentage."""
     base = counts["model_parameters"]
-    roles = _count_table("Adapter", "role")
+    head = ("parameters", "% of the model")
+    roles = console_table("Adapter", ["role", *head], title_justify="left")
     for role, number in counts["by_role"].items():
         _add_count(roles, role, number, base)
     roles.add_section()
     _add_count(roles, "all", counts["adapter_parameters"], base)
     _add_count(roles, "at inference, as the paper counts", counts["inference_parameters"], base)
-    stages = _count_table("Trained", "stage")
+    stages = console_table("Trained", ["stage", *head], title_justify="left")
     for stage, number in counts["trainable_by_stage"].items():
         _add_count(stages, stage, number["total"], base)
     console = Console()
     console.print(f"Model: {base:,} parameters, {counts['adapted_layers']} layers adapted")
     console.print(counts["quantization"], soft_wrap=True, highlight=False)
     console.print(roles, stages)
-
-
-def _count_table(title: str, what: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column(what)
-    table.add_column("parameters", justify="right")
-    table.add_column("% of the model", justify="right")
-    return table
 
 
 def _add_count(table: Table, name: str, number: int, base: int) -> None:
