@@ -126,16 +126,16 @@ class _ChunkedLoss(torch.autograd.Function):
         ):
             scores_PV = F.linear(x_QD.index_select(0, positions), weight_VD, bias_V).float()
             scores_PV.sub_(scores_PV.amax(-1, keepdim=True))
-            wanted_P1 = scores_PV.gather(1, labels.unsqueeze(1)) * (1 - smoothing)
+            target_P1 = scores_PV.gather(1, labels.unsqueeze(1)) * (1 - smoothing)
             if smoothing:
-                wanted_P1 += scores_PV.mean(-1, keepdim=True) * smoothing
+                target_P1 += scores_PV.mean(-1, keepdim=True) * smoothing
             sums_P1 = scores_PV.exp_().sum(-1, keepdim=True)
-            losses.copy_((sums_P1.log() - wanted_P1).squeeze(1))
+            losses.copy_((sums_P1.log() - target_P1).squeeze(1))
             if grad_QD is not None:
                 scores_PV.div_(sums_P1)
                 if smoothing:
                     scores_PV.sub_(smoothing / scores_PV.shape[1])
-                hit_P1 = torch.full_like(wanted_P1, smoothing - 1.0)
+                hit_P1 = torch.full_like(target_P1, smoothing - 1.0)
                 scores_PV.scatter_add_(1, labels.unsqueeze(1), hit_P1)
                 grad_QD.index_copy_(0, positions, scores_PV.to(x_QD.dtype) @ weight_VD)
         ctx.save_for_backward(grad_QD, targets.positions_P)
