@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
 
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, first_line
 from lope_dist.core.limits import bounded
 
 _MOST_SECONDS, _MOST_MIB = 20.0, 1024
@@ -56,16 +56,15 @@ def parsing(what: str) -> Iterator[None]:
             if isinstance(cause, (LopeError, MemoryError)):  # from within a resolver
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
-        raise LopeError(f"{what}: {_first_line(error)}.") from None
+        raise LopeError(f"{what}: {_parser_message(error)}.") from None
 
 
-def _first_line(error: Exception) -> str:
+def _parser_message(error: Exception) -> str:
     """Return what a parser says, with line and column where it knows them."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")
+    return first_line(error)
 
 
 def _environment(key: str, *default: Any) -> Any:

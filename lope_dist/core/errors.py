@@ -69,3 +69,8 @@ def suggest(given: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest allowed spelling, or ``""``."""
     near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its class; without the full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -9,7 +9,7 @@ from datetime import timedelta
 import psutil
 import torch.distributed as dist
 
-from lope_dist.core.errors import LopeError, PeerLost, suggest
+from lope_dist.core.errors import LopeError, PeerLost, first_line, suggest
 from lope_dist.engine.processes import local_size
 
 _BACKEND_VARIABLES = {"gloo": "GLOO_SOCKET_IFNAME", "nccl": "NCCL_SOCKET_IFNAME"}
@@ -46,7 +46,7 @@ def open_store(backend: str, timeout_s: float, interface: str | None) -> dist.St
             master_listen_fd=None if listener is None else listener.detach(),
         )
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = first_line(error)
         if "EADDRINUSE" in reason:
             raise LopeError(f"{_taken(f'{name}:{port}')}.") from None
         raise PeerLost(
@@ -58,11 +58,10 @@ def open_store(backend: str, timeout_s: float, interface: str | None) -> dist.St
 
 def no_connection(error: Exception) -> str:
     """Return the sentence on ranks that are all here and cannot talk."""
-    reason = str(error).strip().splitlines()[0].rstrip(".")
     return (
-        f"The {os.environ['WORLD_SIZE']} ranks could not connect to each other ({reason}): set "
-        "engine.interface to the network interface that joins the hosts; "
-        "'lope doctor --hostfile H' tells which one does."
+        f"The {os.environ['WORLD_SIZE']} ranks could not connect to each other "
+        f"({first_line(error)}): set engine.interface to the network interface that joins the "
+        "hosts; 'lope doctor --hostfile H' tells which one does."
     )
 
 

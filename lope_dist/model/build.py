@@ -19,7 +19,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from lope_dist.config.model import ModelConfig
-from lope_dist.core.errors import LopeError, suggest
+from lope_dist.core.errors import LopeError, first_line, suggest
 from lope_dist.core.limits import bounded
 from lope_dist.core.runlog import read_json
 from lope_dist.model.attention import choose_attention
@@ -162,9 +162,8 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.runs_remote_code)
     except Exception as error:  # of any kind: `tokenizers` raises no narrower one
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise LopeError(
-            f"{folder}: its tokenizer cannot be read ({lines[0].rstrip('.')}); copy tokenizer.json "
+            f"{folder}: its tokenizer cannot be read ({first_line(error)}); copy tokenizer.json "
             "and tokenizer_config.json again."
         ) from None
     if tokenizer.pad_token_id is None:
@@ -177,8 +176,7 @@ def _architecture_of(folder: Path, config: ModelConfig) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=config.runs_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise LopeError(f"{folder / 'config.json'} cannot be used: {reason}") from None
+        raise LopeError(f"{folder / 'config.json'} cannot be used: {first_line(error)}.") from None
 
 
 def _description(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Collection
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, first_line
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _DESCRIBING = (".json", ".model", ".txt", ".jinja", ".tiktoken", ".spm")
@@ -137,8 +137,7 @@ def _download(name: str, revision: str | None, files: Collection[str]) -> Path:
 
 
 def _unreachable(name: str, error: Exception) -> LopeError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return LopeError(
         f"model.name_or_path: '{name}' is not a local folder, and the hub did not give it "
-        f"({reason}); give a folder or check the name, the network and your access."
+        f"({first_line(error)}); give a folder or check the name, the network and your access."
     )

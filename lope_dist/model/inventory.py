@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, first_line
 from lope_dist.model import prequantized
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.name_mapping import NameMap, map_names, may_be_missing
@@ -121,10 +121,9 @@ def _origins(
         try:
             origin_of |= {origin.target: origin for origin in origins(recipe, model, files)}
         except Exception as error:  # transformers' operations have no error of their own
-            reason = str(error).strip().splitlines()
             problems.append(
                 f"{recipe.target} cannot be made of {', '.join(recipe.names[:2])}"
-                f"{', ...' if len(recipe.names) > 2 else ''} ({reason[0] if reason else error!r})"
+                f"{', ...' if len(recipe.names) > 2 else ''} ({first_line(error)})"
             )
     return origin_of
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from lope_dist.core.intervals import Variance, half_width, ratio_and_moves, variance_of_mean
 from lope_dist.core.questions import TaskScores, read_scores
+from lope_dist.report.read import is_finite
 
 BASE = "base"
 
@@ -43,7 +43,7 @@ def score_differences(run_dir: Path, results: dict[str, Any]) -> dict[tuple[str,
             for metric in figures:
                 if metric not in base["tasks"].get(task, {}):
                     continue
-                if not _is_score(figures[metric]) or not _is_score(base["tasks"][task][metric]):
+                if not is_finite(figures[metric]) or not is_finite(base["tasks"][task][metric]):
                     continue
                 pair = [read_scores(run_dir, row, task, metric) for row in (entry, base)]
                 difference = _of_scores(*pair)
@@ -91,7 +91,3 @@ def _of_scores(scored: list[TaskScores], base: list[TaskScores]) -> Difference |
 
 def _by_row(entry: dict[str, Any]) -> dict[float, tuple[float, float]]:
     return {row[0]: (row[1], row[2]) for row in entry.get("per_row", ())}
-
-
-def _is_score(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -174,13 +174,14 @@ def _metrics(figures: dict[str, Any]) -> dict[str, float | None]:
     errors = {name.replace("_stderr", ""): name for name in figures if "_stderr" in name}
     metrics: dict[str, float | None] = {}
     for name, value in figures.items():
-        if _is_finite(value) and (name == "acc" or name in errors):
+        if is_finite(value) and (name == "acc" or name in errors):
             stderr = figures.get(errors.get(name, ""))
-            metrics[name] = float(stderr) if _is_finite(stderr) else None
+            metrics[name] = float(stderr) if is_finite(stderr) else None
     return metrics
 
 
-def _is_finite(value: Any) -> TypeGuard[float]:
+def is_finite(value: Any) -> TypeGuard[float]:
+    """Return whether a JSON value is a finite number."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value)
 

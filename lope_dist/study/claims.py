@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lope_dist.study.cells import Study, split_side
-from lope_dist.study.compare import SEEDS_FOR_A_VERDICT, Effect, compare
+from lope_dist.study.compare import Effect, compare, too_few_seeds
 from lope_dist.study.observe import Observations
 from lope_dist.study.schema import ClaimConfig
 
@@ -62,9 +62,7 @@ def _judge(claim: ClaimConfig, observations: Observations) -> dict[str, Any]:
 
 
 def _notes(claim: ClaimConfig, effect: Effect, observations: Observations) -> list[str]:
-    notes = []
-    if (count := len(effect.per_seed)) < SEEDS_FOR_A_VERDICT:
-        notes.append(f"{count} seed{'s' * (count > 1)}: no verdict below {SEEDS_FOR_A_VERDICT}")
+    notes = too_few_seeds(len(effect.per_seed))
     better, than = (
         observations.tokens(split_side(side)[0], list(effect.per_seed))
         for side in (claim.better, claim.than)

@@ -50,6 +50,13 @@ class Effect:
     """Two-sided paired t test over the seeds; None with fewer than three."""
 
 
+def too_few_seeds(num_seeds: int) -> list[str]:
+    """Return the note that so few seeds bear no verdict, if that is so."""
+    if num_seeds >= SEEDS_FOR_A_VERDICT:
+        return []
+    return [f"{num_seeds} seed{'s' * (num_seeds > 1)}: no verdict below {SEEDS_FOR_A_VERDICT}"]
+
+
 def compare(first: Series, second: Series) -> Effect | None:
     """Return first less second over the seeds that both have; None where there are none.
 

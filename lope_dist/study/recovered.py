@@ -17,7 +17,7 @@ from typing import Any
 from scipy.optimize import brentq
 
 from lope_dist.study.cells import Study, answer_of
-from lope_dist.study.compare import SEEDS_FOR_A_VERDICT, contrast
+from lope_dist.study.compare import contrast, too_few_seeds
 from lope_dist.study.observe import Observations, Series
 
 _FARTHEST = 1e6
@@ -86,10 +86,7 @@ def share_of(floor: Series, method: Series, ceiling: Series) -> dict[str, Any]:
 
     ends = [_end(excess, best, direction) for direction in (-1, 1)]
     result["ci95"] = None if None in ends else ends
-    if (count := len(method)) < SEEDS_FOR_A_VERDICT:
-        result["notes"].append(
-            f"{count} seed{'s' * (count > 1)}: no verdict below {SEEDS_FOR_A_VERDICT}"
-        )
+    result["notes"] += too_few_seeds(len(method))
     return result
 
 

@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lope_dist.config.model import ModelConfig
+from lope_dist.core.fingerprint import sample_ranges
 from lope_dist.model.build import load_tokenizer
-from lope_dist.model.fingerprint import _SAMPLE_BYTES, _SAMPLES, _samples, fingerprints
+from lope_dist.model.fingerprint import _SAMPLE_BYTES, _SAMPLES, fingerprints
 
 
 def of(folder: Path) -> dict[str, str]:
@@ -49,7 +50,7 @@ def test_other_tensors_change_the_weights_hash_alone(
 
 @pytest.mark.parametrize("size", [0, 1, 32_768, 32_769, 10**6 + 3, 10**9])
 def test_samples_lie_inside_and_reach_both_ends(size: int) -> None:
-    ranges = list(_samples(size))
+    ranges = list(sample_ranges(size, _SAMPLES, _SAMPLE_BYTES))
     assert ranges[0][0] == 0
     assert ranges[-1][1] == size
     assert all(0 <= start <= stop <= size for start, stop in ranges)
