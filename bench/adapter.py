@@ -27,7 +27,8 @@ from common import command, finish, in_turn, median_ratio
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from lope_dist.adapters.context import AdapterContext
+from lope_dist.adapters.batch import BatchDescription
+from lope_dist.adapters.context import AdapterContext, Answer
 from lope_dist.adapters.lope import LopeLinear
 from lope_dist.adapters.purify import purify
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
@@ -81,7 +82,8 @@ def build_lope(width: int, dropout: float, tokens: int) -> LopeLinear:
     context = AdapterContext(
         num_normal=NORMAL, num_poison=POISON, compensation=CompensationConfig(mode="conserve")
     )
-    context.token_keys = {"decoder": torch.from_numpy(token_keys(0, "bench", 0, 0, tokens))[None]}
+    keys_NT = torch.from_numpy(token_keys(0, "bench", 0, 0, tokens))[None]
+    context.begin_batch(BatchDescription({"decoder": keys_NT}))
     layer = LopeLinear(build_base(width), config, context, name="bench", stream="decoder", seed=0)
     with torch.no_grad():
         for name, value in layer.initial_values().items():
@@ -156,15 +158,14 @@ def compare_masked(width: int, tokens: int, repeats: int) -> dict[str, list[floa
     """Return forward times with the poisoning expert masked, by compensation, and purified."""
     layer, purified = (build_lope(width, 0.0, tokens).eval() for _ in range(2))
     purified.base = layer.base  # one weight in the caches, as for the others
-    layer.lope.context.experts = "masked"
     purify(purified, purified.lope.context)
     x = torch.randn(1, tokens, width)
 
     def forward(layer: LopeLinear, compensation: CompensationConfig) -> Callable[[], None]:
         @torch.no_grad()
         def step() -> None:
-            layer.lope.context.compensation = compensation
-            layer(x)
+            with layer.lope.context.answering(Answer("masked", compensation)):
+                layer(x)
 
         return step
 

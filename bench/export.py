@@ -35,7 +35,7 @@ from lope_dist.corpus.tokens.encode import IGNORED
 from lope_dist.evaluate.loaded.load import LoadedRun, load_run
 from lope_dist.export.calibration import calibration_batches
 from lope_dist.export.run import ExportRequest, export_run
-from lope_dist.export.static import select_experts
+from lope_dist.export.static import exported_answer
 from lope_dist.model.source import model_folder
 
 READERS = {"purified": "this project", "peft": "peft", "merged": "transformers"}
@@ -89,8 +89,8 @@ def measure(
     """Export in each format, read it back, and compare; return ratios and figures."""
     run = load_run(run_dir)
     _, batches = calibration_batches(run, calibration, num_rows)
-    select_experts(run)
-    routed, tokens = answers(run.model, batches)
+    with exported_answer(run):
+        routed, tokens = answers(run.model, batches)
     formats, ratios = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for kind in READERS:
@@ -117,8 +117,8 @@ def _figures(
     routed: Tensor,
     tokens: Tensor,
 ) -> dict[str, Any]:
-    run.context.experts = "none"
-    base, _ = answers(run.model, batches)
+    with run.context.answering("none"):
+        base, _ = answers(run.model, batches)
     rows = [
         {"format": "the run", "size_mb": None, "loads_in": "", **beside(routed, routed, tokens)},
         *formats,

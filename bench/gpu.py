@@ -176,13 +176,13 @@ class Bench:
         """Step one very long row, with noise on the embeddings."""
         from random_step import packed_positions, random_ids
 
+        from lope_dist.adapters.context import StageDescription
         from lope_dist.config.noise import EmbeddingNoiseConfig
 
         trainer = self.build("lope", recomputes=True)
         ids = random_ids(1, self.longest, self.vocabulary)
         step = trainer.train(ids, packed_positions(1, self.longest, self.longest))
-        trainer.context.embedding_noise = EmbeddingNoiseConfig()
-        trainer.context.noise_mask = self.torch.ones_like(ids).to(self.device)
+        trainer.context.begin_stage(StageDescription(EmbeddingNoiseConfig()))
         seconds = self.seconds(step, warmup=1)
         return {f"lope_{self.longest}_recomputing": self.rates(seconds, self.longest, True)}
 
@@ -190,6 +190,7 @@ class Bench:
         """Time forward passes by experts."""
         from random_step import random_ids
 
+        from lope_dist.adapters.context import Answer
         from lope_dist.config.adapter import CompensationConfig
 
         trainer = self.build("lope", recomputes=False)
@@ -202,8 +203,8 @@ class Bench:
             ("masked_plain", "masked", plain),
             ("masked_compensated", "masked", conserve),
         ):
-            trainer.context.compensation = compensation
-            found[f"{name}_s"] = round(self.seconds(trainer.answer(ids, experts)), 5)
+            answer = Answer(experts, compensation)
+            found[f"{name}_s"] = round(self.seconds(trainer.answer(ids, answer)), 5)
         return found
 
     def profile(self) -> dict[str, Any]:

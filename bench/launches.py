@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from common import command, finish
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lope_dist.adapters.context import StageDescription
 from lope_dist.adapters.kernels import launching
 from lope_dist.adapters.purify import purify
 
@@ -108,7 +110,8 @@ def ours(dtype: torch.dtype, collects: bool = False) -> Any:
     layer = build_lope(WIDTH, DROPOUT, TOKENS)
     layer.base.to(dtype)
     context = layer.lope.context
-    context.collect_router, context.noise_mask = collects, torch.ones(1, TOKENS)
+    context.begin_stage(StageDescription(collects_usage=collects))
+    context.begin_batch(replace(context.batch, noise_mask=torch.ones(1, TOKENS)))
     return layer
 
 
@@ -132,7 +135,7 @@ def compare(dtype: torch.dtype) -> dict[str, Counter[str]]:
         layer.zero_grad(set_to_none=True)
         found[f"{name}_forward"], found[f"{name}_backward"] = training(layer, dtype)
     masked = ours(dtype)
-    masked.lope.context.experts = "masked"
+    masked.lope.context.answer_as("masked")
     found["ours_masked"] = answering(masked, dtype)
     purify(masked, masked.lope.context)
     found["ours_purified"] = answering(masked, dtype)

@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from random_nf4 import random_bitsandbytes, random_model
 
+from lope_dist.adapters.batch import BatchDescription
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.inject import inject, set_trainable
 from lope_dist.adapters.lope import model_roles
@@ -62,8 +63,9 @@ class LopeStep:
         self.model.train()
         rows, length = ids.shape
         keys = [torch.from_numpy(token_keys(0, "bench", 0, row, length)) for row in range(rows)]
-        self.context.experts = "all"
-        self.context.token_keys = {"decoder": torch.stack(keys).to(self.device)}
+        mask = torch.ones_like(ids).to(self.device)
+        keys_NT = torch.stack(keys).to(self.device)
+        self.context.begin_batch(BatchDescription({"decoder": keys_NT}, mask))
         inputs = {"input_ids": ids.to(self.device), "position_ids": positions.to(self.device)}
         targets = targets_of(ids, shift=True)
         makes_masks = needs_masks({"position_ids": positions})
@@ -78,15 +80,15 @@ class LopeStep:
 
         return step
 
-    def answer(self, ids: torch.Tensor, experts: Any) -> Callable[[], None]:
-        """Return one forward pass without gradients; ``experts`` as in `AdapterContext`."""
+    def answer(self, ids: torch.Tensor, answer: Any) -> Callable[[], None]:
+        """Return one forward pass without gradients; ``answer`` as `answering` takes it."""
         self.model.eval()
         inputs = {"input_ids": ids.to(self.device)}
 
         @torch.no_grad()
         def step() -> None:
-            self.context.experts = experts
-            self.model(**inputs, use_cache=False, logits_to_keep=1)
+            with self.context.answering(answer):
+                self.model(**inputs, use_cache=False, logits_to_keep=1)
 
         return step
 

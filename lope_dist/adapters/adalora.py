@@ -87,15 +87,16 @@ class AdaLoraLinear(nn.Module, BesideLayer):
     def forward(self, x_NTD: Tensor) -> Tensor:
         """Compute the base layer plus the triplets."""
         y_NTO = self.base(x_NTD)
-        if self.context.experts == "none":
+        if self.context.answer.experts == "none":
             return y_NTO
-        shape, x_NTD = y_NTO.shape, self.context.as_rows(self.stream, x_NTD.float())
-        y_NTO = self.context.as_rows(self.stream, y_NTO)
+        batch = self.context.batch
+        shape, x_NTD = y_NTO.shape, batch.as_rows(self.stream, x_NTD.float())
+        y_NTO = batch.as_rows(self.stream, y_NTO)
         if self.training and self.dropout > 0:
-            keys_NT = self.context.dropout_keys(self.stream, x_NTD.shape[:-1])
+            keys_NT = batch.dropout_keys(self.stream, x_NTD.shape[:-1])
             keep_NTD = keep_bits(keys_NT, self.salt, x_NTD.shape[-1], self.dropout) != 0
             x_NTD = x_NTD * keep_NTD * keep_scale(self.dropout)
-        auxiliary = self.context.auxiliary if self.training else None
+        auxiliary = self.context.stage.auxiliary if self.training else None
         h_NTR = self.lora_E(self.lora_A(x_NTD, auxiliary))
         y_NTO = y_NTO + (self.lora_B(h_NTR, auxiliary) * self.scaling).to(y_NTO.dtype)
         return y_NTO.view(shape)

@@ -1,6 +1,6 @@
 """Continuous noise on the input embeddings: `E' = E + alpha * N * M`, N ~ U(-1, 1).
 
-On only while the context carries `embedding_noise` and the model trains, and zero on padding
+On only while the stage has `embedding_noise` and the model trains, and zero on padding
 (M). The values come from the tokens' own keys, so they are the same for any batch split.
 
 Encoder-decoder models often share one embedding between encoder and decoder. There the noise
@@ -77,15 +77,16 @@ class EmbeddingNoiseHook:
         self.is_running = False
 
     def _add_noise(self, embedding: nn.Module, args: Any, E_NTD: Tensor) -> Tensor:
-        config, context = self.context.embedding_noise, self.context
+        config, batch = self.context.stage.embedding_noise, self.context.batch
         if config is None or config.alpha == 0 or not embedding.training or not self.is_running:
             return E_NTD
-        keys_NT, mask_NT = context.token_keys.get(context.noise_stream), context.noise_mask
+        stream = self.context.noise_stream
+        keys_NT, mask_NT = batch.token_keys.get(stream), batch.noise_mask
         shape = E_NTD.shape[:-1]
         if keys_NT is None or keys_NT.shape != shape or mask_NT is None or mask_NT.shape != shape:
             raise LopeError(
                 "Embedding noise needs a key and a mask for each token: "
-                f"context.token_keys['{context.noise_stream}'] and context.noise_mask of shape "
-                f"{tuple(shape)}; set them before each training forward, or call model.eval()."
+                f"token_keys['{stream}'] and noise_mask of shape {tuple(shape)}; describe the "
+                "batch (context.begin_batch) before each training forward, or call model.eval()."
             )
         return noisy_embeddings(E_NTD, keys_NT, mask_NT, config, self.salt)

@@ -68,49 +68,72 @@ class LopeAdapter(nn.Module):
 
     def forward(self, x_NTD: Tensor, y_NTO: Tensor) -> Tensor:
         """Return the base layer's output ``y_NTO`` with the experts added."""
-        config, context = self.config, self.context
+        config, context, answer = self.config, self.context, self.context.answer
         keys_P = None
         if self.training and config.dropout > 0:
-            keys_P = context.dropout_keys(self.stream, x_NTD.shape[:-1]).flatten()
+            keys_P = context.batch.dropout_keys(self.stream, x_NTD.shape[:-1]).flatten()
         learns_P = self._learns()
         h_PR = project(x_NTD.flatten(0, -2), self.A, keys_P, self.salt, config.dropout, learns_P)
         h_NTR = h_PR.view(*x_NTD.shape[:-1], config.rank)
         w_NTE = z_PZ = router_ER = None
         if self._a_kernel_routes(h_PR):
-            if context.experts == "masked":
+            if answer.experts == "masked":
                 router_ER = self.router
             else:
                 w_PE1, z_PZ = self._route_by_kernel(h_PR, y_NTO.dtype)
-                if context.collect_router:
+                if self._collects:
                     self._collect(w_PE1)
         elif config.has_router:
             w_NTE = self._route(x_NTD, h_NTR, learns_P).softmax(-1, dtype=torch.float32)
-            if context.collect_router:
+            if self._collects:
                 self._collect(F.pad(w_NTE.detach().flatten(0, -2), (0, 1), value=1.0))
-        masked = context.compensation if context.experts == "masked" else None
-        left_out = 1 if context.experts == "masked_normal" else 0
-        if context.experts == "all" and context.poison_scale != 1 and w_NTE is not None:
-            w_NTE = self._weigh_poison(w_NTE, context.poison_scale)
-        scale = config.scaling * context.scale
-        corrupted_NT = context.corrupted_targets if self.training else None
+        masked = answer.compensation if answer.experts == "masked" else None
+        left_out = 1 if answer.experts == "masked_normal" else 0
+        if answer.experts == "all" and self._poison_scale != 1 and w_NTE is not None:
+            w_NTE = self._weigh_poison(w_NTE, self._poison_scale)
+        scale = config.scaling * answer.scale
+        corrupted_NT = context.batch.corrupted_targets if self.training else None
         return self.B(
             *(y_NTO, h_NTR, w_NTE, scale, masked, left_out, corrupted_NT),
             z_PZ=z_PZ,
             router_ER=router_ER,
         )
 
+    def normal_weights(self, x_NTD: Tensor) -> Tensor:
+        """Return what the normal experts weigh as the context has the model answer.
+
+        In evaluation mode, and for who has the parameters whole.
+
+        Shapes: (N, T, D) -> float32 (N, T, K).
+        """
+        h_NTR = (x_NTD.flatten(0, -2) @ self.A.to(x_NTD.dtype).t()).view(*x_NTD.shape[:-1], -1)
+        w_NTE = self._route(x_NTD, h_NTR).softmax(-1, dtype=torch.float32)
+        answer = self.context.answer
+        if answer.experts == "masked":
+            return self.B.weigh(h_NTR, w_NTE, answer.compensation)
+        return w_NTE[..., : self.config.num_normal]
+
     def _a_kernel_routes(self, h_PR: Tensor) -> bool:
         """Whether a kernel does all of the routing: where nobody else needs what is in between."""
-        config, context = self.config, self.context
+        config, experts = self.config, self.context.answer.experts
         if not config.has_router or config.router != "rank":
             return False
         if not launching.run_on(h_PR, config.rank):
             return False
-        if context.experts == "masked":
-            return not (torch.is_grad_enabled() or context.collect_router)
+        if experts == "masked":
+            return not (torch.is_grad_enabled() or self._collects)
         if self._learns() is not None:
             return False
-        return context.experts == "all" and context.poison_scale == 1
+        return experts == "all" and self._poison_scale == 1
+
+    @property
+    def _collects(self) -> bool:
+        return self.training and self.context.stage.collects_usage
+
+    @property
+    def _poison_scale(self) -> float:
+        is_left_out = self.training and self.context.batch.leaves_out_poison
+        return 0.0 if is_left_out else self.context.answer.poison_scale
 
     def _route_by_kernel(self, h_PR: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the router's weights and a 1, (P, E + 1), and z, (P, Z)."""
@@ -124,11 +147,11 @@ class LopeAdapter(nn.Module):
 
     def _learns(self) -> Tensor | None:
         """Return from which tokens A and the router learn, bool (P,); None: from all."""
-        context = self.context
-        if not (self.training and context.routes_strictly):
+        if not (self.training and self.context.stage.routes_strictly):
             return None
-        assert context.corrupted_targets is not None
-        return ~context.corrupted_targets.flatten()
+        corrupted_NT = self.context.batch.corrupted_targets
+        assert corrupted_NT is not None, "a stage that routes strictly marks every batch"
+        return ~corrupted_NT.flatten()
 
     def _route(self, x_NTD: Tensor, h_NTR: Tensor, learns_P: Tensor | None = None) -> Tensor:
         """Return the router's logits, (N, T, E)."""
@@ -143,11 +166,12 @@ class LopeAdapter(nn.Module):
 
     def _collect(self, w_PE1: Tensor) -> None:
         """Add the weights up, over real tokens and over corrupted ones: one product."""
-        marks_2P, are_known = self.context.usage_marks(self.stream, w_PE1)
+        batch, has_masks = self.context.batch, self.stream == self.context.noise_stream
         if self.usage is None:
             self.usage = w_PE1.new_zeros(2, w_PE1.shape[1])
-        self.usage.addmm_(marks_2P, w_PE1)
-        self.usage_knows_marks |= are_known and self.config.num_poison > 0
+        self.usage.addmm_(batch.usage_marks(w_PE1, has_masks=has_masks), w_PE1)
+        if has_masks and batch.corrupted_mask is not None and self.config.num_poison:
+            self.usage_knows_marks = True
 
 
 class LopeLinear(nn.Module, BesideLayer):
@@ -183,10 +207,10 @@ class LopeLinear(nn.Module, BesideLayer):
     def forward(self, x_NTD: Tensor) -> Tensor:
         """Compute the base layer plus the experts that the context selects."""
         y_NTO = self.base(x_NTD)
-        if self.lope.context.experts == "none":
-            return y_NTO
         context, stream = self.lope.context, self.lope.stream
-        rows = context.as_rows(stream, x_NTD), context.as_rows(stream, y_NTO)
+        if context.answer.experts == "none":
+            return y_NTO
+        rows = context.batch.as_rows(stream, x_NTD), context.batch.as_rows(stream, y_NTO)
         return self.lope(*rows).view_as(y_NTO)
 
     def roles(self) -> dict[str, Role]:

@@ -79,7 +79,7 @@ class VirtualTokens(nn.Module, AdapterModule):
     def _enter(self, decoder: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Change how the decoder is called."""
         self._num_prepended = 0
-        if self.context.experts == "none":
+        if self.context.answer.experts == "none":
             return args, kwargs
         assert not args, "the decoder is called with keywords"
         kwargs = dict(kwargs)

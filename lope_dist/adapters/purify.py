@@ -25,5 +25,4 @@ def purify(model: nn.Module, context: AdapterContext) -> None:
                 "needs no purifying; export it as peft or merged."
             )
         layer.lope.B.purify()
-    context.is_purified = True
-    context.experts = "masked"
+    context.purify()

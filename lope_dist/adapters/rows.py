@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from lope_dist.adapters.context import AdapterContext, Experts
+from lope_dist.adapters.context import Answer, Experts
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
 from lope_dist.config.baselines import AnyAdapterConfig
 
@@ -13,17 +13,10 @@ PLAIN = CompensationConfig(mode="none")
 
 
 @dataclass(frozen=True)
-class Row:
-    """Which experts take part, how the remaining ones are compensated, and how much they add."""
+class Row(Answer):
+    """An answer with the name that tables have for it."""
 
-    name: str
-    experts: Experts
-    compensation: CompensationConfig
-    """For `masked` alone: how the other experts' weights are compensated."""
-    scale: float = 1.0
-    """Factor on the adapter's output."""
-    poison_scale: float = 1.0
-    """For `all` alone: factor on the poisoning experts' weights."""
+    name: str = field(kw_only=True)
 
     def identity(self) -> dict[str, Any]:
         """Return what the row's answers depend on beside the run, JSON-able."""
@@ -33,17 +26,6 @@ class Row:
             "scale": self.scale,
         }
         return found if self.poison_scale == 1 else found | {"poison_scale": self.poison_scale}
-
-    def apply(self, context: AdapterContext) -> None:
-        """Let the model of this context answer as this row.
-
-        Raises:
-            LopeError: experts that the model does not have.
-        """
-        context.experts = self.experts
-        context.compensation = self.compensation
-        context.scale = self.scale
-        context.poison_scale = self.poison_scale
 
 
 @dataclass(frozen=True)
@@ -72,4 +54,4 @@ def row_of(word: str, adapter: AnyAdapterConfig) -> Row:
     compensation = PLAIN
     if word == "masked" and isinstance(adapter, AdapterConfig):
         compensation = adapter.compensation
-    return Row(word, known.experts, compensation)
+    return Row(known.experts, compensation, name=word)

@@ -19,7 +19,7 @@ AddUp = Callable[[list[float]], list[float]]
 
 
 class RouterUsage:
-    """The usage that a model's layers collect while `context.collect_router` is set.
+    """The usage that a model's layers collect while the stage `collects_usage`.
 
     A layer's `usage` has, over real tokens and over corrupted ones, the sums of the router's
     weights, normal experts first, and behind them the number of tokens.

@@ -66,7 +66,7 @@ def generate(
     with ranks(RankSettings(base, timeout)) as world:
         first = words[0] if words else None
         loaded = load_run(run, experts=first, progress=is_main(world), world=world, base=base)
-        rows = words or [loaded.context.experts]
+        rows = words or [loaded.context.answer.experts]
         answers_of_prompts = answer(loaded, prompts, rows, decoding)
         if is_main(world):
             answers = [
@@ -107,7 +107,7 @@ def chat(
         loaded = load_run(run, experts=first, progress=is_main(world), world=world, base=base)
         with loaded.together():  # the other ranks gather until this one is done
             if is_main(world):
-                _talk(loaded, words or [loaded.context.experts], decoding)
+                _talk(loaded, words or [loaded.context.answer.experts], decoding)
 
 
 def _talk(run: Any, words: list[str], decoding: Any) -> None:
@@ -122,9 +122,9 @@ def _talk(run: Any, words: list[str], decoding: Any) -> None:
             continue
         answers = {}
         for word, row in rows.items():
-            row.apply(run.context)
             asked = [*histories[word], Turn("user", text)]
-            answers[word] = reply(run, asked, decoding, _writer() if len(words) == 1 else None)
+            with run.context.answering(row):
+                answers[word] = reply(run, asked, decoding, _writer() if len(words) == 1 else None)
             histories[word] = [*asked, Turn("assistant", answers[word])]
         if len(words) == 1:
             typer.echo()

@@ -120,8 +120,8 @@ def generate(
 
     def answer(one: tuple[str, Row]) -> str:
         prompt, row = one
-        row.apply(run.context)
-        return reply(run, [Turn("user", prompt)], decoding)
+        with run.context.answering(row):
+            return reply(run, [Turn("user", prompt)], decoding)
 
     given = answer_batches(run, asked, answer, what="Answers", progress=progress)
     words = list(experts)

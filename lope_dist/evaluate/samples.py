@@ -44,8 +44,8 @@ def write_samples(run_dir: Path, count: int, checkpoint: str = LAST) -> None:
     for turns, expected in asked:
         answers = {}
         for row in rows_of(run, words):
-            row.apply(run.context)
-            answers[row.name] = reply(run, turns, Decoding(max_new_tokens=_TOKENS))
+            with run.context.answering(row):
+                answers[row.name] = reply(run, turns, Decoding(max_new_tokens=_TOKENS))
         prompt = "\n".join(filter(None, (turns[-1].text, turns[-1].context)))
         samples.append({"prompt": prompt, "expected": expected, "answers": answers})
     write_json(run_dir / SAMPLES.name, {"checkpoint": chosen.folder.name, "samples": samples})

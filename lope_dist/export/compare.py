@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lope_dist.corpus.feed.batches import MicroBatch
 from lope_dist.corpus.tokens.encode import IGNORED
 from lope_dist.evaluate.loaded.load import LoadedRun
-from lope_dist.export.static import batch_context, select_experts, swapped
+from lope_dist.export.static import batch_context, exported_answer, swapped
 
 ROUNDING = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 """Distance up to which two models of a dtype are the same but for the order of their sums."""
@@ -43,15 +43,14 @@ def compare(
     """
     totals: dict[str, float] = {}
     for batch in batches:
-        select_experts(run)
         batch = batch_context(run, batch)
-        routed, targets = _predictions(run.model, batch)
-        with swapped(run.model, replaced):
-            wanted, _ = _predictions(run.model, batch)
+        with exported_answer(run):
+            routed, targets = _predictions(run.model, batch)
+            with swapped(run.model, replaced):
+                wanted, _ = _predictions(run.model, batch)
+        with run.context.answering("none"):
+            base, _ = _predictions(run.model, batch)
         exported, _ = _predictions(stock, batch)
-        run.context.experts = "none"
-        base, _ = _predictions(run.model, batch)
-        select_experts(run)
         found = {
             "kl": _kl(routed, exported),
             "kl_base": _kl(routed, base),

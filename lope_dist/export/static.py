@@ -10,13 +10,13 @@ Shapes: D in, O out, R rank, K normal experts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lope_dist.adapters.lope import LopeLinear, lope_layers
+from lope_dist.adapters.lope import LopeAdapter, LopeLinear, lope_layers
 from lope_dist.corpus.feed.batches import MicroBatch
 from lope_dist.evaluate.loaded.load import LoadedRun
 
@@ -29,10 +29,9 @@ class LowRank(NamedTuple):
     scaling: float
 
 
-def select_experts(run: LoadedRun) -> None:
-    """Let those experts answer that an export stands for: masked and compensated as trained."""
-    run.context.compensation = run.config.adapter.compensation
-    run.context.experts = "masked" if run.config.adapter.num_poison else "all"
+def exported_answer(run: LoadedRun) -> AbstractContextManager[None]:
+    """Context in which the experts that an export stands for answer: masked as in training."""
+    return run.context.answering("masked" if run.config.adapter.num_poison else "all")
 
 
 def static_lora(run: LoadedRun, batches: Sequence[MicroBatch]) -> dict[str, LowRank]:
@@ -82,7 +81,7 @@ def swapped(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[None]
 def batch_context(run: LoadedRun, batch: MicroBatch) -> MicroBatch:
     """Return the batch where the model is, and tell the adapters of it."""
     moved = batch.to(run.model.device)
-    run.context.token_keys, run.context.noise_mask = moved.token_keys, moved.noise_mask
+    run.context.begin_batch(moved.description())
     return moved
 
 
@@ -92,30 +91,28 @@ def _mean_weights(run: LoadedRun, batches: Sequence[MicroBatch]) -> dict[str, Te
     layers = lope_layers(run.model)
     if not run.config.adapter.has_router:
         return {name: torch.ones(1) for name in layers}
-    select_experts(run)
     sums: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
 
     def listen(name: str, layer: LopeLinear) -> Any:
-        def add(bank: Any, arguments: tuple[Any, ...]) -> None:
-            _, h, w, _, compensation = arguments[:5]
-            if compensation is not None:
-                w = bank.weigh(h, w, compensation)
-            mask = run.context.noise_mask
-            of_input = layer.lope.stream == run.context.noise_stream
-            if mask is None or not of_input or mask.numel() != w[..., 0].numel():
-                mask = torch.ones(w.shape[:-1], device=w.device)
-            mask = mask.view(w.shape[:-1])  # of all rows in one, if the model has flattened them
-            total = (w.double() * mask.unsqueeze(-1)).flatten(0, -2).sum(0)
-            sums[name] = sums.get(name, torch.zeros_like(total)) + total
-            counts[name] = counts.get(name, torch.zeros_like(total[:1])) + mask.sum()
+        def add(adapter: LopeAdapter, inputs: tuple[Tensor, Tensor]) -> None:
+            w_NTK = adapter.normal_weights(inputs[0])
+            mask = run.context.batch.noise_mask
+            of_input = adapter.stream == run.context.noise_stream
+            if mask is None or not of_input or mask.numel() != w_NTK[..., 0].numel():
+                mask = torch.ones(w_NTK.shape[:-1], device=w_NTK.device)
+            mask_NT = mask.view(w_NTK.shape[:-1])  # of all rows in one, if they are flattened
+            total_K = (w_NTK.double() * mask_NT.unsqueeze(-1)).flatten(0, -2).sum(0)
+            sums[name] = sums.get(name, torch.zeros_like(total_K)) + total_K
+            counts[name] = counts.get(name, torch.zeros_like(total_K[:1])) + mask_NT.sum()
 
-        return layer.lope.B.register_forward_pre_hook(add)
+        return layer.lope.register_forward_pre_hook(add)
 
     handles = [listen(name, layer) for name, layer in layers.items()]
     try:
-        for batch in batches:
-            run.model(**batch_context(run, batch).inputs, use_cache=False)
+        with exported_answer(run):
+            for batch in batches:
+                run.model(**batch_context(run, batch).inputs, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

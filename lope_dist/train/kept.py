@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from transformers import PreTrainedModel
 
+from lope_dist.adapters.batch import BatchDescription
 from lope_dist.adapters.inject import set_trainable
 from lope_dist.config.schema import RunConfig
 from lope_dist.engine.activations import FLOAT32, Activations, Curve
@@ -151,7 +152,7 @@ def _inputs(model: PreTrainedModel, length: int, config: RunConfig) -> dict[str,
     ids = torch.zeros(1, length, dtype=torch.long)
     mask = torch.ones_like(ids)
     context: Any = model.lope_context
-    context.token_keys = dict.fromkeys(("decoder", "encoder"), ids.int())
+    context.begin_batch(BatchDescription(dict.fromkeys(("decoder", "encoder"), ids.int())))
     if model.config.is_encoder_decoder:
         return {
             "input_ids": ids,

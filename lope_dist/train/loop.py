@@ -72,6 +72,7 @@ def run_stage(
     """
     peaks = {str(group.role): group.lr for group in engine.groups_in_use()}
     may_be_empty = stage.loss_on == "corrupted"  # noise may spare a step's every answer
+    auxiliary = context.stage.auxiliary
     for step, plan in _plans(loader, world, objective.loss, progress.next_step, timeout_s):
         if plan.target_tokens == 0 and not may_be_empty:
             progress.empty_steps += 1
@@ -96,8 +97,8 @@ def run_stage(
                     _micro_step(engine, context, batch, plan, ends, world, objective, one, base_P)
                 )
             losses.append(torch.stack(parts).sum())
-        auxiliary = context.auxiliary.take() if context.auxiliary is not None else []
-        losses += [value.to(losses[0]) for value in auxiliary]
+        if auxiliary is not None:
+            losses += [value.to(losses[0]) for value in auxiliary.take()]
         coming = plan.coming.counts()  # drawn while the device computes
         values = torch.stack(losses).tolist()  # one wait for the device a step
         values, own_terms = values[: len(plan.batches)], values[len(plan.batches) :]
@@ -118,8 +119,8 @@ def run_stage(
                 "grad_norm": grad_norm,
                 "target_tokens": plan.target_tokens,
             }
-            if context.auxiliary is not None:
-                values_to_log |= zip(context.auxiliary.names, terms, strict=True)
+            if auxiliary is not None:
+                values_to_log |= zip(auxiliary.names, terms, strict=True)
             if drift is not None and log.has_drift(step):
                 values_to_log["drift"] = drift.measure()
             log.step(step, plan.tokens, values_to_log)
@@ -164,14 +165,12 @@ def _micro_step(
     """Run one pass of a micro-batch; return its part of the step's loss."""
     targets = targets_of(one.labels, objective.shift)
     terms = objective.loss.terms(batch, targets, base_P)
-    if context.auxiliary is not None:
+    if (auxiliary := context.stage.auxiliary) is not None:
         own_tokens = int(batch.noise_mask.sum())
-        context.auxiliary.begin(own_tokens, plan.read_tokens, engine.gradient_scale)
+        auxiliary.begin(own_tokens, plan.read_tokens, engine.gradient_scale)
     makes_masks = needs_masks(batch.inputs)
     batch = batch.to(world.device)
-    context.token_keys, context.noise_mask = batch.token_keys, batch.noise_mask
-    context.corrupted_mask = batch.corrupted_mask
-    objective.routing.apply(one, context, world.device)
+    context.begin_batch(one.of(batch))
     with without_reading(makes_masks):
         loss = summed_loss(
             lambda: engine.forward(batch.inputs), objective.head, targets, world.device, terms

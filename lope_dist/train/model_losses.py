@@ -46,13 +46,15 @@ class ModelLosses:
 
         Between steps. Collective: yes; every rank has as many micro-batches.
         """
-        with untouched(self._model, self._context), engine.evaluating():
-            self._row.apply(self._context)
+        with (
+            untouched(self._model),
+            engine.evaluating(),
+            self._context.answering(self._row),
+        ):
             return [self._of(engine, batch) for batch in batches]
 
     def _of(self, engine: Engine, batch: MicroBatch) -> Tensor:
         targets, device = targets_of(batch.labels, self._shift), self._world.device
         batch = batch.to(device)
-        self._context.token_keys = batch.token_keys
-        self._context.noise_mask = batch.noise_mask
+        self._context.begin_batch(batch.description())
         return token_losses(lambda: engine.forward(batch.inputs), self._head, targets, device)

@@ -156,14 +156,12 @@ class _Batches:
 @contextmanager
 def _asking(session: Session, *, training: bool) -> Iterator[None]:
     """Context in which the base alone answers, and nothing of the run is changed."""
-    context = session.context
-    before = context.experts, context.embedding_noise
-    context.experts, context.embedding_noise = "none", None
-    try:
-        with gathering(session.model), mode(session.model, training=training):
-            yield
-    finally:
-        context.experts, context.embedding_noise = before
+    with (
+        session.context.answering("none"),
+        gathering(session.model),
+        mode(session.model, training=training),
+    ):
+        yield
 
 
 def _adapted(session: Session) -> dict[str, nn.Module]:

@@ -10,13 +10,13 @@ of token, so that what reaches other tokens through attention goes its own way t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lope_dist.adapters.context import AdapterContext
+from lope_dist.adapters.batch import BatchDescription
 from lope_dist.config.train import StageConfig
 from lope_dist.core.seeds import example_rng
 from lope_dist.corpus.feed.batches import MicroBatch
@@ -36,6 +36,14 @@ class Pass:
     marked: Tensor | None
     """bool (N, T): where the poisoning experts learn and the normal ones do not; None: both do."""
     leaves_out_poison: bool = False
+
+    def of(self, batch: MicroBatch) -> BatchDescription:
+        """Return what the adapters need to know of this pass of a batch, on its device."""
+        return replace(
+            batch.description(),
+            corrupted_targets=None if self.marked is None else self.marked.to(batch.labels.device),
+            leaves_out_poison=self.leaves_out_poison,
+        )
 
 
 class Routing:
@@ -83,12 +91,6 @@ class Routing:
             ),
             Pass(batch.labels.masked_fill(~of_label, IGNORED), torch.ones_like(marked)),
         ]
-
-    def apply(self, one: Pass, context: AdapterContext, device: torch.device) -> None:
-        """Set a pass before its forward, until its backward pass is over."""
-        context.corrupted_targets = None if one.marked is None else one.marked.to(device)
-        context.routes_strictly = one.marked is not None and self._stage.strict_routing
-        context.poison_scale = 0.0 if one.leaves_out_poison else self._stage.poison_scale
 
     def _is_left_out(self, step: int) -> bool:
         """Return whether the clean pass of a step is without the poisoning experts."""

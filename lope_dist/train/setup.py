@@ -75,7 +75,6 @@ def load_session(inputs: Inputs) -> Session:
     placement = placement_of(config, inputs.world)
     model = load_model(config.model, placement, progress=inputs.world.is_main)
     context = adapt(model, config, plan.family)
-    context.collect_router = True
     roles = {n: role for n, role in model_roles(model).items() if role != Role.BASE}
     return Session(
         **vars(inputs),

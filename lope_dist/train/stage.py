@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lope_dist.adapters.context import StageDescription
 from lope_dist.adapters.inject import set_trainable
 from lope_dist.adapters.rows import row_of
 from lope_dist.adapters.usage import RouterUsage
@@ -71,11 +72,16 @@ class StageRun:
         self._saved_step = None if checkpoint is None else progress.stage.next_step
         self._cut_before = progress.stage.cut_examples
         injects = self._stage.noise in ("embedding", "hybrid")
-        session.context.embedding_noise = config.noise.embedding if injects else None
-        session.context.poison_scale = self._stage.poison_scale
-        session.context.corrupted_targets, session.context.routes_strictly = None, False
+        session.context.begin_stage(
+            StageDescription(
+                embedding_noise=config.noise.embedding if injects else None,
+                routes_strictly=self._stage.strict_routing,
+                poison_scale=self._stage.poison_scale,
+                auxiliary=auxiliary_losses(self._model, config.adapter),
+                collects_usage=True,
+            )
+        )
         self._usage = RouterUsage(self._model)
-        session.context.auxiliary = auxiliary_losses(self._model, config.adapter)
         sums, corrupted = progress.stage.router_sums, progress.stage.corrupted_sums
         self._usage.restore(sums, session.world.is_main, corrupted)
         set_trainable(self._model, self._stage.trainable)

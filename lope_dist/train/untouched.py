@@ -9,31 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lope_dist.adapters.context import AdapterContext
-
 _PLAIN = (bool, int, float, str, type(None), Tensor)
 
 
 @contextmanager
-def untouched(model: nn.Module, context: AdapterContext) -> Iterator[None]:
-    """Context in which the model is in evaluation mode and its adapters inject and collect nothing.
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Context in which the model is in evaluation mode, so its adapters inject and collect nothing.
 
     Put back afterwards: each module's mode, buffers and plain attributes (a position embedding may
-    count the longest row that it has seen, and DeepSpeed its hooks), what the adapters know of the
-    batch and of the stage, and torch's random state.
+    count the longest row that it has seen, and DeepSpeed its hooks), and torch's random state.
     """
     device = next(model.parameters()).device
     held = [_Held(module) for module in model.modules()]
-    of_context = dict(vars(context))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         model.eval()
-        context.embedding_noise, context.auxiliary = None, None
-        context.corrupted_mask, context.corrupted_targets = None, None
-        context.routes_strictly, context.collect_router = False, False
         try:
             yield
         finally:
-            vars(context).update(of_context)
             for own in held:
                 own.put_back()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from lope_dist.adapters.rows import Row, row_of
+from lope_dist.adapters.rows import row_of
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
@@ -61,27 +61,27 @@ class Validator:
         session = self._session
         losses: dict[str, float] = {}
         tokens = 0
-        with engine.as_saved(), untouched(session.model, session.context), engine.evaluating():
+        with engine.as_saved(), untouched(session.model), engine.evaluating():
             for word in session.config.answers:
                 if word == "base" and base is not None:
                     losses[word] = base
                     continue
-                found = self._loss(engine, row_of(word, session.config.adapter))
+                with session.context.answering(row_of(word, session.config.adapter)):
+                    found = self._loss(engine)
                 if found is None:
                     return None
                 losses[word], tokens = self._mean(word, *found), found[1]
         return Measured(losses, tokens)
 
-    def _loss(self, engine: Engine, row: Row) -> tuple[float, int] | None:
-        """Return the summed loss of a row of experts and the tokens that it is taken of."""
+    def _loss(self, engine: Engine) -> tuple[float, int] | None:
+        """Return the summed loss and the tokens that it is taken of; None: a stop was asked for."""
         session, context, world = self._session, self._session.context, self._session.world
         shift, head = not session.model.config.is_encoder_decoder, loss_head(session.model)
-        row.apply(context)
         total, tokens = 0.0, 0
         for batch in self._batches():
             targets = targets_of(batch.labels, shift)
             here = batch.to(world.device)
-            context.token_keys, context.noise_mask = here.token_keys, here.noise_mask
+            context.begin_batch(here.description())
             inputs = here.inputs
             losses_P = token_losses(lambda: engine.forward(inputs), head, targets, world.device)  # noqa: B023
             own = float(losses_P.double().sum())

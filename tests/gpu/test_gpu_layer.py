@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lope_dist.adapters.context import AdapterContext
+from lope_dist.adapters.batch import BatchDescription
+from lope_dist.adapters.context import AdapterContext, Answer, StageDescription
 from lope_dist.adapters.counter_noise import keep_bits, uniform
 from lope_dist.adapters.embedding_noise import noisy_embeddings
 from lope_dist.adapters.inject import initialize_module
@@ -45,15 +46,15 @@ def build(device: torch.device, dtype: torch.dtype, **settings: Any) -> LopeLine
             if name.startswith(("base", "lope.B")):
                 values = torch.randn(parameter.shape, generator=generator) * 0.1
                 parameter.copy_(values.to(dtype))
-    context.token_keys = {"decoder": keys().to(device)}
-    context.noise_mask = torch.ones(ROWS, LENGTH, device=device)
+    mask = torch.ones(ROWS, LENGTH, device=device)
+    context.begin_batch(BatchDescription({"decoder": keys().to(device)}, mask))
     return layer
 
 
 def step(device: torch.device, dtype: torch.dtype, **settings: Any) -> dict[str, Tensor]:
     """Return the output, all gradients and the router's usage of a training step."""
     layer = build(device, dtype, **settings).train()
-    layer.lope.context.collect_router = True
+    layer.lope.context.begin_stage(StageDescription(collects_usage=True))
     x = torch.randn(ROWS, LENGTH, IN, generator=torch.Generator().manual_seed(2))
     x = x.to(device, dtype).requires_grad_()
     y = layer(x)
@@ -115,9 +116,8 @@ def test_masked_answers_are_the_cpus(device, mode: str, settings: dict[str, Any]
         (device, torch.bfloat16),
     ):
         layer = build(where, dtype, **settings).eval()
-        layer.lope.context.experts = "masked"
-        layer.lope.context.compensation = CompensationConfig(mode=mode)  # type: ignore[arg-type]
-        with torch.no_grad():
+        answer = Answer("masked", CompensationConfig(mode=mode))  # type: ignore[arg-type]
+        with torch.no_grad(), layer.lope.context.answering(answer):
             found.append({"y": layer(x.to(where, dtype))})
     assert_near(found[1], found[0], 1e-4)
     assert_near(found[2], found[0], 5e-2)

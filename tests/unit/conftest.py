@@ -18,7 +18,7 @@ class TrainedRun:
     folder: Path
     config: RunConfig
     embedding_noise: list[object] = field(default_factory=list)
-    """`context.embedding_noise` as each stage began."""
+    """`context.stage.embedding_noise` as each stage began."""
     lrs: list[dict[str, float]] = field(default_factory=list)
     """The optimizer's own learning rates at each step."""
 
@@ -44,7 +44,7 @@ def trained(config_in, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     original, step = stage.run_stage, setup.LocalEngine.step
 
     def spy(config, loader, engine, context, *args, **kwargs):
-        run.embedding_noise.append(context.embedding_noise)
+        run.embedding_noise.append(context.stage.embedding_noise)
         return original(config, loader, engine, context, *args, **kwargs)
 
     def step_spy(engine, lr_factor):

@@ -1,5 +1,6 @@
 """The shape of the code base: file sizes, and who may import whom by name."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -27,6 +28,20 @@ def test_each_package_says_what_does_not_belong_there() -> None:
     rooms = sorted((ROOT / "lope_dist").glob("*/__init__.py"))
     assert rooms
     assert [room for room in rooms if "Not here:" not in room.read_text().split('"""')[1]] == []
+
+
+def test_adapters_alone_set_what_their_layers_read() -> None:
+    """Others describe a batch, begin a stage or ask within `answering`; nobody sets a field."""
+    setters = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        if not path.is_relative_to(ROOT / "lope_dist" / "adapters")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and not isinstance(node.ctx, ast.Load)
+        and ast.unparse(node.value).rpartition(".")[2] in ("context", "_context", "lope_context")
+    ]
+    assert setters == []
 
 
 def test_make_test_runs_every_folder_that_starts_ranks() -> None:

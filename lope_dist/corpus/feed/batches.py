@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lope_dist.adapters.batch import BatchDescription
 from lope_dist.core.seeds import token_keys
 from lope_dist.corpus.tokens.encode import IGNORED, Tokenized
 
@@ -59,6 +60,10 @@ class MicroBatch:
     """Labels that a loss is taken of."""
     num_tokens: int
     """Real tokens."""
+
+    def description(self) -> BatchDescription:
+        """Return what the adapters need to know of the batch."""
+        return BatchDescription(self.token_keys, self.noise_mask, self.corrupted_mask)
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """Return the batch with its tensors on ``device``."""

@@ -65,7 +65,8 @@ class LopeLM(_HFLM):
         is_purified = loaded.context.is_purified
         adapter = loaded.config.adapter
         word = experts or usual_answer(adapter, is_purified=is_purified)
-        self.choose(rows_for([word], adapter, is_purified=is_purified)[0])
+        self._row = rows_for([word], adapter, is_purified=is_purified)[0]
+        self.choose(self._row)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -90,14 +91,14 @@ class LopeLM(_HFLM):
             LopeError: the adapter changes nothing: its logits equal the base model's; or there are
                 logits that are not finite.
         """
-        context = self.run.context
+        answering = self.run.context.answering
         with self.run.together():
-            context.experts = "none"
-            base = answer = self._probe()
-            row.apply(context)
-            if row.experts != "none":
-                answer = self._probe()
-            self._can_trim = trims_logits(self.model, self._probe, answer)
+            with answering("none"):
+                base = answer = self._probe()
+            with answering(row):
+                if row.experts != "none":
+                    answer = self._probe()
+                self._can_trim = trims_logits(self.model, self._probe, answer)
         if not answer.isfinite().all():
             raise LopeError(
                 f"With experts '{row.experts}' the logits of {self.run.checkpoint.folder} are not "
@@ -110,6 +111,7 @@ class LopeLM(_HFLM):
                 "exactly the base model's logits: it is not applied or not trained, so its scores "
                 "would be the base model's."
             )
+        self._row = row
         self._name_cache()
 
     def loglikelihood(self, requests: list[Any], **options: Any) -> list[Any]:
@@ -230,13 +232,19 @@ class LopeLM(_HFLM):
         labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return logits as `HFLM` does, but keep no cache, and no logits that nobody reads."""
-        if labels is not None:
-            return super()._model_call(inps, attn_mask, labels)
-        dtype = self.mixed_precision_dtype
-        num_kept = inps.shape[1] - self._first_needed
-        trimmed = {"logits_to_keep": num_kept} if self._first_needed else {}
-        with torch.no_grad(), torch.autocast(self.device.type, dtype, enabled=dtype is not None):
-            return self.model(inps, use_cache=False, **trimmed).logits
+        with self.run.context.answering(self._row):
+            if labels is not None:
+                return super()._model_call(inps, attn_mask, labels)
+            dtype = self.mixed_precision_dtype
+            num_kept = inps.shape[1] - self._first_needed
+            trimmed = {"logits_to_keep": num_kept} if self._first_needed else {}
+            autocast = torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+            with torch.no_grad(), autocast:
+                return self.model(inps, use_cache=False, **trimmed).logits
+
+    def _model_generate(self, *arguments: Any, **options: Any) -> torch.Tensor:
+        with self.run.context.answering(self._row):
+            return super()._model_generate(*arguments, **options)
 
     def _probe(self, **options: Any) -> torch.Tensor:
         ids = self.tokenizer(_PROBE, return_tensors="pt").input_ids.to(self.device)
@@ -245,7 +253,7 @@ class LopeLM(_HFLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what lm-eval records of the model: base, run and row."""
-        facts, context = self.facts, self.run.context
+        facts, row = self.facts, self._row
         return {
             "model_num_parameters": facts["base_parameters"] + facts["adapter_parameters"],
             "model_dtype": str(self.run.model.dtype),
@@ -254,12 +262,12 @@ class LopeLM(_HFLM):
             **facts,
             "adapter_sha256": self.run.checkpoint.adapter_sha256,
             "checkpoint": self.run.checkpoint.folder.name,
-            "experts": context.experts,
-            "compensation": context.compensation.mode,
-            "top_k": context.compensation.top_k,
-            "beta": context.compensation.beta,
-            "scale": context.scale,
-            "poison_scale": context.poison_scale,
+            "experts": row.experts,
+            "compensation": row.compensation.mode,
+            "top_k": row.compensation.top_k,
+            "beta": row.compensation.beta,
+            "scale": row.scale,
+            "poison_scale": row.poison_scale,
         }
 
 

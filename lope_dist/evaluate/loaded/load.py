@@ -41,7 +41,7 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A trained run in memory; `context.experts` says which experts take part.
+    """A trained run in memory; `context.answer` says which experts take part.
 
     Attributes:
         run_dir: Its folder, or that of a purified export.
@@ -116,7 +116,7 @@ def load_run(
     if is_purified:
         purify(model, context)
     install_checkpoint(model, checkpoint)
-    row.apply(context)
+    context.answer_as(row)
     model.eval()
     tokenizer = load_tokenizer(config.model)
     return LoadedRun(run_dir, config, checkpoint, model, tokenizer, context, world)

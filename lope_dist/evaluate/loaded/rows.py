@@ -110,7 +110,7 @@ def _row(asked: str, adapter: AnyAdapter, is_purified: bool) -> Row:
         compensation = _compensation(asked, values, adapter)
     row_name = ":".join([name, *settings])
     factors = values.get("scale", 1.0), values.get("poison", 1.0)
-    return Row(row_name, word.experts, compensation, *factors)
+    return Row(word.experts, compensation, *factors, name=row_name)
 
 
 def _check_experts(word: Word, name: str, adapter: AnyAdapter, is_purified: bool) -> None:

@@ -113,11 +113,10 @@ def measure_losses(
                 world=world,
                 base=base,
             )
-            row.apply(run.context)
             examples = [source[i] for i in missing]
             batches = iter_row_losses(run, examples, batch_size=request.batch_size)
             shown = bar(row.name, len(missing), "rows", is_shown=progress and writes)
-            with closing(shown):
+            with closing(shown), run.context.answering(row):
                 if writes:
                     _keep(batches, row, table, shown)
                 else:

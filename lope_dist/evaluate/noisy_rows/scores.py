@@ -111,12 +111,12 @@ def _measure(run: LoadedRun, rows: Sequence[Tokenized], passes: Sequence[str]) -
         is_said_P = batch.corrupted_mask[text_NT != IGNORED]
     measured: list[Measures] = [{"example_id": example_id} for example_id in batch.example_ids]
     for name in passes:
-        rows_for([PASSES[name]], run.config.adapter)[0].apply(run.context)
         asked, labels_NT = batch, text_NT
         if name == "alone":
             asked = build_batch(run, [_alone(run, row) for row in rows])
             labels_NT = asked.labels
-        found = losses_of(run, asked, labels_NT)
+        with run.context.answering(rows_for([PASSES[name]], run.config.adapter)[0]):
+            found = losses_of(run, asked, labels_NT)
         sums_N = finite_sums(found, asked.example_ids)  # before a NaN is ranked
         for n, row in enumerate(measured):
             if name == "alone":

@@ -35,6 +35,8 @@ count("all_gather_into_tensor", 0.5)
 count("reduce_scatter_tensor", 0.5)
 count("all_reduce", 1.0)  # a reduce-scatter and an all-gather
 
+from lope_dist.adapters.batch import BatchDescription  # noqa: E402
+from lope_dist.adapters.context import StageDescription  # noqa: E402
 from lope_dist.adapters.inject import set_trainable  # noqa: E402
 from lope_dist.adapters.lope import model_roles  # noqa: E402
 from lope_dist.config.load import load_config  # noqa: E402
@@ -109,9 +111,9 @@ for layer in model.modules():
 rows, length = config.train.micro_batch, config.data.max_length
 ids = torch.randint(0, 8000, (rows, length))
 inputs = {"input_ids": ids, "position_ids": torch.arange(length).remainder(50).expand(rows, -1)}
-context.token_keys = {"decoder": torch.arange(rows * length, dtype=torch.int32).view(rows, -1)}
-context.noise_mask = torch.ones(rows, length)
-context.collect_router = True
+keys = torch.arange(rows * length, dtype=torch.int32).view(rows, -1)
+context.begin_batch(BatchDescription({"decoder": keys}, torch.ones(rows, length)))
+context.begin_stage(StageDescription(collects_usage=True))
 parameters = storages(p.data for p in model.parameters())
 saved: dict[int, int] = {}
 kept = []

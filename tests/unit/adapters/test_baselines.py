@@ -14,6 +14,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 from lope_dist.adapters.adalora import E, num_matrices, peft_config
 from lope_dist.adapters.attach import attach
 from lope_dist.adapters.auxiliary import ORTHOGONALITY, AuxiliaryLosses, skew
+from lope_dist.adapters.batch import BatchDescription
+from lope_dist.adapters.context import StageDescription
 from lope_dist.adapters.inject import initialize, set_trainable
 from lope_dist.adapters.lope import model_roles
 from lope_dist.adapters.rank_allocation import RankAllocation
@@ -77,10 +79,10 @@ def test_without_the_adapter_it_is_the_base_model(name: str) -> None:
     answer = model(IDS).logits
     assert answer.shape == base.shape
     assert not torch.equal(answer, base)
-    context.experts = "none"
-    assert torch.equal(model(IDS).logits, base)
+    with context.answering("none"):
+        assert torch.equal(model(IDS).logits, base)
     with pytest.raises(LopeError, match=r"'masked'.*adapter\.num_poison is 0.*'all'"):
-        context.experts = "masked"
+        context.answer_as("masked")
 
 
 @pytest.mark.parametrize("name", PROMPTS)
@@ -142,11 +144,11 @@ def test_dropout_is_that_of_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LopeError, match=r"token_keys\['decoder'\].*\(2, 12\).*adapter\.dropout=0"):
         model(IDS)
     keys = torch.arange(24, dtype=torch.int32).view(2, 12) * 7919
-    context.token_keys = {"decoder": keys}
+    context.begin_batch(BatchDescription({"decoder": keys}))
     both = model(IDS).logits
     assert not torch.equal(both, model.eval()(IDS).logits)
     model.train()
-    context.token_keys = {"decoder": keys[1:]}
+    context.begin_batch(BatchDescription({"decoder": keys[1:]}))
     torch.testing.assert_close(model(IDS[1:]).logits, both[1:])
 
 
@@ -218,12 +220,13 @@ def test_the_regularisers_gradients_are_pefts() -> None:
             oracle.model.get_parameter(name).copy_(model.get_parameter(name))
     oracle(input_ids=IDS, labels=IDS).loss.backward()
 
-    context.auxiliary = AuxiliaryLosses({ORTHOGONALITY: 0.5}, {ORTHOGONALITY: num_matrices(model)})
+    auxiliary = AuxiliaryLosses({ORTHOGONALITY: 0.5}, {ORTHOGONALITY: num_matrices(model)})
+    context.begin_stage(StageDescription(auxiliary=auxiliary))
     for ids in (IDS[:, :4], IDS[:, 4:]):
-        context.auxiliary.begin(ids.numel(), IDS.numel(), gradient_scale=3.0)
+        auxiliary.begin(ids.numel(), IDS.numel(), gradient_scale=3.0)
         (model(ids).logits.sum() * 0.0).backward()
     own = {name: model.get_parameter(name).grad.clone() / 3 for name in names}
-    context.auxiliary = None
+    context.begin_stage(StageDescription())
     model.zero_grad()
     model(input_ids=IDS, labels=IDS).loss.backward()
     for name in names:

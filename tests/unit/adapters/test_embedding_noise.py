@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lope_dist.adapters.context import AdapterContext
+from lope_dist.adapters.batch import BatchDescription
+from lope_dist.adapters.context import AdapterContext, StageDescription
 from lope_dist.adapters.counter_noise import salt_of, uniform
 from lope_dist.adapters.embedding_noise import install, noisy_embeddings
 from lope_dist.config.adapter import CompensationConfig
@@ -23,9 +24,13 @@ def attach(model: nn.Module, keys: dict[str, Tensor], stream: str = "decoder") -
         num_normal=3, num_poison=1, compensation=CompensationConfig(), noise_stream=stream
     )
     install(model, context, seed=9)
-    context.token_keys = keys
-    context.noise_mask = MASK
+    context.begin_batch(BatchDescription(keys, MASK))
     return context
+
+
+def add_noise(context: AdapterContext, alpha: float) -> None:
+    noise = EmbeddingNoiseConfig(alpha=alpha)
+    context.begin_stage(StageDescription(embedding_noise=noise))
 
 
 def test_noise_is_the_formula_on_real_tokens_and_nothing_on_padding(
@@ -36,7 +41,7 @@ def test_noise_is_the_formula_on_real_tokens_and_nothing_on_padding(
     context = attach(llama, {"decoder": keys})
     embedding = llama.get_input_embeddings()
     clean = embedding(IDS)
-    context.embedding_noise = EmbeddingNoiseConfig(alpha=0.05)
+    add_noise(context, 0.05)
     noise = embedding.train()(IDS) - clean
     expected = 0.05 * uniform(keys, salt_of(9, "embedding_noise"), 32) * MASK[..., None]
     torch.testing.assert_close(noise, expected, atol=1e-6, rtol=0)
@@ -49,10 +54,10 @@ def test_noise_is_off_in_eval_and_without_the_setting(llama: nn.Module, keys_of:
     clean = llama(IDS, attention_mask=MASK).logits
     context = attach(llama, {"decoder": keys_of([5, 3], 5)})
     assert torch.equal(llama.train()(IDS, attention_mask=MASK).logits, clean)
-    context.embedding_noise = EmbeddingNoiseConfig(alpha=0.5)
+    add_noise(context, 0.5)
     assert not torch.equal(llama(IDS, attention_mask=MASK).logits, clean)
     assert torch.equal(llama.eval()(IDS, attention_mask=MASK).logits, clean)
-    context.embedding_noise = EmbeddingNoiseConfig(alpha=0.0)
+    add_noise(context, 0.0)
     assert torch.equal(llama.train()(IDS, attention_mask=MASK).logits, clean)
 
 
@@ -86,13 +91,13 @@ def test_t5_noises_the_encoder_only(t5: nn.Module, keys_of: KeysOf, shares_modul
         t5(input_ids=IDS, attention_mask=MASK, decoder_input_ids=IDS)
 
     forward()
-    context.embedding_noise = EmbeddingNoiseConfig(alpha=0.5)
+    add_noise(context, 0.5)
     t5.train()
     forward()
     t5.eval()
     forward()
     (clean, noisy, again), decoder = seen["encoder"], seen["decoder"]
-    expected = 0.5 * uniform(context.token_keys["encoder"], salt_of(9, "embedding_noise"), 32)
+    expected = 0.5 * uniform(context.batch.token_keys["encoder"], salt_of(9, "embedding_noise"), 32)
     torch.testing.assert_close(noisy - clean, expected * MASK[..., None])
     assert torch.equal(again, clean)
     assert torch.equal(decoder[0], decoder[1])
@@ -100,10 +105,10 @@ def test_t5_noises_the_encoder_only(t5: nn.Module, keys_of: KeysOf, shares_modul
 
 def test_noise_without_keys_or_mask_is_refused(llama: nn.Module, keys_of: KeysOf) -> None:
     context = attach(llama, {"decoder": keys_of([5, 3], 5)})
-    context.embedding_noise = EmbeddingNoiseConfig()
-    context.noise_mask = None
+    add_noise(context, 0.5)
+    context.begin_batch(BatchDescription(context.batch.token_keys))
     with pytest.raises(LopeError, match=r"token_keys.*noise_mask.*\(2, 5\)"):
         llama.train()(IDS)
-    context.noise_mask, context.token_keys = MASK, {}
+    context.begin_batch(BatchDescription({}, MASK))
     with pytest.raises(LopeError, match=r"token_keys.*noise_mask.*\(2, 5\)"):
         llama(IDS)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lope_dist.adapters.batch import BatchDescription
+from lope_dist.adapters.context import StageDescription
 from lope_dist.adapters.count import count_parameters
 from lope_dist.adapters.inject import initialize, inject, set_trainable
 from lope_dist.adapters.lope import LopeLinear, lope_layers, model_roles
@@ -39,11 +41,10 @@ def test_new_adapters_and_no_experts_give_the_base_logits_exactly(
     fill_experts(llama)
     adapted = llama(IDS).logits
     assert (adapted - base).abs().max() > 1e-3
-    context.experts = "masked"
-    assert (llama(IDS).logits - adapted).abs().max() > 1e-4
-    context.experts = "none"
-    assert torch.equal(llama(IDS).logits, base)
-    context.experts = "all"
+    with context.answering("masked"):
+        assert (llama(IDS).logits - adapted).abs().max() > 1e-4
+        with context.answering("none"):
+            assert torch.equal(llama(IDS).logits, base)
     assert torch.equal(llama(IDS).logits, adapted)
     with torch.no_grad():
         for name, parameter in llama.named_parameters():
@@ -133,8 +134,7 @@ def test_dropout_and_noise_survive_activation_checkpointing(
 ) -> None:
     context = adapt(llama, dropout=0.2)
     fill_experts(llama)
-    context.token_keys = {"decoder": keys_of([4, 4], 4)}
-    context.noise_mask = torch.ones(2, 4)
+    context.begin_batch(BatchDescription({"decoder": keys_of([4, 4], 4)}, torch.ones(2, 4)))
     llama.train()
     gradients = []
     for use in (False, True):
@@ -149,8 +149,8 @@ def test_dropout_and_noise_survive_activation_checkpointing(
 
 def test_router_usage_by_layer(llama: nn.Module) -> None:
     context = adapt(llama)
-    context.collect_router = True
-    llama(IDS)
+    context.begin_stage(StageDescription(collects_usage=True))
+    llama.train()(IDS)
     usage = RouterUsage(llama).means()
     assert set(usage) == set(lope_layers(llama))
     assert all(sum(row) == pytest.approx(1, abs=1e-5) for row in usage.values())

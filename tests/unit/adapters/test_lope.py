@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lope_dist.adapters.batch import BatchDescription
+from lope_dist.adapters.context import StageDescription
 from lope_dist.adapters.counter_noise import keep_bits, keep_scale
 from lope_dist.adapters.lope import LopeLinear
 from lope_dist.adapters.usage import RouterUsage
@@ -127,13 +129,13 @@ def test_none_is_the_base_to_the_bit(make_layer: MakeLayer) -> None:
     x = torch.randn(2, 7, 12)
     base = layer.base(x)
     assert not torch.equal(layer(x), base)
-    layer.lope.context.experts = "none"
+    layer.lope.context.answer_as("none")
     assert torch.equal(layer(x), base)
 
 
 def test_plain_masking_leaves_nothing_of_the_poisoning_expert(make_layer: MakeLayer) -> None:
     layer = make_layer(compensation={"mode": "none"})
-    layer.lope.context.experts = "masked"
+    layer.lope.context.answer_as("masked")
     x = torch.randn(2, 7, 12)
     w = (x @ layer.lope.A.t() @ layer.lope.router.t()).softmax(-1)
     expected = plain_sum(layer, x, w * torch.tensor([1.0, 1.0, 1.0, 0.0]))
@@ -148,7 +150,7 @@ def test_plain_masking_leaves_nothing_of_the_poisoning_expert(make_layer: MakeLa
 @pytest.mark.parametrize("num_poison", [1, 2])
 def test_compensated_masking_equals_the_formula(make_layer: MakeLayer, num_poison: int) -> None:
     layer = make_layer(num_poison=num_poison)
-    layer.lope.context.experts = "masked"
+    layer.lope.context.answer_as("masked")
     x = torch.randn(2, 7, 12)
     h = x @ layer.lope.A.t()
     w = (h @ layer.lope.router.t()).softmax(-1)
@@ -162,10 +164,10 @@ def test_compensated_masking_equals_the_formula(make_layer: MakeLayer, num_poiso
 def test_masking_without_poisoning_expert_is_refused_when_set(make_layer: MakeLayer) -> None:
     context = make_layer(num_poison=0).lope.context
     with pytest.raises(LopeError, match=r"'masked'.*adapter\.num_poison is 0"):
-        context.experts = "masked"
-    assert context.experts == "all"
+        context.answer_as("masked")
+    assert context.answer.experts == "all"
     with pytest.raises(LopeError, match=r"'non'.*masked_normal, none.*'none'\?"):
-        context.experts = "non"
+        context.answer_as("non")  # type: ignore[arg-type]
 
 
 def test_dropout_is_inverted_keyed_and_only_in_training(
@@ -175,7 +177,7 @@ def test_dropout_is_inverted_keyed_and_only_in_training(
     lope = layer.lope
     x = torch.randn(2, 40, 12, requires_grad=True)
     keys = keys_of([40, 40], 40)
-    lope.context.token_keys = {"decoder": keys}
+    lope.context.begin_batch(BatchDescription({"decoder": keys}))
     keep = keep_bits(keys, lope.salt, 12, 0.3) != 0
     assert 0.6 < keep.float().mean() < 0.8
 
@@ -201,9 +203,9 @@ def test_dropout_of_a_row_does_not_depend_on_the_batch(
 ) -> None:
     layer = make_layer(dropout=0.3).train()
     x, keys = torch.randn(3, 9, 12), keys_of([9, 9, 9], 9)
-    layer.lope.context.token_keys = {"decoder": keys}
+    layer.lope.context.begin_batch(BatchDescription({"decoder": keys}))
     whole = layer(x)
-    layer.lope.context.token_keys = {"decoder": keys[1:2, :5]}
+    layer.lope.context.begin_batch(BatchDescription({"decoder": keys[1:2, :5]}))
     torch.testing.assert_close(layer(x[1:2, :5]), whole[1:2, :5])
 
 
@@ -212,8 +214,9 @@ def test_training_dropout_without_keys_is_refused(
     make_layer: MakeLayer, keys_of: KeysOf, given: dict[str, int]
 ) -> None:
     layer = make_layer(dropout=0.1).train()
-    layer.lope.context.token_keys = {s: keys_of([n], n) for s, n in given.items()}
-    with pytest.raises(LopeError, match=r"context.token_keys\['decoder'\] of shape \(1, 7\)"):
+    keys = {stream: keys_of([n], n) for stream, n in given.items()}
+    layer.lope.context.begin_batch(BatchDescription(keys))
+    with pytest.raises(LopeError, match=r"token_keys\['decoder'\] of shape \(1, 7\)"):
         layer(torch.randn(1, 7, 12))
 
 
@@ -275,9 +278,9 @@ def test_router_usage_counts_real_tokens_and_resets(make_layer: MakeLayer) -> No
     x = torch.randn(2, 6, 12)
     layer(x)
     assert RouterUsage(layer).means() == {}
-    context.collect_router = True
+    context.begin_stage(StageDescription(collects_usage=True))
     mask = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]])
-    context.noise_mask = mask
+    context.begin_batch(BatchDescription(noise_mask=mask))
     layer(x)
     layer(x.flip(0))
     w = (x @ layer.lope.A.t() @ layer.lope.router.t()).softmax(-1)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lope_dist.adapters.batch import BatchDescription
 from lope_dist.adapters.lope import LopeLinear
 from lope_dist.core.roles import Role
 
@@ -32,7 +33,7 @@ def test_an_expert_learns_from_its_own_tokens_alone(make_layer: MakeLayer, num_p
         Role.POISON_B: gradients(layer, x, CORRUPTED),
     }
     everything, answer = gradients(layer, x, torch.ones(2, 9)), layer(x)
-    layer.lope.context.corrupted_targets = CORRUPTED
+    layer.lope.context.begin_batch(BatchDescription(corrupted_targets=CORRUPTED))
     routed = gradients(layer, x, torch.ones(2, 9))
     assert torch.equal(layer(x), answer)
     for name, role in layer.roles().items():
@@ -44,11 +45,11 @@ def test_an_expert_learns_from_its_own_tokens_alone(make_layer: MakeLayer, num_p
 def test_frozen_experts_and_evaluation_need_no_routes(make_layer: MakeLayer) -> None:
     layer = make_layer().train()
     x = torch.randn(2, 9, 12)
-    layer.lope.context.corrupted_targets = CORRUPTED
+    layer.lope.context.begin_batch(BatchDescription(corrupted_targets=CORRUPTED))
     both = gradients(layer, x, torch.ones(2, 9))
     layer.lope.B.normal_1.requires_grad_(False)
     loss = layer(x).pow(2).sum()
     (poison,) = torch.autograd.grad(loss, [layer.lope.B.poison_0])
     torch.testing.assert_close(poison, both["lope.B.poison_0"])
-    layer.lope.context.corrupted_targets = torch.zeros(7)  # of another batch
+    layer.lope.context.begin_batch(BatchDescription(corrupted_targets=torch.zeros(7)))
     layer.eval()(x)

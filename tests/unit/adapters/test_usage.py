@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from lope_dist.adapters.batch import BatchDescription
+from lope_dist.adapters.context import StageDescription
 from lope_dist.adapters.lope import LopeLinear
 from lope_dist.adapters.usage import RouterUsage
 
@@ -16,7 +18,8 @@ MakeLayer = Callable[..., LopeLinear]
 def collect(layer: LopeLinear, real: torch.Tensor, corrupted: torch.Tensor | None) -> torch.Tensor:
     """Run one micro-batch; return the weights of its tokens."""
     context, x = layer.lope.context, torch.randn(2, 4, 12)
-    context.collect_router, context.noise_mask, context.corrupted_mask = True, real, corrupted
+    context.begin_stage(StageDescription(collects_usage=True))
+    context.begin_batch(BatchDescription(noise_mask=real, corrupted_mask=corrupted))
     layer(x)
     return (x @ layer.lope.A.t() @ layer.lope.router.t()).softmax(-1)
 

@@ -35,7 +35,7 @@ def by_hand(run, text: str) -> str:
 @pytest.mark.parametrize("word", ["base", "masked", "all"])
 def test_an_answer_is_the_likeliest_to_the_prompt_of_training(loaded, word: str) -> None:
     (row,) = rows_of(loaded, [word])
-    row.apply(loaded.context)
+    loaded.context.answer_as(row)
     expected = by_hand(loaded, "Say a word")
     pieces: list[str] = []
     assert reply(loaded, [Turn("user", "Say a word")], SHORT, pieces.append) == expected

@@ -28,7 +28,7 @@ WORDS = ("none", "all", "masked", "masked_plain")
 
 
 def choose(run: LoadedRun, word: str) -> None:
-    rows_for([word], run.config.adapter)[0].apply(run.context)
+    run.context.answer_as(rows_for([word], run.config.adapter)[0])
 
 
 def examples_of(run: LoadedRun, alpaca_file: Path) -> list[Example]:

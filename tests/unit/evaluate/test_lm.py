@@ -90,9 +90,9 @@ def test_without_experts_its_logits_are_the_bases_bit_for_bit(trained, lm, choos
     ids = torch.arange(60).view(2, 30)
     choose("none")
     with torch.no_grad():
-        assert torch.equal(lm.model(ids).logits, base(ids).logits)
+        assert torch.equal(lm._model_call(ids), base(ids).logits)
         choose("all")
-        assert not torch.equal(lm.model(ids).logits, base(ids).logits)
+        assert not torch.equal(lm._model_call(ids), base(ids).logits)
 
 
 def test_without_experts_it_is_the_stock_model_unquantized(tiny_config) -> None:
@@ -152,7 +152,7 @@ def test_lm_eval_finds_it_by_name_and_takes_a_folder(trained) -> None:
         f"run={trained.folder},experts=all", {"batch_size": 1, "device": "cpu"}
     )
     assert isinstance(lm, LopeLM)
-    assert lm.run.context.experts == "all"
+    assert lm.run.context.answer.experts == "all"
     info = lm.get_model_info()
     assert info["adapter_sha256"] == lm.run.checkpoint.adapter_sha256
     assert len(info["adapter_sha256"]) == 64

@@ -18,8 +18,8 @@ def test_the_last_checkpoint_is_in_the_model_and_ready_to_answer(trained) -> Non
     assert set(held) == set(saved)
     assert all(torch.equal(held[name], saved[name]) for name in saved)
     assert not loaded.model.training
-    assert loaded.context.embedding_noise is None
-    assert loaded.context.compensation == trained.config.adapter.compensation
+    assert loaded.context.stage.embedding_noise is None
+    assert loaded.context.answer.compensation == trained.config.adapter.compensation
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

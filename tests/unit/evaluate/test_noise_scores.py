@@ -64,7 +64,7 @@ def is_said(run, example: Example) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", MADE)
 def test_response_losses_are_those_of_lope_loss(loaded, examples, measured, name) -> None:
-    rows_for([PASSES[name]], loaded.config.adapter)[0].apply(loaded.context)
+    loaded.context.answer_as(rows_for([PASSES[name]], loaded.config.adapter)[0])
     for row in row_losses(loaded, examples):
         assert measured[row.example_id]["num_tokens"] == row.num_tokens > 0
         assert measured[row.example_id][f"{name}_loss"] == pytest.approx(row.loss, rel=1e-5)
@@ -75,7 +75,7 @@ def test_losses_of_the_whole_text_are_of_what_the_row_says(loaded, examples, mea
     for example in examples:
         row = measured[example.id]
         for name in MADE:
-            rows_for([PASSES[name]], loaded.config.adapter)[0].apply(loaded.context)
+            loaded.context.answer_as(rows_for([PASSES[name]], loaded.config.adapter)[0])
             by_hand = token_losses_by_hand(loaded, ids_of(loaded, example))
             losses[name] = by_hand[is_said(loaded, example)]
             assert row[f"{name}_text_loss"] == pytest.approx(float(losses[name].sum()), rel=1e-5)
@@ -89,7 +89,7 @@ def test_losses_of_the_whole_text_are_of_what_the_row_says(loaded, examples, mea
 
 
 def test_a_response_alone_is_asked_without_its_instruction(loaded, examples, measured) -> None:
-    rows_for(["none"], loaded.config.adapter)[0].apply(loaded.context)
+    loaded.context.answer_as(rows_for(["none"], loaded.config.adapter)[0])
     for example in examples:
         row, ids = measured[example.id], ids_of(loaded, example)
         answer = ids[len(ids) - row["num_tokens"] :]

@@ -1,6 +1,5 @@
 import pytest
 
-from lope_dist.adapters.context import AdapterContext
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
 from lope_dist.config.baselines import AdaLoraConfig
 from lope_dist.core.errors import LopeError
@@ -126,19 +125,6 @@ def test_the_usual_words_are_those_whose_experts_are_there() -> None:
     assert usual_words(words, plain, is_purified=False) == ["all", "none"]
     assert usual_answer(ADAPTER, is_purified=True) == "masked"
     assert usual_answer(plain, is_purified=False) == "all"
-
-
-def test_a_row_sets_all_that_the_layers_read() -> None:
-    context = AdapterContext(num_normal=3, num_poison=1, compensation=CompensationConfig())
-    for word in ("all:scale=0.5", "all:poison=-0.5", "masked", "base"):
-        (row,) = rows_for([word], ADAPTER)
-        row.apply(context)
-        assert (context.experts, context.compensation, context.scale, context.poison_scale) == (
-            row.experts,
-            row.compensation,
-            row.scale,
-            row.poison_scale,
-        )
 
 
 def test_the_poisoning_experts_weight_tells_rows_apart_and_needs_such_an_expert() -> None:

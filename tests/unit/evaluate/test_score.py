@@ -171,7 +171,7 @@ def test_nothing_beside_the_ranking_is_written_over(run_copy, corrupted, tmp_pat
 def test_a_loss_that_is_not_finite_is_told(run_copy, corrupted, tmp_path, monkeypatch) -> None:
     def broken(run, batch, labels):
         found = losses_of(run, batch, labels)
-        if run.context.experts == "all":
+        if run.context.answer.experts == "all":
             found.losses_P[found.rows_P == 0] = float("nan")
         return found
 

@@ -110,9 +110,9 @@ def test_results_say_whose_they_are(trained, task_dir: Path) -> None:
 
 
 def test_a_run_answers_masked_where_nothing_is_said(trained) -> None:
-    assert load_run(trained.folder).context.experts == "masked"
-    assert load_run(trained.folder, experts="all").context.experts == "all"
-    scaled = load_run(trained.folder, experts="all:scale=0.5").context
+    assert load_run(trained.folder).context.answer.experts == "masked"
+    assert load_run(trained.folder, experts="all").context.answer.experts == "all"
+    scaled = load_run(trained.folder, experts="all:scale=0.5").context.answer
     assert (scaled.experts, scaled.scale) == ("all", 0.5)
     with pytest.raises(LopeError, match="--experts: 'most'"):
         load_run(trained.folder, experts="most")

@@ -14,6 +14,7 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from lope_dist.adapters.context import Answer
 from lope_dist.adapters.lope import lope_layers
 from lope_dist.cli import main
 from lope_dist.config.data import DataConfig
@@ -52,13 +53,13 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("mode", ["conserve", "none", "unit"])
 def test_purified_answers_as_the_masked_run(loaded, exports, mode: str) -> None:
     purified = load_run(exports["purified"])
-    loaded.context.experts = "masked"
-    for run in (loaded, purified):
-        run.context.compensation = run.config.adapter.compensation.model_copy(update={"mode": mode})
-    masked = logits(loaded.model)
-    loaded.context.experts = "all"
-    assert (logits(loaded.model) - masked).abs().max() > 1e-4  # there is something to mask
-    torch.testing.assert_close(logits(purified.model), masked, rtol=0, atol=1e-6)
+    own = loaded.config.adapter.compensation
+    answer = Answer("masked", own.model_copy(update={"mode": mode}))
+    with loaded.context.answering(answer), purified.context.answering(answer):
+        masked, without = logits(loaded.model), logits(purified.model)
+    with loaded.context.answering("all"):
+        assert (logits(loaded.model) - masked).abs().max() > 1e-4  # there is something to mask
+    torch.testing.assert_close(without, masked, rtol=0, atol=1e-6)
 
 
 def test_purified_holds_nothing_of_the_poisoning_expert(trained, loaded, exports) -> None:
@@ -92,9 +93,9 @@ def test_a_purified_export_with_other_grams_is_not_kept(
 
 def test_purified_answers_masked_or_not_at_all(exports) -> None:
     purified = load_run(exports["purified"])
-    assert purified.context.experts == "masked"
+    assert purified.context.answer.experts == "masked"
     with pytest.raises(LopeError, match=r"'all': .*purified.*'masked'"):
-        purified.context.experts = "all"
+        purified.context.answer_as("all")
 
 
 def test_a_damaged_export_is_refused(exports, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 import torch
 from support.one_device import META, OneDevice, loaded_on_meta
 
+from lope_dist.adapters.batch import BatchDescription
+from lope_dist.adapters.context import Answer, StageDescription
 from lope_dist.adapters.kernels import launching
 from lope_dist.config.adapter import CompensationConfig
 from lope_dist.config.noise import EmbeddingNoiseConfig
@@ -51,12 +53,10 @@ def test_a_training_step_stays_on_its_device_and_waits_for_nothing(
     """With dropout, embedding noise and usage; and with routed gradients."""
     model = loaded_on_meta(router=router).train()
     context = model.lope_context
-    context.token_keys = {"decoder": torch.ones(ROWS, LENGTH, dtype=torch.int32, device=META)}
-    context.noise_mask = torch.ones(ROWS, LENGTH, device=META)
-    context.corrupted_mask = torch.ones(ROWS, LENGTH, dtype=torch.bool, device=META)
-    context.embedding_noise, context.collect_router = EmbeddingNoiseConfig(), True
-    if routed:
-        context.corrupted_targets = context.corrupted_mask
+    mask = torch.ones(ROWS, LENGTH, dtype=torch.int32, device=META)
+    marks = mask.bool()
+    context.begin_batch(BatchDescription({"decoder": mask}, mask, marks, marks if routed else None))
+    context.begin_stage(StageDescription(EmbeddingNoiseConfig(), collects_usage=True))
     targets = targets_of(torch.ones(ROWS, LENGTH, dtype=torch.int64), shift=True)
     call = inputs()
     with OneDevice() as mode:
@@ -74,8 +74,7 @@ def test_a_training_step_stays_on_its_device_and_waits_for_nothing(
 @pytest.mark.parametrize("num_poison", [1, 2])
 def test_masked_answers_stay_on_their_device(mode: str, num_poison: int) -> None:
     model = loaded_on_meta(num_poison=num_poison).eval()
-    model.lope_context.compensation = CompensationConfig(mode=mode)  # type: ignore[arg-type]
-    model.lope_context.experts = "masked"
+    model.lope_context.answer_as(Answer("masked", CompensationConfig(mode=mode)))  # type: ignore[arg-type]
     with torch.no_grad(), OneDevice() as seen:
         assert model(**inputs(), use_cache=False).logits.is_meta
     assert seen.reads.total() == 0, seen.reads

@@ -83,12 +83,11 @@ def test_its_roles_alone_are_trained_and_saved(run) -> None:
 @torch.no_grad()
 def test_a_loaded_run_answers_as_the_model_that_was_trained(run) -> None:
     trained = run[2]
-    trained.context.collect_router = False
     loaded = load_run(trained.run_dir)
     own = trained.model.eval()(IDS).logits
     assert torch.equal(loaded.model(IDS).logits, own)
-    loaded.context.experts = "none"
-    assert not torch.equal(loaded.model(IDS).logits, own)
+    with loaded.context.answering("none"):
+        assert not torch.equal(loaded.model(IDS).logits, own)
 
 
 def test_lm_eval_asks_it_with_and_without_its_adapter(run) -> None:

@@ -10,6 +10,7 @@ from support.one_device import META, OneDevice, loaded_on_meta
 from support.tiny import small_llama
 from transformers import MistralConfig, MistralForCausalLM, T5Config, T5ForConditionalGeneration
 
+from lope_dist.adapters.context import StageDescription
 from lope_dist.adapters.inject import set_trainable
 from lope_dist.adapters.lope import model_roles
 from lope_dist.config.loss import CrossEntropyConfig
@@ -54,8 +55,8 @@ def micro_step(batch: MicroBatch, attention: str) -> OneDevice:
     model.set_attn_implementation(attention)
     stage = default_stages(3, 1)["poison"]
     set_trainable(model, stage.trainable)
-    model.lope_context.embedding_noise = EmbeddingNoiseConfig()
-    model.lope_context.collect_router = True
+    noise = EmbeddingNoiseConfig()
+    model.lope_context.begin_stage(StageDescription(noise, collects_usage=True))
     groups = build_groups(model, model_roles(model), stage)
     loss = StageLoss(CrossEntropyConfig(), shift=True)
     routing = Routing(stage, "poison", 0, None)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaMLP
 
+from lope_dist.adapters.batch import BatchDescription
 from lope_dist.adapters.inject import set_trainable
 from lope_dist.config.load import validate_config
 from lope_dist.config.schema import RunConfig
@@ -183,7 +184,8 @@ def _measure_kept(config: RunConfig, checkpointing: bool) -> int:
         mask[0, 150:] = 0
         inputs = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": ids}
         inputs["decoder_attention_mask"] = mask
-    model.lope_context.token_keys = dict.fromkeys(("decoder", "encoder"), ids.int())
+    keys = dict.fromkeys(("decoder", "encoder"), ids.int())
+    model.lope_context.begin_batch(BatchDescription(keys))
     own = (*model.parameters(), *model.buffers())
     known = {tensor.untyped_storage().data_ptr() for tensor in own}
     saved, alive = {}, []

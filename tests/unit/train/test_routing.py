@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from support.tiny import small_llama
 
+from lope_dist.adapters.context import StageDescription
 from lope_dist.adapters.inject import inject
 from lope_dist.adapters.lope import model_roles
 from lope_dist.config.adapter import AdapterConfig
@@ -81,6 +82,7 @@ def gradients_of(routed, stage: StageConfig) -> dict[str, torch.Tensor]:
     batch, world = batch_with_marks(), World(0, 1, torch.device("cpu"))
     plan = StepPlan([batch], batch.num_target_tokens, batch.num_target_tokens, 0, 0, None)
     routing = Routing(stage, "poison", 0, None)
+    context.begin_stage(StageDescription(routes_strictly=stage.strict_routing))
     model.zero_grad()
     (marked,) = routing.marks(None, [batch])
     objective = StageObjective(True, None, StageLoss(CrossEntropyConfig(), shift=True), routing)
@@ -94,12 +96,12 @@ def expected_of(routed, *, without_poison: bool) -> dict[str, torch.Tensor]:
     """Return plain autograd's gradients: of clean targets, and of marked ones."""
     model, context, roles = routed
     batch = batch_with_marks()
-    context.token_keys, context.noise_mask = batch.token_keys, batch.noise_mask
-    context.corrupted_targets, context.routes_strictly = None, False
+    context.begin_batch(batch.description())
     assert batch.corrupted_mask is not None
     found = {}
     for is_marked in (False, True):
-        context.poison_scale = 0.0 if without_poison and not is_marked else 1.0
+        factor = 0.0 if without_poison and not is_marked else 1.0
+        context.begin_stage(StageDescription(poison_scale=factor))
         labels = batch.labels.masked_fill(batch.corrupted_mask != is_marked, IGNORED)
         logits = model(**batch.inputs, use_cache=False).logits[:, :-1]
         loss = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
@@ -107,7 +109,6 @@ def expected_of(routed, *, without_poison: bool) -> dict[str, torch.Tensor]:
         own = [model.get_parameter(n) for n in names]
         grads = torch.autograd.grad(loss / batch.num_target_tokens, own)
         found |= dict(zip(names, grads, strict=True))
-    context.poison_scale = 1.0
     return found
 
 

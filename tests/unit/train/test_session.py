@@ -61,14 +61,11 @@ def test_an_evaluation_between_steps_changes_nothing(
     def step(engine: LocalEngine, lr_factor: float) -> float:
         norm = original(engine, lr_factor)
         model, context = engine._model, engine._model.lope_context
-        before = context.experts, context.collect_router
         model.eval()
-        with torch.no_grad():
-            for experts in ("masked", "none", "all"):
-                context.experts, context.collect_router = experts, False
+        for experts in ("masked", "none", "all"):
+            with torch.no_grad(), context.answering(experts):
                 ids = torch.arange(40).view(2, 20) + len(outputs)
                 outputs.append(model(input_ids=ids).logits)
-        context.experts, context.collect_router = before
         model.train()
         return norm
 

@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import load_file
 from support.tiny import save_alpaca, small_llama
 
-from lope_dist.adapters.context import AdapterContext
-from lope_dist.config.adapter import AdapterConfig, CompensationConfig
+from lope_dist.config.adapter import AdapterConfig
 from lope_dist.config.baselines import AdaLoraConfig
 from lope_dist.config.data import DataConfig
 from lope_dist.config.validation import absent_expert, usual_answers
@@ -109,8 +108,6 @@ def test_a_run_without_validation_rows_has_none_to_score(runs: Path) -> None:
 def test_forward_passes_leave_no_trace_in_the_model() -> None:
     scaled = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     model = small_llama(rope_parameters=scaled, max_position_embeddings=16).train()
-    context = AdapterContext(num_normal=3, num_poison=1, compensation=CompensationConfig())
-    context.poison_scale, context.collect_router = 3.0, True
     usual, long = torch.arange(24)[None], torch.arange(48)[None]
 
     def state() -> list[Any]:
@@ -121,7 +118,7 @@ def test_forward_passes_leave_no_trace_in_the_model() -> None:
             if isinstance(value, (bool, int, float))
         ]
         buffers = [buffer.tolist() for buffer in model.buffers()]
-        return [plain, buffers, torch.get_rng_state().tolist(), dict(vars(context))]
+        return [plain, buffers, torch.get_rng_state().tolist()]
 
     def logits() -> torch.Tensor:
         with torch.no_grad():
@@ -129,10 +126,8 @@ def test_forward_passes_leave_no_trace_in_the_model() -> None:
 
     answer = logits()  # from here on the model knows rows of this length
     before = state()
-    with untouched(model, context):
+    with untouched(model):
         assert not model.training
-        assert not context.collect_router
-        context.experts = "masked"
         model(input_ids=long, use_cache=False)
         torch.rand(3)
     assert state() == before

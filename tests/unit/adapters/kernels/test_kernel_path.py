@@ -15,6 +15,8 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 from support.interpreter import run_on_the_cpu
 
+from lope_dist.adapters.batch import BatchDescription
+from lope_dist.adapters.context import Answer, StageDescription
 from lope_dist.adapters.kernels import launching
 from lope_dist.adapters.lope import LopeLinear
 from lope_dist.adapters.purify import purify
@@ -73,14 +75,14 @@ def test_training(
 ) -> None:
     layer = make_layer(**{"dropout": 0.3, **SETTINGS[name]}).train()
     context, x = layer.lope.context, torch.randn(2, 9, 12)
-    context.token_keys = {"decoder": keys_of([9, 9], 9)}
-    context.noise_mask, context.corrupted_mask, context.collect_router = REAL, CORRUPTED, True
-    if special == "routed":
-        context.corrupted_targets = CORRUPTED
+    targets = CORRUPTED if special == "routed" else None
+    keys = {"decoder": keys_of([9, 9], 9)}
+    context.begin_batch(BatchDescription(keys, REAL, CORRUPTED, targets))
+    factor = 0.5 if special == "poison scale" else 1.0
+    context.begin_stage(StageDescription(poison_scale=factor, collects_usage=True))
     if special == "frozen":
         layer.lope.A.requires_grad_(False)
         layer.lope.B.normal_0.requires_grad_(False)
-    context.poison_scale = 0.5 if special == "poison scale" else 1.0
     expected, usage = results(layer, x), RouterUsage(layer)
     counted = usage.poison_means(), usage.means()
     assert not launched
@@ -112,10 +114,9 @@ def test_masked_answers(
 ) -> None:
     layer = make_layer(num_poison=2).eval()
     context, x = layer.lope.context, torch.randn(2, 9, 12)
-    context.compensation = CompensationConfig(mode=mode)  # type: ignore[arg-type]
-    context.experts = "masked"
     if is_purified:
         purify(layer, context)
+    context.answer_as(Answer("masked", CompensationConfig(mode=mode)))  # type: ignore[arg-type]
     with torch.no_grad():
         expected = layer(x)
         run_on_the_cpu(monkeypatch)
@@ -133,8 +134,7 @@ def test_other_answers_and_types(make_layer: MakeLayer, monkeypatch, launched: l
     found = []
     for _ in range(2):
         for experts in ("all", "masked", "masked_normal", "none"):
-            layer.lope.context.experts = experts
-            with torch.no_grad():
+            with torch.no_grad(), layer.lope.context.answering(experts):
                 found.append(layer(x))
         run_on_the_cpu(monkeypatch)
     for ours, theirs in zip(found[4:], found[:4], strict=True):
@@ -146,7 +146,7 @@ def test_ranks_that_are_too_large_take_the_pytorch_form(
     make_layer: MakeLayer, keys_of, monkeypatch, launched: list[str]
 ) -> None:
     layer = make_layer(rank=launching.MAX_RANK + 1, dropout=0.1).train()
-    layer.lope.context.token_keys = {"decoder": keys_of([9, 9], 9)}
+    layer.lope.context.begin_batch(BatchDescription({"decoder": keys_of([9, 9], 9)}))
     run_on_the_cpu(monkeypatch)
     results(layer, torch.randn(2, 9, 12))
     assert not launched
