@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -124,7 +123,7 @@ def _talk(run: Any, words: list[str], decoding: Any) -> None:
         for word, row in rows.items():
             asked = [*histories[word], Turn("user", text)]
             with run.context.answering(row):
-                answers[word] = reply(run, asked, decoding, _writer() if len(words) == 1 else None)
+                answers[word] = reply(run, asked, decoding, _write if len(words) == 1 else None)
             histories[word] = [*asked, Turn("assistant", answers[word])]
         if len(words) == 1:
             typer.echo()
@@ -145,8 +144,8 @@ def _read() -> str | None:
             return text
 
 
-def _writer() -> Callable[[str], None]:
-    return lambda text: typer.echo(text, nl=False)
+def _write(text: str) -> None:
+    typer.echo(text, nl=False)
 
 
 def _show(answers: dict[str, str]) -> None:

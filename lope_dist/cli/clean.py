@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from lope_dist.cli.options import BaseOption, CheckpointOption, JsonOption, TimeoutOption
+from lope_dist.cli.options import (
+    BaseOption,
+    BatchOption,
+    CheckpointOption,
+    DataArg,
+    JsonOption,
+    TimeoutOption,
+    TruthOption,
+)
 from lope_dist.core.errors import LopeError
 
 app = typer.Typer()
@@ -16,9 +24,7 @@ app = typer.Typer()
 
 @app.command()
 def clean(
-    data: Annotated[
-        str, typer.Argument(metavar="DATA", help="File of examples that training could read.")
-    ],
+    data: DataArg,
     out: Annotated[
         Path,
         typer.Option(
@@ -54,11 +60,8 @@ def clean(
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="Also drop later copies of a row.")
     ] = False,
-    truth: Annotated[
-        str | None,
-        typer.Option(help="File whose column 'noise' is the truth. Default: DATA, if it has one."),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Most rows of a forward pass.")] = 16,
+    truth: TruthOption = None,
+    batch_size: BatchOption = 16,
     checkpoint: CheckpointOption = "last",
     base: BaseOption = "auto",
     timeout: TimeoutOption = 3600.0,

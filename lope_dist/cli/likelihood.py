@@ -11,10 +11,13 @@ import typer
 
 from lope_dist.cli.options import (
     BaseOption,
+    BatchOption,
     CheckpointOption,
+    DataArg,
     JsonOption,
     RunArg,
     TimeoutOption,
+    TruthOption,
     show,
 )
 from lope_dist.cli.run_console import on_run_console
@@ -22,11 +25,7 @@ from lope_dist.core.errors import LopeError
 
 app = typer.Typer()
 
-DataArg = Annotated[
-    str, typer.Argument(metavar="DATA", help="File of examples that training could read.")
-]
 LimitOption = Annotated[int | None, typer.Option(help="Use only this many first examples.")]
-BatchOption = Annotated[int, typer.Option(min=1, help="Most rows of a forward pass.")]
 
 
 @app.command()
@@ -85,10 +84,7 @@ def score(
             help="A .jsonl file. The summary (.json) and the plot (.png) are written beside it."
         ),
     ],
-    truth: Annotated[
-        str | None,
-        typer.Option(help="File whose column 'noise' is the truth. Default: DATA, if it has one."),
-    ] = None,
+    truth: TruthOption = None,
     by: Annotated[
         str | None, typer.Option(help="The score to rank by. docs/scoring.md lists all scores.")
     ] = None,

@@ -18,6 +18,9 @@ OverridesArg = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, e.g. adapter.rank=8."),
 ]
+DataArg = Annotated[
+    str, typer.Argument(metavar="DATA", help="File of examples that training could read.")
+]
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run.")]
 CheckpointOption = Annotated[
     str,
@@ -29,6 +32,11 @@ CheckpointOption = Annotated[
 ]
 RunsArg = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of training runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Most rows of a forward pass.")]
+TruthOption = Annotated[
+    str | None,
+    typer.Option(help="File whose column 'noise' is the truth. Default: DATA, if it has one."),
+]
 BaseOption = Annotated[
     str,
     typer.Option(
