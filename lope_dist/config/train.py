@@ -9,9 +9,10 @@ from pydantic import Field, field_validator, model_validator
 
 from lope_dist.config.base import Section
 from lope_dist.config.loss import CrossEntropyConfig, LossConfig
-from lope_dist.config.tracking import TrackerName, TrackingConfig
 from lope_dist.config.validation import AdaptedAnswer, EarlyStoppingConfig, EvaluateConfig
 from lope_dist.core.roles import ADAPTER_ROLES, Role
+
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
 class GroupConfig(Section):
@@ -125,6 +126,17 @@ class CheckpointConfig(Section):
     """Optimizer steps from one to the next. `null`: none but at a stage's end and on a signal."""
     keep_last: int = Field(default=2, ge=1)
     """How many of them are kept; an older one goes once a newer one is whole."""
+
+
+class TrackingConfig(Section):
+    """What a run is called where its trackers keep it."""
+
+    project: str = "lope_dist"
+    """Project (W&B, trackio) or experiment (MLflow)."""
+    name: str | None = None
+    """The run's name; default the last part of `output_dir`."""
+    tags: tuple[str, ...] = ()
+    """Tags of the run."""
 
 
 class TrainConfig(Section):

@@ -29,10 +29,9 @@ from typing import TextIO, cast
 
 from tqdm import tqdm
 
-from lope_dist.core.copied_stream import CopiedStream
 from lope_dist.core.errors import LopeError, Preempted
 from lope_dist.core.rank_log import RankLog
-from lope_dist.core.spared_stream import SparedStream
+from lope_dist.core.streams import CopiedStream, SparedStream
 
 _LAST_ENTRIES = 50
 

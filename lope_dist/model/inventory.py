@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.pytorch_utils import Conv1D
 
 from lope_dist.core.errors import LopeError, first_line
@@ -18,7 +22,6 @@ from lope_dist.model.name_mapping import NameMap, map_names, may_be_missing
 from lope_dist.model.nf4 import PackedWeight, packed_weights
 from lope_dist.model.nf4_layout import BLOCK
 from lope_dist.model.origin import Origin, origins
-from lope_dist.model.other_parts import of_other_parts
 
 Owner = tuple[nn.Module, str]
 _SHOWN = 8
@@ -78,7 +81,7 @@ def take_inventory(model: PreTrainedModel, files: TensorFiles, dtype: torch.dtyp
     }
     described = set().union(*packed_parts.values())
     mapped = map_names(model, available - described, dtype)
-    left_out = of_other_parts(model, mapped.unexpected, files.folder, dtype)
+    left_out = _of_other_parts(model, mapped.unexpected, files.folder, dtype)
     problems = [f"unexpected {name}" for name in mapped.unexpected if name not in left_out]
     origin_of = _origins(mapped, model, files, problems)
     slots = []
@@ -110,6 +113,31 @@ def take_inventory(model: PreTrainedModel, files: TensorFiles, dtype: torch.dtyp
         shown = "; ".join(problems[:_SHOWN]) + (f"; {more} more" if more > 0 else "")
         raise LopeError(f"The weights do not fit {type(model).__name__}: {shown}.")
     return Inventory(slots, sorted(left_out))
+
+
+def _of_other_parts(
+    model: PreTrainedModel, names: Collection[str], folder: Path, dtype: torch.dtype
+) -> set[str]:
+    """Return which file tensors have a place in the folder's whole model, if that is another one.
+
+    Such are no mistake: transformers makes the text model alone for some vision-language models.
+
+    Args:
+        model: Without a place for any of the tensors.
+        names: The tensors.
+        folder: The model's, with its `config.json`.
+        dtype: What the model is loaded in.
+    """
+    config = folder / "config.json"
+    model_type = json.loads(config.read_text()).get("model_type") if config.is_file() else None
+    if not names or model_type == model.config.model_type or model_type not in CONFIG_MAPPING:
+        return set()
+    arch = AutoConfig.from_pretrained(folder)
+    if type(arch) not in AutoModelForImageTextToText._model_mapping:
+        return set()
+    with init_empty_weights():
+        whole = AutoModelForImageTextToText.from_config(arch)
+    return set(names) - set(map_names(whole, names, dtype).unexpected)
 
 
 def _origins(

@@ -17,7 +17,7 @@ from lope_dist.config.schema import RunConfig
 from lope_dist.core.console import tell
 from lope_dist.core.errors import LopeError, Preempted
 from lope_dist.study.cells import Study
-from lope_dist.study.clock import STOPPING_S, Clock
+from lope_dist.study.clock import FACTORS, MOST_SEEDS, STOPPING_S, Clock, plan
 from lope_dist.study.method_studies import CHOOSE_ON, JUDGED, MethodStudies
 from lope_dist.study.methods import ANSWER, METHODS, last_rate, refuse_other_adapters
 from lope_dist.study.observe import observe
@@ -27,7 +27,6 @@ from lope_dist.study.run import RunRequest, run_study
 from lope_dist.study.sample import draw_sample
 from lope_dist.study.steps import RECORDS, recorded_seconds
 from lope_dist.study.summary import Summary, summarize
-from lope_dist.study.time_plan import FACTORS, MOST_SEEDS, plan
 
 
 @dataclass(frozen=True)

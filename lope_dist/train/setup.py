@@ -18,12 +18,11 @@ from lope_dist.config.train import StageConfig
 from lope_dist.core.roles import Role
 from lope_dist.corpus.examples.source import ExampleSource
 from lope_dist.corpus.feed.loader import StageLoader
-from lope_dist.engine.allocation import AllocatingEngine
-from lope_dist.engine.averaging import AveragingEngine
 from lope_dist.engine.base import Engine, OpenEngine
 from lope_dist.engine.groups import build_groups, check_groups, describe_groups
 from lope_dist.engine.local import LocalEngine
 from lope_dist.engine.world import World
+from lope_dist.engine.wrappers import AllocatingEngine, AveragingEngine
 from lope_dist.model.build import load_model
 from lope_dist.model.families import decoder_start_of
 from lope_dist.model.placement import Placement, Replicated

@@ -15,13 +15,12 @@ from lope_dist.core import bars
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.study import compare_methods as module
-from lope_dist.study.clock import Clock
+from lope_dist.study.clock import Clock, plan
 from lope_dist.study.compare_methods import CompareRequest, compare_methods
 from lope_dist.study.method_studies import MethodStudies
 from lope_dist.study.methods import METHODS
 from lope_dist.study.recommend import recommend
 from lope_dist.study.sample import draw_sample
-from lope_dist.study.time_plan import plan
 
 
 @pytest.fixture
