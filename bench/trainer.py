@@ -20,7 +20,7 @@ from lope_dist.model.build import load_tokenizer
 from lope_dist.model.loss_head import loss_head
 from lope_dist.train.drift import Drift
 from lope_dist.train.guard import StepGuard
-from lope_dist.train.loop import run_stage
+from lope_dist.train.loop import StageParts, run_stage
 from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.preflight import preflight
 from lope_dist.train.progress import StageProgress
@@ -102,21 +102,11 @@ class Trainer:
             every = session.config.train.log_every_steps
             log = MetricsLog(Path(folder), "bench", num_steps, every, Trackers({}), world.is_main)
             start = time.perf_counter()
-            run_stage(
-                stage,
-                loader,
-                self._engine,
-                session.context,
-                world,
-                log,
-                objective=objective,
-                progress=progress,
-                guard=StepGuard(world, RouterUsage(session.model), progress, max_skipped=0),
-                drift=self._drift,
-                stop=session.stop,
-                timeout_s=session.config.engine.timeout_s,
-                after_step=lambda: None,
+            guard = StepGuard(world, RouterUsage(session.model), progress, max_skipped=0)
+            parts = StageParts(
+                stage, loader, self._engine, objective, progress, guard, log, self._drift
             )
+            run_stage(session, parts, lambda: None)
             self.seconds = time.perf_counter() - start  # without the count below
             log.close()
         batches = [b for step in range(num_steps) for b in loader.micro_batches(step)]

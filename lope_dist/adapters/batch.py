@@ -63,10 +63,10 @@ class BatchDescription:
         key = has_masks, weights_PE.shape[0], weights_PE.device
         if key not in self._usage_marks:
             marks_2P = torch.zeros(2, key[1], device=weights_PE.device)
-            is_masked = has_masks and self.noise_mask is not None
-            marks_2P[0] = self.noise_mask.flatten() if is_masked else 1.0
-            if is_masked and self.corrupted_mask is not None:
-                marks_2P[1] = self.corrupted_mask.flatten()
+            real, corrupted = (self.noise_mask, self.corrupted_mask) if has_masks else (None, None)
+            marks_2P[0] = 1.0 if real is None else real.flatten()
+            if corrupted is not None:
+                marks_2P[1] = corrupted.flatten()
             self._usage_marks[key] = marks_2P
         return self._usage_marks[key]
 

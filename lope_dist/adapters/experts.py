@@ -6,12 +6,45 @@ Z = E R columns.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from lope_dist.adapters.compensation import compensated_weights, cosines, grams, uses_cosine
 from lope_dist.adapters.gemms import add_experts
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
+
+
+class Routed(NamedTuple):
+    """What the experts get of a batch's tokens, in one of three forms.
+
+    Tensors alone, and a tuple: ZeRO-3's hooks look for tensors in there::
+
+        h, w         the bank makes z of them; without w the single expert weighs 1
+        z            a kernel has made it of all experts
+        h, router    a kernel weighs the experts by this router, and masks
+    """
+
+    h_NTR: Tensor | None = None
+    """`A x`."""
+    w_NTE: Tensor | None = None
+    """The router's weights, float32."""
+    z_PZ: Tensor | None = None
+    router_ER: Tensor | None = None
+    corrupted_NT: Tensor | None = None
+    """bool: the poisoning experts learn from these tokens alone, the normal ones from the rest."""
+
+
+class Mix(NamedTuple):
+    """Which experts' sum is added, and how much of it."""
+
+    scaling: float
+    """Factor on the sum."""
+    compensation: CompensationConfig | None = None
+    """Given, the poisoning experts are masked."""
+    left_out: int = 0
+    """So many normal experts, the first ones, are left out with their weights."""
 
 
 class ExpertBank(nn.Module):
@@ -71,64 +104,39 @@ class ExpertBank(nn.Module):
             dim=1,
         )
 
-    def forward(
-        self,
-        y_NTO: Tensor,
-        h_NTR: Tensor,
-        w_NTE: Tensor | None,
-        scaling: float,
-        compensation: CompensationConfig | None,
-        left_out: int = 0,
-        corrupted_NT: Tensor | None = None,
-        z_PZ: Tensor | None = None,
-        router_ER: Tensor | None = None,
-    ) -> Tensor:
-        """Add the weighted experts to the base layer's output.
-
-        Args:
-            y_NTO: Output of the base layer; it may become the result.
-            h_NTR: `A x`.
-            w_NTE: The router's weights, float32; None for a single expert, which weighs 1.
-            scaling: Factor on the sum.
-            compensation: Given, the poisoning experts are masked.
-            left_out: So many normal experts, the first ones, are left out with their weights.
-            corrupted_NT: Given, bool, the poisoning experts learn from these tokens alone, and the
-                normal ones from the others.
-            z_PZ: Given, what a kernel has made of h and the weights.
-            router_ER: Given, a kernel weighs the experts by this router, and masks them.
-        """
-        if router_ER is not None:
-            assert compensation is not None, "this kernel masks"
-            return self._masked_by_kernel(y_NTO, h_NTR, router_ER, scaling, compensation)
+    def forward(self, y_NTO: Tensor, routed: Routed, mix: Mix) -> Tensor:
+        """Add the weighted experts to the base layer's output, which may become the result."""
+        if routed.router_ER is not None:
+            return self._masked_by_kernel(y_NTO, routed, mix)
+        h_NTR, w_NTE, z_PZ = routed.h_NTR, routed.w_NTE, routed.z_PZ
         experts = self._experts(self.normal_names)
-        if compensation is None:
+        if mix.compensation is None:
             assert self.grams is None, "a purified layer answers masked only"
             experts += self._experts(self.poison_names)
         else:
+            assert h_NTR is not None, "no kernel of all experts masks"
             assert w_NTE is not None, "masking needs a poisoning expert, and two experts a router"
-            w_NTE = self.weigh(h_NTR, w_NTE, compensation)
-        if left_out:
+            w_NTE = self.weigh(h_NTR, w_NTE, mix.compensation)
+        if mix.left_out:
             assert w_NTE is not None, "the only expert cannot be left out"
-            experts, w_NTE = experts[left_out:], w_NTE[..., left_out:]
+            experts, w_NTE = experts[mix.left_out :], w_NTE[..., mix.left_out :]
         if z_PZ is None:
+            assert h_NTR is not None
             z_NTZ = h_NTR
             if w_NTE is not None:
                 z_NTZ = (w_NTE.unsqueeze(-1) * h_NTR.float().unsqueeze(-2)).flatten(-2)
             z_PZ = z_NTZ.flatten(0, -2).to(y_NTO.dtype)
-        learns_PE = None if corrupted_NT is None else self._learners(corrupted_NT)
-        return add_experts(y_NTO, z_PZ, experts, scaling, learns_PE)
+        learns_PE = None if routed.corrupted_NT is None else self._learners(routed.corrupted_NT)
+        return add_experts(y_NTO, z_PZ, experts, mix.scaling, learns_PE)
 
-    def _masked_by_kernel(
-        self,
-        y_NTO: Tensor,
-        h_NTR: Tensor,
-        router_ER: Tensor,
-        scaling: float,
-        compensation: CompensationConfig,
-    ) -> Tensor:
+    def _masked_by_kernel(self, y_NTO: Tensor, routed: Routed, mix: Mix) -> Tensor:
         """Do the same as `forward` with the experts stacked once, and one kernel for z."""
         from lope_dist.adapters.kernels.masked import route_masked
 
+        h_NTR, router_ER, compensation = routed.h_NTR, routed.router_ER, mix.compensation
+        assert h_NTR is not None
+        assert router_ER is not None
+        assert compensation is not None, "this kernel masks"
         K, R = len(self.normal_names), h_NTR.shape[-1]
         needs_grams, grams_ZZ = uses_cosine(compensation), self.grams
         are_kept = grams_ZZ is not None
@@ -147,7 +155,7 @@ class ExpertBank(nn.Module):
             compensation,
             y_NTO.dtype,
         )
-        return add_experts(y_NTO, z_PZ, [B_OZ[:, : K * R]], scaling)
+        return add_experts(y_NTO, z_PZ, [B_OZ[:, : K * R]], mix.scaling)
 
 
 def empty_parameter(rows: int, columns: int, *, device: torch.device | None) -> nn.Parameter:

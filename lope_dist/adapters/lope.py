@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from lope_dist.adapters.base import BesideLayer, adapter_modules
 from lope_dist.adapters.context import AdapterContext
 from lope_dist.adapters.counter_noise import salt_of
-from lope_dist.adapters.experts import ExpertBank, empty_parameter
+from lope_dist.adapters.experts import ExpertBank, Mix, Routed, empty_parameter
 from lope_dist.adapters.gemms import project
 from lope_dist.adapters.kernels import launching
 from lope_dist.config.adapter import AdapterConfig
@@ -75,29 +75,39 @@ class LopeAdapter(nn.Module):
         learns_P = self._learns()
         h_PR = project(x_NTD.flatten(0, -2), self.A, keys_P, self.salt, config.dropout, learns_P)
         h_NTR = h_PR.view(*x_NTD.shape[:-1], config.rank)
-        w_NTE = z_PZ = router_ER = None
         if self._a_kernel_routes(h_PR):
-            if answer.experts == "masked":
-                router_ER = self.router
-            else:
-                w_PE1, z_PZ = self._route_by_kernel(h_PR, y_NTO.dtype)
-                if self._collects:
-                    self._collect(w_PE1)
-        elif config.has_router:
-            w_NTE = self._route(x_NTD, h_NTR, learns_P).softmax(-1, dtype=torch.float32)
-            if self._collects:
-                self._collect(F.pad(w_NTE.detach().flatten(0, -2), (0, 1), value=1.0))
-        masked = answer.compensation if answer.experts == "masked" else None
-        left_out = 1 if answer.experts == "masked_normal" else 0
-        if answer.experts == "all" and self._poison_scale != 1 and w_NTE is not None:
-            w_NTE = self._weigh_poison(w_NTE, self._poison_scale)
-        scale = config.scaling * answer.scale
-        corrupted_NT = context.batch.corrupted_targets if self.training else None
-        return self.B(
-            *(y_NTO, h_NTR, w_NTE, scale, masked, left_out, corrupted_NT),
-            z_PZ=z_PZ,
-            router_ER=router_ER,
+            routed = self._routed_by_kernel(h_NTR, y_NTO.dtype)
+        else:
+            routed = self._routed(x_NTD, h_NTR, learns_P)
+        if self.training:
+            routed = routed._replace(corrupted_NT=context.batch.corrupted_targets)
+        mix = Mix(
+            config.scaling * answer.scale,
+            answer.compensation if answer.experts == "masked" else None,
+            left_out=int(answer.experts == "masked_normal"),
         )
+        return self.B(y_NTO, routed, mix)
+
+    def _routed(self, x_NTD: Tensor, h_NTR: Tensor, learns_P: Tensor | None) -> Routed:
+        if not self.config.has_router:
+            return Routed(h_NTR)
+        w_NTE = self._route(x_NTD, h_NTR, learns_P).softmax(-1, dtype=torch.float32)
+        if self._collects:
+            self._collect(F.pad(w_NTE.detach().flatten(0, -2), (0, 1), value=1.0))
+        if self.context.answer.experts == "all" and self._poison_scale != 1:
+            w_NTK, poison_NTM = w_NTE.tensor_split([self.config.num_normal], dim=-1)
+            w_NTE = torch.cat([w_NTK, poison_NTM * self._poison_scale], dim=-1)
+        return Routed(h_NTR, w_NTE)
+
+    def _routed_by_kernel(self, h_NTR: Tensor, dtype: torch.dtype) -> Routed:
+        from lope_dist.adapters.kernels.routing import route
+
+        if self.context.answer.experts == "masked":
+            return Routed(h_NTR, router_ER=self.router)
+        w_PE1, z_PZ = route(h_NTR.flatten(0, -2), self.router, dtype)
+        if self._collects:
+            self._collect(w_PE1)
+        return Routed(z_PZ=z_PZ)
 
     def normal_weights(self, x_NTD: Tensor) -> Tensor:
         """Return what the normal experts weigh as the context has the model answer.
@@ -134,16 +144,6 @@ class LopeAdapter(nn.Module):
     def _poison_scale(self) -> float:
         is_left_out = self.training and self.context.batch.leaves_out_poison
         return 0.0 if is_left_out else self.context.answer.poison_scale
-
-    def _route_by_kernel(self, h_PR: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return the router's weights and a 1, (P, E + 1), and z, (P, Z)."""
-        from lope_dist.adapters.kernels.routing import route
-
-        return route(h_PR, self.router, dtype)
-
-    def _weigh_poison(self, w_NTE: Tensor, factor: float) -> Tensor:
-        w_NTK, poison_NTM = w_NTE.tensor_split([self.config.num_normal], dim=-1)
-        return torch.cat([w_NTK, poison_NTM * factor], dim=-1)
 
     def _learns(self) -> Tensor | None:
         """Return from which tokens A and the router learn, bool (P,); None: from all."""

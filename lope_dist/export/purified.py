@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lope_dist.adapters.compensation import grams
-from lope_dist.adapters.experts import ExpertBank
+from lope_dist.adapters.experts import ExpertBank, Mix, Routed
 from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
@@ -83,7 +83,8 @@ def purified_distance(folder: Path, config: RunConfig, checkpoint: Checkpoint) -
                 }
             )
             y_NTO = torch.zeros(1, 64, out_features)
-            answers.append(bank(y_NTO, h_NTR, w_NTE, adapter.scaling, adapter.compensation))
+            mix = Mix(adapter.scaling, adapter.compensation)
+            answers.append(bank(y_NTO, Routed(h_NTR, w_NTE), mix))
         size = answers[0].norm()
         distances.append(float((answers[1] - answers[0]).norm() / size) if size > 0 else 0.0)
     return max(distances)

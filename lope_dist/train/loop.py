@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 import torch
 
-from lope_dist.adapters.context import AdapterContext
 from lope_dist.config.train import StageConfig
 from lope_dist.corpus.feed.batches import MicroBatch
 from lope_dist.corpus.feed.loader import StageLoader, batches_of
@@ -20,12 +20,15 @@ from lope_dist.train.guard import StepGuard
 from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.objective import summed_loss, targets_of
 from lope_dist.train.progress import StageProgress
-from lope_dist.train.robust_loss import StageLoss
 from lope_dist.train.routing import Pass
 from lope_dist.train.schedule import lr_factor
+from lope_dist.train.setup import Session
 from lope_dist.train.stage_objective import StageObjective
 from lope_dist.train.step_plan import ComingStep, StepPlan
 from lope_dist.train.stop import StopRequest
+
+_WORKER_SHARE = 0.75
+"""Of `engine.timeout_s`: a rank names its data worker before the others name the rank."""
 
 
 class Ending(Enum):
@@ -39,28 +42,27 @@ class Ending(Enum):
     """A rank was asked to stop."""
 
 
-def run_stage(
-    stage: StageConfig,
-    loader: StageLoader,
-    engine: Engine,
-    context: AdapterContext,
-    world: World,
-    log: MetricsLog,
-    *,
-    objective: StageObjective,
-    progress: StageProgress,
-    guard: StepGuard,
-    drift: Drift | None,
-    stop: StopRequest,
-    timeout_s: float,
-    after_step: Callable[[], Ending | None],
-) -> Ending:
-    """Train one stage from ``progress`` to its end, or to a stop that any rank asks for.
+@dataclass(frozen=True)
+class StageParts:
+    """What a stage's steps are made with, the same from the first to the last."""
 
-    ``objective``: what is minimized.
-    ``drift``: what is logged of it, if anything.
-    ``timeout_s``: how long a data worker may give nothing.
-    ``after_step`` is called between steps, on every rank, with ``progress`` moved on; what it
+    config: StageConfig
+    loader: StageLoader
+    engine: Engine
+    objective: StageObjective
+    progress: StageProgress
+    guard: StepGuard
+    log: MetricsLog
+    drift: Drift | None
+    """None: the drift is not logged."""
+
+
+def run_stage(
+    session: Session, stage: StageParts, after_step: Callable[[], Ending | None]
+) -> Ending:
+    """Train one stage from its progress to its end, or to a stop that any rank asks for.
+
+    ``after_step`` is called between steps, on every rank, with the progress moved on; what it
     returns ends the stage.
     Collective: yes.
 
@@ -70,110 +72,122 @@ def run_stage(
         LopeError: a loss or a gradient that is not finite, before its step changes any weight;
             the message names step, rank and example ids.
     """
-    peaks = {str(group.role): group.lr for group in engine.groups_in_use()}
-    may_be_empty = stage.loss_on == "corrupted"  # noise may spare a step's every answer
-    auxiliary = context.stage.auxiliary
-    for step, plan in _plans(loader, world, objective.loss, progress.next_step, timeout_s):
+    progress = stage.progress
+    peaks = {str(group.role): group.lr for group in stage.engine.groups_in_use()}
+    may_be_empty = stage.config.loss_on == "corrupted"  # noise may spare a step's every answer
+    for step, plan in _plans(session, stage):
         if plan.target_tokens == 0 and not may_be_empty:
             progress.empty_steps += 1
-            progress.next_step = step + 1
-            stopping, *coming = world.sum([float(stop.is_made), *plan.coming.counts()])
+            own = [float(session.stop.is_made), *plan.coming.counts()]
+            stopping, *coming = session.world.sum(own)
             plan.coming.note(coming)
-            if stopping > 0:
-                return Ending.STOPPED
-            if progress.next_step < loader.num_steps and (ending := after_step()):
-                return ending
-            continue
-        guard.begin_step()
-        of_base = objective.of_base(engine, plan.batches)
-        marks = objective.routing.marks(engine, plan.batches)
-        losses = []
-        for i, (batch, marked, base_P) in enumerate(zip(plan.batches, marks, of_base, strict=True)):
-            passes = objective.routing.passes(batch, marked, step)
-            parts = []
-            for one in passes:
-                ends = i == len(plan.batches) - 1 and one is passes[-1]
-                parts.append(
-                    _micro_step(engine, context, batch, plan, ends, world, objective, one, base_P)
-                )
-            losses.append(torch.stack(parts).sum())
-        if auxiliary is not None:
-            losses += [value.to(losses[0]) for value in auxiliary.take()]
-        coming = plan.coming.counts()  # drawn while the device computes
-        values = torch.stack(losses).tolist()  # one wait for the device a step
-        values, own_terms = values[: len(plan.batches)], values[len(plan.batches) :]
-        loss, is_stopping, guilty, terms, coming = _global_loss(
-            values, own_terms, coming, world, stop
-        )
-        plan.coming.note(coming)
-        factor = lr_factor(stage, step, loader.num_steps)
-        grad_norm = math.nan
-        if guilty is None:
-            grad_norm = engine.step(factor)
+            is_stopping = stopping > 0
         else:
-            engine.discard()
-        if math.isfinite(grad_norm):
-            values_to_log = {
-                "loss": loss,
-                "lr": {role: peak * factor for role, peak in peaks.items()},
-                "grad_norm": grad_norm,
-                "target_tokens": plan.target_tokens,
-            }
-            if auxiliary is not None:
-                values_to_log |= zip(auxiliary.names, terms, strict=True)
-            if drift is not None and log.has_drift(step):
-                values_to_log["drift"] = drift.measure()
-            log.step(step, plan.tokens, values_to_log)
-        elif guilty is None:
-            guard.bad_gradient(step, grad_norm, loader.example_ids(step))
-        else:
-            guard.bad_loss(step, guilty, values, plan.batches, loader.example_ids(step))
+            is_stopping = _step(session, stage, step, plan, peaks)
+            progress.tokens += plan.tokens
         progress.next_step = step + 1
-        progress.tokens += plan.tokens
         if is_stopping:
             return Ending.STOPPED
-        if progress.next_step < loader.num_steps and (ending := after_step()):
+        if progress.next_step < stage.loader.num_steps and (ending := after_step()):
             return ending
     return Ending.DONE
 
 
-def _plans(
-    loader: StageLoader, world: World, loss_of: StageLoss, first: int, timeout_s: float
-) -> Iterator[tuple[int, StepPlan]]:
+def _plans(session: Session, stage: StageParts) -> Iterator[tuple[int, StepPlan]]:
     """Yield each step and its plan; what is summed in a step includes the next one's counts.
 
     Collective: yes, once, before the first step.
     """
-    made = batches_of(loader, first_step=first, workers=loader.workers, timeout_s=timeout_s)
-    coming = ComingStep(made, world, loss_of)
+    loader, world = stage.loader, session.world
+    made = batches_of(
+        loader,
+        first_step=stage.progress.next_step,
+        workers=loader.workers,
+        timeout_s=_WORKER_SHARE * session.config.engine.timeout_s,
+    )
+    coming = ComingStep(made, world, stage.objective.loss)
     coming.note(world.sum(coming.counts()))
     while (begun := coming.begin(loader)) is not None:
         yield begun
 
 
+def _step(
+    session: Session, stage: StageParts, step: int, plan: StepPlan, peaks: dict[str, float]
+) -> bool:
+    """Make one step and log it; return whether any rank was asked to stop.
+
+    ``peaks``: each role's learning rate before the schedule. Collective: yes.
+    """
+    engine, objective = stage.engine, stage.objective
+    auxiliary = session.context.stage.auxiliary
+    stage.guard.begin_step()
+    of_base = objective.of_base(engine, plan.batches)
+    marks = objective.routing.marks(engine, plan.batches)
+    losses = []
+    for i, (batch, marked, base_P) in enumerate(zip(plan.batches, marks, of_base, strict=True)):
+        passes = objective.routing.passes(batch, marked, step)
+        parts = []
+        for one in passes:
+            ends = i == len(plan.batches) - 1 and one is passes[-1]
+            parts.append(_micro_step(session, stage, batch, plan, ends, one, base_P))
+        losses.append(torch.stack(parts).sum())
+    if auxiliary is not None:
+        losses += [value.to(losses[0]) for value in auxiliary.take()]
+    coming = plan.coming.counts()  # drawn while the device computes
+    values = torch.stack(losses).tolist()  # one wait for the device a step
+    values, own_terms = values[: len(plan.batches)], values[len(plan.batches) :]
+    loss, is_stopping, guilty, terms, coming = _global_loss(
+        values, own_terms, coming, session.world, session.stop
+    )
+    plan.coming.note(coming)
+    factor = lr_factor(stage.config, step, stage.loader.num_steps)
+    grad_norm = math.nan
+    if guilty is None:
+        grad_norm = engine.step(factor)
+    else:
+        engine.discard()
+    if math.isfinite(grad_norm):
+        values_to_log = {
+            "loss": loss,
+            "lr": {role: peak * factor for role, peak in peaks.items()},
+            "grad_norm": grad_norm,
+            "target_tokens": plan.target_tokens,
+        }
+        if auxiliary is not None:
+            values_to_log |= zip(auxiliary.names, terms, strict=True)
+        if stage.drift is not None and stage.log.has_drift(step):
+            values_to_log["drift"] = stage.drift.measure()
+        stage.log.step(step, plan.tokens, values_to_log)
+    elif guilty is None:
+        stage.guard.bad_gradient(step, grad_norm, stage.loader.example_ids(step))
+    else:
+        ids = stage.loader.example_ids(step)
+        stage.guard.bad_loss(step, guilty, values, plan.batches, ids)
+    return is_stopping
+
+
 def _micro_step(
-    engine: Engine,
-    context: AdapterContext,
+    session: Session,
+    stage: StageParts,
     batch: MicroBatch,
     plan: StepPlan,
     is_last: bool,
-    world: World,
-    objective: StageObjective,
     one: Pass,
     base_P: torch.Tensor | None,
 ) -> torch.Tensor:
     """Run one pass of a micro-batch; return its part of the step's loss."""
+    engine, objective, device = stage.engine, stage.objective, session.world.device
     targets = targets_of(one.labels, objective.shift)
     terms = objective.loss.terms(batch, targets, base_P)
-    if (auxiliary := context.stage.auxiliary) is not None:
+    if (auxiliary := session.context.stage.auxiliary) is not None:
         own_tokens = int(batch.noise_mask.sum())
         auxiliary.begin(own_tokens, plan.read_tokens, engine.gradient_scale)
     makes_masks = needs_masks(batch.inputs)
-    batch = batch.to(world.device)
-    context.begin_batch(one.of(batch))
+    batch = batch.to(device)
+    session.context.begin_batch(one.of(batch))
     with without_reading(makes_masks):
         loss = summed_loss(
-            lambda: engine.forward(batch.inputs), objective.head, targets, world.device, terms
+            lambda: engine.forward(batch.inputs), objective.head, targets, device, terms
         )
     loss = loss / (plan.loss_weight or 1.0)
     engine.backward(loss, is_last)

@@ -25,7 +25,7 @@ from lope_dist.train.display import StageDisplay
 from lope_dist.train.drift import Drift
 from lope_dist.train.guard import StepGuard
 from lope_dist.train.history import prune
-from lope_dist.train.loop import Ending, run_stage
+from lope_dist.train.loop import Ending, StageParts, run_stage
 from lope_dist.train.metrics import MetricsLog
 from lope_dist.train.model_losses import ModelLosses
 from lope_dist.train.progress import RunProgress, StageProgress
@@ -37,9 +37,6 @@ from lope_dist.train.setup import Session, auxiliary_losses, stage_engine, stage
 from lope_dist.train.stage_objective import StageObjective
 from lope_dist.train.tracking import steps_after, steps_before
 from lope_dist.train.watch import Watch
-
-_WORKER_SHARE = 0.75
-"""Of `engine.timeout_s`: a rank names its data worker before the others name the rank."""
 
 
 class StageRun:
@@ -128,20 +125,18 @@ class StageRun:
             Routing(self._stage, self._name, config.seed, masked),
             losses_as("base") if loss_of.needs_base else None,
         )
-        ending = self._watch.after_step(self._engine, log) or run_stage(
-            self._stage,
-            self._loader,
-            self._engine,
-            session.context,
-            session.world,
-            log,
+        parts = StageParts(
+            config=self._stage,
+            loader=self._loader,
+            engine=self._engine,
             objective=objective,
             progress=stage,
             guard=guard,
+            log=log,
             drift=self._drift,
-            stop=session.stop,
-            timeout_s=_WORKER_SHARE * session.config.engine.timeout_s,
-            after_step=lambda: self._after_step(log),
+        )
+        ending = self._watch.after_step(self._engine, log) or run_stage(
+            session, parts, lambda: self._after_step(log)
         )
         # There may be more steps done than there are: rows may have been taken away.
         is_over = ending is Ending.ENOUGH or stage.next_step >= self._loader.num_steps

@@ -43,9 +43,9 @@ def trained(config_in, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     run = TrainedRun(Path(), config_in(tmp_path_factory.mktemp("trained") / "run"))
     original, step = stage.run_stage, setup.LocalEngine.step
 
-    def spy(config, loader, engine, context, *args, **kwargs):
-        run.embedding_noise.append(context.stage.embedding_noise)
-        return original(config, loader, engine, context, *args, **kwargs)
+    def spy(session, *arguments):
+        run.embedding_noise.append(session.context.stage.embedding_noise)
+        return original(session, *arguments)
 
     def step_spy(engine, lr_factor):
         norm = step(engine, lr_factor)

@@ -100,9 +100,9 @@ def keep_journal() -> None:
     """Write down which examples each step of each stage has on this rank."""
     real_run, real_plans, name = stage.run_stage, loop._plans, [""]
 
-    def run_stage(config, loader, engine, context, world, log, **settings):
-        name[0] = log._stage
-        return real_run(config, loader, engine, context, world, log, **settings)
+    def run_stage(session, parts, *arguments):
+        name[0] = parts.log._stage
+        return real_run(session, parts, *arguments)
 
     def plans(*arguments):
         for step, plan in real_plans(*arguments):

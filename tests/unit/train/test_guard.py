@@ -18,11 +18,12 @@ def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int], gradient: bool) -> N
     """Make the loss, or the gradient alone, NaN in the given steps of the whole run."""
     real, at = loop._micro_step, [0]
 
-    def micro_step(engine, context, batch, plan, is_last, *rest):
+    def micro_step(session, parts, batch, plan, is_last, *rest):
+        engine = parts.engine
         real_backward = engine.backward
         if at[0] in steps:
             engine.backward = lambda loss, last: real_backward(loss * math.nan, last)
-        loss = real(engine, context, batch, plan, is_last, *rest)
+        loss = real(session, parts, batch, plan, is_last, *rest)
         engine.backward = real_backward
         bad = at[0] in steps and not gradient
         at[0] += is_last

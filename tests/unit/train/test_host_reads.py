@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,13 +63,12 @@ def micro_step(batch: MicroBatch, attention: str) -> OneDevice:
     routing = Routing(stage, "poison", 0, None)
     objective = StageObjective(True, loss_head(model), loss, routing)
     plan = StepPlan([batch], batch.num_target_tokens, 1.0, batch.num_tokens, 1, None)  # type: ignore
+    session: Any = SimpleNamespace(context=model.lope_context, world=World(0, 1, META))
     with OneDevice() as seen:
         for one in routing.passes(batch, None, 0):
-            _micro_step(
-                LocalEngine(model, groups, OptimizerConfig()),
-                *(model.lope_context, batch, plan, True, World(0, 1, META)),
-                *(objective, one, None),
-            )
+            engine = LocalEngine(model, groups, OptimizerConfig())
+            parts: Any = SimpleNamespace(engine=engine, objective=objective)
+            _micro_step(session, parts, batch, plan, True, one, None)
     assert any(p.grad is not None for p in model.parameters())
     return seen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -86,9 +87,10 @@ def gradients_of(routed, stage: StageConfig) -> dict[str, torch.Tensor]:
     model.zero_grad()
     (marked,) = routing.marks(None, [batch])
     objective = StageObjective(True, None, StageLoss(CrossEntropyConfig(), shift=True), routing)
-    engine = _Engine(model)
+    session = SimpleNamespace(context=context, world=world)
+    parts = SimpleNamespace(engine=_Engine(model), objective=objective)
     for one in routing.passes(batch, marked, step=0):
-        loop._micro_step(engine, context, batch, plan, True, world, objective, one, None)
+        loop._micro_step(session, parts, batch, plan, True, one, None)
     return {name: model.get_parameter(name).grad.clone() for name in roles}
 
 

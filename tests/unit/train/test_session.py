@@ -231,9 +231,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_its_step(
 
     original_micro = loop._micro_step
 
-    def micro(engine, context, batch, *args):
+    def micro(session, parts, batch, *args):
         ids.append(list(batch.example_ids))
-        return original_micro(engine, context, batch, *args)
+        return original_micro(session, parts, batch, *args)
 
     steps = count_steps(monkeypatch)
     monkeypatch.setattr(loop, "summed_loss", sometimes_nan)

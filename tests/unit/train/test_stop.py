@@ -57,12 +57,12 @@ def test_a_stopped_run_is_saved_where_it_is_and_goes_on_bit_equal(
     config = tiny_config(**SHORT)
     real, calls = loop._micro_step, []
 
-    def micro_step(engine, context, batch, plan, is_last, *rest):
+    def micro_step(session, parts, batch, plan, is_last, *rest):
         if is_last:
             calls.append(0)
             if len(calls) == at + 1:
                 os.kill(os.getpid(), signal.SIGUSR1)
-        return real(engine, context, batch, plan, is_last, *rest)
+        return real(session, parts, batch, plan, is_last, *rest)
 
     monkeypatch.setattr(loop, "_micro_step", micro_step)
     with pytest.raises(Preempted, match=rf"after step {done} of stage '{stage}'"):

@@ -210,11 +210,11 @@ def test_a_run_tells_its_trackers_every_step_once_through_a_stop(
     )
     real, calls = loop._micro_step, []
 
-    def micro_step(engine, context, batch, plan, is_last, *rest):
+    def micro_step(session, parts, batch, plan, is_last, *rest):
         calls.extend([0] * is_last)
         if is_last and len(calls) == 5:
             os.kill(os.getpid(), signal.SIGUSR1)
-        return real(engine, context, batch, plan, is_last, *rest)
+        return real(session, parts, batch, plan, is_last, *rest)
 
     monkeypatch.setattr(loop, "_micro_step", micro_step)
     with pytest.raises(Preempted):
