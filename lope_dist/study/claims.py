@@ -14,7 +14,7 @@ _EQUAL_TOKENS = 0.02
 """Training on so many more tokens, as a share, is no other budget."""
 
 
-def judge(study: Study, observations: Observations) -> list[dict[str, Any]]:
+def judge(observations: Observations) -> list[dict[str, Any]]:
     """Return each claim with `held`: true, false, or null where it is open.
 
     A claim is open where the interval includes 0, where there are too few seeds, and where a side
@@ -23,8 +23,8 @@ def judge(study: Study, observations: Observations) -> list[dict[str, Any]]:
     """
     return [
         {"name": name, **_judge(at, observations)}
-        for name, claim in study.config.claims.items()
-        for at in _at_each_point(study, claim)
+        for name, claim in observations.study.config.claims.items()
+        for at in _at_each_point(observations.study, claim)
     ]
 
 

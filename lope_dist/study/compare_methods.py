@@ -121,9 +121,8 @@ def _best(studies: MethodStudies, factors: tuple[float, ...]) -> dict[str, float
     seed = studies.config.seed
 
     def loss(method: str, factor: float) -> float:
-        return observations.series(studies.name(method, factor), ANSWER[method], CHOOSE_ON)[
-            seed
-        ].value
+        series = observations.series(studies.name(method, factor), ANSWER[method], CHOOSE_ON)
+        return series[seed].value
 
     return {m: min(factors, key=lambda factor, m=m: loss(m, factor)) for m in METHODS}
 

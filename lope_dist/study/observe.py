@@ -56,7 +56,8 @@ Series = dict[int, Observation]
 class Observations:
     """All figures of a study: (group, row, metric) -> those of each seed."""
 
-    def __init__(self) -> None:
+    def __init__(self, study: Study) -> None:
+        self.study = study
         self._series: dict[tuple[str, str, str], Series] = {}
         self.seconds: dict[str, dict[int, dict[str, Any]]] = {}
         """Group -> seed -> `cost.json`."""
@@ -117,7 +118,7 @@ class Observations:
 
 def observe(study: Study) -> Observations:
     """Read the results of a study's runs so far. Damaged files are left out and reported."""
-    observations = Observations()
+    observations = Observations(study)
     for cell in study.cells:
         if recorded_inputs(cell, "train") is None:
             continue  # drift and cost of a part of a run are not those of the run

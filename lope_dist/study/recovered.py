@@ -16,7 +16,7 @@ from typing import Any
 
 from scipy.optimize import brentq
 
-from lope_dist.study.cells import Study, answer_of
+from lope_dist.study.cells import answer_of
 from lope_dist.study.compare import contrast, too_few_seeds
 from lope_dist.study.observe import Observations, Series
 
@@ -24,7 +24,7 @@ _FARTHEST = 1e6
 """Beyond this an end of an interval is none."""
 
 
-def recovered(study: Study, observations: Observations) -> dict[str, dict[str, dict[str, Any]]]:
+def recovered(observations: Observations) -> dict[str, dict[str, dict[str, Any]]]:
     """Return noise -> method -> `share`, `ci95`, `seeds`, and what they are made of.
 
     A method that is not trained yet is left out, and so is a noise of which no baseline is.
@@ -32,17 +32,18 @@ def recovered(study: Study, observations: Observations) -> dict[str, dict[str, d
     Raises:
         LopeError: losses of different documents.
     """
-    config = study.config.recovered
+    study = observations.study.config
+    config = study.recovered
     if config is None:
         return {}
-    ceiling = _best(study, observations, config.clean)
+    ceiling = _best(observations, config.clean)
     shares: dict[str, dict[str, dict[str, Any]]] = {}
-    for noise in study.config.axes[config.axis]:
-        floor = None if noise == config.clean else _best(study, observations, noise)
+    for noise in study.axes[config.axis]:
+        floor = None if noise == config.clean else _best(observations, noise)
         if floor is None or ceiling is None:
             continue
-        for name in study.config.variants:
-            method = _series(study, observations, name, noise)
+        for name in study.variants:
+            method = _series(observations, name, noise)
             seeds = sorted(set(method) & set(floor[1]) & set(ceiling[1]))
             if seeds:
                 parts = [{s: series[s] for s in seeds} for series in (floor[1], method, ceiling[1])]
@@ -104,11 +105,11 @@ def _end(excess: Callable[[float], float], start: float, direction: int) -> floa
     return None
 
 
-def _best(study: Study, observations: Observations, point: str) -> tuple[str, Series] | None:
+def _best(observations: Observations, point: str) -> tuple[str, Series] | None:
     """Return the baseline with the lowest loss at a point; None until all of them are there."""
-    config = study.config.recovered
+    config = observations.study.config.recovered
     assert config is not None
-    series_of = {name: _series(study, observations, name, point) for name in config.baselines}
+    series_of = {name: _series(observations, name, point) for name in config.baselines}
     if not all(series_of.values()):
         return None
     means = {n: statistics.mean(seen.value for seen in s.values()) for n, s in series_of.items()}
@@ -116,8 +117,8 @@ def _best(study: Study, observations: Observations, point: str) -> tuple[str, Se
     return best, series_of[best]
 
 
-def _series(study: Study, observations: Observations, variant: str, point: str) -> Series:
-    config = study.config.recovered
+def _series(observations: Observations, variant: str, point: str) -> Series:
+    config = observations.study.config.recovered
     assert config is not None
-    row = answer_of(study.config.variants[variant])
+    row = answer_of(observations.study.config.variants[variant])
     return observations.series(f"{variant}@{point}", row, config.metric)

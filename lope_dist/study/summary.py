@@ -37,29 +37,28 @@ def summarize(study: Study) -> Summary:
         "baseline": config.baseline,
         "axes": {name: list(points) for name, points in config.axes.items()},
         "shares": [metric for metric in observations.metrics() if _is_share(study, metric)],
-        "columns": list(config.columns) or _columns(study, observations),
+        "columns": list(config.columns) or _columns(observations),
         "missing": [
             *(f"{name} (its setting is not chosen yet)" for name in study.searched),
             *(cell.name for cell in study.cells if cell.name not in observations.trained),
         ],
         "settings": _settings(study),
-        "rows": [
-            _row(study, observations, group, row) for group, row in _asked(study, observations)
-        ],
+        "rows": [_row(observations, group, row) for group, row in _asked(observations)],
         "choose_on": config.choose_on,
         "chosen": {
             group: {str(seed): row for seed, row in rows.items()}
             for group, rows in observations.chosen.items()
         },
-        "claims": judge(study, observations),
-        "recovered": recovered(study, observations),
+        "claims": judge(observations),
+        "recovered": recovered(observations),
         "cost": _cost(observations),
         "drift": _drift(study),
     }
 
 
-def _asked(study: Study, observations: Observations) -> list[tuple[str, str]]:
+def _asked(observations: Observations) -> list[tuple[str, str]]:
     """Return the known rows in the study's order, those of roles and marks left out."""
+    study = observations.study
     observed = set(observations.rows())
     asked = [
         (name, row)
@@ -69,12 +68,10 @@ def _asked(study: Study, observations: Observations) -> list[tuple[str, str]]:
     return [pair for pair in asked if pair in observed]
 
 
-def _columns(study: Study, observations: Observations) -> list[str]:
+def _columns(observations: Observations) -> list[str]:
     shown = [m for m in observations.metrics() if m.startswith(("loss:", "acc:", "exact_match"))]
-    return [
-        *shown,
-        *(m for m in study.config.means if m in observations.metrics() and m not in shown),
-    ]
+    means = (m for m in observations.study.config.means if m in observations.metrics())
+    return list(dict.fromkeys((*shown, *means)))
 
 
 def _is_share(study: Study, metric: str) -> bool:
@@ -83,11 +80,12 @@ def _is_share(study: Study, metric: str) -> bool:
     return first.partition(":")[0].startswith(("acc", "exact_match"))
 
 
-def _row(study: Study, observations: Observations, name: str, row: str) -> dict[str, Any]:
+def _row(observations: Observations, name: str, row: str) -> dict[str, Any]:
+    study = observations.study
     group = study.groups[name]
     variant = study.config.variants[group.variant]
     figures = {
-        metric: _figure(study, observations, name, row, metric)
+        metric: _figure(observations, name, row, metric)
         for metric in observations.metrics()
         if observations.series(name, row, metric)
     }
@@ -101,9 +99,8 @@ def _row(study: Study, observations: Observations, name: str, row: str) -> dict[
     }
 
 
-def _figure(
-    study: Study, observations: Observations, name: str, row: str, metric: str
-) -> dict[str, Any]:
+def _figure(observations: Observations, name: str, row: str, metric: str) -> dict[str, Any]:
+    study = observations.study
     series = observations.series(name, row, metric)
     values = [seen.value for seen in series.values()]
     errors = [seen.stderr for seen in series.values() if seen.stderr is not None]
