@@ -176,8 +176,8 @@ class Peers:
 
     def _describe_missing(self, rank: int) -> str:
         """Return a missing rank's name with its host, if another rank of that host is known."""
-        for seen, identity in self._identities.items():
-            first = seen - identity.local_rank
+        for other, identity in self._identities.items():
+            first = other - identity.local_rank
             if first <= rank < first + identity.local_size:
                 return f"Rank {rank} (on {identity.host})"
         return f"Rank {rank} (on a host of which no rank came)"

@@ -100,23 +100,23 @@ def _plot_rows(
     figure, axes = panel(title, size=(9.0, 0.8 + 0.27 * len(page)), grid="both")
     low, high = _fences([scale * row["figures"][metric]["mean"] for row in rows])
     colors = _colors([row["variant"] for row in rows])
-    for height, row in enumerate(page):
+    for y, row in enumerate(page):
         figures = row["figures"][metric]
         color = colors[row["variant"]]
         mean = scale * figures["mean"]
         if not low <= mean <= high:
             x, marker, side = (1.0, ">", "right") if mean > high else (0.0, "<", "left")
             edge = axes.get_yaxis_transform()
-            axes.plot(x, height, marker, color=color, transform=edge, clip_on=False)
+            axes.plot(x, y, marker, color=color, transform=edge, clip_on=False)
             text = f"   {mean:.4g}   "
-            axes.text(x, height, text, transform=edge, ha=side, va="center", fontsize=8, color=INK)
+            axes.text(x, y, text, transform=edge, ha=side, va="center", fontsize=8, color=INK)
             continue
         values = [scale * value for value in figures["values"].values()]
-        axes.plot(values, [height] * len(values), ".", color=color, alpha=0.5, markersize=5)
+        axes.plot(values, [y] * len(values), ".", color=color, alpha=0.5, markersize=5)
         spread = scale * (figures["sd"] or 0.0)
-        axes.errorbar(mean, height, xerr=spread, fmt="o", color=color, capsize=2)
+        axes.errorbar(mean, y, xerr=spread, fmt="o", color=color, capsize=2)
         if figures["paper"] is not None:
-            axes.plot(figures["paper"], height, "x", color=MUTED)
+            axes.plot(figures["paper"], y, "x", color=MUTED)
     axes.set_yticks(range(len(page)), [row_title(row) for row in page])
     axes.set_ylim(len(page) - 0.5, -0.5)
     return figure
@@ -158,12 +158,12 @@ def _plot_claims(summary: Summary, claims: list[dict[str, Any]]) -> Figure:
     size = (9.0, 0.8 + 0.16 * (num_lines + len(claims)))
     figure, axes = panel("effect; right of 0 is as claimed", size=size, grid="x")
     axes.axvline(0, color=MUTED, linewidth=1)
-    for height, claim in enumerate(claims):
+    for y, claim in enumerate(claims):
         scale = _scale(summary, claim["metric"])
         low, high = (scale * end for end in claim["ci95"])
         color = {True: PALETTE[2], False: POISON, None: PALETTE[0]}[claim["held"]]
-        axes.plot([low, high], [height, height], color=color, linewidth=2)
-        axes.plot(scale * claim["effect"], height, "o", color=color)
+        axes.plot([low, high], [y, y], color=color, linewidth=2)
+        axes.plot(scale * claim["effect"], y, "o", color=color)
     axes.set_yticks(range(len(claims)), labels)
     axes.set_ylim(len(claims) - 0.5, -0.5)
     return figure
@@ -177,11 +177,11 @@ def _plot_recovered(methods: dict[str, dict[str, Any]]) -> Figure:
     figure, axes = panel("0: best baseline with the noise; 1: without it", size=size, grid="x")
     for end in (0, 1):
         axes.axvline(end, color=MUTED, linewidth=1)
-    for height, name in enumerate(order):
+    for y, name in enumerate(order):
         entry = shares[name]
         if entry["ci95"] is not None:
-            axes.plot(entry["ci95"], [height, height], color=PALETTE[0], linewidth=2)
-        axes.plot(entry["share"], height, "o", color=PALETTE[0])
+            axes.plot(entry["ci95"], [y, y], color=PALETTE[0], linewidth=2)
+        axes.plot(entry["share"], y, "o", color=PALETTE[0])
     axes.set_yticks(range(len(order)), order)
     axes.set_ylim(max(1, len(order)) - 0.5, -0.5)
     return figure
