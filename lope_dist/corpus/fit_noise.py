@@ -155,14 +155,14 @@ def fit_unpaired(
 
 def _read(path: Path, data: DataConfig | None) -> Iterator[tuple[str, Turns | RowError]]:
     """Yield place and turns of each row, or the reason why it is bad."""
-    (place,) = (DataConfig(path=str(path)) if data is None else data.of_file(str(path))).all_sources
-    layout = Layout(place, allow_empty_response=True)
-    for rows, number, row in parsed_rows(find_rows(place), layout):
+    (section,) = (DataConfig(path=str(path)) if data is None else data.of_file(str(path))).all_sources
+    layout = Layout(section, allow_empty_response=True)
+    for rows, number, row in parsed_rows(find_rows(section), layout):
         if isinstance(row, RowError):
-            yield rows.place(number), row
+            yield rows.location(number), row
         else:
             no_text = RowError("tokens", "the row is tokens; noise is fitted to text")
-            yield rows.place(number), row.turns or no_text
+            yield rows.location(number), row.turns or no_text
 
 
 def _check_bad_rows(
@@ -170,9 +170,9 @@ def _check_bad_rows(
 ) -> None:
     for rows in files:
         bad_rows = BadRows(allowed=data.max_bad_rows if data else 0.0, num_rows=len(rows))
-        for place, turns in rows:
+        for location, turns in rows:
             if isinstance(turns, RowError):
-                bad_rows.add(place, turns)
+                bad_rows.add(location, turns)
         bad_rows.check()
         bad_rows.tell()
 

@@ -51,7 +51,8 @@ def show_rows(
     ids = range(first, min(first + count, len(source)))
     rows = tokens.rows(noisy_view(0) if injects else CLEAN, ids)
     return [
-        _shown(*source.place(index), row.tokens, form) for index, row in zip(ids, rows, strict=True)
+        _shown(*source.location(index), row.tokens, form)
+        for index, row in zip(ids, rows, strict=True)
     ]
 
 

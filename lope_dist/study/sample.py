@@ -86,7 +86,7 @@ def _drawn(config: RunConfig, data: DataConfig, num_rows: int) -> list[dict[str,
     """Return different good rows of a source in an order drawn from the recipe's seed."""
     whole = data.model_copy(update={"validation": None})
     _, source, _ = opened(config.model_copy(update={"data": whole}))
-    good = {source.place(index) for index in range(len(source))}
+    good = {source.location(index) for index in range(len(source))}
     (only_source,) = data.all_sources
     good_rows = [
         row

@@ -139,8 +139,8 @@ def done(folder: Path, span: Span) -> ShardRecord | None:
     """Return the record of a complete shard, or None. A damaged one is reported."""
     try:
         return whole_shard(folder, span)
-    except LopeError as damage:
-        print(f"Made anew: {damage}", file=sys.stderr)
+    except LopeError as error:
+        print(f"Made anew: {error}", file=sys.stderr)
         return None
 
 

@@ -68,17 +68,17 @@ class BuiltCorpus:
         by_shard: dict[int, list[int]] = {}
         for index in ids:
             by_shard.setdefault(index // self._size, []).append(index)
-        found: dict[int, Row] = {}
-        for number, own in by_shard.items():
-            rows = self._open(view, number).rows([index % self._size for index in own])
-            found.update(zip(own, rows, strict=True))
-        for index, row in found.items():
+        rows_by_id: dict[int, Row] = {}
+        for number, ids_of_shard in by_shard.items():
+            rows = self._open(view, number).rows([index % self._size for index in ids_of_shard])
+            rows_by_id.update(zip(ids_of_shard, rows, strict=True))
+        for index, row in rows_by_id.items():
             if row.tokens.example_id != index:
                 raise LopeError(
                     f"{self._folder}: example {row.tokens.example_id} of view '{view}' stands in "
                     f"the place of example {index}; run `lope corpus verify {self._folder}`."
                 )
-        return [found[index] for index in ids]
+        return [rows_by_id[index] for index in ids]
 
     def _open_shard(self, view: str, number: int) -> Shard:
         record = self._shards[view, number]
@@ -92,9 +92,11 @@ class BuiltCorpus:
         path = shard_path(self._folder, shard.file)
         size = path.stat().st_size if path.exists() else None
         if size != shard.bytes:
-            what = "is missing" if size is None else f"has {size} bytes in place of {shard.bytes}"
+            problem = (
+                "is missing" if size is None else f"has {size} bytes in place of {shard.bytes}"
+            )
             raise LopeError(
-                f"{path} {what}; remove it if it is there, and run the same build again."
+                f"{path} {problem}; remove it if it is there, and run the same build again."
             )
 
 
@@ -107,43 +109,43 @@ def refuse_changed(path: Path, record: ShardRecord) -> None:
     try:
         if sha256_of(path) == record.sha256:
             return
-        found = hash_blocks(path)
+        hashes = hash_blocks(path)
     except OSError as error:
         raise LopeError(f"{path} cannot be read ({error.strerror}).") from None
-    raise not_as_built(path, _where(found, record))
+    raise not_as_built(path, _where(hashes, record))
 
 
-def _where(found: Sequence[str], record: ShardRecord) -> str:
+def _where(hashes: Sequence[str], record: ShardRecord) -> str:
     """Return where a shard's file is another than its record's."""
-    if len(found) != len(record.blocks):  # of another size, or of before there were blocks
+    if len(hashes) != len(record.blocks):  # of another size, or of before there were blocks
         return "its sha256 is not that of its record"
     wrong = [
-        i for i, pair in enumerate(zip(found, record.blocks, strict=True), 1) if len({*pair}) > 1
+        i for i, pair in enumerate(zip(hashes, record.blocks, strict=True), 1) if len({*pair}) > 1
     ]
     first = ", ".join(map(str, wrong[:5]))
     more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-    return f"block {first}{more} of {len(found)}, of {blocks.BLOCK} bytes each"
+    return f"block {first}{more} of {len(hashes)}, of {blocks.BLOCK} bytes each"
 
 
-def open_built(folder: str, wanted: Fingerprint) -> BuiltCorpus:
+def open_built(folder: str, needed: Fingerprint) -> BuiltCorpus:
     """Open `data.corpus` for a run.
 
     Raises:
         LopeError: no finished corpus there, one made from something else than the run has, or
-            one without the marks that ``wanted`` has; tells what, and how to mend it.
+            one without the marks that ``needed`` has; tells what, and how to mend it.
     """
     corpus = BuiltCorpus(Path(folder))
     built = corpus.manifest.fingerprint
-    mine, its = wanted.model_dump(mode="json"), built.model_dump(mode="json")
+    mine, theirs = needed.model_dump(mode="json"), built.model_dump(mode="json")
     differences = [
-        f"{name} ({its[part]!r} there, {mine[part]!r} here)"
+        f"{name} ({theirs[part]!r} there, {mine[part]!r} here)"
         for part, name in _SETTINGS.items()
-        if mine[part] is not None and mine[part] != its[part]
+        if mine[part] is not None and mine[part] != theirs[part]
     ]
     # Data noise changes the clean view too, so a corpus with it never serves a run without.
-    if mine["data_noise"] is None and its["data_noise"] is not None:
+    if mine["data_noise"] is None and theirs["data_noise"] is not None:
         differences.append("noise.data (there is some there, none here)")
-    absent = [view for view in wanted.views if view not in built.views]
+    absent = [view for view in needed.views if view not in built.views]
     if absent and not differences:
         differences.append(f"the epochs with text noise (the view {absent[0]} is not there)")
     if differences:
@@ -152,7 +154,7 @@ def open_built(folder: str, wanted: Fingerprint) -> BuiltCorpus:
             f"{'; '.join(differences)}. Build one for this run with `lope corpus build`, take the "
             "corpus's settings, or leave data.corpus out."
         )
-    if wanted.has_marks and not built.has_marks:
+    if needed.has_marks and not built.has_marks:
         raise LopeError(
             f"data.corpus = {folder!r} has no marks of the tokens that noise changed, and a "
             "stage's loss_on or gradient_routing needs them; build one with "

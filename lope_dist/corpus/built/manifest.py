@@ -61,11 +61,11 @@ class Fingerprint(Section):
     has_marks: bool = False
     """Whether the rows tell which tokens noise changed."""
 
-    def differences(self, wanted: Fingerprint) -> list[str]:
+    def differences(self, other: Fingerprint) -> list[str]:
         """Return `part: this -> wanted` for each part that differs."""
-        mine, other = self.model_dump(mode="json"), wanted.model_dump(mode="json")
+        mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
         return [
-            f"{key}: {mine[key]!r} -> {other[key]!r}" for key in mine if mine[key] != other[key]
+            f"{key}: {mine[key]!r} -> {theirs[key]!r}" for key in mine if mine[key] != theirs[key]
         ]
 
 
@@ -196,8 +196,9 @@ def make_manifest(plan: Plan, shards: Sequence[ShardRecord]) -> Manifest:
 
 def _content_hash(fingerprint: Fingerprint, shards: Sequence[ShardRecord]) -> str:
     """Return the sha256 over what a corpus is and all that it holds."""
-    what = fingerprint.model_dump(mode="json", exclude_defaults=True)  # as before there were marks
-    parts = [what, [s.model_dump(mode="json") for s in shards]]
+    # Without defaults, so that the hash is that of a time before there were marks.
+    settings = fingerprint.model_dump(mode="json", exclude_defaults=True)
+    parts = [settings, [s.model_dump(mode="json") for s in shards]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -213,12 +214,12 @@ def read_manifest(folder: Path) -> Manifest:
         LopeError: no corpus, one that is not finished, or a manifest that was changed.
     """
     if not (folder / MANIFEST).exists():
-        what = (
+        problem = (
             "is not finished; run its build again, and `lope corpus merge` if nodes built parts"
             if (folder / PLAN).exists()
             else "holds no corpus; make one with `lope corpus build CONFIG --out DIR`"
         )
-        raise LopeError(f"{folder} {what}.")
+        raise LopeError(f"{folder} {problem}.")
     manifest = read_section(folder / MANIFEST, Manifest)
     if manifest != make_manifest(manifest, manifest.shards):
         raise LopeError(

@@ -122,23 +122,24 @@ class Shard:
             raise self._unreadable(error) from None
         self._has_labels = "labels" in self._reader.schema.names
 
-    def rows(self, places: Sequence[int]) -> list[Row]:
+    def rows(self, positions: Sequence[int]) -> list[Row]:
         """Return the rows at the given places from the shard's start.
 
         Raises:
             LopeError: the file is damaged.
         """
-        found = {}
-        by_batch = sorted(set(places))
+        rows_by_position = {}
+        by_batch = sorted(set(positions))
         try:
-            for number, group in groupby(by_batch, key=lambda place: place // ROWS_OF_A_BATCH):
+            for number, group in groupby(by_batch, key=lambda at: at // ROWS_OF_A_BATCH):
                 batch = self._reader.get_batch(number)
                 self._check(batch)
-                for place in group:
-                    found[place] = self._row(batch.slice(place % ROWS_OF_A_BATCH, 1))
+                for position in group:
+                    row = batch.slice(position % ROWS_OF_A_BATCH, 1)
+                    rows_by_position[position] = self._row(row)
         except (pa.ArrowException, OSError, IndexError, KeyError, DamagedBlock) as error:
             raise self._unreadable(error) from None
-        return [found[place] for place in places]
+        return [rows_by_position[position] for position in positions]
 
     def _check(self, batch: pa.RecordBatch) -> None:
         """Hash the blocks in which a batch stands."""
@@ -155,11 +156,11 @@ class Shard:
         labels = values["labels"] if self._has_labels else _labels(input_ids, values["targets"])
         corrupted = None
         if "corrupted" in values:
-            own = _bools(values["corrupted"], len(input_ids))
+            of_input = _bools(values["corrupted"], len(input_ids))
             is_apart = "corrupted_labels" in values
             corrupted = (
-                own,
-                _bools(values["corrupted_labels"], len(labels)) if is_apart else own,
+                of_input,
+                _bools(values["corrupted_labels"], len(labels)) if is_apart else of_input,
             )
         tokens = Tokenized(values["example_id"], input_ids, labels, values["was_cut"], corrupted)
         return Row(tokens, dict(values["hits"]))

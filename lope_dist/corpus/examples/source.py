@@ -107,7 +107,7 @@ class ExampleSource:
         file, number, _ = self.store.line(index).split(b" ", 2)
         return int(file), int(number)
 
-    def place(self, index: int) -> tuple[str, int]:
+    def location(self, index: int) -> tuple[str, int]:
         """Return where the row of an example stands: what it was read from, and its number."""
         file, number = self._where(index)
         return self.store.index["files"][file], number
@@ -127,19 +127,19 @@ def open_source(config: DataConfig, form: Form | None = None) -> ExampleSource:
         Raises: LopeError: nothing there, a foreign suffix, no example, bad rows (the message names
         file and line), nothing to learn, or a setting that would have no effect.
     """
-    places = config.all_sources
-    inputs = [find_rows(place) for place in places]
+    sections = config.all_sources
+    inputs = [find_rows(section) for section in sections]
     name = ", ".join(config.paths)
 
     def write(writer: StoreWriter) -> dict[str, Any]:
-        index = _Pass(config, form).run(list(zip(places, inputs, strict=True)), writer)
+        index = _Pass(config, form).run(list(zip(sections, inputs, strict=True)), writer)
         if _key(config, inputs, form) != key:
             raise LopeError(f"The data of '{name}' changed during reading; start again.")
         return index
 
     key = _key(config, inputs, form)
-    notes = tuple(rows.note for one in inputs for rows in one if rows.note)
-    weights = tuple(place.weight for place in places)
+    notes = tuple(rows.note for readers in inputs for rows in readers if rows.note)
+    weights = tuple(section.weight for section in sections)
     return ExampleSource(open_store(key, write), name, weights, notes)
 
 
@@ -147,10 +147,12 @@ def _key(config: DataConfig, inputs: list[list[Rows]], form: Form | None) -> str
     """Return the name of the store of these rows, read as the configuration says."""
     parts: list[Any] = [_FORM, config.max_bad_rows, config.allow_empty_response]
     parts.append(None if form is None else form.identity)
-    for place, rows in zip(config.all_sources, inputs, strict=True):
-        settings = [place.format, place.max_examples]
-        settings += [sorted(m.items()) for m in (place.columns, place.roles, place.message_keys)]
-        parts.append([*settings, [one.identity() for one in rows]])
+    for section, readers in zip(config.all_sources, inputs, strict=True):
+        settings = [section.format, section.max_examples]
+        settings += [
+            sorted(m.items()) for m in (section.columns, section.roles, section.message_keys)
+        ]
+        parts.append([*settings, [reader.identity() for reader in readers]])
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -170,29 +172,29 @@ class _Pass:
         """Check, hash and write the rows of all sources; return the store's index."""
         digest = hashlib.blake2b(digest_size=16)
         sizes, account, bad_rows = [], self._account, self._bad_rows
-        with closing(bar("Reading the data", None, "rows", is_kept=False)) as shown:
-            for place, files in inputs:
+        with closing(bar("Reading the data", None, "rows", is_kept=False)) as progress:
+            for section, files in inputs:
                 before = account.examples
                 try:
-                    for where, line in self._lines(place, files, shown):
+                    for where, line in self._lines(section, files, progress):
                         digest.update(line + b"\n")
                         writer.add(b"%d %d %b\n" % (*where, line))
                 except SlowRow as error:
                     file, number = error.where
-                    raise LopeError(f"{self._files[file].place(number)}: {error}") from None
+                    raise LopeError(f"{self._files[file].location(number)}: {error}") from None
                 size = account.examples - before
                 if size == 0 and not bad_rows.total and not account.not_learnt:
                     raise LopeError(
-                        f"data.path = {place.path!r} holds no example; give at least one."
+                        f"data.path = {section.path!r} holds no example; give at least one."
                     )
                 sizes.append(size)
         bad_rows.check()
-        for (place, _), size in zip(inputs, sizes, strict=True):
+        for (section, _), size in zip(inputs, sizes, strict=True):
             if size == 0:
                 why = "holds no good row; give at least one"
                 if not bad_rows.total:
                     why = "holds no row of which anything is to be learnt: all are marked so"
-                raise LopeError(f"data.path = {place.path!r} {why}.")
+                raise LopeError(f"data.path = {section.path!r} {why}.")
         if self._form is not None and account.target_tokens == 0:
             raise LopeError(
                 f"Nothing of {', '.join(self._config.paths)} can be learnt: every answer lies "
@@ -208,33 +210,33 @@ class _Pass:
         }
 
     def _lines(
-        self, place: SourceConfig, files: list[Rows], shown: Bar
+        self, section: SourceConfig, files: list[Rows], progress: Bar
     ) -> Iterator[tuple[tuple[int, int], bytes]]:
         """Yield the examples of one source and where they stand."""
-        layout = Layout(place, allow_empty_response=self._config.allow_empty_response)
+        layout = Layout(section, allow_empty_response=self._config.allow_empty_response)
         self._layouts.append(layout)
         account, rows = self._account, self._rows(files, layout)
         keeps = self._config.max_bad_rows == 0  # where none may be left out
-        outcomes = survey(rows, self._form, place.max_examples, keeps_untaught=keeps)
+        outcomes = survey(rows, self._form, section.max_examples, keeps_untaught=keeps)
         for where, outcome in outcomes:
             self._bad_rows.num_rows += 1
-            shown.update()
+            progress.update()
             if isinstance(outcome, RowError):
-                self._bad_rows.add(self._files[where[0]].place(where[1]), outcome)
+                self._bad_rows.add(self._files[where[0]].location(where[1]), outcome)
                 continue
             account.not_learnt += not outcome
             account.split += len(outcome) > 1
-            for made in outcome:
+            for example in outcome:
                 account.examples += 1
-                account.tokens += made.tokens
-                account.target_tokens += made.target_tokens
-                account.cut += made.was_cut
-                account.with_control_text += made.has_control_text
-                account.weighted += made.weight != 1
-                account.target_weight += made.weight * made.target_tokens
-                if made.target_tokens == 0 and self._form is not None:
-                    account.add_without_target(self._files[where[0]].place(where[1]))
-                yield where, made.line
+                account.tokens += example.tokens
+                account.target_tokens += example.target_tokens
+                account.cut += example.was_cut
+                account.with_control_text += example.has_control_text
+                account.weighted += example.weight != 1
+                account.target_weight += example.weight * example.target_tokens
+                if example.target_tokens == 0 and self._form is not None:
+                    account.add_without_target(self._files[where[0]].location(where[1]))
+                yield where, example.line
 
     def _rows(self, files: list[Rows], layout: Layout) -> Iterator[Taken]:
         for file in files:
@@ -246,14 +248,14 @@ class _Pass:
         """Return what of the rows reaches no token."""
         unused = {str(name) or "''" for layout in self._layouts for name in layout.unused}
         columns = sorted(unused)
-        told = [f"columns that are not read: {', '.join(columns)}"] if columns else []
+        sentences = [f"columns that are not read: {', '.join(columns)}"] if columns else []
         if self._form is None:
-            return told
+            return sentences
         chat = self._form.source if self._form.template == "chat" else None
         keys = {key for layout in self._layouts for key in layout.message_keys} - _SILENT_KEYS
         if any(layout.has_tools for layout in self._layouts):
             keys.add("tools")
         unseen = sorted(key for key in keys if chat is None or not chat.mentions(key))
         if unseen:
-            told.append(f"what the template does not show: {', '.join(unseen)}")
-        return told
+            sentences.append(f"what the template does not show: {', '.join(unseen)}")
+        return sentences

@@ -73,11 +73,11 @@ def split_source(
 
 def num_in_both(source: ExampleSource, other: ExampleSource) -> int:
     """Return how many examples of ``other`` are in ``source`` too. Reads all of both."""
-    texts = [_digest(line) for line in other.store.lines(0, len(other))]
-    wanted = set(texts)
+    of_other = [_digest(line) for line in other.store.lines(0, len(other))]
+    digests = set(of_other)
     every = (_digest(line) for line in source.store.lines(0, len(source)))
-    found = {text for text in every if text in wanted}
-    return sum(text in found for text in texts)
+    shared = {digest for digest in every if digest in digests}
+    return sum(digest in shared for digest in of_other)
 
 
 def _digest(line: bytes) -> bytes:
@@ -90,9 +90,9 @@ def _draws(lines: Lines, share: float, seed: int) -> Iterator[tuple[bool, bytes]
     row: tuple[bytes, bytes] | None = None
     is_held = False
     for line in lines.lines(0, len(lines)):
-        file, place, text = line.rstrip(b"\n").split(b" ", 2)
-        if (file, place) != row:
-            row = file, place
+        file, number, text = line.rstrip(b"\n").split(b" ", 2)
+        if (file, number) != row:
+            row = file, number
             draw = hashlib.blake2b(without_weight(text), digest_size=8, key=key).digest()
             is_held = int.from_bytes(draw, "little") < bound
         yield is_held, text

@@ -208,9 +208,9 @@ def open_store(key: str, write: Callable[[StoreWriter], dict[str, Any]]) -> Stor
         LopeError: the cache folder cannot be written; and whatever ``write`` raises.
     """
     folder = data_cache() / key
-    found = _open_whole(folder)
-    if found is not None:
-        return found
+    store = _open_whole(folder)
+    if store is not None:
+        return store
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):

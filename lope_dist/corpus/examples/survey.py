@@ -62,8 +62,8 @@ def survey(
     good, taken = 0, -1
     while taken and (limit is None or good < limit):
         taken = 0
-        for chunk, found in _surveyed(islice(rows, limit and limit - good), form):
-            for (where, _), outcome in zip(chunk, found, strict=True):
+        for chunk, outcomes_of_chunk in _surveyed(islice(rows, limit and limit - good), form):
+            for (where, _), outcome in zip(chunk, outcomes_of_chunk, strict=True):
                 taken += 1
                 if form is not None and not keeps_untaught and _is_untaught(outcome):
                     outcome = _behind_the_cut(form)
@@ -107,7 +107,7 @@ def _surveyed(
 
 def outcomes(rows: Sequence[Example | RowError], form: Form | None) -> list[Outcome]:
     """Return what becomes of some rows."""
-    found: list[Outcome] = [row if isinstance(row, RowError) else [] for row in rows]
+    results: list[Outcome] = [row if isinstance(row, RowError) else [] for row in rows]
     parts: list[_Part] = []
     for number, row in enumerate(rows):
         if isinstance(row, RowError):
@@ -116,26 +116,26 @@ def outcomes(rows: Sequence[Example | RowError], form: Form | None) -> list[Outc
             line = line_of(row)
             row = example_of(row.id, line)  # what is rendered is what the store gives back
             if form is None:
-                found[number] = [Made(line)]
+                results[number] = [Made(line)]
             elif row.tokens is not None:
                 if _has_label(row, form):
                     parts.append(_Part(number, row, [], line))
             elif row.learnt:
                 for example, pieces in render_rows(row, form):
-                    own = line if example is row else line_of(example)
-                    parts.append(_Part(number, example, pieces, own))
+                    example_line = line if example is row else line_of(example)
+                    parts.append(_Part(number, example, pieces, example_line))
         except RowError as error:
-            found[number] = error
+            results[number] = error
     if form is None:
-        return found
+        return results
     for part, tokens in _tokenized(parts, form):
-        made = found[part.row]
-        if isinstance(made, list):
+        examples = results[part.row]
+        if isinstance(examples, list):
             try:
-                made.append(_made(part, tokens, form))
+                examples.append(_made(part, tokens, form))
             except RowError as error:
-                found[part.row] = error
-    return found
+                results[part.row] = error
+    return results
 
 
 class _Part(NamedTuple):
@@ -156,8 +156,8 @@ def _tokenized(parts: Sequence[_Part], form: Form) -> Iterator[tuple[_Part, Toke
             yield part, tokens
             continue
         for example, pieces in render_rows(part.example, form, apart=True):
-            (own,) = tokenize([example], [pieces], form)
-            yield _Part(part.row, example, pieces, line_of(example)), own
+            (tokens_alone,) = tokenize([example], [pieces], form)
+            yield _Part(part.row, example, pieces, line_of(example)), tokens_alone
 
 
 def _drifted(
@@ -172,17 +172,18 @@ def _drifted(
         return set()
     several = [
         number
-        for number, own in enumerate(pieces)
-        if sum(piece.is_target for piece in own) > 1 and not any(p.is_literal for p in own)
+        for number, of_example in enumerate(pieces)
+        if sum(piece.is_target for piece in of_example) > 1
+        and not any(p.is_literal for p in of_example)
     ]
     prompts = []
     for number in several:
-        own = pieces[number]
-        end = max(i for i, piece in enumerate(own) if not piece.is_target) + 1
-        prompts.append([Piece("".join(piece.text for piece in own[:end]), False)])
+        of_example = pieces[number]
+        end = max(i for i, piece in enumerate(of_example) if not piece.is_target) + 1
+        prompts.append([Piece("".join(piece.text for piece in of_example[:end]), False)])
     drifted = set()
-    whole = piece_tokens(prompts, form.tokenizer, None)
-    for number, (sent, _) in zip(several, whole, strict=True):
+    encoded = piece_tokens(prompts, form.tokenizer, None)
+    for number, (sent, _) in zip(several, encoded, strict=True):
         ids = tokenized[number].input_ids
         if ids[: len(sent)] != sent[: len(ids)]:
             drifted.add(number)

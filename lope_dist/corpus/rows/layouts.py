@@ -18,7 +18,7 @@ from typing import Any
 from lope_dist.config.data import FORMATS, MAPPED_FIELDS, SourceConfig
 from lope_dist.corpus.rows.messages import (
     MessageReader,
-    Said,
+    PlacedTurn,
     flag,
     kind_of,
     listed,
@@ -58,9 +58,9 @@ class Layout:
             RowError: the format needs one that the table does not have.
         """
         fields = self._fields(names)
-        wanted = {self._columns.get(field, field) for field in fields}
-        self.unused.update(set(names) - wanted)
-        return [name for name in names if name in wanted]
+        columns = {self._columns.get(field, field) for field in fields}
+        self.unused.update(set(names) - columns)
+        return [name for name in names if name in columns]
 
     def parse(self, row: Any) -> Example:
         """Return a row's example, of which the id is the caller's to give.
@@ -68,7 +68,7 @@ class Layout:
         Raises:
             RowError: what is wrong with it.
         """
-        said, example = self._read(row)
+        placed, example = self._read(row)
         if example is not None:
             return self._weighted(example, row)
         name = self._format or ""
@@ -78,7 +78,7 @@ class Layout:
             else None
         )
         self.has_tools |= tools is not None
-        turns = tuple(one.turn for one in said)
+        turns = tuple(each.turn for each in placed)
         example = self._weighted(Example(0, turns, tools, is_plain=name == "text"), row)
         if not self._allow_empty_response:
             for turn in example.turns:
@@ -109,53 +109,53 @@ class Layout:
                     _set(new, (column, *path[1:]), text)
         return new
 
-    def _read(self, row: Any) -> tuple[list[Said], Example | None]:
+    def _read(self, row: Any) -> tuple[list[PlacedTurn], Example | None]:
         if not isinstance(row, Mapping):
             raise RowError("not an object", f"it must be an object, not {kind_of(row)}")
         fields = self._fields(row)
-        given = {f: row[c] for f in fields if (c := self._columns.get(f, f)) in row}
-        if len(given) < len(row):
-            taken = {self._columns.get(f, f) for f in given}
-            self.unused.update(name for name in row if name not in taken)
+        values = {f: row[c] for f in fields if (c := self._columns.get(f, f)) in row}
+        if len(values) < len(row):
+            read_columns = {self._columns.get(f, f) for f in values}
+            self.unused.update(name for name in row if name not in read_columns)
         if self._format == "tokens":
-            return [], Example(0, (), tokens=_tokens(given))
-        said = self._turns(given)
-        if given.get("label") is not None and not flag(given["label"], "label"):
-            said = [one._replace(turn=_unlearnt(one.turn)) for one in said]
-        return said, None
+            return [], Example(0, (), tokens=_tokens(values))
+        placed = self._turns(values)
+        if values.get("label") is not None and not flag(values["label"], "label"):
+            placed = [each._replace(turn=_unlearnt(each.turn)) for each in placed]
+        return placed, None
 
-    def _turns(self, row: Mapping[str, Any]) -> list[Said]:
+    def _turns(self, row: Mapping[str, Any]) -> list[PlacedTurn]:
         if self._format == "text":
-            return [Said(Turn("assistant", _text(row, "text")), ("text",))]
-        said = []
+            return [PlacedTurn(Turn("assistant", _text(row, "text")), ("text",))]
+        placed = []
         if row.get("system"):
-            said.append(Said(Turn("system", _text(row, "system")), ("system",)))
+            placed.append(PlacedTurn(Turn("system", _text(row, "system")), ("system",)))
         if self._format == "alpaca":
             context = _text(row, "input") if row.get("input") is not None else ""
             user = Turn("user", _text(row, "instruction"), context)
             return [
-                *said,
+                *placed,
                 *_history(row),
-                Said(user, ("instruction",), ("input",)),
-                Said(Turn("assistant", _text(row, "output")), ("output",)),
+                PlacedTurn(user, ("instruction",), ("input",)),
+                PlacedTurn(Turn("assistant", _text(row, "output")), ("output",)),
             ]
         if self._format == "prompt":
             for field in ("prompt", "completion"):
                 is_answer = field == "completion"
                 if isinstance(row[field], list | Mapping):
-                    said += self._reader.read(row, field, is_learnt=is_answer)
+                    placed += self._reader.read(row, field, is_learnt=is_answer)
                 else:
                     role = "assistant" if is_answer else "user"
-                    said.append(Said(Turn(role, _text(row, field)), (field,)))
+                    placed.append(PlacedTurn(Turn(role, _text(row, field)), (field,)))
         else:
-            said += self._reader.read(row, "messages" if "messages" in row else "conversations")
-        if said[-1].turn.role != "assistant":
+            placed += self._reader.read(row, "messages" if "messages" in row else "conversations")
+        if placed[-1].turn.role != "assistant":
             raise RowError(
                 "no response",
-                f"the last message is of role {said[-1].turn.role!r}; it must be the "
+                f"the last message is of role {placed[-1].turn.role!r}; it must be the "
                 "assistant's, which is what is learnt",
             )
-        return said
+        return placed
 
     def _fields(self, names: Collection[str]) -> tuple[str, ...]:
         """Return the fields of the format, of which ``names`` has all that are needed."""
@@ -170,9 +170,9 @@ class Layout:
                     "missing field",
                     f"field '{field}' is missing{mapped}; the columns are {_listed(names)}",
                 )
-        taken = self._columns.values()  # {instruction: input} leaves no input
+        renamed = self._columns.values()  # {instruction: input} leaves no input
         mapped = (f for f in MAPPED_FIELDS if f in self._columns)
-        return (*needed, *(f for f in optional if f in self._columns or f not in taken), *mapped)
+        return (*needed, *(f for f in optional if f in self._columns or f not in renamed), *mapped)
 
     def _detect(self, names: Collection[str]) -> str:
         fitting = [
@@ -221,17 +221,17 @@ _RESPONSE = {
 }
 
 
-def _history(row: Mapping[str, Any]) -> list[Said]:
+def _history(row: Mapping[str, Any]) -> list[PlacedTurn]:
     """Return the earlier questions and answers of an Alpaca row; they are not learnt again."""
-    said = []
+    placed = []
     for index, pair in enumerate(parsed(row.get("history") or (), "history", "")):
         texts: list[Any] = pair if isinstance(pair, list) else []
         if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
             raise RowError("wrong type", "history must be a list of [question, answer]")
         question, answer = texts
-        said.append(Said(Turn("user", question), ("history", index, 0)))
-        said.append(Said(Turn("assistant", answer, is_learnt=False), ("history", index, 1)))
-    return said
+        placed.append(PlacedTurn(Turn("user", question), ("history", index, 0)))
+        placed.append(PlacedTurn(Turn("assistant", answer, is_learnt=False), ("history", index, 1)))
+    return placed
 
 
 def _tokens(row: Mapping[str, Any]) -> tuple[list[int], list[int]]:

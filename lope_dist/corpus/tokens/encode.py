@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from transformers import PreTrainedTokenizerBase
 
@@ -68,8 +68,8 @@ def encode(
     of_pieces = None
     if marks is not None:
         of_pieces = [
-            piece_marks(example, own, changed or {}, form)
-            for example, own, changed in zip(examples, pieces, marks, strict=True)
+            piece_marks(example, of_example, changed or {}, form)
+            for example, of_example, changed in zip(examples, pieces, marks, strict=True)
         ]
     return tokenize(examples, pieces, form, of_pieces)
 
@@ -90,23 +90,23 @@ def tokenize(
         adds_start = [form.template != "chat" or example.is_plain for example in examples]
         rows = _encode_rows(pieces, adds_start, form.tokenizer, marks)
     result = []
-    for example, (ids, labels, told) in zip(examples, rows, strict=True):
+    for example, (ids, labels, corrupted) in zip(examples, rows, strict=True):
         if example.tokens is not None:
             ids, labels = example.tokens
-            told = None if marks is None else ([False] * len(ids), [False] * len(labels))
+            corrupted = None if marks is None else ([False] * len(ids), [False] * len(labels))
         result.append(
             Tokenized(
                 example.id,
                 ids[:length],
                 labels[:length],
                 was_cut=max(len(ids), len(labels)) > length,
-                corrupted=told and (told[0][:length], told[1][:length]),
+                corrupted=corrupted and (corrupted[0][:length], corrupted[1][:length]),
             )
         )
     return result
 
 
-_Told = tuple[list[bool], list[bool]] | None
+_TokenMarks = tuple[list[bool], list[bool]] | None
 _PieceMarks = Sequence[Sequence[Marks]] | None
 
 
@@ -124,7 +124,7 @@ def _encode_rows(
     adds_start: Sequence[bool],
     tokenizer: PreTrainedTokenizerBase,
     marks: _PieceMarks,
-) -> list[tuple[list[int], list[int], _Told]]:
+) -> list[tuple[list[int], list[int], _TokenMarks]]:
     profile = _profile(tokenizer)
     encoded = iter(piece_tokens(examples, tokenizer, marks))
     rows = []
@@ -135,17 +135,17 @@ def _encode_rows(
         labels = [IGNORED] * len(input_ids)
         corrupted = [False] * len(input_ids)
         for piece in pieces:
-            ids, told = next(encoded)
+            ids, is_marked = next(encoded)
             input_ids += ids
             labels += ids if piece.is_target else [IGNORED] * len(ids)
-            corrupted += told
+            corrupted += is_marked
         rows.append((input_ids, labels, None if marks is None else (corrupted, corrupted)))
     return rows
 
 
 def _encode_pairs(
     examples: Sequence[Sequence[Piece]], tokenizer: PreTrainedTokenizerBase, marks: _PieceMarks
-) -> list[tuple[list[int], list[int], _Told]]:
+) -> list[tuple[list[int], list[int], _TokenMarks]]:
     profile = _profile(tokenizer)
     borders = [_last_answer(pieces) for pieces in examples]
     sides = [
@@ -156,9 +156,9 @@ def _encode_pairs(
     of_sides = None
     if marks is not None:
         of_sides = [
-            _joined_marks(side, bytearray().join(own))
+            _joined_marks(side, bytearray().join(of_side))
             for pieces, border, of_pieces in zip(examples, borders, marks, strict=True)
-            for side, own in (
+            for side, of_side in (
                 (_joined(pieces[:border]), of_pieces[:border]),
                 (_joined(pieces[border:]), of_pieces[border:]),
             )
@@ -167,11 +167,11 @@ def _encode_pairs(
     before, after = [False] * len(profile.before), [False] * len(profile.after)
     rows = []
     for number in range(len(examples)):
-        (source, told), (labels, labels_told) = (
+        (source, source_marks), (labels, label_marks) = (
             _concatenated([next(encoded) for _ in side])
             for side in sides[2 * number : 2 * number + 2]
         )
-        marked = None if marks is None else ([*before, *told, *after], labels_told)
+        marked = None if marks is None else ([*before, *source_marks, *after], label_marks)
         rows.append(([*profile.before, *source, *profile.after], labels, marked))
     return rows
 
@@ -201,13 +201,14 @@ def _joined_marks(pieces: Sequence[Piece], marks: Marks) -> list[Marks]:
 
 
 def _concatenated(parts: Sequence[tuple[list[int], list[bool]]]) -> tuple[list[int], list[bool]]:
-    return [i for ids, _ in parts for i in ids], [told for _, own in parts for told in own]
+    ids, marks = zip(*parts, strict=True) if parts else ((), ())
+    return list(chain(*ids)), list(chain(*marks))
 
 
 @lru_cache(maxsize=8)
 def _profile(tokenizer: PreTrainedTokenizerBase) -> _Profile:
     bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-    whole = list(tokenizer("a")["input_ids"])
-    start = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-    text = "".join(map(str, tokenizer.convert_ids_to_tokens(whole[:start])))
-    return _Profile(whole[:start], whole[start + len(bare) :], text)
+    with_special = list(tokenizer("a")["input_ids"])
+    start = next(i for i in range(len(with_special)) if with_special[i : i + len(bare)] == bare)
+    text = "".join(map(str, tokenizer.convert_ids_to_tokens(with_special[:start])))
+    return _Profile(with_special[:start], with_special[start + len(bare) :], text)

@@ -45,7 +45,7 @@ def piece_marks(
     """
     whole = "".join(piece.text for piece in pieces)
     marked = bytearray(len(whole))
-    if any(1 in own for own in marks.values()):
+    if any(1 in of_text for of_text in marks.values()):
         try:
             framed = "".join(piece.text for piece in render(_framed(example, marks), form))
         except RowError as error:
@@ -55,38 +55,38 @@ def piece_marks(
                 f"The chat template changes a text of example {example.id}, so which of its tokens "
                 "noise hit cannot be told; set data.template=alpaca."
             )
-        at = inside = 0
+        position = inside = 0
         for match in re.finditer(f"([^{_START}{_END}]*)([{_START}{_END}]?)", framed):
             if inside:
-                marked[at : at + len(match[1])] = b"\x01" * len(match[1])
-            at += len(match[1])
+                marked[position : position + len(match[1])] = b"\x01" * len(match[1])
+            position += len(match[1])
             inside = match[2] == _START if match[2] else inside
-    result, at = [], 0
+    result, position = [], 0
     for piece in pieces:
-        result.append(marked[at : at + len(piece.text)])
-        at += len(piece.text)
+        result.append(marked[position : position + len(piece.text)])
+        position += len(piece.text)
     return result
 
 
 def _framed(example: Example, marks: TextMarks) -> Example:
     """Return the example with marked runs between private-use characters."""
     turns = list(example.turns)
-    for place, own in marks.items():
-        turn, is_context = divmod(place, 2)
+    for slot, of_text in marks.items():
+        turn, is_context = divmod(slot, 2)
         if is_context:
-            turns[turn] = replace(turns[turn], context=_frame(turns[turn].context, own))
+            turns[turn] = replace(turns[turn], context=_frame(turns[turn].context, of_text))
         else:
-            turns[turn] = replace(turns[turn], text=_frame(turns[turn].text, own))
+            turns[turn] = replace(turns[turn], text=_frame(turns[turn].text, of_text))
     return replace(example, turns=tuple(turns))
 
 
 def _frame(text: str, marks: Marks) -> str:
-    parts, at = [], 0
+    parts, position = [], 0
     for run in _RUN.finditer(marks):
         word = text[run.start() : run.end()]
         start = run.start() + len(word) - len(word.lstrip())  # a template may strip texts
         end = run.end() - len(word) + len(word.rstrip())
         if start < end:
-            parts += [text[at:start], _START, text[start:end], _END]
-            at = end
-    return "".join([*parts, text[at:]])
+            parts += [text[position:start], _START, text[start:end], _END]
+            position = end
+    return "".join([*parts, text[position:]])

@@ -33,30 +33,30 @@ def piece_tokens(
     """
     ends = control_tokens(tokenizer, only_special=False)
     anchors, pieces = [], []
-    for own in examples:
-        for number, piece in enumerate(own):
+    for example in examples:
+        for number, piece in enumerate(example):
             pieces.append(piece)
-            anchors.append("" if number == 0 else _anchor(own[number - 1], ends))
+            anchors.append("" if number == 0 else _anchor(example[number - 1], ends))
     if not pieces:
         return []
     texts = [anchor + piece.text for anchor, piece in zip(anchors, pieces, strict=True)]
     flat = None
     if marks is not None:
-        flat = [own for of_example in marks for own in of_example]
-        flat = [bytearray(len(a)) + own for a, own in zip(anchors, flat, strict=True)]
+        flat = [of_piece for of_example in marks for of_piece in of_example]
+        flat = [bytearray(len(a)) + of_piece for a, of_piece in zip(anchors, flat, strict=True)]
     encoded = _tokens(tokenizer, texts, flat)
     for number, (anchor, piece) in enumerate(zip(anchors, pieces, strict=True)):
-        ids, told = encoded[number]
+        ids, is_marked = encoded[number]
         if piece.is_literal:
-            own = None if flat is None else [flat[number][len(anchor) :]]
-            encoded[number] = _literal_tokens(tokenizer, piece.text, own)
+            piece_marks = None if flat is None else [flat[number][len(anchor) :]]
+            encoded[number] = _literal_tokens(tokenizer, piece.text, piece_marks)
         elif anchor:
             before = _anchor_ids(tokenizer, anchor)
             if ids[: len(before)] == before:
-                encoded[number] = ids[len(before) :], told[len(before) :]
+                encoded[number] = ids[len(before) :], is_marked[len(before) :]
             else:
-                own = None if flat is None else [flat[number][len(anchor) :]]
-                (encoded[number],) = _tokens(tokenizer, [piece.text], own)
+                piece_marks = None if flat is None else [flat[number][len(anchor) :]]
+                (encoded[number],) = _tokens(tokenizer, [piece.text], piece_marks)
     return encoded
 
 
@@ -71,8 +71,10 @@ def _literal_tokens(
 ) -> tuple[list[int], list[bool]]:
     """Return the tokens of a control token's text, none of them that token."""
     before = _anchor_ids(tokenizer, _LINE_BREAK)
-    whole = _LINE_BREAK + text
-    ids = list(tokenizer(whole, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+    behind_break = _LINE_BREAK + text
+    ids = list(
+        tokenizer(behind_break, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    )
     if ids[: len(before)] == before:
         ids = ids[len(before) :]
     is_marked = marks is not None and 1 in marks[0]
@@ -117,8 +119,8 @@ def _tokens(
         texts,
     )
     return [
-        (list(ids), [own.find(1, start, end) >= 0 for start, end in spans])
-        for ids, spans, own in zip(
+        (list(ids), [of_text.find(1, start, end) >= 0 for start, end in spans])
+        for ids, spans, of_text in zip(
             encoded["input_ids"], encoded["offset_mapping"], marks, strict=True
         )
     ]

@@ -61,7 +61,7 @@ class View:
 
 
 Hit = tuple[int, int, str, int]
-"""Number of the example in the batch, place in it (see `field_at`), operation, units hit."""
+"""Number of the example in the batch, slot of the text (see `field_at`), operation, units hit."""
 
 
 def stage_views(
@@ -99,8 +99,8 @@ def stage_views(
         for number, _, operation, count in layer_hits:
             counts = hits[number]
             counts[operation] = counts.get(operation, 0) + count
-    told = [None] * len(current) if marks is None else marks
-    return [View(*view) for view in zip(current, hits, told, strict=True)]
+    marks_or_none = [None] * len(current) if marks is None else marks
+    return [View(*view) for view in zip(current, hits, marks_or_none, strict=True)]
 
 
 def with_noise(
@@ -116,7 +116,7 @@ def with_noise(
 
     Paper: section 3.2 (discrete part of HyNoIse).
     """
-    new: dict[int, dict[int, str]] = {}  # number of the example -> place -> text
+    new: dict[int, dict[int, str]] = {}  # number of the example -> slot -> text
     hits: list[Hit] = []
     if config.responses.rate > 0:
         last = [_last_answer(example) for example in examples]
@@ -126,36 +126,41 @@ def with_noise(
             keys,
             config.responses,
         ):
-            place, old = 2 * last[number][0], last[number][1].text
-            new[number] = {place: text}
+            slot, old = 2 * last[number][0], last[number][1].text
+            new[number] = {slot: text}
             if marks is not None:
-                marks[number][place] = marks_of_answer(old, _at(marks[number], place, old), text)
-            hits.append((number, place, name, 1))
-    texts, owners, places = _fields(examples, config.fields, new)
-    own_marks = None
+                marks[number][slot] = marks_of_answer(
+                    old, _marks_at(marks[number], slot, old), text
+                )
+            hits.append((number, slot, name, 1))
+    texts, owners, slots = _fields(examples, config.fields, new)
+    text_marks = None
     if marks is not None:
-        of_texts = zip(texts, owners, places, strict=True)
-        own_marks = [_at(marks[owner], place, text) for text, owner, place in of_texts]
-    corrupted = corrupt(texts, owners, places, keys, config, own_marks)
+        of_texts = zip(texts, owners, slots, strict=True)
+        text_marks = [_marks_at(marks[owner], slot, text) for text, owner, slot in of_texts]
+    corrupted = corrupt(texts, owners, slots, keys, config, text_marks)
     if marks is not None and corrupted.marks is not None:
-        for owner, place, own in zip(owners, places, corrupted.marks, strict=True):
-            marks[owner][place] = own
-    for old, text, owner, place in zip(texts, corrupted.texts, owners, places, strict=True):
+        for owner, slot, text_mark in zip(owners, slots, corrupted.marks, strict=True):
+            marks[owner][slot] = text_mark
+    for old, text, owner, slot in zip(texts, corrupted.texts, owners, slots, strict=True):
         if text is not old:
             if owner in new:
-                new[owner][place] = text
+                new[owner][slot] = text
             else:
-                new[owner] = {place: text}
-    hits += [(owners[i], places[i], name, count) for i, name, count in corrupted.hits]
+                new[owner] = {slot: text}
+    hits += [(owners[i], slots[i], name, count) for i, name, count in corrupted.hits]
     changed = list(examples)
-    for number, own in new.items():
-        changed[number] = _with_texts(changed[number], own)
+    for number, new_texts in new.items():
+        changed[number] = _with_texts(changed[number], new_texts)
     return changed, hits
 
 
-def field_at(example: Example, place: int) -> tuple[int, str]:
-    """Return the turn that a place is in, and `instruction`, `input` or `response`."""
-    turn, is_context = divmod(place, 2)
+def field_at(example: Example, slot: int) -> tuple[int, str]:
+    """Return the turn of a slot, and whether it is its `instruction`, `input` or `response`.
+
+    Slot ``2 * turn`` is the text of a turn, the one behind it the turn's context.
+    """
+    turn, is_context = divmod(slot, 2)
     if example.turns[turn].role == "assistant":
         return turn, "response"
     return turn, "input" if is_context else "instruction"
@@ -204,53 +209,53 @@ class FreshTokens:
         examples = [view.example for view in views]
         marks = [view.marks for view in views] if self.has_marks else None
         tokens = encode(examples, self.form, marks)
-        return [Row(own, view.hits) for own, view in zip(tokens, views, strict=True)]
+        return [Row(tokenized, view.hits) for tokenized, view in zip(tokens, views, strict=True)]
 
 
-def _at(marks: TextMarks, place: int, text: str) -> Marks:
-    return marks.get(place) or bytearray(len(text))
+def _marks_at(marks: TextMarks, slot: int, text: str) -> Marks:
+    return marks.get(slot) or bytearray(len(text))
 
 
 def _fields(
-    examples: Sequence[Example], fields: Sequence[str], done: dict[int, dict[int, str]]
+    examples: Sequence[Example], fields: Sequence[str], replaced: dict[int, dict[int, str]]
 ) -> tuple[list[str], list[int], list[int]]:
-    """Return the texts that may be hit, the examples they are of and their places there."""
+    """Return the texts that may be hit, the examples they are of and their slots."""
     has_instruction, has_input, has_response = (
         name in fields for name in ("instruction", "input", "response")
     )
     texts: list[str] = []
     owners: list[int] = []
-    places: list[int] = []
+    slots: list[int] = []
     for number, example in enumerate(examples):
         for index, turn in enumerate(example.turns):
             if turn.role == "user":
                 if has_instruction and turn.text:
                     texts.append(turn.text)
                     owners.append(number)
-                    places.append(2 * index)
+                    slots.append(2 * index)
                 if has_input and turn.context:
                     texts.append(turn.context)
                     owners.append(number)
-                    places.append(2 * index + 1)
+                    slots.append(2 * index + 1)
             elif has_response and turn.role == "assistant" and turn.text:
-                if number in done and 2 * index in done[number]:
+                if number in replaced and 2 * index in replaced[number]:
                     continue
                 texts.append(turn.text)
                 owners.append(number)
-                places.append(2 * index)
-    return texts, owners, places
+                slots.append(2 * index)
+    return texts, owners, slots
 
 
 def _with_texts(example: Example, texts: dict[int, str]) -> Example:
     turns = list(example.turns)
-    for place, text in texts.items():
-        number, is_context = divmod(place, 2)
+    for slot, text in texts.items():
+        number, is_context = divmod(slot, 2)
         old = turns[number]
-        said, context = (old.text, text) if is_context else (text, old.context)
-        turns[number] = Turn(old.role, said, context, old.is_learnt, old.more)
+        new_text, context = (old.text, text) if is_context else (text, old.context)
+        turns[number] = Turn(old.role, new_text, context, old.is_learnt, old.more)
     # Not `dataclasses.replace`, which takes a fifth of the time of all noise.
-    kept = (example.tools, example.is_plain, example.tokens, example.weight)
-    return Example(example.id, tuple(turns), *kept)
+    unchanged = (example.tools, example.is_plain, example.tokens, example.weight)
+    return Example(example.id, tuple(turns), *unchanged)
 
 
 def _last_answer(example: Example) -> tuple[int, Turn]:
@@ -262,12 +267,12 @@ def _last_answer(example: Example) -> tuple[int, Turn]:
 
 def _donor(source: Source, example: Example, key: int) -> str | None:
     """Return the answer of another example, drawn by ``key``, that is not this one's too."""
-    own = _last_answer(example)[1].text
+    own_answer = _last_answer(example)[1].text
     if len(source) < 2:
         return None
     for draw in child_keys(np.array([key], np.uint64), np.arange(_DONOR_TRIES)).tolist():
         other = source[(example.id + 1 + draw % (len(source) - 1)) % len(source)]
         answer = _last_answer(other)[1].text
-        if answer.strip() and answer != own:
+        if answer.strip() and answer != own_answer:
             return answer
     return None

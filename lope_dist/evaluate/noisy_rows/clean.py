@@ -186,7 +186,7 @@ def _by_row(source: ExampleSource, scores: Sequence[float | None]) -> dict[_Plac
     found: dict[_Place, float] = {}
     for number, score in enumerate(scores):
         if score is not None:
-            place = source.place(number)
+            place = source.location(number)
             found[place] = max(score, found.get(place, -math.inf))
     return found
 
@@ -208,7 +208,7 @@ def _reasons(
 
 def _copies(source: ExampleSource, rows: Sequence[Measures]) -> dict[_Place, dict[str, Any]]:
     return {
-        source.place(n): {"reason": "copy", "copies_before": row["copies"]}
+        source.location(n): {"reason": "copy", "copies_before": row["copies"]}
         for n, row in enumerate(rows)
         if row["copies"]
     }
@@ -245,7 +245,7 @@ def _against_truth(
         return {}
     names = [name for name in SCORES if all(name in own for own in scores)]
     whole = [n for n, own in enumerate(scores) if None not in own.values()]
-    gone = [source.place(n) in reasons for n in range(len(rows))]
+    gone = [source.location(n) in reasons for n in range(len(rows))]
     noisy = [bool(done) for done in truth]
     hits = sum(a and b for a, b in zip(gone, noisy, strict=True))
     return {

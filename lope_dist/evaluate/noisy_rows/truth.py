@@ -36,7 +36,7 @@ def read_truth(data: str, given: str | None, source: ExampleSource) -> list[Trut
             "number must be the same example."
         )
     truth = {place: row for (place, _), (_, row) in zip(rows, about, strict=True)}
-    told = [truth[source.place(i)] for i in range(len(source))]
+    told = [truth[source.location(i)] for i in range(len(source))]
     if not all(isinstance(row, dict) and COLUMN in row for row in told):
         if given is None:
             return None

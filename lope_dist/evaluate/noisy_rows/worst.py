@@ -28,8 +28,8 @@ def worst_rows(
     """
     tokenizer, arch = load_tokenizer(config.model), architecture(config.model)
     key = "masked_hardest" if by.startswith("masked") else "base_hardest"
-    numbers = [n for n in range(len(source)) if source.place(n) in of_row]
-    numbers.sort(key=lambda n: -of_row[source.place(n)])
+    numbers = [n for n in range(len(source)) if source.location(n) in of_row]
+    numbers.sort(key=lambda n: -of_row[source.location(n)])
     examples = [source[n] for n in numbers[:count]]
     found = []
     for example, tokens in zip(
@@ -39,7 +39,7 @@ def worst_rows(
         if arch.is_encoder_decoder:
             ids, shift = tokens.labels, 0
         hard = {place + shift for place in rows[example.id].get(key, ())}
-        file, row = source.place(example.id)
+        file, row = source.location(example.id)
         found.append(
             {
                 "file": file,

@@ -49,7 +49,7 @@ def test_two_parts_of_all_rows_in_order(tmp_path: Path) -> None:
         write(tmp_path / "d.jsonl", [t for t in kept if t.startswith("other")]),
     )
     assert rest.fingerprint == alone.fingerprint
-    place = rest.place(len(rest) - 1)
+    place = rest.location(len(rest) - 1)
     assert place[0].endswith("b.jsonl")
     assert rest.first_of_row(rest._where(3)[1]) == 3
 

@@ -39,7 +39,7 @@ def runs(config_in, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     save_alpaca(folder / "all.jsonl", 60)
     _, held = split_source(open_source(DataConfig(path=str(folder / "all.jsonl"))), 0.2, 614)
-    out = {held.place(i)[1] for i in range(len(held))}
+    out = {held.location(i)[1] for i in range(len(held))}
     lines = (folder / "all.jsonl").read_text().splitlines(True)
     parts = {"rest": "", "held": ""}
     for number, line in enumerate(lines, start=1):

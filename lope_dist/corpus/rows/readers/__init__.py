@@ -30,15 +30,15 @@ def find_rows(section: SourceConfig) -> list[Rows]:
             source cannot follow.
     """
     names = (section.path,) if isinstance(section.path, str) else section.path
-    found: list[Rows] = []
+    readers: list[Rows] = []
     for name in names:
         local = _local_rows(name, section)
         if not local and os.environ.get("RANK", "0") == "0":
-            told = f"data.path = {name!r} is no file or folder here (looked in {Path.cwd()})"
-            print(f"{told}; the hub is asked.", file=sys.stderr)
-        found += local or [HubRows(name, section)]
+            notice = f"data.path = {name!r} is no file or folder here (looked in {Path.cwd()})"
+            print(f"{notice}; the hub is asked.", file=sys.stderr)
+        readers += local or [HubRows(name, section)]
     seen: set[Path] = set()
-    for rows in found:
+    for rows in readers:
         if isinstance(rows, FileRows):
             if (path := rows.path.resolve()) in seen:
                 raise LopeError(
@@ -46,56 +46,56 @@ def find_rows(section: SourceConfig) -> list[Rows]:
                     "data.sources a weight."
                 )
             seen.add(path)
-    return found
+    return readers
 
 
-def _local_rows(given: str, section: SourceConfig) -> list[FileRows]:
-    """Return the files that ``given`` names, or nothing if it is a hub name."""
-    path = Path(given).expanduser()
+def _local_rows(name: str, section: SourceConfig) -> list[FileRows]:
+    """Return the files of a local path or glob; none of the name of a hub data set."""
+    path = Path(name).expanduser()
     if path.is_dir():
-        _check_no_hub_settings(given, streaming=section.streaming)
+        _check_no_hub_settings(name, streaming=section.streaming)
         files, note = find_split(path, section)
         return [FileRows(file, note if n == 0 else "") for n, file in enumerate(files)]
-    found = [path] if path.is_file() else []
-    if not found and glob.has_magic(given):
-        names = map(Path, sorted(glob.glob(str(path), recursive=True)))
-        found = [name for name in names if name.is_file() and not is_cache(name)]
-        if not found:
-            raise _nothing_at(given, "matches no file")
-    if not found and _is_meant_as_a_path(given):
-        raise _nothing_at(given, "does not exist")
-    if found:
-        _check_no_hub_settings(given, streaming=section.streaming, subset=section.subset)
+    files = [path] if path.is_file() else []
+    if not files and glob.has_magic(name):
+        matches = map(Path, sorted(glob.glob(str(path), recursive=True)))
+        files = [match for match in matches if match.is_file() and not is_cache(match)]
+        if not files:
+            raise _nothing_at(name, "matches no file")
+    if not files and _is_meant_as_a_path(name):
+        raise _nothing_at(name, "does not exist")
+    if files:
+        _check_no_hub_settings(name, streaming=section.streaming, subset=section.subset)
         if section.split != "train":
             raise LopeError(
-                f"data.split = {section.split!r} with the local file {given!r}, which has no "
+                f"data.split = {section.split!r} with the local file {name!r}, which has no "
                 "splits; leave data.split out, or name the split's own file."
             )
-    return [FileRows(file) for file in found]
+    return [FileRows(file) for file in files]
 
 
-def _is_meant_as_a_path(given: str) -> bool:
+def _is_meant_as_a_path(name: str) -> bool:
     """Tell whether this can be no data set of the hub, or lies in a folder that is there."""
-    path = Path(given)
+    path = Path(name)
     return (
-        not _HUB_NAME.fullmatch(given)
-        or given.startswith((".", "~"))
+        not _HUB_NAME.fullmatch(name)
+        or name.startswith((".", "~"))
         or has_known_suffix(path)
         or path.parent.is_dir()
     )
 
 
-def _nothing_at(given: str, what: str) -> LopeError:
+def _nothing_at(name: str, problem: str) -> LopeError:
     return LopeError(
-        f"data.path = {given!r} {what} (looked in {Path.cwd()}); give a file ({ALLOWED}), a glob "
+        f"data.path = {name!r} {problem} (looked in {Path.cwd()}); give a file ({ALLOWED}), a glob "
         "of such files, a folder, or a data set of the hub as owner/name."
     )
 
 
-def _check_no_hub_settings(given: str, **settings: object) -> None:
+def _check_no_hub_settings(name: str, **settings: object) -> None:
     for key, value in settings.items():
         if value:
             raise LopeError(
-                f"data.{key} = {value!r} with the local {given!r} would have no effect: it is for "
+                f"data.{key} = {value!r} with the local {name!r} would have no effect: it is for "
                 f"hub data sets; leave data.{key} out."
             )

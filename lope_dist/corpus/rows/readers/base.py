@@ -39,6 +39,6 @@ class Rows(Protocol):
         """
         ...
 
-    def place(self, number: int) -> str:
+    def location(self, number: int) -> str:
         """Return where a row stands, as an error names it."""
         ...

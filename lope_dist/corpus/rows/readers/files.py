@@ -49,8 +49,8 @@ ALLOWED = f"{', '.join(_TEXTS)}, each also with {', '.join(CODECS)} behind; {', 
 
 def has_known_suffix(path: Path) -> bool:
     """Return whether a file's name says how to read it."""
-    own, packed = _suffixes(path)
-    return own in _TEXTS or (own in _TABLES and not packed)
+    suffix, compression = _suffixes(path)
+    return suffix in _TEXTS or (suffix in _TABLES and not compression)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class FileRows:
         """The file's path."""
         return str(self.path)
 
-    def place(self, number: int) -> str:
+    def location(self, number: int) -> str:
         """Return file and line or row."""
         return f"{self.path}, {self._kind.unit} {number}"
 
@@ -123,6 +123,6 @@ class FileRows:
 
 def _suffixes(path: Path) -> tuple[str, str]:
     """Return a file's own suffix in small letters, and those of its compression behind it."""
-    packed = packed_suffixes(path)
-    own = path.suffixes[: len(path.suffixes) - len(packed)]
-    return (own[-1].lower() if own else ""), "".join(packed)
+    compression = packed_suffixes(path)
+    suffixes = path.suffixes[: len(path.suffixes) - len(compression)]
+    return (suffixes[-1].lower() if suffixes else ""), "".join(compression)

@@ -83,21 +83,21 @@ def _by_name(folder: Path, subset: str | None) -> dict[str, list[Path]]:
 
     card = _card(folder, subset)
     base = folder.resolve() / card.get("data_dir", "")
-    given = card.get("data_files")
+    data_files = card.get("data_files")
     try:
-        if given:
-            patterns = sanitize_patterns(given)
-            found = {str(name): _matching(base, list(globs)) for name, globs in patterns.items()}
+        if data_files:
+            patterns = sanitize_patterns(data_files)
+            by_split = {str(name): _matching(base, list(globs)) for name, globs in patterns.items()}
         else:
-            found = _by_default(base)
+            by_split = _by_default(base)
     except FileNotFoundError:
-        found = {}
+        by_split = {}
     except ValueError as error:  # names that are no splits
         raise LopeError(f"The folder '{folder}' cannot be read: {error}.") from None
-    splits = {name: files for name, files in found.items() if files}
-    if not given:
-        known = {path for files in splits.values() for path in files}
-        rest = [path for path in _matching(base, ["**"]) if path not in known]
+    splits = {name: files for name, files in by_split.items() if files}
+    if not data_files:
+        in_a_split = {path for files in splits.values() for path in files}
+        rest = [path for path in _matching(base, ["**"]) if path not in in_a_split]
         splits |= {_IN_NO_SPLIT if splits else "train": rest} if rest else {}
     if not splits:
         raise LopeError(
@@ -119,8 +119,8 @@ def _by_default(base: Path) -> dict[str, list[Path]]:
     files = {path.relative_to(base).as_posix(): path for path in _matching(base, ["**"])}
 
     def resolve(pattern: str) -> list[str]:
-        wanted = re.compile(glob_translate(pattern), re.IGNORECASE)
-        return [name for name in files if wanted.match(name)]
+        expression = re.compile(glob_translate(pattern), re.IGNORECASE)
+        return [name for name in files if expression.match(name)]
 
     patterns = _get_data_files_patterns(resolve)
     return {
@@ -132,7 +132,7 @@ def _by_default(base: Path) -> dict[str, list[Path]]:
 def _matching(base: Path, patterns: list[str]) -> list[Path]:
     from datasets.data_files import resolve_pattern
 
-    found: dict[Path, None] = {}
+    matches: dict[Path, None] = {}
     for pattern in patterns:
         if "://" in pattern:
             raise ValueError(f"its README.md names {pattern}, which is elsewhere")
@@ -140,8 +140,8 @@ def _matching(base: Path, patterns: list[str]) -> list[Path]:
             names = map(Path, sorted(resolve_pattern(pattern, escape(str(base)))))
         except FileNotFoundError:
             continue
-        found |= {name: None for name in names if has_known_suffix(name) and not is_cache(name)}
-    return list(found)
+        matches |= {name: None for name in names if has_known_suffix(name) and not is_cache(name)}
+    return list(matches)
 
 
 def _card(folder: Path, subset: str | None) -> Mapping[str, Any]:
@@ -160,8 +160,8 @@ def _card(folder: Path, subset: str | None) -> Mapping[str, Any]:
     if not configs and subset is None:
         return {}
     if name is None or name not in configs:
-        known = f"it has {', '.join(configs)}; name one" if configs else "its card names none"
-        raise LopeError(f"data.subset = {subset!r} with the folder '{folder}': {known}.")
+        choices = f"it has {', '.join(configs)}; name one" if configs else "its card names none"
+        raise LopeError(f"data.subset = {subset!r} with the folder '{folder}': {choices}.")
     if ignored := sorted(set(configs[name]) - _FOLLOWED):
         raise LopeError(
             f"{path}: configuration '{name}' sets {', '.join(ignored)}, which cannot be followed; "

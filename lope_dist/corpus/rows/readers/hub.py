@@ -46,7 +46,7 @@ class HubRows:
         except Exception as error:
             raise self._unreadable(error) from None
 
-    def place(self, number: int) -> str:
+    def location(self, number: int) -> str:
         """Return data set, split and row."""
         return f"Data set '{self.name}', split '{self._section.split}', row {number}"
 

@@ -37,7 +37,7 @@ def read_tsv(path: Path, select: Select) -> NumberedRows:
 
 def _read(path: Path, select: Select, delimiters: str) -> NumberedRows:
     csv.field_size_limit(ROW_LIMIT)  # of the whole process, 128 KiB by default
-    header, wanted, lines = [], set(), _Lines(path)
+    header, selected, lines = [], set(), _Lines(path)
     delimiter = _delimiter(path, delimiters)
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
@@ -54,13 +54,13 @@ def _read(path: Path, select: Select, delimiters: str) -> NumberedRows:
             if problem is not None:
                 raise problem
             if cells:
-                header, wanted = cells, _columns(cells, select)
+                header, selected = cells, _columns(cells, select)
         elif problem is not None:
             yield lines.first, problem
         elif len(cells) == len(header):
             if lines.last > lines.first:
                 _check_lines(lines, delimiter, len(header))
-            yield lines.first, {n: c for n, c in zip(header, cells, strict=True) if n in wanted}
+            yield lines.first, {n: c for n, c in zip(header, cells, strict=True) if n in selected}
         elif cells:  # or the line is blank
             reason = f"{len(cells)} cells under {len(header)} columns"
             if any(_num_cells(line, delimiter) == len(header) for line in lines.taken[1:-1]):
