@@ -37,7 +37,7 @@ def show(
     from lope_dist.config.load import load_config
 
     resolved = load_config(config, overrides or ())
-    from lope_dist.corpus.show import told
+    from lope_dist.corpus.show import example_lines
     from lope_dist.train.data import shown_rows
 
     examples = shown_rows(resolved, row=row, count=count, stage=stage)
@@ -45,7 +45,7 @@ def show(
         typer.echo(json.dumps(examples, indent=2, ensure_ascii=False))
         return
     for example in examples:
-        typer.echo("\n".join(told(example, colours=sys.stdout.isatty())))
+        typer.echo("\n".join(example_lines(example, colours=sys.stdout.isatty())))
 
 
 @data.command()

@@ -61,25 +61,25 @@ def corrupt_file(
         raise LopeError(f"{target} has the suffix '{target.suffix}'; write .jsonl or .parquet.")
     if target.exists():
         raise LopeError(f"{target} exists already; remove it or give another name.")
-    place = SourceConfig(path=str(source))
+    section = SourceConfig(path=str(source))
     examples = open_source(DataConfig(path=str(source), allow_empty_response=True))
-    rows = [row for file in find_rows(place) for _, row in file.read(list)]
+    rows = [row for file in find_rows(section) for _, row in file.read(list)]
     if any(COLUMN in row for row in rows):
         raise LopeError(f"{source} has a column '{COLUMN}' already; rename or remove it.")
     counts: Counter[str] = Counter()
     rows_hit = 0
-    layout = Layout(place, allow_empty_response=True)
+    layout = Layout(section, allow_empty_response=True)
     layout.parse(rows[0])  # finds the format
-    with closing(bar("Corrupting", len(rows), "rows", is_shown=progress)) as shown:
+    with closing(bar("Corrupting", len(rows), "rows", is_shown=progress)) as progress_bar:
         for start in range(0, len(rows), _AT_ONCE):
             batch = [examples[i] for i in range(start, min(start + _AT_ONCE, len(rows)))]
-            for example, done in _corrupted(batch, examples, config, seed):
+            for example, changes in _corrupted(batch, examples, config, seed):
                 row = layout.put(rows[example.id], example.turns)
-                rows[example.id] = row | {COLUMN: json.dumps(done)}
-                rows_hit += bool(done)
-                for entry in done:
+                rows[example.id] = row | {COLUMN: json.dumps(changes)}
+                rows_hit += bool(changes)
+                for entry in changes:
                     counts[entry["operation"]] += entry["count"]
-            shown.update(len(batch))
+            progress_bar.update(len(batch))
     _write(target, rows, pq.read_schema(source) if source.suffix.lower() == ".parquet" else None)
     return CorruptSummary(len(rows), rows_hit, dict(sorted(counts.items())))
 
@@ -90,14 +90,14 @@ def _corrupted(
     """Yield each example with noise, and what was done to it."""
     keys = example_keys(seed, DATA_NOISE, 0, [example.id for example in batch])
     noisy, hits = with_noise(batch, source, config, keys)
-    done: list[Counter[tuple[int, str]]] = [Counter() for _ in batch]
-    for number, place, operation, count in hits:
-        done[number][place, operation] += count
-    for example, own in zip(noisy, done, strict=True):
+    counts: list[Counter[tuple[int, str]]] = [Counter() for _ in batch]
+    for number, slot, operation, num_hits in hits:
+        counts[number][slot, operation] += num_hits
+    for example, of_example in zip(noisy, counts, strict=True):
         entries = []
-        for (place, operation), count in sorted(own.items()):
-            turn, field = field_at(example, place)
-            entry = {"operation": operation, "field": field, "count": count}
+        for (slot, operation), num_hits in sorted(of_example.items()):
+            turn, field = field_at(example, slot)
+            entry = {"operation": operation, "field": field, "count": num_hits}
             entries.append(entry | ({"message": turn} if len(example.turns) != 2 else {}))
         yield example, entries
 

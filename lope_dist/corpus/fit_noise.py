@@ -148,8 +148,8 @@ def fit_unpaired(
     for path, turns in zip((noisy_path, reference_path), good, strict=True):
         _check_size(path, turns)
     noisy, reference = ([_row(turns) for turns in rows] for rows in good)
-    known = Reference(text for row in reference[0::2] for text in row)
-    fit = fit_rates(noisy, reference[1::2], lambda _, row: known.count(row), seed=seed)
+    counts = Reference(text for row in reference[0::2] for text in row)
+    fit = fit_rates(noisy, reference[1::2], lambda _, row: counts.count(row), seed=seed)
     return NoiseFit(len(noisy), _num_words(noisy), False, fit.rates, {}, fit.not_judged)
 
 
@@ -198,10 +198,10 @@ def _row(turns: Turns, skip: bool = False) -> Row:
 def _texts_beside(noisy: Turns, clean: Turns, skip: bool) -> Row:
     """Return the noisy texts where the clean ones are not empty."""
     texts = [
-        other
-        for turn, beside in zip(clean, noisy, strict=True)
+        noisy_text
+        for turn, noisy_turn in zip(clean, noisy, strict=True)
         if turn.role in _HIT
-        for text, other in ((turn.text, beside.text), (turn.context, beside.context))
+        for text, noisy_text in ((turn.text, noisy_turn.text), (turn.context, noisy_turn.context))
         if text.strip()
     ]
     return tuple(texts[:-1] if skip else texts)
@@ -214,12 +214,12 @@ def _answers(rows: Sequence[Turns]) -> list[str]:
 def _wrong_answers(noisy: Sequence[str], clean: Sequence[str]) -> dict[int, str]:
     all_answers = frozenset(clean)
     vocabulary = frozenset(word for answer in clean for word in split_words(answer))
-    found = {}
+    classes = {}
     for number, (new, old) in enumerate(zip(noisy, clean, strict=True)):
         name = answer_class(old, new, all_answers, vocabulary)
         if name is not None:
-            found[number] = name
-    return found
+            classes[number] = name
+    return classes
 
 
 def _responses(

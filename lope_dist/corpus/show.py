@@ -51,7 +51,7 @@ def show_rows(
     ids = range(first, min(first + count, len(source)))
     rows = tokens.rows(noisy_view(0) if injects else CLEAN, ids)
     return [
-        _shown(*source.location(index), row.tokens, form)
+        _shown_example(*source.location(index), row.tokens, form)
         for index, row in zip(ids, rows, strict=True)
     ]
 
@@ -114,15 +114,17 @@ def changes(before: str, after: str) -> list[dict[str, str]]:
     ]
 
 
-def told(shown: dict[str, Any], *, limit: int | None = None, colours: bool = False) -> list[str]:
+def example_lines(
+    example: dict[str, Any], *, limit: int | None = None, colours: bool = False
+) -> list[str]:
     """Return a shown example as lines of text: what is learnt between ⟦ and ⟧, or in green."""
-    target = f"{shown['target_tokens']:,} of {shown['tokens']:,} tokens are learnt"
-    cut = ", cut" if shown["cut"] else ""
-    text = "".join(_marked(piece, colours) for piece in shown["pieces"])
+    target = f"{example['target_tokens']:,} of {example['tokens']:,} tokens are learnt"
+    cut = ", cut" if example["cut"] else ""
+    text = "".join(_marked(piece, colours) for piece in example["pieces"])
     if limit is not None and len(text) > limit:
         text = f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
     how = "in green" if colours else "between ⟦ and ⟧"
-    head = f"{shown['source']}, row {shown['row']}: {target}{cut}, {how}"
+    head = f"{example['source']}, row {example['row']}: {target}{cut}, {how}"
     return [f"{head}:", *(f"  | {line}" for line in text.split("\n"))]
 
 
@@ -135,7 +137,7 @@ def _marked(piece: dict[str, Any], colours: bool) -> str:
     return f"⟦{text}⟧" if piece["learnt"] else text
 
 
-def _shown(place: str, number: int, tokens: Tokenized, form: Form) -> dict[str, Any]:
+def _shown_example(file: str, number: int, tokens: Tokenized, form: Form) -> dict[str, Any]:
     read, written = tokens.input_ids, tokens.labels
     noisy = tokens.corrupted or ([False] * len(read), [False] * len(written))
     if form.is_encoder_decoder:
@@ -147,7 +149,7 @@ def _shown(place: str, number: int, tokens: Tokenized, form: Form) -> dict[str, 
         ids, is_noisy = read, noisy[0]
         learnt = [i > 0 and label != IGNORED for i, label in enumerate(written)]
     return {
-        "source": place,
+        "source": file,
         "row": number,
         "tokens": len(ids),
         "target_tokens": sum(learnt),
@@ -164,18 +166,18 @@ def _pieces(
 ) -> list[dict[str, Any]]:
     """Return runs of tokens of one kind as text; together they are the text of all tokens."""
     pieces: list[dict[str, Any]] = []
-    at, done = 0, ""
+    end, text_before = 0, ""
     for (is_learnt, is_noisy), run in groupby(zip(learnt, noisy, strict=True)):
-        at += len(list(run))
-        whole = _text(tokenizer, ids[:at])
+        end += len(list(run))
+        text_so_far = _text(tokenizer, ids[:end])
         # Of all so far, for SentencePiece drops the blank before a text, and a character may be
         # of several tokens.
-        if not whole.startswith(done):
-            done = ""
-            whole = _text(tokenizer, ids[at - 1 : at])
-        text = whole[len(done) :]
+        if not text_so_far.startswith(text_before):
+            text_before = ""
+            text_so_far = _text(tokenizer, ids[end - 1 : end])
+        text = text_so_far[len(text_before) :]
         pieces.append({"text": text, "learnt": bool(is_learnt), "noisy": bool(is_noisy)})
-        done = whole
+        text_before = text_so_far
     return pieces
 
 

@@ -116,18 +116,18 @@ def generate(
         LopeError: experts that the run does not have; what `reply` raises.
     """
     rows = rows_of(run, experts)
-    asked = [(prompt, row) for prompt in prompts for row in rows]
+    questions = [(prompt, row) for prompt in prompts for row in rows]
 
-    def answer(one: tuple[str, Row]) -> str:
-        prompt, row = one
+    def answer(question: tuple[str, Row]) -> str:
+        prompt, row = question
         with run.context.answering(row):
             return reply(run, [Turn("user", prompt)], decoding)
 
-    given = answer_batches(run, asked, answer, what="Answers", progress=progress)
+    answers = answer_batches(run, questions, answer, title="Answers", progress=progress)
     words = list(experts)
     return [
-        dict(zip(words, given[start : start + len(words)], strict=True))
-        for start in range(0, len(given), len(words))
+        dict(zip(words, answers[start : start + len(words)], strict=True))
+        for start in range(0, len(answers), len(words))
     ]
 
 

@@ -36,12 +36,12 @@ def write_samples(run_dir: Path, count: int, checkpoint: str = LAST) -> None:
     _, validation = open_parts(config, run.tokenizer, run.model.config)
     assert validation is not None, "the configuration names them"
     looked_at = map(validation.__getitem__, range(min(_MOST_LOOKED_AT, len(validation))))
-    asked = [found for example in looked_at if (found := _asked(example)) is not None][:count]
-    if not asked:
+    prompts = [p for example in looked_at if (p := _prompt(example)) is not None][:count]
+    if not prompts:
         raise LopeError(f"{refusal}; `lope generate` answers prompts of your own.")
     words = ["base", usual_answer(config.adapter, is_purified=False)]
     samples = []
-    for turns, expected in asked:
+    for turns, expected in prompts:
         answers = {}
         for row in rows_of(run, words):
             with run.context.answering(row):
@@ -51,10 +51,10 @@ def write_samples(run_dir: Path, count: int, checkpoint: str = LAST) -> None:
     write_json(run_dir / SAMPLES.name, {"checkpoint": chosen.folder.name, "samples": samples})
 
 
-def _asked(example: Example) -> tuple[list[Turn], str] | None:
+def _prompt(example: Example) -> tuple[list[Turn], str] | None:
     """Return the turns before an example's first answer that is learnt, and that answer."""
     if not example.learnt or example.tools or example.learnt[0] == 0:
         return None
-    place = example.learnt[0]
-    turns = list(example.turns[:place])
-    return (turns, example.turns[place].text) if turns[-1].role == "user" else None
+    first = example.learnt[0]
+    turns = list(example.turns[:first])
+    return (turns, example.turns[first].text) if turns[-1].role == "user" else None

@@ -20,7 +20,7 @@ from lope_dist.corpus.feed.loader import num_steps
 from lope_dist.corpus.feed.mixture import Mixture
 from lope_dist.corpus.rows.readers import find_rows
 from lope_dist.corpus.rows.readers.hub import HubRows
-from lope_dist.corpus.show import show_rows, told
+from lope_dist.corpus.show import example_lines, show_rows
 from lope_dist.corpus.tokens.prompts import Form
 from lope_dist.corpus.tokens.template_source import uses_date
 from lope_dist.engine.world import World
@@ -158,7 +158,7 @@ def tell_rows(
                 one.tell()
         lines = lines_of(config, source, validation)
         (first,) = show_rows(config, source, form_of(config, tokenizer, arch), first=0, count=1)
-        print("\n".join([*lines, *told(first, limit=600)]), file=sys.stderr)
+        print("\n".join([*lines, *example_lines(first, limit=600)]), file=sys.stderr)
 
 
 def is_local(data: DataConfig) -> bool:

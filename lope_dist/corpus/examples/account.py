@@ -32,7 +32,7 @@ class BadRows:
         """All rows that were left out."""
         return sum(self.counts.values())
 
-    def add(self, place: str, error: RowError) -> None:
+    def add(self, location: str, error: RowError) -> None:
         """Count a bad row.
 
         Raises:
@@ -40,11 +40,11 @@ class BadRows:
         """
         if self.allowed == 0:
             raise LopeError(
-                f"{place}: {error} (data.max_bad_rows sets a share of rows that may be bad)."
+                f"{location}: {error} (data.max_bad_rows sets a share of rows that may be bad)."
             )
         self.counts[error.kind] = self.counts.get(error.kind, 0) + 1
         if len(self.first) < _BAD_TOLD:
-            self.first.append((place, str(error)))
+            self.first.append((location, str(error)))
 
     def check(self) -> None:
         """Check the share, once all rows are read.
@@ -53,7 +53,7 @@ class BadRows:
             LopeError: there are more; tells kinds by number and the first rows.
         """
         if self.total > self.allowed * self.num_rows:
-            first = "; ".join(f"{place}: {reason}" for place, reason in self.first[:3])
+            first = "; ".join(f"{location}: {reason}" for location, reason in self.first[:3])
             raise LopeError(
                 f"{self._summary()}, more than data.max_bad_rows = {self.allowed:g} allows. The "
                 f"first: {first}. Correct the rows or raise data.max_bad_rows."
@@ -68,15 +68,15 @@ class BadRows:
             return
         file = file or sys.stderr
         print(f"{self._summary()} and left out:", file=file)
-        for place, reason in self.first:
-            print(f"  {place}: {reason}", file=file)
+        for location, reason in self.first:
+            print(f"  {location}: {reason}", file=file)
         if self.total > len(self.first):
             print(f"  and {self.total - len(self.first)} more", file=file)
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> BadRows:
         """Return what `asdict` made, and JSON kept."""
-        first = [(place, reason) for place, reason in tree["first"]]
+        first = [(location, reason) for location, reason in tree["first"]]
         return cls(tree["allowed"], tree["num_rows"], tree["counts"], first)
 
     def _summary(self) -> str:
@@ -117,11 +117,11 @@ class Account:
         """The mean over target tokens of the weight of their example."""
         return self.target_weight / self.target_tokens if self.weighted else 1.0
 
-    def add_without_target(self, place: str) -> None:
+    def add_without_target(self, location: str) -> None:
         """Count an example with nothing to learn."""
         self.without_target += 1
         if len(self.first_without_target) < _TOLD:
-            self.first_without_target.append(place)
+            self.first_without_target.append(location)
 
 
 def figures(account: Account, bad_rows: BadRows, steps: Mapping[str, int]) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def figures(account: Account, bad_rows: BadRows, steps: Mapping[str, int]) -> di
     return {
         "rows": bad_rows.num_rows,
         "bad_rows": dict(bad_rows.counts),
-        "first_bad_rows": [{"place": place, "reason": why} for place, why in bad_rows.first],
+        "first_bad_rows": [{"place": location, "reason": why} for location, why in bad_rows.first],
         **asdict(account),
         "steps": dict(steps),
     }

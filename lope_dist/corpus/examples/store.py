@@ -45,8 +45,8 @@ _HASHES, _SEAL = "blocks", f"{_INDEX}.sha256"
 
 def data_cache() -> Path:
     """Return the folder of stores: `$LOPE_DATA_CACHE`, else `data` in the common cache."""
-    given = os.environ.get(_VARIABLE)
-    return Path(given).expanduser() if given else cache_dir() / "data"
+    folder = os.environ.get(_VARIABLE)
+    return Path(folder).expanduser() if folder else cache_dir() / "data"
 
 
 class Lines(Protocol):
@@ -232,8 +232,8 @@ def _open_whole(folder: Path, *, tells: bool = False) -> Store | None:
     except Exception as error:  # of any kind: nothing in a cache is worth more than its making
         if tells:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            told = f"The examples cached in {folder} are damaged ({reason}): read anew."
-            print(told, file=sys.stderr)
+            notice = f"The examples cached in {folder} are damaged ({reason}): read anew."
+            print(notice, file=sys.stderr)
         return None
 
 

@@ -112,11 +112,11 @@ def build_rows(
         targets = [_targets(example, loss_on_corrupted) for example in row]
         input_ids.append([token for example in row for token in example.input_ids])
         # The first token of an example has nothing before it that could predict it.
-        labels.append([label for own in targets for label in (IGNORED, *own[1:])])
+        labels.append([label for of_example in targets for label in (IGNORED, *of_example[1:])])
         keys.append(
             torch.cat([_keys(ex, TOKEN_NOISE, len(ex.input_ids), seed, epoch) for ex in row])
         )
-        positions.append([place for ex in row for place in range(len(ex.input_ids))])
+        positions.append([position for ex in row for position in range(len(ex.input_ids))])
     input_ids_NT = _pad(input_ids, pad_id)
     mask_NT = _mask(input_ids)
     labels_NT = _pad(labels, IGNORED)
@@ -211,9 +211,12 @@ def _targets(example: Tokenized, loss_on_corrupted: bool) -> list[int]:
 
 def _corrupted(rows: Sequence[Sequence[Tokenized]]) -> Tensor | None:
     marks = [[example.corrupted for example in row] for row in rows]
-    if any(own is None for row in marks for own in row):
+    if any(of_example is None for row in marks for of_example in row):
         return None
-    flat = [[is_in for own in row if own is not None for is_in in own[0]] for row in marks]
+    flat = [
+        [is_in for of_example in row if of_example is not None for is_in in of_example[0]]
+        for row in marks
+    ]
     return _pad(flat, 0, torch.bool)
 
 

@@ -137,8 +137,8 @@ class StageLoader:
     def example_ids(self, step: int) -> list[int]:
         """Return the examples of a step, over all ranks, in order."""
         assert 0 <= step < self.num_steps, (step, self.num_steps)
-        epoch, place = divmod(step, self._steps_per_epoch)
-        first = place * self._global_batch
+        epoch, step_of_epoch = divmod(step, self._steps_per_epoch)
+        first = step_of_epoch * self._global_batch
         end = min(first + self._global_batch, self._mixture.epoch_size)
         return self._mixture.example_ids(epoch, np.arange(first, end)).tolist()
 
@@ -148,11 +148,11 @@ class StageLoader:
         Packing is over the rank's part of one step.
         """
         epoch = step // self._steps_per_epoch
-        own = self.example_ids(step)[self._rank :: self._world_size]
+        ids = self.example_ids(step)[self._rank :: self._world_size]
         view = noisy_view(epoch) if self._injects_text and self._noise.text.is_on else CLEAN
-        tokenized = [row.tokens for row in self._provider.rows(view, own)]
+        tokenized = [row.tokens for row in self._provider.rows(view, ids)]
         if self._source.has_weights:
-            tokenized = [replace(own, weight=self._weight(own.example_id)) for own in tokenized]
+            tokenized = [replace(ids, weight=self._weight(ids.example_id)) for ids in tokenized]
         if not self.has_marks:  # a built corpus may have them for other stages
             tokenized = [replace(tokens, corrupted=None) for tokens in tokenized]
         rows, size = [[index] for index in range(len(tokenized))], self._micro_batch
@@ -211,7 +211,7 @@ class StageLoader:
     def _open_provider(self, stage: StageConfig) -> TokenProvider:
         if self._data.corpus is None:
             return FreshTokens(self._source, self._form, self._noise, self._seed, self.has_marks)
-        wanted = fingerprint_of(
+        needed = fingerprint_of(
             self._form,
             self._noise,
             seed=self._seed,
@@ -221,7 +221,7 @@ class StageLoader:
             shard_examples=1,
             has_marks=self._needs_marks,
         )
-        corpus = open_built(self._data.corpus, wanted)
+        corpus = open_built(self._data.corpus, needed)
         self.has_marks = self.has_marks and corpus.manifest.fingerprint.has_marks
         return corpus
 
@@ -244,7 +244,7 @@ def batches_of(
     def packed(step: int) -> bytes:
         return pickle.dumps(loader.micro_batches(step), protocol=pickle.HIGHEST_PROTOCOL)
 
-    made = in_order(
+    steps = in_order(
         packed if workers else loader.micro_batches,
         range(first_step, loader.num_steps),
         workers,
@@ -252,8 +252,8 @@ def batches_of(
         remedy="resume the run, with fewer workers or data.workers=0",
         limit_s=timeout_s,
     )
-    for step, given in made:
-        batches = pickle.loads(given) if isinstance(given, bytes) else given
+    for step, made in steps:
+        batches = pickle.loads(made) if isinstance(made, bytes) else made
         yield step, batches
         loader.note(step, batches)  # used, where the next ones are asked for
 

@@ -115,8 +115,8 @@ class MessageReader:
             raise RowError(
                 "unknown role",
                 f"the {key}{where}{keys} is {value!r}; known: {', '.join(self._roles)}; say "
-                f"what another one stands for by data.roles={{{value or 'name'}: user}}, and what a "
-                "message calls its parts by data.message_keys={role: speaker, content: text}",
+                f"what another one stands for by data.roles={{{value or 'name'}: user}}, and what "
+                "a message calls its parts by data.message_keys={role: speaker, content: text}",
             )
         return role
 

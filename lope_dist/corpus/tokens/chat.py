@@ -81,12 +81,12 @@ class ChatTemplate:
         end = self._end(whole, history, answer, tools)
         prompt = self._prompt(whole, history, tools)
         if not whole.startswith(prompt):
-            said = self._behind_more(prompt, whole, history, answer, tools, end)
+            learnt = self._behind_more(prompt, whole, history, answer, tools, end)
         elif self._source.marks_answers(tools):
             return Answer(index, prompt, self._marked(prompt, [*history, answer], tools))
         else:
-            said = whole[len(prompt) :].removesuffix(end.dropped) + end.added
-        return Answer(index, prompt, ((said, True),))
+            learnt = whole[len(prompt) :].removesuffix(end.dropped) + end.added
+        return Answer(index, prompt, ((learnt, True),))
 
     def _prompt(self, whole: str, history: list[dict[str, Any]], tools: Any) -> str:
         """Return what inference shows before an answer."""
@@ -110,13 +110,14 @@ class ChatTemplate:
         """Return what is learnt where the generation prompt says more than the rendering does."""
         before, _ = self._bare(history, tools)
         if not (prompt.startswith(before) and whole.startswith(before)):
-            shown = self._source.apply(history, tools, is_prompt=False) if history else ""
-            if prompt.startswith(shown) and whole.startswith(shown):
-                asked, begun = prompt[len(shown) :], whole[len(shown) :][: len(prompt)]
+            history_shown = self._source.apply(history, tools, is_prompt=False) if history else ""
+            if prompt.startswith(history_shown) and whole.startswith(history_shown):
+                header = prompt[len(history_shown) :]
+                begins = whole[len(history_shown) :][: min(len(prompt), 80)]
                 raise RowError(
                     "begins otherwise",
-                    f"the chat template's generation prompt is {asked!r}, and with this answer "
-                    f"the template writes {begun[:80]!r} there, which inference would never show; "
+                    f"the chat template's generation prompt is {header!r}, and with this answer "
+                    f"the template writes {begins!r} there, which inference would never show; "
                     "leave out what the answer begins with, or change data.template_arguments",
                 )
             raise RowError(
@@ -125,8 +126,8 @@ class ChatTemplate:
                 "answer follows, so the learnt part cannot be separated from the rest; set "
                 "data.template=alpaca",
             )
-        said = prompt[len(before) :]
-        opening = _OPENSTHOUGHTS.search(said)
+        opened = prompt[len(before) :]
+        opening = _OPENSTHOUGHTS.search(opened)
         if opening is None:
             return whole[len(before) :].removesuffix(end.dropped) + end.added
         tag, closing = opening[0].strip(), f"{opening[1]}/{opening[2]}{opening[3]}"
@@ -137,14 +138,14 @@ class ChatTemplate:
         elif closing not in text:
             raise RowError(
                 "no thoughts",
-                f"the chat template opens every answer with {said!r} in its generation prompt, "
+                f"the chat template opens every answer with {opened!r} in its generation prompt, "
                 f"and this answer has no thoughts that '{closing}' would end; give it some "
                 "(`reasoning_content`, or in its text), switch them off by "
                 "data.template_arguments, or use the template of a model without them",
             )
         if text.lstrip().startswith(tag):
             text = text.lstrip().removeprefix(tag)
-            text = text.lstrip("\n") if said.endswith("\n") else text
+            text = text.lstrip("\n") if opened.endswith("\n") else text
         return text + end.tail
 
     def _end(
@@ -156,14 +157,16 @@ class ChatTemplate:
         tail = _shared(whole[::-1], marked[::-1])[::-1]
         ends = list(self._ends.finditer(tail))
         if not ends:
-            eos, kept = end_of_sequence(self._tokenizer), tail.rstrip()
-            return _End(kept + eos, tail[len(kept) :], eos)
-        found = ends[0]
+            eos, text_kept = end_of_sequence(self._tokenizer), tail.rstrip()
+            return _End(text_kept + eos, tail[len(text_kept) :], eos)
+        end = ends[0]
         if answer.get("tool_calls"):  # whose own form may have tokens of its own
             usual = self._ends.search(self._bare(history, tools)[1])
-            same = [one for one in ends if usual is not None and one[0] == usual[0]]
-            found = same[0] if same else ends[-1]
-        return _End(tail[: found.end()], tail[found.end() :])
+            same = [
+                candidate for candidate in ends if usual is not None and candidate[0] == usual[0]
+            ]
+            end = same[0] if same else ends[-1]
+        return _End(tail[: end.end()], tail[end.end() :])
 
     def _bare(self, history: Sequence[dict[str, Any]], tools: Any) -> tuple[str, str]:
         """Return what the template writes before and behind an answer of a mark alone."""
@@ -181,13 +184,13 @@ class ChatTemplate:
         """Return the parts behind the prompt by the template's own `{% generation %}`."""
         whole, spans = self._source.generated(messages, tools)
         parts: list[tuple[str, bool]] = []
-        at = len(prompt)
+        position = len(prompt)
         for start, stop in spans:
-            start = max(start, at)
+            start = max(start, position)
             if stop > start:
-                parts += [(whole[at:start], False)] if start > at else []
+                parts += [(whole[position:start], False)] if start > position else []
                 parts.append((whole[start:stop], True))
-                at = stop
+                position = stop
         if not parts:
             raise RowError(
                 "nothing to learn",
@@ -196,10 +199,10 @@ class ChatTemplate:
         return tuple(parts)
 
 
-def _shared(one: str, other: str) -> str:
+def _shared(first: str, second: str) -> str:
     """Return what both begin with."""
-    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
-    return min(one, other, key=len) if length is None else one[:length]
+    length = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), None)
+    return min(first, second, key=len) if length is None else first[:length]
 
 
 def _not_shown() -> RowError:
@@ -217,8 +220,8 @@ def _message(turn: Turn) -> dict[str, Any]:
 def _with_thoughts_in_text(message: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(thoughts := _thoughts(message), str):
         return message
-    said = f"<think>\n{thoughts.strip(chr(10))}\n</think>\n\n{message['content']}"
-    return {**message, "content": said}
+    content = f"<think>\n{thoughts.strip(chr(10))}\n</think>\n\n{message['content']}"
+    return {**message, "content": content}
 
 
 def _thoughts(message: Mapping[str, Any]) -> Any:

@@ -57,12 +57,12 @@ class KeptAnswers:
             kind: Of the requests.
             requests: What each one asks, lm-eval's `args`.
         """
-        found = {}
+        known_answers = {}
         for index, arguments in enumerate(requests):
             key = _digest([kind, *arguments])
             if key in self._known and not _is_sampled(arguments):
-                found[index] = as_answer(self._known[key])
-        return found
+                known_answers[index] = as_answer(self._known[key])
+        return known_answers
 
     def close(self) -> None:
         """Write no more."""
@@ -75,27 +75,27 @@ class KeptAnswers:
             self.folder.parent.rmdir()
 
 
-def as_answer(read: Any) -> Any:
+def as_answer(answer: Any) -> Any:
     """Return an answer as lm-eval has it from what JSON made of it."""
-    return tuple(read) if isinstance(read, list) else read
+    return tuple(answer) if isinstance(answer, list) else answer
 
 
-def agree(found: dict[int, Any], world: World) -> dict[int, Any]:
+def agree(answers: dict[int, Any], world: World) -> dict[int, Any]:
     """Return the answers that every rank knows. Collective: yes."""
-    told = [set(json.loads(text)) for text in exchange(json.dumps(sorted(found)), world)]
-    return {index: found[index] for index in set.intersection(*told)}
+    of_ranks = [set(json.loads(text)) for text in exchange(json.dumps(sorted(answers)), world)]
+    return {index: answers[index] for index in set.intersection(*of_ranks)}
 
 
 def _read(path: Path) -> dict[str, Any]:
-    known = {}
+    answers = {}
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
                 record = json.loads(line)
-                known[record["request"]] = record["answer"]
+                answers[record["request"]] = record["answer"]
             except (ValueError, TypeError, KeyError):
                 continue  # half written
-    return known
+    return answers
 
 
 def _digest(value: Any) -> str:

@@ -37,15 +37,15 @@ _ACTING = (
 _OF_LM_EVAL = frozenset(inspect.signature(HFLM.__init__).parameters) - {"self", "kwargs"}
 
 
-def check_arguments(given: Mapping[str, Any]) -> None:
+def check_arguments(arguments: Mapping[str, Any]) -> None:
     """Refuse arguments that would change nothing.
 
     Raises:
         LopeError: one that is not known, or that lm-eval applies while it loads a model; a batch
             size that there is not.
     """
-    read_batch_size(str(given.get("batch_size", 1)))
-    for name in given:
+    read_batch_size(str(arguments.get("batch_size", 1)))
+    for name in arguments:
         if name in _ACTING:
             continue
         allowed = [*OWN, *_ACTING]
@@ -60,15 +60,15 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         )
 
 
-def check_device(asked: str | None, device: torch.device) -> None:
+def check_device(name: str | None, device: torch.device) -> None:
     """Refuse another device than that of the weights.
 
     Raises:
         LopeError: it is another one.
     """
-    if asked is not None and torch.device(asked).type != device.type:
+    if name is not None and torch.device(name).type != device.type:
         raise LopeError(
-            f"--device {asked}: the run was loaded on {device.type}, the only device of this host; "
+            f"--device {name}: the run was loaded on {device.type}, the only device of this host; "
             "leave the option out."
         )
 

@@ -58,12 +58,12 @@ def text_batches(
     groups: dict[str, list[int]] = {}
     for index, value in enumerate(settings):
         groups.setdefault(json.dumps(value, sort_keys=True, default=str), []).append(index)
-    found = []
+    batches = []
     for members in groups.values():
         ordered = sorted(members, key=lambda i: (-lengths[i], texts[i]))
         for start, stop in _cut([lengths[i] for i in ordered], size):
-            found.append(ordered[start:stop])
-    return sorted(found, key=lambda batch: -lengths[batch[0]])
+            batches.append(ordered[start:stop])
+    return sorted(batches, key=lambda batch: -lengths[batch[0]])
 
 
 def read_batch_size(text: str) -> int | str:

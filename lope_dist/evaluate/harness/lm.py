@@ -58,7 +58,7 @@ class LopeLM(_HFLM):
         self._facts: dict[str, Any] = {}
         self._arguments = {k: v for k, v in arguments.items() if k != "batch_size"}
         self._kept: KeptAnswers | None = None
-        self._what = ""
+        self._title = ""
         self._size_now = 1
         self._first_needed = 0
         self._can_trim = False
@@ -138,10 +138,10 @@ class LopeLM(_HFLM):
         texts, settings = [r.args[0] for r in requests], [r.args[1] for r in requests]
         lengths = [
             min(
-                len(self.tok_encode(text)) + own.get("max_gen_toks", self.max_gen_toks),
+                len(self.tok_encode(text)) + decoding.get("max_gen_toks", self.max_gen_toks),
                 self.max_length,
             )
-            for text, own in zip(texts, settings, strict=True)
+            for text, decoding in zip(texts, settings, strict=True)
         ]
         batches = text_batches(lengths, texts, settings, self.batch_size)
         answer = super().generate_until
@@ -156,12 +156,12 @@ class LopeLM(_HFLM):
         )
 
     @contextmanager
-    def keeping(self, answers: KeptAnswers, what: str = "") -> Iterator[KeptAnswers]:
+    def keeping(self, answers: KeptAnswers, title: str = "") -> Iterator[KeptAnswers]:
         """Keep every answer on disk, and give those that are there already, within the block.
 
-        ``what`` stands before the bar.
+        ``title`` stands before the bar.
         """
-        self._what = what
+        self._title = title
         hook, self.cache_hook, self._kept = self.cache_hook, answers, answers
         try:
             yield answers
@@ -180,41 +180,41 @@ class LopeLM(_HFLM):
         batches = likelihood_batches(requests, self.batch_size, shares_rows=shares_rows)
 
         def answer_batch(batch: list[int]) -> list[Any]:
-            own = [requests[i] for i in batch]
-            self._first_needed = first_needed(own, self.max_length) if self._can_trim else 0
+            encoded = [requests[i] for i in batch]
+            self._first_needed = first_needed(encoded, self.max_length) if self._can_trim else 0
             try:
-                return answer(own, disable_tqdm=True, override_bs=len(own))
+                return answer(encoded, disable_tqdm=True, override_bs=len(encoded))
             finally:
                 self._first_needed = 0
 
-        asked = [request[0] for request in requests]
+        arguments = [request[0] for request in requests]
         return self._answer(
-            "loglikelihood", asked, batches, answer_batch, {"disable_tqdm": disable_tqdm}
+            "loglikelihood", arguments, batches, answer_batch, {"disable_tqdm": disable_tqdm}
         )
 
     def _answer(
         self,
         kind: str,
-        asked: list[Any],
+        arguments: list[Any],
         batches: list[list[int]],
         answer: Callable[[list[int]], list[Any]],
         options: dict[str, Any],
     ) -> list[Any]:
         """Return kept answers and, for batches that are not whole, new ones from the ranks."""
-        known = self._kept.find(kind, asked) if self._kept is not None else {}
+        answers = self._kept.find(kind, arguments) if self._kept is not None else {}
         if self.run.world is not None:
-            known = agree(known, self.run.world)
-        left = [batch for batch in batches if not known.keys() >= set(batch)]
-        given = answer_batches(
+            answers = agree(answers, self.run.world)
+        open_batches = [batch for batch in batches if not answers.keys() >= set(batch)]
+        of_batches = answer_batches(
             self.run,
-            left,
+            open_batches,
             answer,
-            what=self._what or kind,
+            title=self._title or kind,
             progress=not options.get("disable_tqdm", False),
         )
-        for batch, answers in zip(left, given, strict=True):
-            known |= dict(zip(batch, map(as_answer, answers), strict=True))
-        return [known[i] for i in range(len(asked))]
+        for batch, new in zip(open_batches, of_batches, strict=True):
+            answers |= dict(zip(batch, map(as_answer, new), strict=True))
+        return [answers[i] for i in range(len(arguments))]
 
     def _quietly(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return lm-eval's options for a rank that shows a bar, or none."""

@@ -18,25 +18,25 @@ _TRIED = 3
 _TOLERANCE = 1e-2  # of the largest logit: a product of fewer rows may round another way
 
 
-def trims_logits(model: Any, logits_of: Callable[..., Tensor], whole: Tensor) -> bool:
+def trims_logits(model: Any, logits_of: Callable[..., Tensor], all_logits: Tensor) -> bool:
     """Return whether the model, asked for the last logits alone, gives those: measured.
 
     Args:
         model: A decoder; one that has an encoder is never trimmed.
         logits_of: Asks the model a fixed question, with options of its forward pass.
-        whole: What it gives without options, (1, T, V).
+        all_logits: What it gives without options, (1, T, V).
 
     Collective: yes, where the model is spread over ranks.
     """
-    known = inspect.signature(model.forward).parameters
-    if model.config.is_encoder_decoder or "logits_to_keep" not in known:
+    parameters = inspect.signature(model.forward).parameters
+    if model.config.is_encoder_decoder or "logits_to_keep" not in parameters:
         return False
-    if whole.shape[1] <= _TRIED:
+    if all_logits.shape[1] <= _TRIED:
         return False
-    kept, wanted = logits_of(logits_to_keep=_TRIED), whole[:, -_TRIED:]
-    if kept.shape != wanted.shape:
+    last, expected = logits_of(logits_to_keep=_TRIED), all_logits[:, -_TRIED:]
+    if last.shape != expected.shape:
         return False
-    return bool(((kept - wanted).abs() <= _TOLERANCE * wanted.abs().max()).all())
+    return bool(((last - expected).abs() <= _TOLERANCE * expected.abs().max()).all())
 
 
 def first_needed(requests: Sequence[Encoded], max_length: int) -> int:

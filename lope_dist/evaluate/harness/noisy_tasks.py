@@ -44,9 +44,9 @@ def corrupt_questions(task: Any, question: Sequence[str], noise: SuiteNoise) -> 
             )
     columns = [documents[column][:] for column in question]
     keys = example_keys(noise.seed, f"{EVAL_NOISE}:{name}", 0, range(len(documents)))
-    for place, (column, texts) in enumerate(zip(question, columns, strict=True)):
+    for slot, (column, texts) in enumerate(zip(question, columns, strict=True)):
         owners = range(len(texts))
-        noisy = corrupt(texts, owners, [place] * len(texts), keys, noise.text).texts
+        noisy = corrupt(texts, owners, [slot] * len(texts), keys, noise.text).texts
         documents = documents.remove_columns(column).add_column(column, noisy)  # pyright: ignore
     task.dataset = datasets.DatasetDict({**task.dataset, split: documents})
     task.set_config("task", name + noise.suffix)
@@ -57,8 +57,8 @@ def _fewshot_split(task: Any) -> str | None:
     config = task.config
     if task.fewshot_cfg.split is None and task.fewshot_cfg.samples is not None:
         return None
-    own_rule = config.training_split or config.validation_split or config.test_split
-    return task.fewshot_cfg.split or own_rule
+    default = config.training_split or config.validation_split or config.test_split
+    return task.fewshot_cfg.split or default
 
 
 def _is_text(feature: Any) -> bool:

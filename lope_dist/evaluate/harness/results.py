@@ -75,11 +75,11 @@ def record(
         if not _is_same(entry, row, identity):
             entry["tasks"] = {}  # such as those before Stage II
         table["groups"] = table.get("groups", {}) | (groups or {})
-        known = entry["tasks"]
-        changed = {name for name, new in figures.items() if known.get(name, new) != new}
+        scored = entry["tasks"]
+        changed = {name for name, new in figures.items() if scored.get(name, new) != new}
         stale = _groups_over(changed, table["groups"])
         entry |= identity
-        entry["tasks"] = {name: old for name, old in known.items() if name not in stale} | figures
+        entry["tasks"] = {name: old for name, old in scored.items() if name not in stale} | figures
         table["rows"] = list(rows.values())
         if model is not None:
             table["model"] = model
@@ -107,27 +107,29 @@ def question_scores(
         figures: The task's metrics, by plain name. One that is no mean over its questions, such as
             a perplexity or an F1 score of the whole, is left out.
     """
-    found: dict[str, dict[int, float]] = {}
+    by_metric: dict[str, dict[int, float]] = {}
     for sample in samples:
         for metric in sample["metrics"]:
             if isinstance(sample[metric], Real):
                 name = _plain_name(metric, sample["filter"])
-                found.setdefault(name, {})[sample["doc_id"]] = float(sample[metric])
+                by_metric.setdefault(name, {})[sample["doc_id"]] = float(sample[metric])
     return {
-        name: scores for name, scores in found.items() if is_figure(mean(scores), figures.get(name))
+        name: scores
+        for name, scores in by_metric.items()
+        if is_figure(mean(scores), figures.get(name))
     }
 
 
 def group_shares(group: Group, figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Return what each task counts in a group's metrics: metric -> task -> share."""
     sizes: dict[str, dict[str, float]] = {}
-    for wanted in group.aggregate_metric_list or ():
+    for metric in group.aggregate_metric_list or ():
         for task in group.get_all_tasks():
-            own = figures[task.task_name]
+            of_task = figures[task.task_name]
             for kind in _filters(task):
-                name = _plain_name(wanted.metric, kind)
-                if name in own:
-                    size = own["num_docs"] if wanted.weight_by_size else 1
+                name = _plain_name(metric.metric, kind)
+                if name in of_task:
+                    size = of_task["num_docs"] if metric.weight_by_size else 1
                     sizes.setdefault(name, {})[task.task_name] = size
     return {
         metric: {task: size / sum(of_tasks.values()) for task, size in of_tasks.items()}
@@ -139,14 +141,14 @@ def group_metrics(group: Group, figures: dict[str, dict[str, Any]]) -> dict[str,
     """Return the means over a group's tasks, computed by lm-eval from what is written of them."""
     of_lm_eval: dict[str, Any] = {}
     for task in group.get_all_tasks():
-        own = figures[task.task_name]
-        metrics: dict[str, Any] = {"sample_len": own["num_docs"]}
-        for wanted in group.aggregate_metric_list or ():
-            for metric in (wanted.metric, f"{wanted.metric}_stderr"):
+        of_task = figures[task.task_name]
+        metrics: dict[str, Any] = {"sample_len": of_task["num_docs"]}
+        for aggregate in group.aggregate_metric_list or ():
+            for metric in (aggregate.metric, f"{aggregate.metric}_stderr"):
                 for kind in _filters(task):
                     name = _plain_name(metric, kind)
-                    if name in own:
-                        metrics[f"{metric},{kind}"] = own[name]
+                    if name in of_task:
+                        metrics[f"{metric},{kind}"] = of_task[name]
         of_lm_eval[task.task_name] = metrics
     return plain_metrics(dict(group.aggregate(of_lm_eval)))
 
@@ -158,10 +160,10 @@ def _is_same(entry: dict[str, Any], row: Row, identity: dict[str, Any]) -> bool:
 
 def _groups_over(names: set[str], groups: dict[str, list[str]]) -> set[str]:
     """Return the groups that have one of the names among their members, groups of groups too."""
-    found: set[str] = set()
-    while more := {g for g, own in groups.items() if (names | found) & set(own)} - found:
-        found |= more
-    return found
+    over: set[str] = set()
+    while more := {g for g, members in groups.items() if (names | over) & set(members)} - over:
+        over |= more
+    return over
 
 
 def _filters(task: Any) -> list[str]:

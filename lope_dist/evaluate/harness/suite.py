@@ -169,10 +169,10 @@ class _Job:
 
         names = on_main(self.world, unscored)
         return [
-            (row, unit, own)
+            (row, unit, unscored_names)
             for unit, of_rows in zip(self.suite.units, names, strict=True)
-            for row, own in zip(rows, of_rows, strict=True)
-            if own
+            for row, unscored_names in zip(rows, of_rows, strict=True)
+            if unscored_names
         ]
 
     def score(self, model: LopeLM, row: Row, unit: Unit, names: list[str]) -> None:

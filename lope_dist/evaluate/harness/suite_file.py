@@ -24,10 +24,10 @@ def load_suite(name_or_file: str) -> SuiteConfig:
     if path.suffix not in (".yaml", ".yml"):
         path = SUITES / f"{name_or_file}.yaml"
     if not path.is_file():
-        known = sorted(file.stem for file in SUITES.glob("*.yaml"))
+        suites = sorted(file.stem for file in SUITES.glob("*.yaml"))
         raise LopeError(
             f"--suite: '{name_or_file}' is neither a YAML file nor among the suites "
-            f"{', '.join(known) or '(none)'} of {SUITES}.{suggest(name_or_file, known)}"
+            f"{', '.join(suites) or '(none)'} of {SUITES}.{suggest(name_or_file, suites)}"
         )
     suite = load_section(SuiteConfig, path)
     if suite.noise is not None:

@@ -49,33 +49,35 @@ def suite_of_tasks(names: Iterable[str], manager: TaskManager, where: str) -> Su
     Raises:
         LopeError: a name that matches no task.
     """
-    found: dict[str, None] = {}
+    matching: dict[str, None] = {}
     for name in names:
         matches = manager.match_tasks([name])
         if not matches:
             raise _unknown("--tasks", name, manager, where)
-        found |= dict.fromkeys(matches)
-    members = {member for name in found for member in _members(name, manager)}
-    return SuiteConfig(tasks=tuple(SuiteTask(task=name) for name in found if name not in members))
+        matching |= dict.fromkeys(matches)
+    members = {member for name in matching for member in _members(name, manager)}
+    return SuiteConfig(
+        tasks=tuple(SuiteTask(task=name) for name in matching if name not in members)
+    )
 
 
 def _members(name: str, manager: TaskManager) -> set[str]:
     """Return what a group or tag is made of, down to the tasks; nothing for a task."""
-    found: set[str] = set()
-    left = [name]
-    while left:
-        entry: Any = manager.task_index.get(left.pop())
-        own: set[str] = set()
+    members: set[str] = set()
+    open_names = [name]
+    while open_names:
+        entry: Any = manager.task_index.get(open_names.pop())
+        child_names: set[str] = set()
         if entry is not None and entry.kind.name == "TAG":
-            own = entry.tags
+            child_names = entry.tags
         elif entry is not None and entry.kind.name == "GROUP":
             children = entry.cfg["task"]
             children = [children] if isinstance(children, str) else children
             # A member with settings of its own is a mapping; a list in it is a group of its own.
-            own = {str(c if isinstance(c, str) else c.get("task")) for c in children}
-        left += own - found
-        found |= own
-    return found - {name}
+            child_names = {str(c if isinstance(c, str) else c.get("task")) for c in children}
+        open_names += child_names - members
+        members |= child_names
+    return members - {name}
 
 
 def load_tasks(suite: SuiteConfig, manager: TaskManager, where: str) -> LoadedSuite:
@@ -97,7 +99,7 @@ def load_tasks(suite: SuiteConfig, manager: TaskManager, where: str) -> LoadedSu
     for entry in entries:
         if entry.task not in manager.all_tasks:
             raise _unknown("suite", entry.task, manager, where)
-        unit, own_groups = _load(entry, suite, manager)
+        unit, unit_groups = _load(entry, suite, manager)
         for name in unit.tasks:
             if name in owners:
                 raise LopeError(
@@ -106,7 +108,7 @@ def load_tasks(suite: SuiteConfig, manager: TaskManager, where: str) -> LoadedSu
                 )
             owners[name] = entry.task
         units.append(unit)
-        groups |= own_groups
+        groups |= unit_groups
     loaded = LoadedSuite(units, groups)
     _add_groups(loaded, suite)
     return loaded
@@ -116,14 +118,14 @@ def _load(
     entry: SuiteTask, suite: SuiteConfig, manager: TaskManager
 ) -> tuple[Unit, dict[str, Group]]:
     try:
-        found = manager.load([entry.task])
+        loaded = manager.load([entry.task])
     except Exception as error:  # whatever a data set's loader and a hub's client raise
         raise LopeError(
             f"Task '{entry.task}' cannot be loaded, {type(error).__name__}: "
             f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no message'} Without "
             "a network, point --include-path at definitions that read local files."
         ) from error
-    tasks, groups = found["tasks"], found.get("groups", {})
+    tasks, groups = loaded["tasks"], loaded.get("groups", {})
     for name, task in tasks.items():
         _set_fewshot(name, task, entry.num_fewshot)
     noise = None
@@ -138,13 +140,13 @@ def _load(
 
 
 def _set_fewshot(name: str, task: Any, num_fewshot: int | None) -> None:
-    own = task.get_config("num_fewshot")
-    if own == 0 and num_fewshot:
+    defined = task.get_config("num_fewshot")
+    if defined == 0 and num_fewshot:
         raise LopeError(
             f"Task '{name}' takes no few-shot examples (its definition says num_fewshot: 0) and "
             f"cannot be scored with {num_fewshot}; leave num_fewshot out."
         )
-    task.set_config("num_fewshot", num_fewshot if num_fewshot is not None else own or 0)
+    task.set_config("num_fewshot", num_fewshot if num_fewshot is not None else defined or 0)
 
 
 def _renamed(groups: dict[str, Group], noise: SuiteNoise) -> dict[str, Group]:
@@ -188,11 +190,11 @@ def _add_groups(loaded: LoadedSuite, suite: SuiteConfig) -> None:
 
 def _check_metric(name: str, metric: str, group: Group) -> None:
     tasks: list[Any] = group.get_all_tasks()
-    known = sorted({own for task in tasks for own in task.aggregation()})
-    if metric not in known:
+    metrics = sorted({scored for task in tasks for scored in task.aggregation()})
+    if metric not in metrics:
         raise LopeError(
             f"groups.{name}.metric: no task of the group has '{metric}'; they have "
-            f"{', '.join(known)}.{suggest(metric, known)}"
+            f"{', '.join(metrics)}.{suggest(metric, metrics)}"
         )
 
 

@@ -23,11 +23,7 @@ from lope_dist.evaluate.loaded.rows import rows_for, usual_answer
 from lope_dist.model.attention import FLASH, flash_runs_here
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
-from lope_dist.train.checkpoint import (
-    CONFIG,
-    Checkpoint,
-    install_checkpoint,
-)
+from lope_dist.train.checkpoint import CONFIG, Checkpoint, install_checkpoint
 from lope_dist.train.choice import LAST, choose_checkpoint
 from lope_dist.train.descriptions import DESCRIPTION, read_description
 from lope_dist.train.preflight import adapt
@@ -146,20 +142,20 @@ def _runnable_here(config: ModelConfig) -> ModelConfig:
     return config.model_copy(update={"attention": "auto"})
 
 
-def run_checkpoint(run_dir: Path, wanted: str = LAST) -> Checkpoint:
+def run_checkpoint(run_dir: Path, which: str = LAST) -> Checkpoint:
     """Return a run's checkpoint by what `choose_checkpoint` takes, or the purified export itself.
 
     Raises:
         LopeError: there is no such checkpoint, it is damaged, or a purified export, which is one.
     """
     if (run_dir / DESCRIPTION).is_file() and "purified" in read_description(run_dir):
-        if wanted != LAST:
+        if which != LAST:
             raise LopeError(
-                f"--checkpoint {wanted}: '{run_dir}' is a purified export, which holds one "
+                f"--checkpoint {which}: '{run_dir}' is a purified export, which holds one "
                 "adapter; leave the option out."
             )
         return Checkpoint(run_dir, 0, PURIFIED)
-    return choose_checkpoint(run_dir, wanted)
+    return choose_checkpoint(run_dir, which)
 
 
 def load_run_config(run_dir: Path) -> RunConfig:

@@ -26,7 +26,7 @@ def answer_batches(
     batches: Sequence[T],
     answer: Callable[[T], Any],
     *,
-    what: str,
+    title: str,
     progress: bool,
 ) -> list[Any]:
     """Return the answer to each batch, given by one of the ranks; what JSON makes of it.
@@ -36,14 +36,14 @@ def answer_batches(
     Collective: yes, with a world; every rank passes the same batches.
     """
     world = run.world
-    own = batches if world is None else batches[world.rank :: world.size]
-    shown = counted(own, what, "batches", is_shown=progress and is_main(world))
+    of_rank = batches if world is None else batches[world.rank :: world.size]
+    shown_batches = counted(of_rank, title, "batches", is_shown=progress and is_main(world))
     with run.together():
-        given = [answer(batch) for batch in shown]
+        results = [answer(batch) for batch in shown_batches]
     if world is None:
-        return json.loads(json.dumps(given))
+        return json.loads(json.dumps(results))
     answers: list[Any] = [None] * len(batches)
-    for rank, text in enumerate(exchange(json.dumps(given), world)):
+    for rank, text in enumerate(exchange(json.dumps(results), world)):
         answers[rank :: world.size] = json.loads(text)
     return answers
 
@@ -58,7 +58,7 @@ def answer_in_rounds(
     size = 1 if run.world is None else run.world.size
     for first in range(0, len(batches), size):
         part = batches[first : first + size]
-        yield answer_batches(run, part, answer, what="", progress=False)
+        yield answer_batches(run, part, answer, title="", progress=False)
 
 
 def is_main(world: World | None) -> bool:
@@ -85,6 +85,6 @@ def agreed(checkpoint: Checkpoint, world: World | None) -> Checkpoint:
     name = folder.name if world is None else exchange(folder.name, world)[0]
     if name == folder.name:
         return checkpoint
-    found = checkpoint_in(folder.with_name(name))
-    assert found is not None, "rank 0 read it from a folder's name"
-    return found
+    checkpoint_of_main = checkpoint_in(folder.with_name(name))
+    assert checkpoint_of_main is not None, "rank 0 read it from a folder's name"
+    return checkpoint_of_main

@@ -29,7 +29,7 @@ AnyAdapter = AdapterConfig | BaselineConfig
 __all__ = ["Row", "of_checkpoint", "rows_for", "usual_answer", "usual_words"]
 
 
-def rows_for(asked: Sequence[str], adapter: AnyAdapter, *, is_purified: bool = False) -> list[Row]:
+def rows_for(words: Sequence[str], adapter: AnyAdapter, *, is_purified: bool = False) -> list[Row]:
     """Return the row of each `word[:key=value]*`.
 
     Words: `masked`; `masked_plain`, without compensation; `masked_normal`, a control that leaves
@@ -39,22 +39,22 @@ def rows_for(asked: Sequence[str], adapter: AnyAdapter, *, is_purified: bool = F
     `masked_plain`). Where nothing is set, compensation is the run's own.
 
     Args:
-        asked: The words.
+        words: The words.
         adapter: The run's.
         is_purified: The poisoning experts were removed when the run was exported.
 
     Raises:
         LopeError: another word, key or value, a row asked for twice, or experts that are not there.
     """
-    rows = [_row(word, adapter, is_purified) for word in asked]
+    rows = [_row(word, adapter, is_purified) for word in words]
     names = [row.name for row in rows]
-    for word, name in zip(asked, names, strict=True):
+    for word, name in zip(words, names, strict=True):
         if names.count(name) > 1:
             raise LopeError(f"--experts: the row of '{word}' is given twice; name it once.")
     return rows
 
 
-def of_checkpoint(rows: Sequence[Row], wanted: str, checkpoint: Checkpoint) -> list[Row]:
+def of_checkpoint(rows: Sequence[Row], which: str, checkpoint: Checkpoint) -> list[Row]:
     """Return the rows with the checkpoint in their names, unless it is the run's last one.
 
     So what is measured of the best checkpoint stands beside what is measured of the last. The base
@@ -62,23 +62,23 @@ def of_checkpoint(rows: Sequence[Row], wanted: str, checkpoint: Checkpoint) -> l
 
     Args:
         rows: The rows.
-        wanted: What was asked for, as `choose_checkpoint` takes it.
+        which: What was asked for, as `choose_checkpoint` takes it.
         checkpoint: Which one that is.
     """
-    if wanted == LAST:
+    if which == LAST:
         return list(rows)
-    behind = f"@{checkpoint.folder.name}"
-    return [r if r.experts == "none" else replace(r, name=r.name + behind) for r in rows]
+    suffix = f"@{checkpoint.folder.name}"
+    return [r if r.experts == "none" else replace(r, name=r.name + suffix) for r in rows]
 
 
 def usual_words(words: Sequence[str], adapter: AnyAdapter, *, is_purified: bool) -> list[str]:
     """Return those of the words whose experts are there: what is asked where nothing is named."""
-    found = []
+    available = []
     for word in words:
         with suppress(LopeError):
             rows_for([word], adapter, is_purified=is_purified)
-            found.append(word)
-    return found
+            available.append(word)
+    return available
 
 
 def usual_answer(adapter: AnyAdapter, *, is_purified: bool) -> str:
@@ -86,31 +86,31 @@ def usual_answer(adapter: AnyAdapter, *, is_purified: bool) -> str:
     return usual_words(("masked", "all"), adapter, is_purified=is_purified)[0]
 
 
-def _row(asked: str, adapter: AnyAdapter, is_purified: bool) -> Row:
-    name, *settings = asked.split(":")
+def _row(word: str, adapter: AnyAdapter, is_purified: bool) -> Row:
+    name, *settings = word.split(":")
     name = SAME_AS.get(name, name)
     if name not in WORDS:
         raise LopeError(
             f"--experts: '{name}' is not known; allowed: {', '.join(WORDS)}.{suggest(name, WORDS)}"
         )
-    word = WORDS[name]
-    _check_experts(word, name, adapter, is_purified)
-    values = _settings(asked, name, word, settings)
+    kind = WORDS[name]
+    _check_experts(kind, name, adapter, is_purified)
+    values = _settings(word, name, kind, settings)
     if "scale" in values and not isinstance(adapter, AdapterConfig):
         raise LopeError(
-            f"--experts {asked}: only LoPE's layers can be scaled, and this run has adapter.kind = "
+            f"--experts {word}: only LoPE's layers can be scaled, and this run has adapter.kind = "
             f"'{adapter.kind}'; leave 'scale' out."
         )
     if "poison" in values and adapter.num_poison == 0:
         raise LopeError(
-            f"--experts {asked}: this run has no poisoning expert to weigh; leave 'poison' out."
+            f"--experts {word}: this run has no poisoning expert to weigh; leave 'poison' out."
         )
     compensation = PLAIN
     if name == "masked" and isinstance(adapter, AdapterConfig):
-        compensation = _compensation(asked, values, adapter)
+        compensation = _compensation(word, values, adapter)
     row_name = ":".join([name, *settings])
     factors = values.get("scale", 1.0), values.get("poison", 1.0)
-    return Row(word.experts, compensation, *factors, name=row_name)
+    return Row(kind.experts, compensation, *factors, name=row_name)
 
 
 def _check_experts(word: Word, name: str, adapter: AnyAdapter, is_purified: bool) -> None:
@@ -128,56 +128,56 @@ def _check_experts(word: Word, name: str, adapter: AnyAdapter, is_purified: bool
         )
 
 
-def _settings(asked: str, name: str, word: Word, settings: list[str]) -> dict[str, Any]:
+def _settings(row_word: str, name: str, kind: Word, settings: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if not equals or key not in word.settings:
-            allowed = ", ".join(f"{key}=" for key in word.settings) or "none"
+        if not equals or key not in kind.settings:
+            allowed = ", ".join(f"{key}=" for key in kind.settings) or "none"
             raise LopeError(
-                f"--experts {asked}: '{setting}' is not a setting of '{name}'; allowed: "
-                f"{allowed}.{suggest(key, word.settings)}"
+                f"--experts {row_word}: '{setting}' is not a setting of '{name}'; allowed: "
+                f"{allowed}.{suggest(key, kind.settings)}"
             )
         if key in values:
-            raise LopeError(f"--experts {asked}: '{key}' is set twice; set it once.")
-        values[key] = _READ[key](asked, setting, text)
+            raise LopeError(f"--experts {row_word}: '{key}' is set twice; set it once.")
+        values[key] = _READ[key](row_word, setting, text)
     return values
 
 
-def _compensation(asked: str, values: dict[str, Any], adapter: AdapterConfig) -> CompensationConfig:
+def _compensation(word: str, values: dict[str, Any], adapter: AdapterConfig) -> CompensationConfig:
     """Return the run's own compensation with what is set in place of its settings."""
     fields = {"mode": "mode", "k": "top_k", "beta": "beta"}
-    given = {field: values[key] for key, field in fields.items() if key in values}
-    own = adapter.compensation.model_dump()
-    if given.get("mode", "constant") != "constant":
-        own["beta"] = None  # belongs to the run's own mode
+    changes = {field: values[key] for key, field in fields.items() if key in values}
+    settings = adapter.compensation.model_dump()
+    if changes.get("mode", "constant") != "constant":
+        settings["beta"] = None  # belongs to the run's own mode
     try:
-        compensation = CompensationConfig.model_validate(own | given)
+        compensation = CompensationConfig.model_validate(settings | changes)
         AdapterConfig.model_validate(adapter.model_dump() | {"compensation": compensation})
     except ValidationError as error:
         reasons = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
         reasons = reasons[0].lower() + reasons[1:]
-        raise LopeError(f"--experts {asked}: {reasons}.") from None
+        raise LopeError(f"--experts {word}: {reasons}.") from None
     return compensation
 
 
-def _number(asked: str, setting: str, text: str, *, above: float = -math.inf) -> float:
+def _number(word: str, setting: str, text: str, *, above: float = -math.inf) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not above < value < math.inf:
         which = "a number" if above == -math.inf else f"a number above {above:g}"
-        raise LopeError(f"--experts {asked}: '{setting}' must be {which}.")
+        raise LopeError(f"--experts {word}: '{setting}' must be {which}.")
     return value
 
 
 _positive = partial(_number, above=0.0)
 
 
-def _count(asked: str, setting: str, text: str) -> int:
+def _count(word: str, setting: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise LopeError(f"--experts {asked}: '{setting}' must be a whole number from 0.")
+        raise LopeError(f"--experts {word}: '{setting}' must be a whole number from 0.")
     return int(text)
 
 

@@ -85,13 +85,13 @@ def plan_answers(
 
 def plan_evaluation(model: nn.Module, world_size: int) -> EvaluationPlan:
     """Return what answering with this model takes; it may be on the meta device."""
-    kept: dict[int, int] = {}
+    stored: dict[int, int] = {}
     largest = 0
     for module in model.modules():
         packed = packed_weights(module)
         for name, parameter in module.named_parameters(recurse=False):
             numel = packed[name].layout.num_elements if name in packed else parameter.numel()
-            kept[id(parameter)] = numel * parameter.element_size()
+            stored[id(parameter)] = numel * parameter.element_size()
             numel = packed[name].shape.numel() if name in packed else 0
             largest = max(largest, numel * parameter.element_size())
     vocabulary, width = model.get_input_embeddings().weight.shape  # pyright: ignore
@@ -99,11 +99,11 @@ def plan_evaluation(model: nn.Module, world_size: int) -> EvaluationPlan:
     per_token = itemsize * (2 * vocabulary + _WIDTHS * width)
     return EvaluationPlan(
         world_size,
-        base=sum(kept.values()),
+        base=sum(stored.values()),
         unit=max(
             min(size, ROWS_BYTES) if is_by_rows(unit) else size
             for unit, parameters in units_of(model)
-            for size in [sum(kept[id(p)] for p in parameters)]
+            for size in [sum(stored[id(p)] for p in parameters)]
         ),
         working=TOKENS_AT_ONCE * per_token + largest,
     )

@@ -23,8 +23,8 @@ def open_examples(config: RunConfig, path: str) -> ExampleSource:
         LopeError: what `open_source` raises.
     """
     data = config.data.of_file(path).model_copy(update={"allow_empty_response": True})
-    asked = config.model_copy(update={"data": data})
-    source = open_rows(asked, load_tokenizer(config.model), architecture(config.model))
+    of_data = config.model_copy(update={"data": data})
+    source = open_rows(of_data, load_tokenizer(config.model), architecture(config.model))
     source.tell()
     return source
 

@@ -50,8 +50,8 @@ def row_losses(
         batch_size: Rows of a forward pass at most; long rows come fewer at a time.
     """
     batches = iter_row_losses(run, examples, batch_size=batch_size)
-    found = {row.example_id: row for rows in batches for row in rows}
-    return [found[example.id] for example in examples]
+    by_id = {row.example_id: row for rows in batches for row in rows}
+    return [by_id[example.id] for example in examples]
 
 
 def iter_row_losses(

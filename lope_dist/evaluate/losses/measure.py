@@ -115,22 +115,22 @@ def measure_losses(
             )
             examples = [source[i] for i in missing]
             batches = iter_row_losses(run, examples, batch_size=request.batch_size)
-            shown = bar(row.name, len(missing), "rows", is_shown=progress and writes)
-            with closing(shown), run.context.answering(row):
+            progress_bar = bar(row.name, len(missing), "rows", is_shown=progress and writes)
+            with closing(progress_bar), run.context.answering(row):
                 if writes:
-                    _keep(batches, row, table, shown)
+                    _keep(batches, row, table, progress_bar)
                 else:
                     deque(batches, maxlen=0)
     return on_main(world, lambda: table.view(rows, ids))
 
 
-def _keep(batches: Iterable[list[RowLoss]], row: Row, table: _LossFile, shown: Bar) -> None:
+def _keep(batches: Iterable[list[RowLoss]], row: Row, table: _LossFile, progress_bar: Bar) -> None:
     unsaved: list[RowLoss] = []
     saved_at = time.monotonic()
     try:
-        for done in batches:
-            unsaved += done
-            shown.update(len(done))
+        for losses in batches:
+            unsaved += losses
+            progress_bar.update(len(losses))
             if time.monotonic() - saved_at > _SAVE_EVERY_S:
                 table.add(row, unsaved)
                 unsaved, saved_at = [], time.monotonic()
@@ -143,7 +143,7 @@ class _LossFile:
 
     def __init__(self, run_dir: Path, data: str, fingerprint: str, adapter_sha256: str) -> None:
         self._path = run_dir / FOLDER / f"{Path(data).stem}.json"
-        self._data, self._fingerprint = _place(data), fingerprint
+        self._data, self._fingerprint = _absolute(data), fingerprint
         self._adapter_sha256 = adapter_sha256
 
     def check(self) -> None:
@@ -155,12 +155,12 @@ class _LossFile:
         self._read()
 
     def missing(self, row: Row, ids: range) -> list[int]:
-        """Return the examples whose loss is not known of a row."""
-        known = self.losses(row)
-        return [i for i in ids if i not in known]
+        """Return the examples whose loss is missing of a row."""
+        measured = self.losses(row)
+        return [i for i in ids if i not in measured]
 
     def losses(self, row: Row) -> dict[int, RowLoss]:
-        """Return what is known of a row, by example."""
+        """Return what is measured of a row, by example."""
         entry = self._read()["rows"].get(row.name, {})
         if not self._identity(row).items() <= entry.items():
             return {}
@@ -173,18 +173,18 @@ class _LossFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self._path.with_name(f".{self._path.name}.lock")):
             table = self._read()
-            known = self.losses(row) | {loss.example_id: loss for loss in losses}
-            ordered = [known[i] for i in sorted(known)]
+            all_losses = self.losses(row) | {loss.example_id: loss for loss in losses}
+            ordered = [all_losses[i] for i in sorted(all_losses)]
             table["rows"][row.name] = self._identity(row) | summary(ordered)
             write_json(self._path, table)
 
     def view(self, rows: Iterable[Row], ids: range) -> dict[str, Any]:
         """Return the table of some rows and examples."""
-        found = {}
+        table_rows = {}
         for row in rows:
-            known = self.losses(row)
-            found[row.name] = self._identity(row) | summary([known[i] for i in ids])
-        return self._head() | {"rows": found}
+            by_id = self.losses(row)
+            table_rows[row.name] = self._identity(row) | summary([by_id[i] for i in ids])
+        return self._head() | {"rows": table_rows}
 
     def _read(self) -> dict[str, Any]:
         table = loss_file(self._path.name).recover(self._path.parent)
@@ -208,7 +208,7 @@ class _LossFile:
         return row.identity() | {"adapter_sha256": adapter}
 
 
-def _place(data: str) -> str:
+def _absolute(data: str) -> str:
     """Return where data are: absolute if on disk, for `x.jsonl` of two folders is not one file."""
     path = Path(data).expanduser()
     return str(path.absolute()) if path.exists() or glob.has_magic(data) else data

@@ -74,25 +74,27 @@ def choose_scale(
     is_purified = run_checkpoint(run_dir).stage == PURIFIED
     experts = request.experts or usual_words(USUAL, adapter, is_purified=is_purified)
     words = {word: _words(word, request.grid) for word in experts}
-    rows_for([word for at in words.values() for word in at], adapter, is_purified=is_purified)
-    asked = ("none", *(word for at in words.values() for word in at))
-    losses = LossRequest(request.data, asked, request.limit, request.batch_size)
+    rows_for(
+        [word for scaled in words.values() for word in scaled], adapter, is_purified=is_purified
+    )
+    row_words = ("none", *(word for scaled in words.values() for word in scaled))
+    losses = LossRequest(request.data, row_words, request.limit, request.batch_size)
     table = measure_losses(run_dir, losses, progress=progress, world=world, base=base)
-    found = list(table["rows"].values())  # in the order asked for
-    if found[0]["loss_per_token"] is None:
+    measured_rows = list(table["rows"].values())  # in the order asked for
+    if measured_rows[0]["loss_per_token"] is None:
         raise LopeError(
             f"{request.data}: no response has a token within data.max_length, so no scale is "
             "better than another."
         )
-    measured = dict(zip(asked, found, strict=True))
+    measured = dict(zip(row_words, measured_rows, strict=True))
     chosen = {
         "data": request.data,
         "fingerprint": table["fingerprint"],
-        "num_rows": found[0]["num_rows"],
-        "adapter_sha256": found[-1]["adapter_sha256"],
+        "num_rows": measured_rows[0]["num_rows"],
+        "adapter_sha256": measured_rows[-1]["adapter_sha256"],
         "rows": {
-            word: _choice(at, request.grid, measured, measured["none"])
-            for word, at in words.items()
+            word: _choice(scaled, request.grid, measured, measured["none"])
+            for word, scaled in words.items()
         },
     }
     on_main(world, lambda: write_json(run_dir / FILE, chosen))

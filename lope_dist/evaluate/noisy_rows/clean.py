@@ -105,10 +105,10 @@ def clean_file(
         by = chosen_score(request.by, rows[0])
         threshold = None
         if clean is not None:
-            known = with_copies([of_clean[i] for i in range(len(clean))], clean)
-            threshold = _threshold([scores_of(row)[by] for row in known], request.clean)
+            clean_rows = with_copies([of_clean[i] for i in range(len(clean))], clean)
+            threshold = _threshold([scores_of(row)[by] for row in clean_rows], request.clean)
         scores = [scores_of(row) for row in rows]
-        of_row = _by_row(source, [own[by] for own in scores])
+        of_row = _by_row(source, [of_example[by] for of_example in scores])
         reasons = _reasons(of_row, by, request.drop, threshold)
         if request.duplicates:
             reasons = _copies(source, rows) | reasons
@@ -168,27 +168,27 @@ def _check_outputs(request: CleanRequest, paths: Mapping[str, Path]) -> None:
 
 def _is_summary(path: Path) -> bool:
     try:
-        found = read_json(path)
+        summary = read_json(path)
     except (LopeError, OSError):
         return False
-    return isinstance(found, dict) and {"cleaned", "scorer", "worst"} <= found.keys()
+    return isinstance(summary, dict) and {"cleaned", "scorer", "worst"} <= summary.keys()
 
 
 def _threshold(scores: Sequence[float | None], name: str | None) -> float:
-    known = [score for score in scores if score is not None]
-    if not known:
+    defined = [score for score in scores if score is not None]
+    if not defined:
         raise LopeError(f"--clean {name}: none of its rows has this score; take another --by.")
-    return float(np.quantile(known, CLEAN_QUANTILE, method="higher"))
+    return float(np.quantile(defined, CLEAN_QUANTILE, method="higher"))
 
 
 def _by_row(source: ExampleSource, scores: Sequence[float | None]) -> dict[_Place, float]:
     """Return the score of each row that has one: that of its noisiest example."""
-    found: dict[_Place, float] = {}
+    by_location: dict[_Place, float] = {}
     for number, score in enumerate(scores):
         if score is not None:
-            place = source.location(number)
-            found[place] = max(score, found.get(place, -math.inf))
-    return found
+            location = source.location(number)
+            by_location[location] = max(score, by_location.get(location, -math.inf))
+    return by_location
 
 
 def _reasons(
@@ -199,10 +199,10 @@ def _reasons(
     if drop is not None:
         order = order[: math.floor(drop * len(of_row))]
     elif threshold is not None:
-        order = [place for place in order if of_row[place] > threshold]
+        order = [location for location in order if of_row[location] > threshold]
     return {
-        place: {"reason": by, "score": round(of_row[place], 6), "rank": rank}
-        for rank, place in enumerate(order, start=1)
+        location: {"reason": by, "score": round(of_row[location], 6), "rank": rank}
+        for rank, location in enumerate(order, start=1)
     }
 
 
@@ -219,13 +219,13 @@ def _write_rows(
 ) -> dict[str, Any]:
     """Write the rows that stay and those that go, each with all its columns, in their order."""
     kept, dropped = [], []
-    for place, row in rows_of(data):
-        if place not in reasons:
+    for location, row in rows_of(data):
+        if location not in reasons:
             kept.append(row)
             continue
         if REASON in row:
             raise LopeError(f"{data} has a column '{REASON}' already; rename or remove it.")
-        dropped.append(row | {REASON: reasons[place] | {"row": place[1]}})
+        dropped.append(row | {REASON: reasons[location] | {"row": location[1]}})
     for name, rows in (("kept", kept), ("dropped", dropped)):
         lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         write_atomic(paths[name], "".join(lines))
@@ -243,16 +243,16 @@ def _against_truth(
     """Return how well each score detects, and what was dropped, where the truth is known."""
     if truth is None:
         return {}
-    names = [name for name in SCORES if all(name in own for own in scores)]
-    whole = [n for n, own in enumerate(scores) if None not in own.values()]
-    gone = [source.location(n) in reasons for n in range(len(rows))]
-    noisy = [bool(done) for done in truth]
-    hits = sum(a and b for a, b in zip(gone, noisy, strict=True))
+    names = [name for name in SCORES if all(name in of_row for of_row in scores)]
+    with_all_scores = [n for n, of_row in enumerate(scores) if None not in of_row.values()]
+    is_dropped = [source.location(n) in reasons for n in range(len(rows))]
+    noisy = [bool(operations) for operations in truth]
+    hits = sum(a and b for a, b in zip(is_dropped, noisy, strict=True))
     return {
         "detection": detection(
-            {name: [scores[n][name] or 0.0 for n in whole] for name in names},
-            [truth[n] for n in whole],
-            [rows[n]["num_tokens"] for n in whole],
+            {name: [scores[n][name] or 0.0 for n in with_all_scores] for name in names},
+            [truth[n] for n in with_all_scores],
+            [rows[n]["num_tokens"] for n in with_all_scores],
         ),
-        "noisy_dropped": {"of_noisy": sum(noisy), "of_dropped": sum(gone), "both": hits},
+        "noisy_dropped": {"of_noisy": sum(noisy), "of_dropped": sum(is_dropped), "both": hits},
     }

@@ -47,8 +47,8 @@ def roc(scores: NDArray[np.float64], is_noisy: NDArray[np.bool_]) -> list[float]
     thresholds, of_row = np.unique(-scores, return_inverse=True)
     hits = np.bincount(of_row, is_noisy, len(thresholds)).cumsum() / is_noisy.sum()
     alarms = np.bincount(of_row, ~is_noisy, len(thresholds)).cumsum() / (~is_noisy).sum()
-    found = np.interp(_FALSE_ALARMS, [0.0, *alarms], [0.0, *hits])
-    return [round(float(value), 4) for value in found]
+    shares = np.interp(_FALSE_ALARMS, [0.0, *alarms], [0.0, *hits])
+    return [round(float(value), 4) for value in shares]
 
 
 def detection(
@@ -67,7 +67,7 @@ def detection(
         num_tokens: Of each row's response.
     """
     values = {name: np.asarray(column, np.float64) for name, column in scores.items()}
-    is_noisy = np.array([bool(done) for done in truth], np.bool_)
+    is_noisy = np.array([bool(operations) for operations in truth], np.bool_)
     groups = {}
     for name, belongs in _groups(truth, num_tokens).items():
         noisy = np.array([bool(d) and belongs(i) for i, d in enumerate(truth)], np.bool_)
@@ -83,15 +83,15 @@ def detection(
                 "stderr": {key: round(error, 4) for key, (_, error) in areas.items()},
             }
     num_noisy = int(is_noisy.sum())
-    found: dict[str, Any] = {"num_noisy": num_noisy, "num_clean": len(truth) - num_noisy}
+    result: dict[str, Any] = {"num_noisy": num_noisy, "num_clean": len(truth) - num_noisy}
     if 0 < num_noisy < len(truth):
         ks = sorted({k for k in (10, 50, 100, num_noisy) if k <= len(truth)})
-        found["precision_at"] = {
+        result["precision_at"] = {
             key: {str(k): round(precision_at(column, is_noisy, k), 4) for k in ks}
             for key, column in values.items()
         }
-        found["roc"] = {key: roc(column, is_noisy) for key, column in values.items()}
-    return found | {"groups": groups}
+        result["roc"] = {key: roc(column, is_noisy) for key, column in values.items()}
+    return result | {"groups": groups}
 
 
 def _groups(truth: Sequence[Truth], num_tokens: Sequence[int]) -> dict[str, Callable[[int], bool]]:

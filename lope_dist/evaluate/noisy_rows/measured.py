@@ -57,18 +57,18 @@ class Scorer:
     has_experts: bool = True
     """Whether there is anything beside the base model."""
 
-    def passes(self, wanted: Sequence[str]) -> list[str]:
+    def passes(self, names: Sequence[str]) -> list[str]:
         """Return those of the passes whose experts are there."""
         if not self.has_experts:
-            return [name for name in wanted if PASSES[name] == "none"]
+            return [name for name in names if PASSES[name] == "none"]
         words = set(
             usual_words(
-                list(dict.fromkeys(PASSES[name] for name in wanted)),
+                list(dict.fromkeys(PASSES[name] for name in names)),
                 self.config.adapter,
                 is_purified=self.is_purified,
             )
         )
-        return [name for name in wanted if PASSES[name] in words]
+        return [name for name in names if PASSES[name] in words]
 
     def identity_of(self, source: ExampleSource) -> dict[str, str]:
         """Return what the losses of these rows depend on."""
@@ -98,7 +98,7 @@ def measure_on_file(
     key = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     path = scorer.folder / f"{Path(data).stem}-{key}.jsonl"
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
-    known: dict[int, Measures] = {}
+    measured: dict[int, Measures] = {}
     writes = is_main(world)
 
     def missing() -> list[int]:
@@ -109,44 +109,48 @@ def measure_on_file(
             raise LopeError(
                 f"Another process scores {data} with '{scorer.name}' now; wait until it is done."
             ) from None
-        known.update(_known(path))
-        return [i for i in ids if i not in known or not is_measured(known[i], passes)]
+        measured.update(_on_file(path))
+        return [i for i in ids if i not in measured or not is_measured(measured[i], passes)]
 
     try:
-        left = on_main(world, missing)
-        if not left:
-            return known
+        missing_ids = on_main(world, missing)
+        if not missing_ids:
+            return measured
         run = scorer.load()
-        shown = bar(
-            "Scoring", len(ids), "rows", done=len(ids) - len(left), is_shown=progress and writes
+        progress_bar = bar(
+            "Scoring",
+            len(ids),
+            "rows",
+            done=len(ids) - len(missing_ids),
+            is_shown=progress and writes,
         )
-        with closing(shown):
-            examples = [source[i] for i in left]
+        with closing(progress_bar):
+            examples = [source[i] for i in missing_ids]
             for rows in measure_rows(run, examples, passes, batch_size=batch_size):
                 for row in rows if writes else ():
                     append_line(path, row)
-                    known[row["example_id"]] = row
-                shown.update(len(rows))
-        return known
+                    measured[row["example_id"]] = row
+                progress_bar.update(len(rows))
+        return measured
     finally:
         lock.release()
 
 
-def chosen_score(asked: str | None, row: Measures) -> str:
+def chosen_score(name: str | None, row: Measures) -> str:
     """Return the score to rank by: what is asked for, else the best one that a row has.
 
     Raises:
         LopeError: none of this name, or one of a pass that this scorer cannot make.
     """
     available = scores_of(row)
-    if asked is None:
+    if name is None:
         return next(iter(available))
-    if asked not in available:
+    if name not in available:
         raise LopeError(
-            f"--by: '{asked}' is not known here; allowed: {', '.join(available)}."
-            f"{suggest(asked, available)}"
+            f"--by: '{name}' is not known here; allowed: {', '.join(available)}."
+            f"{suggest(name, available)}"
         )
-    return asked
+    return name
 
 
 def with_copies(measured: Sequence[Measures], source: ExampleSource) -> list[Measures]:
@@ -154,13 +158,13 @@ def with_copies(measured: Sequence[Measures], source: ExampleSource) -> list[Mea
 
     Case and white space make no difference.
     """
-    seen: Counter[bytes] = Counter()
-    found = []
+    num_before: Counter[bytes] = Counter()
+    counted = []
     for row in measured:
         digest = _text_digest(source[row["example_id"]])
-        found.append(row | {"copies": seen[digest]})
-        seen[digest] += 1
-    return found
+        counted.append(row | {"copies": num_before[digest]})
+        num_before[digest] += 1
+    return counted
 
 
 def _text_digest(example: Example) -> bytes:
@@ -169,7 +173,7 @@ def _text_digest(example: Example) -> bytes:
     return hashlib.blake2b("\0".join(plain).encode(), digest_size=16).digest()
 
 
-def _known(path: Path) -> dict[int, Measures]:
+def _on_file(path: Path) -> dict[int, Measures]:
     if not path.exists():
         return {}
     rows: list[Any] = LogFile(path.name, _Measured).recover(path.parent)

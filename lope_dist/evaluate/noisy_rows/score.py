@@ -143,16 +143,16 @@ def _is_ranking(path: Path) -> bool:
 
 def _is_summary(path: Path) -> bool:
     try:
-        found = read_json(path)
+        summary = read_json(path)
     except LopeError:
         return False
-    return isinstance(found, dict) and {"run", "data", "by", "num_unscored"} <= found.keys()
+    return isinstance(summary, dict) and {"run", "data", "by", "num_unscored"} <= summary.keys()
 
 
 def files_of(data: str) -> set[Path]:
     """Return the files that data are read from."""
-    found = find_rows(SourceConfig(path=data))
-    return {rows.path.resolve() for rows in found if isinstance(rows, FileRows)}
+    readers = find_rows(SourceConfig(path=data))
+    return {rows.path.resolve() for rows in readers if isinstance(rows, FileRows)}
 
 
 def _rank(
@@ -174,26 +174,26 @@ def _rank(
 
 def summary_of(ranked: list[dict[str, Any]], by: str, *, has_truth: bool) -> dict[str, Any]:
     """Return counts, the histogram of the ranking score and, with truth, how well it detects."""
-    whole = [row for row in ranked if None not in row["scores"].values()]
-    found: dict[str, Any] = {"num_rows": len(ranked), "num_unscored": len(ranked) - len(whole)}
-    if not whole:
-        return found
-    values = np.array([row["scores"][by] for row in whole])
+    scored = [row for row in ranked if None not in row["scores"].values()]
+    summary: dict[str, Any] = {"num_rows": len(ranked), "num_unscored": len(ranked) - len(scored)}
+    if not scored:
+        return summary
+    values = np.array([row["scores"][by] for row in scored])
     edges = np.histogram_bin_edges(values, _BINS)
-    parts = {"all": np.ones(len(whole), np.bool_)}
+    parts = {"all": np.ones(len(scored), np.bool_)}
     if has_truth:
-        is_noisy = np.array([bool(row[COLUMN]) for row in whole])
+        is_noisy = np.array([bool(row[COLUMN]) for row in scored])
         parts = {"noisy": is_noisy, "clean": ~is_noisy}
-    found["histogram"] = {"edges": [round(float(edge), 6) for edge in edges]} | {
+    summary["histogram"] = {"edges": [round(float(edge), 6) for edge in edges]} | {
         name: np.histogram(values[part], edges)[0].tolist() for name, part in parts.items()
     }
     if has_truth:
-        found["detection"] = detection(
-            {name: [row["scores"][name] for row in whole] for name in _in_all(whole)},
-            [row[COLUMN] for row in whole],
-            [row["num_tokens"] for row in whole],
+        summary["detection"] = detection(
+            {name: [row["scores"][name] for row in scored] for name in _in_all(scored)},
+            [row[COLUMN] for row in scored],
+            [row["num_tokens"] for row in scored],
         )
-    return found
+    return summary
 
 
 def _in_all(rows: Sequence[dict[str, Any]]) -> list[str]:

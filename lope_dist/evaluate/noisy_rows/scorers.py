@@ -36,16 +36,16 @@ def scorer_of_run(
         LopeError: not a run, or no such checkpoint.
     """
     config = load_run_config(run_dir)
-    found = agreed(run_checkpoint(run_dir, checkpoint), world)
+    chosen = agreed(run_checkpoint(run_dir, checkpoint), world)
     return Scorer(
         config,
-        found.stage == PURIFIED,
+        chosen.stage == PURIFIED,
         str(run_dir),
-        {"adapter_sha256": found.adapter_sha256},
+        {"adapter_sha256": chosen.adapter_sha256},
         run_dir / FOLDER,
         lambda: load_run(
             run_dir,
-            checkpoint=found,
+            checkpoint=chosen,
             world=world,
             base=base,
             progress=progress and is_main(world),

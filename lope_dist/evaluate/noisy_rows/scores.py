@@ -71,15 +71,15 @@ SCORES: dict[str, Callable[[Measures], float]] = {
 
 def scores_of(row: Measures) -> dict[str, float | None]:
     """Return the scores of a row that it was measured for; None where it has no token for it."""
-    found: dict[str, float | None] = {}
+    scores: dict[str, float | None] = {}
     for name, score in SCORES.items():
         try:
-            found[name] = score(row)
+            scores[name] = score(row)
         except ZeroDivisionError:  # no token, so no mean
-            found[name] = None
+            scores[name] = None
         except KeyError:  # of a pass that was not made
             continue
-    return found
+    return scores
 
 
 def is_measured(row: Measures, passes: Sequence[str]) -> bool:
@@ -111,19 +111,19 @@ def _measure(run: LoadedRun, rows: Sequence[Tokenized], passes: Sequence[str]) -
         is_said_P = batch.corrupted_mask[text_NT != IGNORED]
     measured: list[Measures] = [{"example_id": example_id} for example_id in batch.example_ids]
     for name in passes:
-        asked, labels_NT = batch, text_NT
+        pass_batch, labels_NT = batch, text_NT
         if name == "alone":
-            asked = build_batch(run, [_alone(run, row) for row in rows])
-            labels_NT = asked.labels
+            pass_batch = build_batch(run, [_alone(run, row) for row in rows])
+            labels_NT = pass_batch.labels
         with run.context.answering(rows_for([PASSES[name]], run.config.adapter)[0]):
-            found = losses_of(run, asked, labels_NT)
-        sums_N = finite_sums(found, asked.example_ids)  # before a NaN is ranked
+            losses = losses_of(run, pass_batch, labels_NT)
+        sums_N = finite_sums(losses, pass_batch.example_ids)  # before a NaN is ranked
         for n, row in enumerate(measured):
             if name == "alone":
                 row["alone_loss"] = float(sums_N[n])
                 continue
-            own_P = found.rows_P == n
-            parts = (found.losses_P[own_P], is_response_P[own_P], is_said_P[own_P])
+            in_row_P = losses.rows_P == n
+            parts = (losses.losses_P[in_row_P], is_response_P[in_row_P], is_said_P[in_row_P])
             row |= _measures(name, *parts)
     return measured
 
@@ -162,14 +162,14 @@ def _alone(run: LoadedRun, row: Tokenized) -> Tokenized:
 def _measures(name: str, losses: Tensor, is_response: Tensor, is_said: Tensor) -> Measures:
     if not is_said.any():  # a row that came as tokens has no template
         is_said = torch.ones_like(is_said)
-    said = losses[is_said]
-    hardest = said.topk(math.ceil(_TOP * len(said)))
+    text_losses = losses[is_said]
+    hardest = text_losses.topk(math.ceil(_TOP * len(text_losses)))
     return {
         "num_tokens": int(is_response.sum()),
-        "num_text_tokens": len(said),
+        "num_text_tokens": len(text_losses),
         f"{name}_loss": float(losses[is_response].sum()),
-        f"{name}_text_loss": float(said.sum()),
-        f"{name}_top": float(hardest.values.mean()) if len(said) else None,
-        f"{name}_max": float(said.max()) if len(said) else None,
+        f"{name}_text_loss": float(text_losses.sum()),
+        f"{name}_top": float(hardest.values.mean()) if len(text_losses) else None,
+        f"{name}_max": float(text_losses.max()) if len(text_losses) else None,
         f"{name}_hardest": is_said.nonzero().flatten()[hardest.indices].tolist(),
     }

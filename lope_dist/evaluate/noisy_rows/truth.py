@@ -16,12 +16,12 @@ Truth = Sequence[Mapping[str, Any]]
 """What was done to a row: `operation`, `field`, `count` each; nothing to a clean one."""
 
 
-def read_truth(data: str, given: str | None, source: ExampleSource) -> list[Truth] | None:
+def read_truth(data: str, truth_file: str | None, source: ExampleSource) -> list[Truth] | None:
     """Return what was done to the row of each example; None if neither file says so.
 
     Args:
         data: The rows that are asked about.
-        given: A file whose column `noise` speaks of the same rows in the same order.
+        truth_file: A file whose column `noise` speaks of the same rows in the same order.
         source: What ``data`` was opened as.
 
     Raises:
@@ -29,37 +29,39 @@ def read_truth(data: str, given: str | None, source: ExampleSource) -> list[Trut
             another form.
     """
     rows = rows_of(data)
-    about = rows_of(given) if given else rows
-    if len(about) != len(rows):
+    truth_rows = rows_of(truth_file) if truth_file else rows
+    if len(truth_rows) != len(rows):
         raise LopeError(
-            f"--truth {given} has {len(about)} rows and {data} {len(rows)}; rows of the same "
+            f"--truth {truth_file} has {len(truth_rows)} rows and {data} {len(rows)}; rows of the same "
             "number must be the same example."
         )
-    truth = {place: row for (place, _), (_, row) in zip(rows, about, strict=True)}
-    told = [truth[source.location(i)] for i in range(len(source))]
-    if not all(isinstance(row, dict) and COLUMN in row for row in told):
-        if given is None:
+    truth = {location: row for (location, _), (_, row) in zip(rows, truth_rows, strict=True)}
+    rows_of_examples = [truth[source.location(i)] for i in range(len(source))]
+    if not all(isinstance(row, dict) and COLUMN in row for row in rows_of_examples):
+        if truth_file is None:
             return None
         raise LopeError(
-            f"--truth {given} has no column '{COLUMN}' in every row, as `lope corpus corrupt` "
+            f"--truth {truth_file} has no column '{COLUMN}' in every row, as `lope corpus corrupt` "
             "writes it."
         )
-    path = given or data
-    return [_entries(row[COLUMN], f"{path}, row {n}") for n, row in enumerate(told, start=1)]
+    path = truth_file or data
+    return [
+        _entries(row[COLUMN], f"{path}, row {n}") for n, row in enumerate(rows_of_examples, start=1)
+    ]
 
 
 def rows_of(path: str) -> list[tuple[tuple[str, int], Any]]:
-    """Return each row and where it stands, as `ExampleSource.place` says it."""
+    """Return each row and where it stands, as `ExampleSource.location` says it."""
     files = find_rows(SourceConfig(path=path))
     return [((file.name, number), row) for file in files for number, row in file.read(list)]
 
 
-def _entries(value: Any, place: str) -> Truth:
+def _entries(value: Any, location: str) -> Truth:
     try:
         entries = json.loads(value) if isinstance(value, str) else value
         return [{key: entry[key] for key in ("operation", "field", "count")} for entry in entries]
     except (ValueError, TypeError, KeyError):
         raise LopeError(
-            f"{place}: the column '{COLUMN}' must be a list of operation, field and count, as "
+            f"{location}: the column '{COLUMN}' must be a list of operation, field and count, as "
             "`lope corpus corrupt` writes it."
         ) from None

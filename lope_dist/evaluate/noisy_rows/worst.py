@@ -31,16 +31,16 @@ def worst_rows(
     numbers = [n for n in range(len(source)) if source.location(n) in of_row]
     numbers.sort(key=lambda n: -of_row[source.location(n)])
     examples = [source[n] for n in numbers[:count]]
-    found = []
+    worst = []
     for example, tokens in zip(
         examples, encode(examples, form_of(config, tokenizer, arch)), strict=True
     ):
         ids, shift = tokens.input_ids, 1
         if arch.is_encoder_decoder:
             ids, shift = tokens.labels, 0
-        hard = {place + shift for place in rows[example.id].get(key, ())}
+        hard = {position + shift for position in rows[example.id].get(key, ())}
         file, row = source.location(example.id)
-        found.append(
+        worst.append(
             {
                 "file": file,
                 "row": row,
@@ -48,4 +48,4 @@ def worst_rows(
                 "tokens": [[tokenizer.decode([t]), n in hard] for n, t in enumerate(ids)],
             }
         )
-    return found
+    return worst

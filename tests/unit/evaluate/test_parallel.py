@@ -68,7 +68,7 @@ def test_all_ranks_get_all_answers_in_order(
         def answer(batch: list[int]) -> list[float]:
             return [-1.1 / (i + 3) for i in batch]
 
-        return answer_batches(run(rank), batches, answer, what="", progress=False)
+        return answer_batches(run(rank), batches, answer, title="", progress=False)
 
     told: list[str] = []
     # What each rank would say, first; then every rank receives all of it.
