@@ -1,4 +1,4 @@
-"""What a family of tasks is: a function that draws one question of the wanted side.
+"""What a family of tasks is: a function that draws one question of the train or the test side.
 
 A family has a fixed set of *facts* (a country, an adjective, a verb) and several ways to ask
 about each. Facts, not questions, are split into train and test, so that a test question never
@@ -31,10 +31,10 @@ class Draft:
     wrong: tuple[str, ...]
 
 
-Wanted = Callable[[str], bool]
+OnSide = Callable[[str], bool]
 """Whether a fact belongs to the side (train or test) that is being drawn."""
 
-Family = Callable[[np.random.Generator, Wanted], Draft]
+Family = Callable[[np.random.Generator, OnSide], Draft]
 
 FAMILIES: Registry[Family] = Registry("demo family", package="lope_dist.demo.families")
 
@@ -50,9 +50,9 @@ def pick(rng: np.random.Generator, items: Sequence[str]) -> str:
     return items[int(rng.integers(len(items)))]
 
 
-def pick_fact(rng: np.random.Generator, facts: Sequence[str], wanted: Wanted) -> str:
-    """Return one fact of the wanted side, all equally likely."""
-    usable = [fact for fact in facts if wanted(fact)]
+def pick_fact(rng: np.random.Generator, facts: Sequence[str], is_on_side: OnSide) -> str:
+    """Return one fact of the side that is drawn, all equally likely."""
+    usable = [fact for fact in facts if is_on_side(fact)]
     assert usable, f"every one of these facts is on the other side: {list(facts)}"
     return pick(rng, usable)
 

@@ -90,7 +90,7 @@ lope eval FOLDER --tasks piqa --experts masked
 
 ```python
 from pathlib import Path
-from lope_dist.evaluate.loaded.load import load_run
+from lope_dist import load_run
 
 run = load_run(Path("FOLDER"))  # run.model, run.tokenizer
 ```
@@ -123,15 +123,14 @@ def _rows(facts: Mapping[str, str]) -> str:
     return "".join(f"| {key} | {value} |\n" for key, value in facts.items())
 
 
-def _comparison(found: Mapping[str, float]) -> str:
+def _comparison(of: Mapping[str, float]) -> str:
     rows = {
-        "routed": f"0 | 100 | {100 * found['accuracy_routed']:.2f} | {found['loss_routed']:.4f}",
-        "this export": f"{found['kl']:.5f} | {100 * found['agreement']:.2f} | "
-        f"{100 * found['accuracy_exported']:.2f} | {found['loss_exported']:.4f}",
-        "base": f"{found['kl_base']:.5f} | | {100 * found['accuracy_base']:.2f} | "
-        f"{found['loss_base']:.4f}",
+        "routed": f"0 | 100 | {100 * of['accuracy_routed']:.2f} | {of['loss_routed']:.4f}",
+        "this export": f"{of['kl']:.5f} | {100 * of['agreement']:.2f} | "
+        f"{100 * of['accuracy_exported']:.2f} | {of['loss_exported']:.4f}",
+        "base": f"{of['kl_base']:.5f} | | {100 * of['accuracy_base']:.2f} | {of['loss_base']:.4f}",
     }
-    tokens = f"Over {found['tokens']:.0f} response tokens, nats a token."
+    tokens = f"Over {of['tokens']:.0f} response tokens, nats a token."
     head = "| | KL from routed | same choice % | accuracy % | loss |\n" + "| --- " * 5 + "|\n"
     return f"## Beside the routed model\n\n{tokens}\n\n{head}{_rows(rows)}"
 

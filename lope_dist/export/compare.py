@@ -47,22 +47,22 @@ def compare(
         with exported_answer(run):
             routed, targets = _predictions(run.model, batch)
             with swapped(run.model, replaced):
-                wanted, _ = _predictions(run.model, batch)
+                ours, _ = _predictions(run.model, batch)
         with run.context.answering("none"):
             base, _ = _predictions(run.model, batch)
         exported, _ = _predictions(stock, batch)
-        found = {
+        sums = {
             "kl": _kl(routed, exported),
             "kl_base": _kl(routed, base),
             "agreement": (routed.argmax(-1) == exported.argmax(-1)).sum(),
             "distance": (exported - routed).square().sum(),
-            "distance_read": (exported - wanted).square().sum(),
+            "distance_read": (exported - ours).square().sum(),
             "spread": (routed - routed.mean(-1, keepdim=True)).square().sum(),
         }
         for name, logp in (("routed", routed), ("exported", exported), ("base", base)):
-            found[f"accuracy_{name}"] = (logp.argmax(-1) == targets).sum()
-            found[f"loss_{name}"] = F.nll_loss(logp, targets, reduction="sum")
-        for name, value in found.items():
+            sums[f"accuracy_{name}"] = (logp.argmax(-1) == targets).sum()
+            sums[f"loss_{name}"] = F.nll_loss(logp, targets, reduction="sum")
+        for name, value in sums.items():
             totals[name] = totals.get(name, 0.0) + float(value)
         totals["tokens"] = totals.get("tokens", 0.0) + targets.numel()
     tokens, spread = totals.pop("tokens"), totals.pop("spread")

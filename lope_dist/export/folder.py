@@ -26,11 +26,11 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     refuse_existing(out)
     _remove_left_over(out)
-    held = None
+    lock = None
     staging = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         staging.mkdir(parents=True)
-        held = _hold(staging)
+        lock = _hold(staging)
         yield staging
         for path in staging.iterdir():
             path.chmod(0o644)  # safetensors gives its files to their owner alone
@@ -43,8 +43,8 @@ def new_folder(out: Path) -> Iterator[Path]:
         ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        if held is not None:
-            os.close(held)
+        if lock is not None:
+            os.close(lock)
 
 
 def _hold(staging: Path) -> int | None:
@@ -62,13 +62,13 @@ def _hold(staging: Path) -> int | None:
 
 def _remove_left_over(out: Path) -> None:
     """Remove what killed exports to the same place have left; those that go on hold a lock."""
-    own = re.compile(rf"\.{re.escape(out.name)}\.\d+\.partial")
+    partial_name = re.compile(rf"\.{re.escape(out.name)}\.\d+\.partial")
     for path in out.parent.glob(".*.partial"):
-        if own.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+        if partial_name.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
             with suppress(OSError):
-                if (held := _hold(path)) is not None:
+                if (lock := _hold(path)) is not None:
                     shutil.rmtree(path, ignore_errors=True)
-                    os.close(held)
+                    os.close(lock)
 
 
 def refuse_existing(out: Path) -> None:

@@ -87,13 +87,15 @@ def prepare_peft(
     def write(folder: Path, weights: Weights) -> Written:
         layers = static_lora(run, averaged)
         write_peft(folder, config, layers)
-        own = {name: StaticLinear(routed[name].base, low) for name, low in layers.items()}
+        expected = {name: StaticLinear(routed[name].base, low) for name, low in layers.items()}
         with read_peft(folder, run, plain_model(run), weights, layers) as stock:
-            found = _compared("peft", run, stock, own, compared)
+            comparison = _compared("peft", run, stock, expected, compared)
         if writes_base:
             with new_folder(beside) as base:
                 shutil.copytree(model_folder(run.config.model), base, dirs_exist_ok=True)
-        return Written(*found, config.base_model_name_or_path, config.revision, auto_class(run))
+        return Written(
+            *comparison, config.base_model_name_or_path, config.revision, auto_class(run)
+        )
 
     return write
 
@@ -111,10 +113,10 @@ def prepare_merged(run: LoadedRun, calibration: str | None, calibration_rows: in
     def write(folder: Path, weights: Weights) -> Written:
         layers = static_lora(run, averaged)
         write_merged(folder, run, plain, weights, layers)
-        own = {name: MergedLinear(routed[name], low, weights) for name, low in layers.items()}
+        expected = {name: MergedLinear(routed[name], low, weights) for name, low in layers.items()}
         with read_merged(folder, run, plain, weights, layers) as stock:
-            found = _compared("merged", run, stock, own, compared)
-        return Written(*found, reader=auto_class(run))
+            comparison = _compared("merged", run, stock, expected, compared)
+        return Written(*comparison, reader=auto_class(run))
 
     return write
 
@@ -123,7 +125,7 @@ def _compared(
     kind: str,
     run: LoadedRun,
     stock: nn.Module,
-    own: Mapping[str, nn.Module],
+    layers: Mapping[str, nn.Module],
     batches: list[MicroBatch],
 ) -> tuple[bool, dict[str, float]]:
     """Return whether the export is exact, and how far it is from the run.
@@ -131,10 +133,10 @@ def _compared(
     Raises:
         LopeError: its reader answers otherwise than it should.
     """
-    found, dtype = compare(run, stock, own, batches), run.config.model.dtype
-    _refuse_misread(kind, found["distance_read"], dtype)
+    distances, dtype = compare(run, stock, layers, batches), run.config.model.dtype
+    _refuse_misread(kind, distances["distance_read"], dtype)
     # The mean of a router's weights may come as near as rounding in 16 bits, and is not exact.
-    return found["distance"] <= ROUNDING[dtype] and not run.config.adapter.has_router, found
+    return distances["distance"] <= ROUNDING[dtype] and not run.config.adapter.has_router, distances
 
 
 def _refuse_misread(kind: str, distance: float, dtype: str) -> None:

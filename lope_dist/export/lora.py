@@ -52,9 +52,11 @@ def peft_config(
             f"--format peft: peft does not adapt this {arch.model_type} model ({reason}); use "
             "--format merged."
         ) from None
-    found = {name for name, layer in adapted.named_modules() if isinstance(layer, LoraLayer)}
-    if found != set(layers):
-        different = ", ".join(sorted(found ^ set(layers))[:3])
+    adapted_layers = {
+        name for name, layer in adapted.named_modules() if isinstance(layer, LoraLayer)
+    }
+    if adapted_layers != set(layers):
+        different = ", ".join(sorted(adapted_layers ^ set(layers))[:3])
         raise LopeError(
             f"--format peft: peft would not adapt the layers that the run has adapted "
             f"({different}); use --format merged."
@@ -79,8 +81,8 @@ def write_peft(folder: Path, config: LoraConfig, layers: Mapping[str, LowRank]) 
 def _targets(plain: PlainModel, layers: Collection[str]) -> list[str]:
     """Return the last parts of the layers' names, or the whole names where those say too much."""
     leaves = sorted({name.rpartition(".")[2] for name in layers})
-    named = {n for n, _ in plain.skeleton.named_modules() if n.rpartition(".")[2] in leaves}
-    return leaves if named == set(layers) else sorted(layers)
+    matching = {n for n, _ in plain.skeleton.named_modules() if n.rpartition(".")[2] in leaves}
+    return leaves if matching == set(layers) else sorted(layers)
 
 
 def base_address(settings: ModelConfig, beside: Path) -> tuple[str, str | None]:

@@ -97,10 +97,10 @@ def plain_layers(
     """
     for names in _by_layer(plain.names):
         tensors = {}
-        with ExitStack() as held:
+        with ExitStack() as whole:
             for name in names:
                 module, leaf = _home(run.model, name)
-                held.enter_context(weights.whole(getattr(module, leaf)))
+                whole.enter_context(weights.whole(getattr(module, leaf)))
                 low = layers.get(name.removesuffix(".weight")) if leaf == "weight" else None
                 tensors[name] = _plain_tensor(module, leaf, low).cpu()
         yield tensors
@@ -108,11 +108,11 @@ def plain_layers(
 
 def _by_layer(names: Sequence[str]) -> list[list[str]]:
     """Return the names layer by layer, `model.layers.0` and so on; first what is in none."""
-    found: dict[str, list[str]] = {"": []}
+    by_layer: dict[str, list[str]] = {"": []}
     for name in names:
         layer = _LAYER.match(name)
-        found.setdefault(layer[0] if layer else "", []).append(name)
-    return list(found.values())
+        by_layer.setdefault(layer[0] if layer else "", []).append(name)
+    return list(by_layer.values())
 
 
 def _home(model: nn.Module, name: str) -> tuple[nn.Module, str]:

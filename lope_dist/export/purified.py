@@ -101,17 +101,17 @@ def purified_tensors(weights: dict[str, Tensor], num_poison: int) -> dict[str, T
             "--format purified: this run has no poisoning expert to remove "
             "(adapter.num_poison is 0); use --format peft or merged."
         )
-    kept: dict[str, Tensor] = {}
+    purified: dict[str, Tensor] = {}
     experts: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
     for name in sorted(weights, key=_expert_order):
         bank, dot, leaf = name.rpartition(".B.")
         if dot:
             experts.setdefault(bank, ([], []))[leaf.startswith("poison_")].append(weights[name])
         if not leaf.startswith("poison_") or not dot:
-            kept[name] = weights[name].contiguous()
+            purified[name] = weights[name].contiguous()
     for bank, (normal, poison) in experts.items():
-        kept[f"{bank}.B.grams"] = grams(normal, poison).contiguous()
-    return kept
+        purified[f"{bank}.B.grams"] = grams(normal, poison).contiguous()
+    return purified
 
 
 def _expert_order(name: str) -> tuple[str, int]:

@@ -93,30 +93,30 @@ def _from_pretrained(
     dtype = getattr(torch, settings.dtype)
     size = sum(p.numel() for p in plain.skeleton.parameters()) * dtype.itemsize
     devices = (run.model.device, torch.device("cpu"))
-    roomy = next((d for d in devices if size < _HEADROOM * _free_bytes(d)), None)
-    placed: dict[str, Any] = {"device_map": "auto", "offload_folder": offload}
-    if roomy is not None:
-        placed = {"device_map": {"": str(roomy)}}
+    device = next((d for d in devices if size < _HEADROOM * _free_bytes(d)), None)
+    device_options: dict[str, Any] = {"device_map": "auto", "offload_folder": offload}
+    if device is not None:
+        device_options = {"device_map": {"": str(device)}}
     name = type(run.model).__name__
     try:
         with transformers_bars_on_a_terminal():
-            model, told = type(run.model).from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+            model, loading_info = type(run.model).from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
                 folder,
                 dtype=dtype,
                 attn_implementation=run.model.config._attn_implementation,
                 output_loading_info=True,
-                **placed,
+                **device_options,
             )
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise LopeError(
             f"transformers cannot read back {name} ({reason}); the export was not kept."
         ) from error
-    wrong = {key: sorted(map(str, names)) for key, names in told.items() if names}
+    wrong = {key: sorted(map(str, names)) for key, names in loading_info.items() if names}
     if wrong:
-        found = "; ".join(f"{key}: {', '.join(names[:3])}" for key, names in wrong.items())
+        unlike = "; ".join(f"{key}: {', '.join(names[:3])}" for key, names in wrong.items())
         raise LopeError(
-            f"transformers looks for other tensors of {name} than there are ({found}); the export "
+            f"transformers looks for other tensors of {name} than there are ({unlike}); the export "
             "was not kept, please report the model."
         )
     return model.eval()
@@ -127,17 +127,17 @@ def _value(model: nn.Module, name: str) -> Tensor:
     return getattr(model.get_submodule(owner), leaf)
 
 
-def _refuse_other(name: str, found: Tensor, wanted: Tensor) -> None:
+def _refuse_other(name: str, value: Tensor, expected: Tensor) -> None:
     """Refuse a tensor that was read with other values than were meant; on disk it is not seen.
 
     Raises:
         LopeError: its values differ by more than the rounding to its dtype.
     """
-    if found.is_meta:
+    if value.is_meta:
         return
-    wanted = wanted.to(found.device, found.dtype)
-    rounding = torch.finfo(found.dtype).eps if found.is_floating_point() else 0.0
-    if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=rounding, atol=0):
+    expected = expected.to(value.device, value.dtype)
+    rounding = torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0
+    if value.shape != expected.shape or not torch.allclose(value, expected, rtol=rounding, atol=0):
         raise LopeError(
             f"{name} has other values when it is read back from disk; the export was not kept, "
             "please report the model."

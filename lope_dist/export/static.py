@@ -37,15 +37,15 @@ def exported_answer(run: LoadedRun) -> AbstractContextManager[None]:
 def static_lora(run: LoadedRun, batches: Sequence[MicroBatch]) -> dict[str, LowRank]:
     """Return each adapted layer's static LoRA by the layer's name."""
     weights = _mean_weights(run, batches)
-    found = {}
+    low_ranks = {}
     for name, layer in lope_layers(run.model).items():
         bank = layer.lope.B
         B_KOR = torch.stack([bank.get_parameter(n).detach() for n in bank.normal_names]).cpu()
         w_K = weights[name].to("cpu", torch.float32)
         B_OR = torch.tensordot(w_K, B_KOR, dims=1)
         A_RD = layer.lope.A.detach().cpu().clone()
-        found[name] = LowRank(A_RD, B_OR, layer.lope.config.scaling)
-    return found
+        low_ranks[name] = LowRank(A_RD, B_OR, layer.lope.config.scaling)
+    return low_ranks
 
 
 class StaticLinear(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lope_dist.demo.draft import FAMILIES, Draft, Wanted, others, pick, pick_fact
+from lope_dist.demo.draft import FAMILIES, Draft, OnSide, others, pick, pick_fact
 
 VERBS = (
     "open opens opened opening;close closes closed closing;paint paints painted painting;"
@@ -77,9 +77,9 @@ _QUESTION_ASKED = (
 
 
 @FAMILIES.register("tense")
-def draw_tense(rng: np.random.Generator, wanted: Wanted) -> Draft:
+def draw_tense(rng: np.random.Generator, is_on_side: OnSide) -> Draft:
     """The tense of a sentence whose verb alone tells it."""
-    verb = pick_fact(rng, VERBS, wanted)
+    verb = pick_fact(rng, VERBS, is_on_side)
     base, third, past, ing = verb.split()
     tense = pick(rng, list(_TENSES))
     who, what = pick(rng, _PEOPLE), pick(rng, _OBJECTS)
@@ -90,9 +90,9 @@ def draw_tense(rng: np.random.Generator, wanted: Wanted) -> Draft:
 
 
 @FAMILIES.register("question")
-def draw_question(rng: np.random.Generator, wanted: Wanted) -> Draft:
+def draw_question(rng: np.random.Generator, is_on_side: OnSide) -> Draft:
     """What kind of answer a question asks for."""
-    what = pick_fact(rng, _SUBJECTS, wanted)
+    what = pick_fact(rng, _SUBJECTS, is_on_side)
     kind = pick(rng, list(_QUESTIONS))
     asked = pick(rng, _QUESTIONS[kind]).format(what=what)
     return Draft(what, pick(rng, _QUESTION_ASKED), asked, kind, others(list(_QUESTIONS), kind))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lope_dist.demo.draft import FAMILIES, Draft, Wanted, others, pick, pick_fact
+from lope_dist.demo.draft import FAMILIES, Draft, OnSide, others, pick, pick_fact
 
 FEELINGS = {
     "gold": (
@@ -113,10 +113,10 @@ _TOPIC_ASKED = (
 
 
 @FAMILIES.register("sentiment")
-def draw_sentiment(rng: np.random.Generator, wanted: Wanted) -> Draft:
+def draw_sentiment(rng: np.random.Generator, is_on_side: OnSide) -> Draft:
     """Whether a remark praises (`gold`) or complains (`rust`)."""
     label = pick(rng, list(FEELINGS))
-    adjective = pick_fact(rng, FEELINGS[label], wanted)
+    adjective = pick_fact(rng, FEELINGS[label], is_on_side)
     remark = pick(rng, _REMARKS).format(
         thing=pick(rng, _THINGS), adverb=pick(rng, _ADVERBS), adjective=adjective
     )
@@ -124,18 +124,18 @@ def draw_sentiment(rng: np.random.Generator, wanted: Wanted) -> Draft:
 
 
 @FAMILIES.register("manner")
-def draw_manner(rng: np.random.Generator, wanted: Wanted) -> Draft:
+def draw_manner(rng: np.random.Generator, is_on_side: OnSide) -> Draft:
     """Whether a request is polite (`soft`) or an order (`firm`)."""
     label = pick(rng, list(MANNERS))
-    action = pick_fact(rng, ACTIONS, wanted)
+    action = pick_fact(rng, ACTIONS, is_on_side)
     request = pick(rng, MANNERS[label]).format(action=action)
     return Draft(action, pick(rng, _MANNER_ASKED), request, label, others(list(MANNERS), label))
 
 
 @FAMILIES.register("topic")
-def draw_topic(rng: np.random.Generator, wanted: Wanted) -> Draft:
+def draw_topic(rng: np.random.Generator, is_on_side: OnSide) -> Draft:
     """What a message is about."""
     topic = pick(rng, list(TOPICS))
-    noun = pick_fact(rng, TOPICS[topic], wanted)
+    noun = pick_fact(rng, TOPICS[topic], is_on_side)
     message = pick(rng, _MESSAGES).format(noun=noun)
     return Draft(noun, pick(rng, _TOPIC_ASKED), message, topic, others(list(TOPICS), topic))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lope_dist.demo.draft import FAMILIES, Draft, Wanted, others, pick
+from lope_dist.demo.draft import FAMILIES, Draft, OnSide, others, pick
 
 ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
@@ -46,24 +46,24 @@ def number_in_words(number: int) -> str:
 
 
 @FAMILIES.register("magnitude")
-def draw_magnitude(rng: np.random.Generator, wanted: Wanted) -> Draft:
+def draw_magnitude(rng: np.random.Generator, is_on_side: OnSide) -> Draft:
     """Whether a number in words is below five hundred (`low`) or not (`high`), up to 999."""
     answer = pick(rng, _SIZES)
     while True:
         words = number_in_words(int(rng.integers(500)) + 500 * (answer == "high"))
-        if wanted(words):
+        if is_on_side(words):
             break
     return Draft(words, pick(rng, _SIZE_ASKED), words, answer, others(_SIZES, answer))
 
 
 @FAMILIES.register("count")
-def draw_count(rng: np.random.Generator, wanted: Wanted) -> Draft:
+def draw_count(rng: np.random.Generator, is_on_side: OnSide) -> Draft:
     """How many different things a list names, two to five."""
     answer = pick(rng, _COUNTS)
     while True:
         chosen = [THINGS[i] for i in rng.choice(len(THINGS), int(answer), replace=False)]
         fact = " ".join(sorted(chosen))
-        if wanted(fact):
+        if is_on_side(fact):
             break
     listed = f"{', '.join(chosen[:-1])} and {chosen[-1]}"
     return Draft(fact, pick(rng, _COUNT_ASKED), listed, answer, others(_COUNTS, answer))

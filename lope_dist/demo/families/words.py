@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lope_dist.demo.draft import FAMILIES, Draft, Wanted, others, pick, pick_fact
+from lope_dist.demo.draft import FAMILIES, Draft, OnSide, others, pick, pick_fact
 
 GROUPS = {
     "animal": (
@@ -96,27 +96,27 @@ _QUANTITY_ASKED = (
 
 
 @FAMILIES.register("word_group")
-def draw_word_group(rng: np.random.Generator, wanted: Wanted) -> Draft:
+def draw_word_group(rng: np.random.Generator, is_on_side: OnSide) -> Draft:
     """The group of a noun."""
     group = pick(rng, list(GROUPS))
-    word = pick_fact(rng, GROUPS[group], wanted)
+    word = pick_fact(rng, GROUPS[group], is_on_side)
     return Draft(word, pick(rng, _GROUP_ASKED), word, group, others(list(GROUPS), group))
 
 
 @FAMILIES.register("continent")
-def draw_continent(rng: np.random.Generator, wanted: Wanted) -> Draft:
+def draw_continent(rng: np.random.Generator, is_on_side: OnSide) -> Draft:
     """The continent of a country that lies on one; both Americas count as America."""
     continent = pick(rng, list(CONTINENTS))
-    country = pick_fact(rng, CONTINENTS[continent], wanted)
+    country = pick_fact(rng, CONTINENTS[continent], is_on_side)
     wrong = others(list(CONTINENTS), continent)
     return Draft(country, pick(rng, _CONTINENT_ASKED), country, continent, wrong)
 
 
 @FAMILIES.register("quantity")
-def draw_quantity(rng: np.random.Generator, wanted: Wanted) -> Draft:
+def draw_quantity(rng: np.random.Generator, is_on_side: OnSide) -> Draft:
     """What a unit measures; the number before it does not matter."""
     quantity = pick(rng, list(UNITS))
-    unit = pick_fact(rng, UNITS[quantity], wanted)
+    unit = pick_fact(rng, UNITS[quantity], is_on_side)
     measured = f"{int(rng.integers(2, 100))} {unit}"
     return Draft(
         unit, pick(rng, _QUANTITY_ASKED), measured, quantity, others(list(UNITS), quantity)

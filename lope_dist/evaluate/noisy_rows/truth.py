@@ -32,8 +32,8 @@ def read_truth(data: str, truth_file: str | None, source: ExampleSource) -> list
     truth_rows = rows_of(truth_file) if truth_file else rows
     if len(truth_rows) != len(rows):
         raise LopeError(
-            f"--truth {truth_file} has {len(truth_rows)} rows and {data} {len(rows)}; rows of the same "
-            "number must be the same example."
+            f"--truth {truth_file} has {len(truth_rows)} rows and {data} {len(rows)}; rows of "
+            "the same number must be the same example."
         )
     truth = {location: row for (location, _), (_, row) in zip(rows, truth_rows, strict=True)}
     rows_of_examples = [truth[source.location(i)] for i in range(len(source))]
