@@ -123,14 +123,15 @@ def _rows(facts: Mapping[str, str]) -> str:
     return "".join(f"| {key} | {value} |\n" for key, value in facts.items())
 
 
-def _comparison(of: Mapping[str, float]) -> str:
+def _comparison(stats: Mapping[str, float]) -> str:
     rows = {
-        "routed": f"0 | 100 | {100 * of['accuracy_routed']:.2f} | {of['loss_routed']:.4f}",
-        "this export": f"{of['kl']:.5f} | {100 * of['agreement']:.2f} | "
-        f"{100 * of['accuracy_exported']:.2f} | {of['loss_exported']:.4f}",
-        "base": f"{of['kl_base']:.5f} | | {100 * of['accuracy_base']:.2f} | {of['loss_base']:.4f}",
+        "routed": f"0 | 100 | {100 * stats['accuracy_routed']:.2f} | {stats['loss_routed']:.4f}",
+        "this export": f"{stats['kl']:.5f} | {100 * stats['agreement']:.2f} | "
+        f"{100 * stats['accuracy_exported']:.2f} | {stats['loss_exported']:.4f}",
+        "base": f"{stats['kl_base']:.5f} | | {100 * stats['accuracy_base']:.2f} | "
+        f"{stats['loss_base']:.4f}",
     }
-    tokens = f"Over {of['tokens']:.0f} response tokens, nats a token."
+    tokens = f"Over {stats['tokens']:.0f} response tokens, nats a token."
     head = "| | KL from routed | same choice % | accuracy % | loss |\n" + "| --- " * 5 + "|\n"
     return f"## Beside the routed model\n\n{tokens}\n\n{head}{_rows(rows)}"
 
