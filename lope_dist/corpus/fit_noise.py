@@ -155,7 +155,9 @@ def fit_unpaired(
 
 def _read(path: Path, data: DataConfig | None) -> Iterator[tuple[str, Turns | RowError]]:
     """Yield place and turns of each row, or the reason why it is bad."""
-    (section,) = (DataConfig(path=str(path)) if data is None else data.of_file(str(path))).all_sources
+    (section,) = (
+        DataConfig(path=str(path)) if data is None else data.of_file(str(path))
+    ).all_sources
     layout = Layout(section, allow_empty_response=True)
     for rows, number, row in parsed_rows(find_rows(section), layout):
         if isinstance(row, RowError):

@@ -124,8 +124,9 @@ def open_source(config: DataConfig, form: Form | None = None) -> ExampleSource:
         form: How they become tokens. With it each row is rendered and tokenized, and one that
             the template shows in parts becomes several examples; without it an example is a row.
 
-        Raises: LopeError: nothing there, a foreign suffix, no example, bad rows (the message names
-        file and line), nothing to learn, or a setting that would have no effect.
+    Raises:
+        LopeError: nothing there, a foreign suffix, no example, bad rows (the message names file and
+            line), nothing to learn, or a setting that would have no effect.
     """
     sections = config.all_sources
     inputs = [find_rows(section) for section in sections]

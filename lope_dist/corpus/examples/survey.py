@@ -51,9 +51,11 @@ def survey(
 
     No more rows are taken than the limit may need.
 
-        Args: rows: Parsed rows, or the reason why a row is bad. form: How they become tokens; None:
-        they are only checked as far as they are read. limit: Of good rows. keeps_untaught: Whether
-        a row whose answers lie wholly behind the cut is a good one.
+    Args:
+        rows: Parsed rows, or the reason why a row is bad.
+        form: How they become tokens; None: they are only checked as far as they are read.
+        limit: Of good rows.
+        keeps_untaught: Whether a row whose answers lie wholly behind the cut is a good one.
 
     Raises:
         LopeError: a tokenizer that the template does not fit; a process that was killed.

@@ -14,7 +14,7 @@ import numpy as np
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
-from lope_dist.core.runlog import read_json, write_json
+from lope_dist.core.runlog import write_json
 from lope_dist.corpus.examples.source import ExampleSource
 from lope_dist.engine.world import World
 from lope_dist.evaluate.loaded.parallel import on_main
@@ -26,8 +26,8 @@ from lope_dist.evaluate.noisy_rows.measured import (
     measure_on_file,
     with_copies,
 )
-from lope_dist.evaluate.noisy_rows.score import files_of
-from lope_dist.evaluate.noisy_rows.scores import SCORES, Measures, scores_of
+from lope_dist.evaluate.noisy_rows.outputs import check_outputs
+from lope_dist.evaluate.noisy_rows.scores import Measures, scores_of
 from lope_dist.evaluate.noisy_rows.truth import Truth, read_truth, rows_of
 from lope_dist.evaluate.noisy_rows.worst import worst_rows
 
@@ -38,7 +38,8 @@ CLEAN_QUANTILE = 0.95
 """Share of the rows of `--clean` that the threshold found from them keeps."""
 SHOWN = 50
 """Rows on the page."""
-_Place = tuple[str, int]
+_Location = tuple[str, int]
+_OF_SUMMARY = {"cleaned", "scorer", "worst"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,11 @@ def clean_file(
     """
     _check(request)
     paths = outputs(request.out)
-    on_main(world, lambda: _check_outputs(request, paths))
+    data = (request.data, request.clean, request.truth)
+    on_main(
+        world,
+        lambda: check_outputs(request.out, paths.values(), paths["summary"], _OF_SUMMARY, data),
+    )
     source = open_examples(scorer.config, request.data)
     truth = read_truth(request.data, request.truth, source)
     clean = None if request.clean is None else open_examples(scorer.config, request.clean)
@@ -145,33 +150,6 @@ def _check(request: CleanRequest) -> None:
         )
     if request.drop is not None and not 0 < request.drop < 1:
         raise LopeError(f"--drop {request.drop:g}: write a share between 0 and 1, as in 0.1.")
-    if request.out.suffix != ".jsonl":
-        raise LopeError(f"--out {request.out}: write a .jsonl file.")
-
-
-def _check_outputs(request: CleanRequest, paths: Mapping[str, Path]) -> None:
-    given = [request.data, request.clean, request.truth]
-    read = set().union(*(files_of(data) for data in given if data is not None))
-    is_ours = _is_summary(paths["summary"])
-    for path in paths.values():
-        if path.resolve() in read:
-            raise LopeError(
-                f"--out {request.out}: {path} would be written, and this call reads it; give "
-                "another name."
-            )
-        if path.exists() and not is_ours:
-            raise LopeError(
-                f"--out {request.out}: {path} exists and no earlier call wrote it; remove it or "
-                "give another name."
-            )
-
-
-def _is_summary(path: Path) -> bool:
-    try:
-        summary = read_json(path)
-    except (LopeError, OSError):
-        return False
-    return isinstance(summary, dict) and {"cleaned", "scorer", "worst"} <= summary.keys()
 
 
 def _threshold(scores: Sequence[float | None], name: str | None) -> float:
@@ -181,9 +159,9 @@ def _threshold(scores: Sequence[float | None], name: str | None) -> float:
     return float(np.quantile(defined, CLEAN_QUANTILE, method="higher"))
 
 
-def _by_row(source: ExampleSource, scores: Sequence[float | None]) -> dict[_Place, float]:
+def _by_row(source: ExampleSource, scores: Sequence[float | None]) -> dict[_Location, float]:
     """Return the score of each row that has one: that of its noisiest example."""
-    by_location: dict[_Place, float] = {}
+    by_location: dict[_Location, float] = {}
     for number, score in enumerate(scores):
         if score is not None:
             location = source.location(number)
@@ -192,8 +170,8 @@ def _by_row(source: ExampleSource, scores: Sequence[float | None]) -> dict[_Plac
 
 
 def _reasons(
-    of_row: Mapping[_Place, float], by: str, drop: float | None, threshold: float | None
-) -> dict[_Place, dict[str, Any]]:
+    of_row: Mapping[_Location, float], by: str, drop: float | None, threshold: float | None
+) -> dict[_Location, dict[str, Any]]:
     """Return the rows that go, and why; of equal scores the earlier rows stay."""
     order = sorted(of_row, key=of_row.__getitem__)[::-1]
     if drop is not None:
@@ -206,7 +184,7 @@ def _reasons(
     }
 
 
-def _copies(source: ExampleSource, rows: Sequence[Measures]) -> dict[_Place, dict[str, Any]]:
+def _copies(source: ExampleSource, rows: Sequence[Measures]) -> dict[_Location, dict[str, Any]]:
     return {
         source.location(n): {"reason": "copy", "copies_before": row["copies"]}
         for n, row in enumerate(rows)
@@ -215,7 +193,7 @@ def _copies(source: ExampleSource, rows: Sequence[Measures]) -> dict[_Place, dic
 
 
 def _write_rows(
-    data: str, paths: Mapping[str, Path], reasons: Mapping[_Place, dict[str, Any]]
+    data: str, paths: Mapping[str, Path], reasons: Mapping[_Location, dict[str, Any]]
 ) -> dict[str, Any]:
     """Write the rows that stay and those that go, each with all its columns, in their order."""
     kept, dropped = [], []
@@ -238,21 +216,15 @@ def _against_truth(
     scores: Sequence[Mapping[str, float | None]],
     rows: Sequence[Measures],
     truth: Sequence[Truth] | None,
-    reasons: Mapping[_Place, Any],
+    reasons: Mapping[_Location, Any],
 ) -> dict[str, Any]:
     """Return how well each score detects, and what was dropped, where the truth is known."""
     if truth is None:
         return {}
-    names = [name for name in SCORES if all(name in of_row for of_row in scores)]
-    with_all_scores = [n for n, of_row in enumerate(scores) if None not in of_row.values()]
     is_dropped = [source.location(n) in reasons for n in range(len(rows))]
     noisy = [bool(operations) for operations in truth]
     hits = sum(a and b for a, b in zip(is_dropped, noisy, strict=True))
     return {
-        "detection": detection(
-            {name: [scores[n][name] or 0.0 for n in with_all_scores] for name in names},
-            [truth[n] for n in with_all_scores],
-            [rows[n]["num_tokens"] for n in with_all_scores],
-        ),
+        "detection": detection(scores, truth, [row["num_tokens"] for row in rows]),
         "noisy_dropped": {"of_noisy": sum(noisy), "of_dropped": sum(is_dropped), "both": hits},
     }

@@ -52,9 +52,11 @@ def roc(scores: NDArray[np.float64], is_noisy: NDArray[np.bool_]) -> list[float]
 
 
 def detection(
-    scores: Mapping[str, Sequence[float]], truth: Sequence[Truth], num_tokens: Sequence[int]
+    scores: Sequence[Mapping[str, float | None]], truth: Sequence[Truth], num_tokens: Sequence[int]
 ) -> dict[str, Any]:
     """Return AUROC of each score in each group of rows, precision at k, and ROC curves.
+
+    Of the rows that have a value for each of their scores, by the scores that all of them have.
 
     A group has noisy and clean rows: `all`; `short`, responses of at most `SHORT_TOKENS` tokens;
     `one_hit`, a single word or character against all clean rows; `operation: x` and `field: x`,
@@ -62,11 +64,15 @@ def detection(
     are left out.
 
     Args:
-        scores: Name -> a score for each row; the larger, the noisier.
+        scores: Of each row, by name; the larger, the noisier.
         truth: Of each row.
         num_tokens: Of each row's response.
     """
-    values = {name: np.asarray(column, np.float64) for name, column in scores.items()}
+    complete = [n for n, row in enumerate(scores) if None not in row.values()]
+    names = [name for name in (scores[0] if scores else ()) if all(name in row for row in scores)]
+    values = {name: np.array([scores[n][name] for n in complete], np.float64) for name in names}
+    truth = [truth[n] for n in complete]
+    num_tokens = [num_tokens[n] for n in complete]
     is_noisy = np.array([bool(operations) for operations in truth], np.bool_)
     groups = {}
     for name, belongs in _groups(truth, num_tokens).items():

@@ -10,25 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from lope_dist.config.data import SourceConfig
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.files import write_atomic
-from lope_dist.core.runlog import read_json, write_json
+from lope_dist.core.runlog import write_json
 from lope_dist.corpus.corrupt import COLUMN
 from lope_dist.corpus.examples.source import ExampleSource
-from lope_dist.corpus.rows.readers import find_rows
-from lope_dist.corpus.rows.readers.files import FileRows
 from lope_dist.engine.world import World
 from lope_dist.evaluate.loaded.parallel import on_main
 from lope_dist.evaluate.losses.examples import first_ids, open_examples
 from lope_dist.evaluate.noisy_rows.detection import detection
 from lope_dist.evaluate.noisy_rows.measured import chosen_score, measure_on_file, with_copies
+from lope_dist.evaluate.noisy_rows.outputs import check_outputs
 from lope_dist.evaluate.noisy_rows.scorers import scorer_of_run
 from lope_dist.evaluate.noisy_rows.scores import SCORES, Measures, scores_of
 from lope_dist.evaluate.noisy_rows.truth import Truth, read_truth
 
 _PREVIEW = 160  # characters
 _BINS = 40
+_OF_SUMMARY = {"run", "data", "by", "num_unscored"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,9 @@ def score_run(
             f"--by: '{request.by}' is not known; allowed: "
             f"{', '.join(SCORES)}.{suggest(request.by, SCORES)}"
         )
-    on_main(world, lambda: _check_out(request))
+    beside = [request.out.with_suffix(suffix) for suffix in (".json", ".png")]
+    data = (request.data, request.truth)
+    on_main(world, lambda: check_outputs(request.out, beside, beside[0], _OF_SUMMARY, data))
     source = open_examples(scorer.config, request.data)
     ids = first_ids(source, request.limit)
     truth = read_truth(request.data, request.truth, source)
@@ -109,50 +110,6 @@ def score_run(
         return summary
 
     return on_main(world, write)
-
-
-def _check_out(request: ScoreRequest) -> None:
-    out = request.out
-    if out.suffix != ".jsonl":
-        raise LopeError(f"--out {out}: write a .jsonl file.")
-    if out.exists() and not _is_ranking(out):
-        raise LopeError(f"--out {out} exists and is not a ranking; remove it or give another name.")
-    summary, plot = out.with_suffix(".json"), out.with_suffix(".png")
-    read = files_of(request.data) | (files_of(request.truth) if request.truth else set())
-    for path in (out, summary, plot):
-        if path.resolve() in read:
-            raise LopeError(
-                f"--out {out}: {path} would be written, and this call reads it; give another name."
-            )
-    if summary.exists() and not _is_summary(summary):
-        raise LopeError(
-            f"--out {out}: the summary goes to {summary}, which exists and is not a summary; "
-            "remove it or give another name."
-        )
-    if plot.exists() and not summary.exists():
-        raise LopeError(
-            f"--out {out}: the plot goes to {plot}, which exists and belongs to no summary "
-            f"{summary.name}; remove it or give another name."
-        )
-
-
-def _is_ranking(path: Path) -> bool:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.readline().startswith('{"rank": ')
-
-
-def _is_summary(path: Path) -> bool:
-    try:
-        summary = read_json(path)
-    except LopeError:
-        return False
-    return isinstance(summary, dict) and {"run", "data", "by", "num_unscored"} <= summary.keys()
-
-
-def files_of(data: str) -> set[Path]:
-    """Return the files that data are read from."""
-    readers = find_rows(SourceConfig(path=data))
-    return {rows.path.resolve() for rows in readers if isinstance(rows, FileRows)}
 
 
 def _rank(
@@ -189,13 +146,8 @@ def summary_of(ranked: list[dict[str, Any]], by: str, *, has_truth: bool) -> dic
     }
     if has_truth:
         summary["detection"] = detection(
-            {name: [row["scores"][name] for row in scored] for name in _in_all(scored)},
+            [row["scores"] for row in scored],
             [row[COLUMN] for row in scored],
             [row["num_tokens"] for row in scored],
         )
     return summary
-
-
-def _in_all(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the scores that every row was measured for."""
-    return [name for name in SCORES if all(name in row["scores"] for row in rows)]

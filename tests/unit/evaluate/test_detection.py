@@ -57,7 +57,7 @@ def test_the_curve_encloses_the_area_and_ties_make_it_straight() -> None:
 def test_groups_hold_the_rows_that_they_say() -> None:
     truth = [[], [], [TYPO], [TYPOS], [LABEL], [TYPO, LABEL], []]
     lengths = [5, 50, 60, 70, 8, 9, 60]
-    found = detection({"x": list(range(7))}, truth, lengths)
+    found = detection([{"x": float(n)} for n in range(7)], truth, lengths)
     assert (found["num_noisy"], found["num_clean"]) == (4, 3)
     sizes = {name: (g["num_noisy"], g["num_clean"]) for name, g in found["groups"].items()}
     assert SHORT_TOKENS == 20
@@ -77,6 +77,13 @@ def test_groups_hold_the_rows_that_they_say() -> None:
 
 def test_without_noisy_or_clean_rows_there_is_nothing_to_tell_apart() -> None:
     for truth in ([[], []], [[TYPO], [TYPO]]):
-        found = detection({"x": [0.0, 1.0]}, truth, [3, 3])
+        found = detection([{"x": 0.0}, {"x": 1.0}], truth, [3, 3])
         assert found["groups"] == {}
         assert "roc" not in found
+
+
+def test_a_row_without_a_value_for_a_score_does_not_count() -> None:
+    scores = [{"x": 0.0, "y": 1.0}, {"x": 1.0, "y": None}, {"x": 2.0, "y": 2.0}]
+    found = detection(scores, [[], [TYPO], [TYPO]], [5, 5, 5])
+    assert (found["num_noisy"], found["num_clean"]) == (1, 1)
+    assert found["groups"]["all"]["auroc"] == {"x": 1.0, "y": 1.0}

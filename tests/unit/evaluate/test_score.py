@@ -151,14 +151,14 @@ def test_nothing_beside_the_ranking_is_written_over(run_copy, corrupted, tmp_pat
         rank(run_copy, whole, out, limit=2)
     with pytest.raises(LopeError, match=r"alpaca\.json .* reads"):
         rank(run_copy, corrupted, out, truth=str(whole), limit=2)
-    with pytest.raises(LopeError, match=r"alpaca\.json.* summary"):
+    with pytest.raises(LopeError, match=r"alpaca\.json.* exists"):
         rank(run_copy, corrupted, out, limit=2)
     assert whole.read_bytes() == held
     (run_copy / "results.json").write_text('{"rows": []}')
-    with pytest.raises(LopeError, match=r"results\.json.* summary"):
+    with pytest.raises(LopeError, match=r"results\.json.* exists"):
         rank(run_copy, corrupted, run_copy / "results.jsonl", limit=2)
     (tmp_path / "photo.png").write_bytes(b"not ours")
-    with pytest.raises(LopeError, match=r"photo\.png.* summary"):
+    with pytest.raises(LopeError, match=r"photo\.png.* exists"):
         rank(run_copy, corrupted, tmp_path / "photo.jsonl", limit=2)
     ranking = tmp_path / "ranking.jsonl"
     rank(run_copy, corrupted, ranking, limit=2)
