@@ -184,7 +184,7 @@ def _drifted(
         end = max(i for i, piece in enumerate(of_example) if not piece.is_target) + 1
         prompts.append([Piece("".join(piece.text for piece in of_example[:end]), False)])
     drifted = set()
-    encoded = piece_tokens(prompts, form.tokenizer, None)
+    encoded = piece_tokens(prompts, form.tokenizer)
     for number, (sent, _) in zip(several, encoded, strict=True):
         ids = tokenized[number].input_ids
         if ids[: len(sent)] != sent[: len(ids)]:

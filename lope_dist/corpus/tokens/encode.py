@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, chain
+from itertools import chain
 
 from transformers import PreTrainedTokenizerBase
 
 from lope_dist.corpus.rows.turns import IGNORED, Example, RowError
-from lope_dist.corpus.tokens.marking import piece_marks
+from lope_dist.corpus.tokens.marking import marked_pieces
 from lope_dist.corpus.tokens.pieces import piece_tokens
 from lope_dist.corpus.tokens.prompts import Form, Piece, located, render
-from lope_dist.noise.marks import Marks, TextMarks
+from lope_dist.noise.marks import TextMarks
 
 __all__ = ["IGNORED", "Tokenized", "encode", "tokenize"]
 
@@ -65,49 +65,52 @@ def encode(
             pieces.append([] if example.tokens else render(example, form))
         except RowError as error:
             raise located(error, example) from None
-    of_pieces = None
     if marks is not None:
-        of_pieces = [
-            piece_marks(example, of_example, changed or {}, form)
+        pieces = [
+            marked_pieces(example, of_example, changed or {}, form)
             for example, of_example, changed in zip(examples, pieces, marks, strict=True)
         ]
-    return tokenize(examples, pieces, form, of_pieces)
+    return tokenize(examples, pieces, form, has_marks=marks is not None)
 
 
 def tokenize(
     examples: Sequence[Example],
     pieces: Sequence[Sequence[Piece]],
     form: Form,
-    marks: _PieceMarks = None,
+    *,
+    has_marks: bool = False,
 ) -> list[Tokenized]:
-    """Return the tokens of examples that are rendered; those that came as tokens have no piece."""
+    """Return the tokens of examples that are rendered; those that came as tokens have no piece.
+
+    ``has_marks``: the pieces have marks, and the tokens are to have them.
+    """
     if not examples:
         return []
     length = form.max_length
     if form.is_encoder_decoder:
-        rows = _encode_pairs(pieces, form.tokenizer, marks)
+        rows = _encode_pairs(pieces, form.tokenizer)
     else:
         adds_start = [form.template != "chat" or example.is_plain for example in examples]
-        rows = _encode_rows(pieces, adds_start, form.tokenizer, marks)
+        rows = _encode_rows(pieces, adds_start, form.tokenizer)
     result = []
     for example, (ids, labels, corrupted) in zip(examples, rows, strict=True):
         if example.tokens is not None:
             ids, labels = example.tokens
-            corrupted = None if marks is None else ([False] * len(ids), [False] * len(labels))
+            corrupted = [False] * len(ids), [False] * len(labels)
         result.append(
             Tokenized(
                 example.id,
                 ids[:length],
                 labels[:length],
                 was_cut=max(len(ids), len(labels)) > length,
-                corrupted=corrupted and (corrupted[0][:length], corrupted[1][:length]),
+                corrupted=(corrupted[0][:length], corrupted[1][:length]) if has_marks else None,
             )
         )
     return result
 
 
-_TokenMarks = tuple[list[bool], list[bool]] | None
-_PieceMarks = Sequence[Sequence[Marks]] | None
+_Row = tuple[list[int], list[int], tuple[list[bool], list[bool]]]
+"""Tokens, labels, and what of both is marked; of pieces without marks, nothing that counts."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,9 @@ def _encode_rows(
     examples: Sequence[Sequence[Piece]],
     adds_start: Sequence[bool],
     tokenizer: PreTrainedTokenizerBase,
-    marks: _PieceMarks,
-) -> list[tuple[list[int], list[int], _TokenMarks]]:
+) -> list[_Row]:
     profile = _profile(tokenizer)
-    encoded = iter(piece_tokens(examples, tokenizer, marks))
+    encoded = iter(piece_tokens(examples, tokenizer))
     rows = []
     for pieces, is_bare in zip(examples, adds_start, strict=True):
         # A chat template writes the begin-of-sequence token itself, and so may a text.
@@ -139,40 +141,26 @@ def _encode_rows(
             input_ids += ids
             labels += ids if piece.is_target else [IGNORED] * len(ids)
             corrupted += is_marked
-        rows.append((input_ids, labels, None if marks is None else (corrupted, corrupted)))
+        rows.append((input_ids, labels, (corrupted, corrupted)))
     return rows
 
 
 def _encode_pairs(
-    examples: Sequence[Sequence[Piece]], tokenizer: PreTrainedTokenizerBase, marks: _PieceMarks
-) -> list[tuple[list[int], list[int], _TokenMarks]]:
+    examples: Sequence[Sequence[Piece]], tokenizer: PreTrainedTokenizerBase
+) -> list[_Row]:
     profile = _profile(tokenizer)
-    borders = [_last_answer(pieces) for pieces in examples]
-    sides = [
-        side
-        for pieces, border in zip(examples, borders, strict=True)
-        for side in (_joined(pieces[:border]), _joined(pieces[border:]))
-    ]
-    of_sides = None
-    if marks is not None:
-        of_sides = [
-            _joined_marks(side, bytearray().join(of_side))
-            for pieces, border, of_pieces in zip(examples, borders, marks, strict=True)
-            for side, of_side in (
-                (_joined(pieces[:border]), of_pieces[:border]),
-                (_joined(pieces[border:]), of_pieces[border:]),
-            )
-        ]
-    encoded = iter(piece_tokens(sides, tokenizer, of_sides))
+    sides = []
+    for pieces in examples:
+        border = _last_answer(pieces)
+        sides += [_joined(pieces[:border]), _joined(pieces[border:])]
+    encoded = iter(piece_tokens(sides, tokenizer))
     before, after = [False] * len(profile.before), [False] * len(profile.after)
     rows = []
-    for number in range(len(examples)):
-        (source, source_marks), (labels, label_marks) = (
-            _concatenated([next(encoded) for _ in side])
-            for side in sides[2 * number : 2 * number + 2]
-        )
-        marked = None if marks is None else ([*before, *source_marks, *after], label_marks)
-        rows.append(([*profile.before, *source, *profile.after], labels, marked))
+    for question, answer in zip(sides[::2], sides[1::2], strict=True):
+        source, source_marks = _concatenated([next(encoded) for _ in question])
+        labels, label_marks = _concatenated([next(encoded) for _ in answer])
+        input_ids = [*profile.before, *source, *profile.after]
+        rows.append((input_ids, labels, ([*before, *source_marks, *after], label_marks)))
     return rows
 
 
@@ -189,15 +177,12 @@ def _joined(pieces: Sequence[Piece]) -> list[Piece]:
     joined: list[Piece] = []
     for piece in pieces:
         if joined and not joined[-1].is_literal and not piece.is_literal:
-            joined[-1] = Piece(joined[-1].text + piece.text, piece.is_target)
+            last = joined[-1]
+            marks = None if piece.marks is None else (last.marks or bytearray()) + piece.marks
+            joined[-1] = Piece(last.text + piece.text, piece.is_target, marks=marks)
         else:
             joined.append(piece)
     return joined
-
-
-def _joined_marks(pieces: Sequence[Piece], marks: Marks) -> list[Marks]:
-    ends = list(accumulate(len(piece.text) for piece in pieces))
-    return [marks[a:b] for a, b in zip([0, *ends], ends, strict=False)]
 
 
 def _concatenated(parts: Sequence[tuple[list[int], list[bool]]]) -> tuple[list[int], list[bool]]:

@@ -29,10 +29,10 @@ def all_marked(example: Example) -> TextMarks:
     return marks
 
 
-def piece_marks(
+def marked_pieces(
     example: Example, pieces: Sequence[Piece], marks: TextMarks, form: Form
-) -> list[Marks]:
-    """Return the marks of each piece; what the template adds is clean.
+) -> list[Piece]:
+    """Return the pieces with their marks; what the template adds is clean.
 
     Args:
         example: The example with noise.
@@ -63,8 +63,9 @@ def piece_marks(
             inside = match[2] == _START if match[2] else inside
     result, position = [], 0
     for piece in pieces:
-        result.append(marked[position : position + len(piece.text)])
-        position += len(piece.text)
+        end = position + len(piece.text)
+        result.append(Piece(piece.text, piece.is_target, piece.is_literal, marked[position:end]))
+        position = end
     return result
 
 

@@ -11,17 +11,14 @@ from lope_dist.core.errors import LopeError
 from lope_dist.corpus.tokens.control import control_tokens
 from lope_dist.corpus.tokens.prompts import Piece
 from lope_dist.corpus.tokens.slow_text import tokenized_in_time
-from lope_dist.noise.marks import Marks
 
 _LINE_BREAK = "\n"
 
 
 def piece_tokens(
-    examples: Sequence[Sequence[Piece]],
-    tokenizer: PreTrainedTokenizerBase,
-    marks: Sequence[Sequence[Marks]] | None,
+    examples: Sequence[Sequence[Piece]], tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[list[int], list[bool]]]:
-    """Return the tokens of every piece, and which of them are marked.
+    """Return the tokens of every piece and, where pieces have marks, which tokens are marked.
 
     What stands before a piece may decide its first tokens: SentencePiece puts a blank before any
     text that it is given, and a token may swallow the white space behind it. So a later piece is
@@ -32,31 +29,22 @@ def piece_tokens(
         SlowText: the tokenizer does not come to an end with a text.
     """
     ends = control_tokens(tokenizer, only_special=False)
-    anchors, pieces = [], []
-    for example in examples:
-        for number, piece in enumerate(example):
-            pieces.append(piece)
-            anchors.append("" if number == 0 else _anchor(example[number - 1], ends))
-    if not pieces:
-        return []
-    texts = [anchor + piece.text for anchor, piece in zip(anchors, pieces, strict=True)]
-    flat = None
-    if marks is not None:
-        flat = [of_piece for of_example in marks for of_piece in of_example]
-        flat = [bytearray(len(a)) + of_piece for a, of_piece in zip(anchors, flat, strict=True)]
-    encoded = _tokens(tokenizer, texts, flat)
-    for number, (anchor, piece) in enumerate(zip(anchors, pieces, strict=True)):
+    anchored = [
+        ("" if before is None else _anchor(before, ends), piece)
+        for example in examples
+        for before, piece in zip((None, *example), example, strict=False)
+    ]
+    encoded = _tokens(tokenizer, anchored)
+    for number, (anchor, piece) in enumerate(anchored):
         ids, is_marked = encoded[number]
         if piece.is_literal:
-            piece_marks = None if flat is None else [flat[number][len(anchor) :]]
-            encoded[number] = _literal_tokens(tokenizer, piece.text, piece_marks)
+            encoded[number] = _literal_tokens(tokenizer, piece)
         elif anchor:
             before = _anchor_ids(tokenizer, anchor)
             if ids[: len(before)] == before:
                 encoded[number] = ids[len(before) :], is_marked[len(before) :]
             else:
-                piece_marks = None if flat is None else [flat[number][len(anchor) :]]
-                (encoded[number],) = _tokens(tokenizer, [piece.text], piece_marks)
+                (encoded[number],) = _tokens(tokenizer, [("", piece)])
     return encoded
 
 
@@ -67,18 +55,14 @@ def _anchor(before: Piece, ends: tuple[str, ...]) -> str:
 
 
 def _literal_tokens(
-    tokenizer: PreTrainedTokenizerBase, text: str, marks: list[Marks] | None
+    tokenizer: PreTrainedTokenizerBase, piece: Piece
 ) -> tuple[list[int], list[bool]]:
     """Return the tokens of a control token's text, none of them that token."""
-    before = _anchor_ids(tokenizer, _LINE_BREAK)
-    behind_break = _LINE_BREAK + text
-    ids = list(
-        tokenizer(behind_break, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    )
+    before, text = _anchor_ids(tokenizer, _LINE_BREAK), _LINE_BREAK + piece.text
+    ids = list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
     if ids[: len(before)] == before:
         ids = ids[len(before) :]
-    is_marked = marks is not None and 1 in marks[0]
-    return ids, [is_marked] * len(ids)
+    return ids, [piece.marks is not None and 1 in piece.marks] * len(ids)
 
 
 @lru_cache(maxsize=256)
@@ -97,10 +81,18 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]
 
 
 def _tokens(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], marks: Sequence[Marks] | None
+    tokenizer: PreTrainedTokenizerBase, anchored: Sequence[tuple[str, Piece]]
 ) -> list[tuple[list[int], list[bool]]]:
-    """Return each text's tokens and, with its marks, whether a token has a marked character."""
-    if marks is None:
+    """Return tokens of pieces behind their anchors and, with marks, which are marked."""
+    if not anchored:
+        return []
+    texts = [anchor + piece.text for anchor, piece in anchored]
+    marks = [
+        bytearray(len(anchor)) + piece.marks
+        for anchor, piece in anchored
+        if piece.marks is not None
+    ]
+    if not marks:
         return [(ids, []) for ids in _ids(tokenizer, texts)]
     if not tokenizer.is_fast:
         raise LopeError(

@@ -22,6 +22,7 @@ from lope_dist.corpus.rows.turns import Example, RowError, Turn
 from lope_dist.corpus.tokens.chat import ChatTemplate
 from lope_dist.corpus.tokens.control import guarded, unguarded
 from lope_dist.corpus.tokens.template_source import TemplateSource, end_of_sequence
+from lope_dist.noise.marks import Marks
 
 _PREAMBLE = (
     "Below is an instruction that describes a task. "
@@ -42,6 +43,8 @@ class Piece:
     is_target: bool
     is_literal: bool = False
     """Whether this is the text of a control token, and not the token."""
+    marks: Marks | None = None
+    """Which of its characters are of words that noise changed; None where nobody asked."""
 
 
 @dataclass(frozen=True)
