@@ -51,7 +51,7 @@ from lope_dist.corpus.tokens.encode import encode
 from lope_dist.corpus.tokens.views import stage_views
 from lope_dist.model.build import architecture, load_tokenizer
 from lope_dist.train.corpus_build import open_recipe
-from lope_dist.train.data import open_rows
+from lope_dist.train.premises.data import open_rows
 
 DATA = Path(os.environ.get("LOPE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SHARD = 1024

@@ -29,8 +29,8 @@ from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
 from lope_dist.model.placement import Replicated
 from lope_dist.model.source import model_folder
-from lope_dist.train.checkpoint import Checkpoint
-from lope_dist.train.preflight import adapt
+from lope_dist.train.checkpoint.folder import Checkpoint
+from lope_dist.train.premises.preflight import adapt
 
 
 def load_ours(model_name: str) -> LoadedRun:

@@ -124,7 +124,7 @@ def memory(bench: Bench) -> dict[str, Any]:
     from random_step import packed_positions, random_ids
 
     from lope_dist.config.load import validate_config
-    from lope_dist.train.sizing import plan_run
+    from lope_dist.train.premises.sizing import plan_run
 
     arch = architecture(bench.shape)
     stated = {"model_type": arch.model_type, **arch.to_diff_dict()}

@@ -30,7 +30,7 @@ from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.model.build import load_model
 from lope_dist.model.placement import Replicated
 from lope_dist.model.quantization import quantization_of
-from lope_dist.train.preflight import preflight
+from lope_dist.train.premises.preflight import preflight
 from lope_dist.train.session import train
 
 ROOT = Path(__file__).resolve().parent.parent

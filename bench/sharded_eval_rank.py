@@ -45,8 +45,8 @@ def main() -> None:
     from lope_dist.model.build import architecture, build_meta_model, load_model
     from lope_dist.model.families import family_of
     from lope_dist.model.source import model_folder
-    from lope_dist.train.checkpoint import Checkpoint
-    from lope_dist.train.preflight import adapt
+    from lope_dist.train.checkpoint.folder import Checkpoint
+    from lope_dist.train.premises.preflight import adapt
 
     tree = {"output_dir": "unused", "model": {"name_or_path": folder}, "data": {"path": "unused"}}
     config = validate_config(tree, "bench")

@@ -128,7 +128,7 @@ def planned(shape: str, num_ranks: int, num_tokens: int) -> dict[str, float]:
     from sharded_load_rank import CONFIG
 
     from lope_dist.config.load import validate_config
-    from lope_dist.train.sizing import plan_run
+    from lope_dist.train.premises.sizing import plan_run
 
     architecture = {"model_type": "llama", "vocab_size": 32000, **SHAPES[shape]}
     tree = CONFIG | {

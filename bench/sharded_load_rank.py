@@ -29,7 +29,7 @@ from lope_dist.engine.zero import ZeroEngine
 from lope_dist.engine.zero_placement import ZeroPlacement
 from lope_dist.model.build import load_model
 from lope_dist.model.families import family_of
-from lope_dist.train.preflight import adapt
+from lope_dist.train.premises.preflight import adapt
 
 ROLES = (Role.SHARED_A, Role.NORMAL_B, Role.POISON_B, Role.ROUTER)
 CONFIG = {

@@ -18,17 +18,17 @@ from lope_dist.corpus.examples.source import open_source
 from lope_dist.engine.world import World
 from lope_dist.model.build import load_tokenizer
 from lope_dist.model.loss_head import loss_head
-from lope_dist.train.drift import Drift
-from lope_dist.train.guard import StepGuard
-from lope_dist.train.loop import StageParts, run_stage
-from lope_dist.train.metrics import MetricsLog
-from lope_dist.train.preflight import preflight
-from lope_dist.train.progress import StageProgress
-from lope_dist.train.robust_loss import StageLoss
-from lope_dist.train.routing import Routing
-from lope_dist.train.setup import Inputs, load_session, stage_engine, stage_loader
-from lope_dist.train.stage_objective import StageObjective
-from lope_dist.train.stop import StopRequest
+from lope_dist.train.checkpoint.progress import StageProgress
+from lope_dist.train.premises.preflight import preflight
+from lope_dist.train.run.setup import Inputs, load_session, stage_engine, stage_loader
+from lope_dist.train.run.stop import StopRequest
+from lope_dist.train.stage.drift import Drift
+from lope_dist.train.stage.guard import StepGuard
+from lope_dist.train.stage.loop import StageParts, run_stage
+from lope_dist.train.stage.metrics import MetricsLog
+from lope_dist.train.stage.robust_loss import StageLoss
+from lope_dist.train.stage.routing import Routing
+from lope_dist.train.stage.stage_objective import StageObjective
 from lope_dist.train.trackers.base import Trackers
 
 RANK, NORMAL, POISON = 4, 3, 1

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from lope_dist.config.load import load_config
-from lope_dist.train.params import count_run
+from lope_dist.train.premises.params import count_run
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "recipes.md"

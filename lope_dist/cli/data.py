@@ -38,7 +38,7 @@ def show(
 
     resolved = load_config(config, overrides or ())
     from lope_dist.corpus.show import example_lines
-    from lope_dist.train.data import shown_rows
+    from lope_dist.train.premises.data import shown_rows
 
     examples = shown_rows(resolved, row=row, count=count, stage=stage)
     if as_json:
@@ -57,7 +57,7 @@ def stats(config: ConfigArg, overrides: OverridesArg = None, as_json: JsonOption
     from lope_dist.config.load import load_config
 
     resolved = load_config(config, overrides or ())
-    from lope_dist.train.data import survey_rows
+    from lope_dist.train.premises.data import survey_rows
 
     figures, lines = survey_rows(resolved)
     typer.echo(json.dumps(figures, indent=2) if as_json else "\n".join(lines))

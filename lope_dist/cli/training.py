@@ -98,7 +98,7 @@ def params(config: TargetArg, overrides: OverridesArg = None, as_json: JsonOptio
     from lope_dist.config.named import load_recipe_or_model
 
     resolved = load_recipe_or_model(config, overrides or ())
-    from lope_dist.train.params import count_run
+    from lope_dist.train.premises.params import count_run
 
     counts = count_run(resolved)
     from lope_dist.report.tables import print_counts
@@ -137,7 +137,7 @@ def plan(
     resolved = load_recipe_or_model(config, overrides or ())
     from lope_dist.engine.speed import Hardware
     from lope_dist.evaluate.loaded.sizing import plan_answers
-    from lope_dist.train.sizing import plan_run
+    from lope_dist.train.premises.sizing import plan_run
 
     hardware = Hardware(tflops, memory_gbs, node_gbs, network_gbs)
     figures = plan_run(

@@ -118,7 +118,7 @@ def _probe(config: RunConfig | None, hosts: dict[str, int]) -> dict[str, dict[st
 
 def _rows(config: RunConfig, hosts: dict[str, int], *, are_files_alike: bool) -> Iterator[Finding]:
     """Have each host read, render and count rows that are in files, all at once."""
-    from lope_dist.train.data import is_local  # slow to import
+    from lope_dist.train.premises.data import is_local  # slow to import
 
     try:
         if not is_local(config.data):

@@ -13,7 +13,7 @@ def rows(question: dict[str, Any]) -> dict[str, Any]:
     Args:
         question: `config`: the run's configuration as JSON.
     """
-    from lope_dist.train.data import opened
+    from lope_dist.train.premises.data import opened
 
     _, source, _ = opened(validate_config(question["config"], "the configuration"))
     account = source.account

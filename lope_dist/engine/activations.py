@@ -1,8 +1,8 @@
 """What autograd keeps of a forward pass, in bytes, for any rows and lengths.
 
-Pure arithmetic on what was seen of rows of three lengths (`train/kept.py`): what a model keeps
-of a row grows with its tokens, and where attention keeps a mask or its probabilities also with
-their square.
+Pure arithmetic on what was seen of rows of three lengths (`train/premises/saved_tensors.py`): what
+a model keeps of a row grows with its tokens, and where attention keeps a mask or its probabilities
+also with their square.
 """
 
 from __future__ import annotations

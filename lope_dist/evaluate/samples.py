@@ -11,8 +11,8 @@ from lope_dist.corpus.rows.turns import Example, Turn
 from lope_dist.evaluate.asking import Decoding, reply, rows_of
 from lope_dist.evaluate.loaded.load import load_run, load_run_config, run_checkpoint
 from lope_dist.evaluate.loaded.rows import usual_answer
-from lope_dist.train.choice import LAST
-from lope_dist.train.data import open_parts
+from lope_dist.train.checkpoint.choice import LAST
+from lope_dist.train.premises.data import open_parts
 
 _TOKENS = 96
 _MOST_LOOKED_AT = 1000

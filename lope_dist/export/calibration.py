@@ -9,7 +9,7 @@ from lope_dist.corpus.feed.batches import MicroBatch
 from lope_dist.corpus.feed.loader import StageLoader
 from lope_dist.evaluate.loaded.load import LoadedRun
 from lope_dist.model.families import decoder_start_of
-from lope_dist.train.data import open_rows
+from lope_dist.train.premises.data import open_rows
 
 
 def calibration_batches(

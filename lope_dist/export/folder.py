@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import refuse_unwritable
-from lope_dist.train.integrity import publish, seal
+from lope_dist.train.checkpoint.integrity import publish, seal
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from lope_dist.export.purified import purified_distance, write_purified
 from lope_dist.export.read_back import read_merged, read_peft
 from lope_dist.export.static import StaticLinear, static_lora
 from lope_dist.model.source import is_package, model_folder
-from lope_dist.train.checkpoint import Checkpoint
+from lope_dist.train.checkpoint.folder import Checkpoint
 
 
 @dataclass(frozen=True)

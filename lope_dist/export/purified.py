@@ -20,13 +20,13 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.core.fingerprint import sha256_of
 from lope_dist.core.runlog import write_json
-from lope_dist.train.checkpoint import (
+from lope_dist.train.checkpoint.descriptions import DESCRIPTION, DESCRIPTION_FORMAT
+from lope_dist.train.checkpoint.folder import (
     CONFIG,
     WEIGHTS,
     Checkpoint,
     load_weights,
 )
-from lope_dist.train.descriptions import DESCRIPTION, DESCRIPTION_FORMAT
 
 
 def write_purified(folder: Path, config: RunConfig, checkpoint: Checkpoint) -> None:

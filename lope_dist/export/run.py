@@ -24,9 +24,9 @@ from lope_dist.export.formats import (
     prepare_peft,
     prepare_purified,
 )
-from lope_dist.train.checkpoint import Checkpoint, read_state
-from lope_dist.train.choice import choose_checkpoint
-from lope_dist.train.integrity import sealed_files
+from lope_dist.train.checkpoint.choice import choose_checkpoint
+from lope_dist.train.checkpoint.folder import Checkpoint, read_state
+from lope_dist.train.checkpoint.integrity import sealed_files
 
 Format = Literal["purified", "peft", "merged"]
 DESCRIPTION = "export.json"

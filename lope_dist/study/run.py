@@ -20,7 +20,7 @@ from lope_dist.study.files import make_files
 from lope_dist.study.progress import Progress
 from lope_dist.study.search import with_settings
 from lope_dist.study.steps import Step, prepare, refuse_changes, steps_of
-from lope_dist.train.run_lock import run_lock
+from lope_dist.train.run.lock import run_lock
 
 _POLL_S = 0.2
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)")

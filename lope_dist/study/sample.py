@@ -15,7 +15,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.corpus.rows.readers import find_rows
 from lope_dist.study.schema import FileConfig
-from lope_dist.train.data import opened
+from lope_dist.train.premises.data import opened
 
 _TRAINED = 0.75
 """Share of the sample that is trained on; the rest is for choosing and judging."""

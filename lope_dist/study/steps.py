@@ -19,8 +19,8 @@ from lope_dist.core.side_files import SideFile
 from lope_dist.evaluate.harness.suite_file import load_suite
 from lope_dist.study.cells import Cell, Study
 from lope_dist.study.schema import SuiteConfig
-from lope_dist.train.method import method_differences
-from lope_dist.train.recorded import load_recorded
+from lope_dist.train.checkpoint.method import method_differences
+from lope_dist.train.checkpoint.recorded import load_recorded
 
 RECORDS = "study"
 """Folder in a run's folder: logs and records of its steps."""

@@ -13,11 +13,11 @@ from lope_dist.core.errors import LopeError
 from lope_dist.model.build import load_tokenizer
 from lope_dist.model.source import local_folder
 from lope_dist.model.tokenizer_fit import check_tokenizer
-from lope_dist.train.data import dated, is_local, lines_of, open_parts
-from lope_dist.train.data_changes import data_changes
-from lope_dist.train.initial import find_initial
-from lope_dist.train.preflight import preflight
-from lope_dist.train.premises import Premises, check_premises
+from lope_dist.train.checkpoint.initial import find_initial
+from lope_dist.train.premises.data import dated, is_local, lines_of, open_parts
+from lope_dist.train.premises.data_changes import data_changes
+from lope_dist.train.premises.preflight import preflight
+from lope_dist.train.premises.table import Premises, check_premises
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lope_dist.corpus.built.manifest import Plan, fingerprint_of, noisy_epochs
 from lope_dist.corpus.show import examples_of
 from lope_dist.model.build import architecture, load_tokenizer
 from lope_dist.noise.mix import check_operations
-from lope_dist.train.data import dated, form_of, open_rows
+from lope_dist.train.premises.data import dated, form_of, open_rows
 
 
 def open_recipe(config: RunConfig, shard_examples: int, folder: Path | None = None) -> Recipe:

@@ -17,8 +17,8 @@ from lope_dist.core.errors import LopeError
 from lope_dist.corpus.examples.account import BadRows
 from lope_dist.corpus.examples.source import ExampleSource, open_source
 from lope_dist.model.build import architecture, load_tokenizer
-from lope_dist.train.data import opened, steps_of
-from lope_dist.train.params import count_run
+from lope_dist.train.premises.data import opened, steps_of
+from lope_dist.train.premises.params import count_run
 
 _LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 _SAMPLE = 1000

@@ -25,9 +25,9 @@ from lope_dist.core.files import write_atomic
 from lope_dist.core.scratch import scratch_folder
 from lope_dist.core.side_files import MANIFEST, METRICS
 from lope_dist.core.versions import code_version, package_versions
-from lope_dist.train.checkpoint import CONFIG
-from lope_dist.train.initial import InitialAdapter
-from lope_dist.train.recorded import load_recorded
+from lope_dist.train.checkpoint.folder import CONFIG
+from lope_dist.train.checkpoint.initial import InitialAdapter
+from lope_dist.train.checkpoint.recorded import load_recorded
 
 TOLERANCE = 1e-4
 """Relative difference of a loss that another world size or other versions may cause."""

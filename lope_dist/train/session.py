@@ -17,26 +17,26 @@ from lope_dist.engine.world import calm_allocator, start_world
 from lope_dist.model.build import load_tokenizer
 from lope_dist.model.fingerprint import fingerprints
 from lope_dist.model.tokenizer_fit import check_tokenizer
-from lope_dist.train.checkpoint import Checkpoint, install_checkpoint, read_state
-from lope_dist.train.data import dated, figures_of, open_parts, tell_rows
-from lope_dist.train.drift import values_at_stage_start
-from lope_dist.train.extend import Extension, parse_extension
-from lope_dist.train.manifest import note, recorded
-from lope_dist.train.metrics import trim_metrics
-from lope_dist.train.preflight import preflight
-from lope_dist.train.premises import check_premises, head_sentence
-from lope_dist.train.progress import RunProgress
-from lope_dist.train.resume import Opened, open_run
-from lope_dist.train.run_files import write_run_files
-from lope_dist.train.run_folder import LOGS, Resume
-from lope_dist.train.run_lock import run_lock
-from lope_dist.train.saving import check_last_is_there
-from lope_dist.train.settle import prove, take_recorded
-from lope_dist.train.setup import Inputs, Session, load_session, stage_loader
-from lope_dist.train.stage import StageRun
-from lope_dist.train.stop import StopRequest
+from lope_dist.train.checkpoint.folder import Checkpoint, install_checkpoint, read_state
+from lope_dist.train.checkpoint.progress import RunProgress
+from lope_dist.train.premises.data import dated, figures_of, open_parts, tell_rows
+from lope_dist.train.premises.preflight import preflight
+from lope_dist.train.premises.table import check_premises, head_sentence
+from lope_dist.train.run.extend import Extension, parse_extension
+from lope_dist.train.run.files import write_run_files
+from lope_dist.train.run.folder import LOGS, Resume
+from lope_dist.train.run.lock import run_lock
+from lope_dist.train.run.manifest import note, recorded
+from lope_dist.train.run.resume import Opened, open_run
+from lope_dist.train.run.saving import check_last_is_there
+from lope_dist.train.run.settle import prove, take_recorded
+from lope_dist.train.run.setup import Inputs, Session, load_session, stage_loader
+from lope_dist.train.run.stop import StopRequest
+from lope_dist.train.run.tracking import tracking
+from lope_dist.train.stage.drift import values_at_stage_start
+from lope_dist.train.stage.metrics import trim_metrics
+from lope_dist.train.stage.stage import StageRun
 from lope_dist.train.trackers.base import check_installed
-from lope_dist.train.tracking import tracking
 
 
 def train(

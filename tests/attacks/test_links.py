@@ -10,8 +10,8 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.core.runlog import append_line
 from lope_dist.core.side_files import METRICS
-from lope_dist.train.run_folder import open_run_folder
-from lope_dist.train.run_lock import LOCK, run_lock
+from lope_dist.train.run.folder import open_run_folder
+from lope_dist.train.run.lock import LOCK, run_lock
 
 
 @pytest.fixture

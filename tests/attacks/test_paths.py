@@ -12,7 +12,7 @@ import pytest
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.built.manifest import shard_path
 from lope_dist.model.checkpoint_files import TensorFiles
-from lope_dist.train.integrity import MANIFEST, defect, read_sealed, seal
+from lope_dist.train.checkpoint.integrity import MANIFEST, defect, read_sealed, seal
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "a/../../x", "sub/x"])

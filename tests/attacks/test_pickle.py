@@ -9,7 +9,7 @@ import pytest
 
 from lope_dist.core.errors import LopeError
 from lope_dist.evaluate.loaded.load import load_run
-from lope_dist.train.integrity import seal
+from lope_dist.train.checkpoint.integrity import seal
 from lope_dist.train.session import train
 
 NAMES = ("pytorch_model.bin", "model.pt", "optimizer.pt", "scheduler.pt", "training_args.bin")

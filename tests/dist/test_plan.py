@@ -11,7 +11,7 @@ import yaml
 from support.launching import run_ranks, succeed
 
 from lope_dist.config.load import load_config
-from lope_dist.train.sizing import plan_run
+from lope_dist.train.premises.sizing import plan_run
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from support.launching import run_ranks, succeed
 from support.tiny import tiny_tree
 
-from lope_dist.train.history import checkpoints
+from lope_dist.train.checkpoint.history import checkpoints
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from lope_dist.config.load import validate_config
 from lope_dist.evaluate.losses.measure import LossRequest, measure_losses
-from lope_dist.train.checkpoint import checkpoint_at, read_state
-from lope_dist.train.choice import choose_checkpoint
+from lope_dist.train.checkpoint.choice import choose_checkpoint
+from lope_dist.train.checkpoint.folder import checkpoint_at, read_state
 from lope_dist.train.session import train
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(600)]

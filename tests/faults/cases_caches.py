@@ -15,7 +15,7 @@ from faults.runs import adapter, write_recipe
 
 from lope_dist.core.blocks import BLOCK
 from lope_dist.core.sealed_cache import cache_damage, seal_cache
-from lope_dist.train.integrity import MANIFEST, seal
+from lope_dist.train.checkpoint.integrity import MANIFEST, seal
 
 GROUP = "Caches and corpora"
 FORMATS = "Formats of other versions"

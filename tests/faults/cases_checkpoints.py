@@ -27,10 +27,10 @@ from faults.runs import (
 from safetensors.torch import load_file, save_file
 from support.launching import succeed
 
-from lope_dist.train.checkpoint import CONFIG, OPTIMIZER, WEIGHTS
-from lope_dist.train.descriptions import DESCRIPTION, STATE
-from lope_dist.train.history import checkpoints
-from lope_dist.train.integrity import MANIFEST, defect
+from lope_dist.train.checkpoint.descriptions import DESCRIPTION, STATE
+from lope_dist.train.checkpoint.folder import CONFIG, OPTIMIZER, WEIGHTS
+from lope_dist.train.checkpoint.history import checkpoints
+from lope_dist.train.checkpoint.integrity import MANIFEST, defect
 
 GROUP = "Checkpoints"
 FILES = (WEIGHTS, DESCRIPTION, OPTIMIZER, STATE, CONFIG, MANIFEST)

@@ -20,7 +20,7 @@ from faults.runs import write_recipe
 from faults.waits import LIMIT_S
 from support.launching import REPOSITORY, rank_environment
 
-from lope_dist.train import loop
+from lope_dist.train.stage import loop
 
 GROUP = "Folders"
 

@@ -22,7 +22,7 @@ from support.launching import succeed
 
 from lope_dist.core.errors import EXIT_PEER_LOST
 from lope_dist.core.runlog import read_json
-from lope_dist.train.history import checkpoints, last_checkpoint
+from lope_dist.train.checkpoint.history import checkpoints, last_checkpoint
 
 GROUP = "kill -9 of a rank"
 SAME = 1e-5

@@ -13,7 +13,7 @@ from faults.base import case
 from faults.commands import finished_run, lope, stopped_run, works
 from faults.runs import metrics, write_recipe
 
-from lope_dist.train import loop
+from lope_dist.train.stage import loop
 
 GROUP = "Side files"
 NOISE: dict[str, Callable[[bytes], bytes]] = {

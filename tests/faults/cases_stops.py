@@ -32,7 +32,7 @@ from support.launching import (
     succeed,
 )
 
-from lope_dist.train.history import last_checkpoint
+from lope_dist.train.checkpoint.history import last_checkpoint
 
 SIGNALS = "Signals"
 LOCKS = "Two runs in one folder"

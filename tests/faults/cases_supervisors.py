@@ -15,7 +15,7 @@ from faults.runs import metrics, write_recipe
 from faults.waits import LIMIT_S
 from support.launching import REPOSITORY, processes_naming, rank_environment
 
-from lope_dist.train.history import last_checkpoint
+from lope_dist.train.checkpoint.history import last_checkpoint
 
 GROUP = "Supervisors that go"
 STEPS = 60

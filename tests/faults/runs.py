@@ -19,7 +19,7 @@ from support.launching import Rank, Running, start_ranks, succeed
 from support.tiny import save_alpaca, save_tiny_llama, tiny_tree
 
 from lope_dist.core.runlog import read_lines
-from lope_dist.train.history import last_checkpoint
+from lope_dist.train.checkpoint.history import last_checkpoint
 
 STAGES = ("poison", "finetune")
 NUM_STEPS = 4

@@ -38,7 +38,9 @@ def losses():
 def trained(config_in, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """Both stages on the tiny model, NF4 in float32, local engine."""
     # Here, not above: it imports torch, seconds that other tests need not spend.
-    from lope_dist.train import session, setup, stage
+    from lope_dist.train import session
+    from lope_dist.train.run import setup
+    from lope_dist.train.stage import stage
 
     run = TrainedRun(Path(), config_in(tmp_path_factory.mktemp("trained") / "run"))
     original, step = stage.run_stage, setup.LocalEngine.step

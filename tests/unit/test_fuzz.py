@@ -21,8 +21,8 @@ from lope_dist.config.load import dump_config, load_config
 from lope_dist.core.errors import LopeError
 from lope_dist.core.side_files import COST, MANIFEST, METRICS, RESULTS, ROUTER, STATE
 from lope_dist.model.checkpoint_files import TensorFiles
-from lope_dist.train.integrity import MANIFEST as SEAL
-from lope_dist.train.integrity import defect, sealed_files
+from lope_dist.train.checkpoint.integrity import MANIFEST as SEAL
+from lope_dist.train.checkpoint.integrity import defect, sealed_files
 
 FUZZ = settings(
     max_examples=int(os.environ.get("LOPE_FUZZ", "60")),

@@ -14,7 +14,7 @@ from lope_dist.core.questions import is_figure, mean
 from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import RESULTS
 from lope_dist.evaluate.loaded.rows import Row
-from lope_dist.train.checkpoint import Checkpoint
+from lope_dist.train.checkpoint.folder import Checkpoint
 
 
 def read_results(run_dir: Path) -> dict[str, Any]:

@@ -32,8 +32,8 @@ from lope_dist.evaluate.harness.tasks import (
 from lope_dist.evaluate.loaded.load import PURIFIED, load_run, load_run_config, run_checkpoint
 from lope_dist.evaluate.loaded.parallel import agreed, is_main, on_main
 from lope_dist.evaluate.loaded.rows import Row, of_checkpoint, rows_for, usual_answer
-from lope_dist.train.checkpoint import Checkpoint
-from lope_dist.train.run_folder import LOGS
+from lope_dist.train.checkpoint.folder import Checkpoint
+from lope_dist.train.run.folder import LOGS
 
 _evaluate: Any = evaluate  # its decorator hides its parameters
 _SEED = 1234  # lm-eval's own, with which few-shot examples of published figures are drawn

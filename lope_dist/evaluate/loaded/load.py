@@ -23,11 +23,11 @@ from lope_dist.evaluate.loaded.rows import rows_for, usual_answer
 from lope_dist.model.attention import FLASH, flash_runs_here
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
-from lope_dist.train.checkpoint import CONFIG, Checkpoint, install_checkpoint
-from lope_dist.train.choice import LAST, choose_checkpoint
-from lope_dist.train.descriptions import DESCRIPTION, read_description
-from lope_dist.train.preflight import adapt
-from lope_dist.train.recorded import load_recorded
+from lope_dist.train.checkpoint.choice import LAST, choose_checkpoint
+from lope_dist.train.checkpoint.descriptions import DESCRIPTION, read_description
+from lope_dist.train.checkpoint.folder import CONFIG, Checkpoint, install_checkpoint
+from lope_dist.train.checkpoint.recorded import load_recorded
+from lope_dist.train.premises.preflight import adapt
 
 PURIFIED = "purified"
 """The stage of a purified export's checkpoint."""

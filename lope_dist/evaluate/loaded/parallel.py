@@ -16,7 +16,7 @@ from lope_dist.core.bars import counted
 from lope_dist.engine.exchange import exchange
 from lope_dist.engine.world import World
 from lope_dist.evaluate.loaded.load import LoadedRun
-from lope_dist.train.checkpoint import Checkpoint, checkpoint_in
+from lope_dist.train.checkpoint.folder import Checkpoint, checkpoint_in
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from lope_dist.adapters.rows import PLAIN, SAME_AS, WORDS, Row, Word
 from lope_dist.config.adapter import AdapterConfig, CompensationConfig
 from lope_dist.config.baselines import BaselineConfig
 from lope_dist.core.errors import LopeError, suggest
-from lope_dist.train.checkpoint import Checkpoint
-from lope_dist.train.choice import LAST
+from lope_dist.train.checkpoint.choice import LAST
+from lope_dist.train.checkpoint.folder import Checkpoint
 
 AnyAdapter = AdapterConfig | BaselineConfig
 

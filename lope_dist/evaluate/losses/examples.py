@@ -10,7 +10,7 @@ from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.examples.source import ExampleSource
 from lope_dist.model.build import architecture, load_tokenizer
-from lope_dist.train.data import open_parts, open_rows
+from lope_dist.train.premises.data import open_parts, open_rows
 
 
 def open_examples(config: RunConfig, path: str) -> ExampleSource:

@@ -19,8 +19,8 @@ from lope_dist.evaluate.loaded.parallel import agreed, is_main
 from lope_dist.evaluate.noisy_rows.measured import Scorer
 from lope_dist.model.build import architecture, attention_of, load_tokenizer
 from lope_dist.model.fingerprint import fingerprints
-from lope_dist.train.data import dated
-from lope_dist.train.preflight import with_settled
+from lope_dist.train.premises.data import dated
+from lope_dist.train.premises.preflight import with_settled
 
 FOLDER = "scores"
 

@@ -10,7 +10,7 @@ from lope_dist.corpus.examples.source import ExampleSource
 from lope_dist.corpus.tokens.encode import encode
 from lope_dist.evaluate.noisy_rows.scores import Measures
 from lope_dist.model.build import architecture, load_tokenizer
-from lope_dist.train.data import form_of
+from lope_dist.train.premises.data import form_of
 
 
 def worst_rows(

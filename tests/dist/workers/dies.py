@@ -8,8 +8,8 @@ import time
 from lope_dist.config.load import load_config
 from lope_dist.core.errors import LopeError
 from lope_dist.model import stream
-from lope_dist.train import loop
 from lope_dist.train.session import train
+from lope_dist.train.stage import loop
 
 recipe, output, victim, moment = sys.argv[1:]
 real_quantize, real_loss = stream._Loader._quantize, loop.summed_loss

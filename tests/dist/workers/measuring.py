@@ -46,8 +46,8 @@ from lope_dist.engine.world import start_world  # noqa: E402
 from lope_dist.engine.zero import ZeroEngine  # noqa: E402
 from lope_dist.model.build import load_model  # noqa: E402
 from lope_dist.model.families import family_of  # noqa: E402
-from lope_dist.train.preflight import adapt  # noqa: E402
-from lope_dist.train.setup import placement_of  # noqa: E402
+from lope_dist.train.premises.preflight import adapt  # noqa: E402
+from lope_dist.train.run.setup import placement_of  # noqa: E402
 
 recipe, out, *overrides = sys.argv[1:]
 config = load_config(recipe, overrides)

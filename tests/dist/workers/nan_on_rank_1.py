@@ -9,8 +9,8 @@ import sys
 
 from lope_dist.config.load import load_config
 from lope_dist.core.errors import LopeError
-from lope_dist.train import loop
 from lope_dist.train.session import train
+from lope_dist.train.stage import loop
 
 recipe, output, *rest = sys.argv[1:]
 what = rest.pop(0) if rest and rest[0] in ("loss", "gradient") else "both"

@@ -26,7 +26,7 @@ from lope_dist.model.build import load_model
 from lope_dist.model.families import family_of
 from lope_dist.model.nf4 import NF4Linear
 from lope_dist.model.placement import Replicated
-from lope_dist.train.preflight import adapt
+from lope_dist.train.premises.preflight import adapt
 
 model_dir, packed_dir, out = sys.argv[1:4]
 per_host = int(sys.argv[4])

@@ -20,7 +20,11 @@ from lope_dist.config.load import load_config
 from lope_dist.core.errors import LopeError, Preempted
 from lope_dist.engine import local, zero
 from lope_dist.model import stream
-from lope_dist.train import checkpoint, history, loop, session, setup, stage, validate
+from lope_dist.train import session
+from lope_dist.train.checkpoint import folder as checkpoint
+from lope_dist.train.checkpoint import history
+from lope_dist.train.run import setup
+from lope_dist.train.stage import loop, stage, validate
 
 _EXTEND = "--extend="
 

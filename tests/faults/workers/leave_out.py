@@ -4,8 +4,8 @@ import sys
 
 from lope_dist.config.load import load_config
 from lope_dist.engine.local import LocalEngine
-from lope_dist.train import stage
 from lope_dist.train.session import train
+from lope_dist.train.stage import stage
 
 recipe, output, left_out, *overrides = sys.argv[1:]
 real_step, real_run, num_steps = LocalEngine.step, stage.run_stage, [0]

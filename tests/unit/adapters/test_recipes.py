@@ -14,7 +14,7 @@ from lope_dist.config.load import load_config
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.model.build import architecture
-from lope_dist.train.params import count_run
+from lope_dist.train.premises.params import count_run
 
 RECIPES = Path(__file__).resolve().parents[3] / "configs"
 LLAMA2 = RECIPES / "recipes" / "llama2_7b_alpaca.yaml"

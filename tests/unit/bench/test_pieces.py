@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lope_dist.engine.world import start_world
-from lope_dist.train.setup import stage_loader
+from lope_dist.train.run.setup import stage_loader
 
 
 @pytest.fixture

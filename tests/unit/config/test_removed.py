@@ -10,8 +10,8 @@ import yaml
 from lope_dist.config.load import dump_config
 from lope_dist.config.removed import REMOVED, without_removed
 from lope_dist.core.errors import LopeError
-from lope_dist.train.descriptions import read_recorded
-from lope_dist.train.recorded import load_recorded
+from lope_dist.train.checkpoint.descriptions import read_recorded
+from lope_dist.train.checkpoint.recorded import load_recorded
 
 
 def with_settings(config, **values) -> dict:

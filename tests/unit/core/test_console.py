@@ -212,7 +212,7 @@ def test_a_log_that_was_removed_or_renamed_is_begun_anew(gone: str, tmp_path: Pa
 def test_a_terminal_has_one_bar_and_lines_stand_above_it(tmp_path: Path) -> None:
     script = """
         from lope_dist.core.console import *
-        from lope_dist.train.display import StageDisplay
+        from lope_dist.train.stage.display import StageDisplay
         from pathlib import Path
         with open_console():
             keep_log_in(Path("logs"), "rank")

@@ -13,7 +13,7 @@ from lope_dist.evaluate.harness.results import plain_metrics
 from lope_dist.evaluate.harness.suite import EvalRequest, evaluate_run
 from lope_dist.evaluate.loaded import parallel
 from lope_dist.export.run import ExportRequest, export_run
-from lope_dist.train.history import last_checkpoint
+from lope_dist.train.checkpoint.history import last_checkpoint
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
 from lope_dist.model.placement import Replicated
 from lope_dist.train import session
-from lope_dist.train.checkpoint import Checkpoint
-from lope_dist.train.integrity import defect
-from lope_dist.train.preflight import adapt
+from lope_dist.train.checkpoint.folder import Checkpoint
+from lope_dist.train.checkpoint.integrity import defect
+from lope_dist.train.premises.preflight import adapt
 
 DECODER = {
     "vocab_size": 258,

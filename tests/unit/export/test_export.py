@@ -26,7 +26,7 @@ from lope_dist.export.calibration import calibration_batches
 from lope_dist.export.lora import write_peft
 from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.export.static import StaticLinear, static_lora, swapped
-from lope_dist.train.checkpoint import load_weights
+from lope_dist.train.checkpoint.folder import load_weights
 
 IDS = torch.arange(2, 60).view(2, 29)
 

@@ -21,7 +21,7 @@ from lope_dist.model import loss_head as head_module
 from lope_dist.model.build import build_meta_model
 from lope_dist.model.kernels import OnGpus, choose_kernels, fused_parts, kernels_sentence
 from lope_dist.model.loss_head import LossHead, loss_head
-from lope_dist.train.premises import head_sentence
+from lope_dist.train.premises.table import head_sentence
 
 SHAPE = small_llama().config
 SMALL = {

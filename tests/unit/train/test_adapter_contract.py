@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves
 from lope_dist.adapters.base import adapter_modules
 from lope_dist.adapters.inject import set_trainable
 from lope_dist.config.load import validate_config
-from lope_dist.train import loop, session
+from lope_dist.train import session
+from lope_dist.train.stage import loop
 
 
 class Watcher(TorchDispatchMode):

@@ -15,11 +15,11 @@ from lope_dist.core.errors import LopeError, Preempted
 from lope_dist.core.runlog import read_json
 from lope_dist.core.side_files import METRICS, VALIDATION
 from lope_dist.evaluate.loaded.load import load_run, run_checkpoint
-from lope_dist.train import validate
-from lope_dist.train.checkpoint import checkpoint_at, read_state
-from lope_dist.train.choice import best_point, choose_checkpoint
+from lope_dist.train.checkpoint.choice import best_point, choose_checkpoint
+from lope_dist.train.checkpoint.folder import checkpoint_at, read_state
+from lope_dist.train.checkpoint.validation import Point, ValidationHistory
 from lope_dist.train.session import train
-from lope_dist.train.validation import Point, ValidationHistory
+from lope_dist.train.stage import validate
 
 RESTLESS: dict[str, Any] = {
     "train__stages__poison__max_steps": 4,

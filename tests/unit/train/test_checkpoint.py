@@ -10,8 +10,9 @@ from safetensors import SafetensorError
 from lope_dist.config.load import dump_config
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import ADAPTER_ROLES, Role
-from lope_dist.train import checkpoint as module
-from lope_dist.train.checkpoint import (
+from lope_dist.train.checkpoint import folder as module
+from lope_dist.train.checkpoint.descriptions import DESCRIPTION, STATE, STATE_FORMAT
+from lope_dist.train.checkpoint.folder import (
     Adapter,
     Checkpoint,
     checkpoint_at,
@@ -20,9 +21,13 @@ from lope_dist.train.checkpoint import (
     load_weights,
     save_checkpoint,
 )
-from lope_dist.train.descriptions import DESCRIPTION, STATE, STATE_FORMAT
-from lope_dist.train.history import checkpoints, last_checkpoint, newest_checkpoint, prune
-from lope_dist.train.integrity import MANIFEST
+from lope_dist.train.checkpoint.history import (
+    checkpoints,
+    last_checkpoint,
+    newest_checkpoint,
+    prune,
+)
+from lope_dist.train.checkpoint.integrity import MANIFEST
 
 ROLES = {
     "l.lope.A": Role.SHARED_A,
@@ -32,14 +37,7 @@ ROLES = {
 }
 
 
-FILES = (
-    module.WEIGHTS,
-    DESCRIPTION,
-    module.OPTIMIZER,
-    STATE,
-    module.CONFIG,
-    MANIFEST,
-)
+FILES = (module.WEIGHTS, DESCRIPTION, module.OPTIMIZER, STATE, module.CONFIG, MANIFEST)
 
 
 @pytest.fixture

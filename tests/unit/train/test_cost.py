@@ -8,8 +8,8 @@ import torch
 from lope_dist.core.memory import peak_rss_bytes
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.engine.world import World
-from lope_dist.train import cost as cost_module
-from lope_dist.train.cost import CostMeter, StageCost
+from lope_dist.train.checkpoint import cost as cost_module
+from lope_dist.train.checkpoint.cost import CostMeter, StageCost
 
 
 def costs(folder: Path) -> dict[str, dict]:

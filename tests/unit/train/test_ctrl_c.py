@@ -14,10 +14,12 @@ import yaml
 from support.tiny import tiny_tree
 
 from lope_dist.core.errors import Interrupted
-from lope_dist.train import saving, session, stage, validate
-from lope_dist.train.checkpoint import read_state
-from lope_dist.train.history import newest_checkpoint
+from lope_dist.train import session
+from lope_dist.train.checkpoint.folder import read_state
+from lope_dist.train.checkpoint.history import newest_checkpoint
+from lope_dist.train.run import saving
 from lope_dist.train.session import train
+from lope_dist.train.stage import stage, validate
 
 SHORT: dict[str, Any] = {
     "train__stages__poison__max_steps": 3,
@@ -96,7 +98,7 @@ def test_the_command_ends_without_a_traceback_and_a_second_one_ends_it_at_once(
     for twice, status, ends in ((False, 130, True), (True, 130, False)):
         code = (
             "import os, signal, sys, time\n"
-            "from lope_dist.train import loop\n"
+            "from lope_dist.train.stage import loop\n"
             "real, calls = loop._micro_step, []\n"
             "def step(*args):\n"
             "    calls.append(0)\n"

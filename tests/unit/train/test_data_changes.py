@@ -6,7 +6,7 @@ import re
 
 from lope_dist.config.load import load_config
 from lope_dist.corpus.examples.source import open_source
-from lope_dist.train.data_changes import data_changes, idle_noise
+from lope_dist.train.premises.data_changes import data_changes, idle_noise
 
 
 def test_the_papers_recipe_says_what_it_changes(repository) -> None:

@@ -9,7 +9,7 @@ from support.row_files import write_bytes
 from lope_dist.config.load import dump_config, load_config
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_lines
-from lope_dist.train.preflight import with_settled
+from lope_dist.train.premises.preflight import with_settled
 from lope_dist.train.session import train
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from lope_dist.train import display
-from lope_dist.train.display import StageDisplay
+from lope_dist.train.stage import display
+from lope_dist.train.stage.display import StageDisplay
 
 LINE = re.compile(
     r"\d\d:\d\d:\d\d (?P<stage>\S+) (?P<step>\d+)/(?P<steps>\d+) loss [\d.]+, lr [\d.e-]+, "

@@ -56,7 +56,7 @@ def test_a_longer_stage_is_what_it_would_have_been(
 def test_a_kill_at_any_moment_goes_on_by_the_same_command(
     tiny_config, copy: Path, monkeypatch
 ) -> None:
-    from lope_dist.train import extend
+    from lope_dist.train.run import extend
 
     def killed(*_: object) -> None:
         raise RuntimeError("killed")

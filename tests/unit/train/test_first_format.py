@@ -16,7 +16,8 @@ import yaml
 from lope_dist.adapters.lope import adapter_tensors
 from lope_dist.config.load import validate_config
 from lope_dist.evaluate.loaded.load import load_run
-from lope_dist.train.checkpoint import (
+from lope_dist.train.checkpoint.descriptions import read_recorded
+from lope_dist.train.checkpoint.folder import (
     Checkpoint,
     checkpoint_defect,
     checkpoint_in,
@@ -24,7 +25,6 @@ from lope_dist.train.checkpoint import (
     load_weights,
     read_state,
 )
-from lope_dist.train.descriptions import read_recorded
 
 FOLDER = Path(__file__).parent / "first_format"
 

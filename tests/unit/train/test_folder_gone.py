@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from lope_dist.core.errors import LopeError
-from lope_dist.train import checkpoint, history, loop, saving
-from lope_dist.train.run_lock import RunHold
+from lope_dist.train.checkpoint import folder as checkpoint
+from lope_dist.train.checkpoint import history
+from lope_dist.train.run import saving
+from lope_dist.train.run.lock import RunHold
 from lope_dist.train.session import train
+from lope_dist.train.stage import loop
 
 STEPS = {f"train__stages__{stage}__max_steps": 3 for stage in ("poison", "finetune")}
 MOVED = "was removed or renamed while the run wrote there"

@@ -8,8 +8,8 @@ import pytest
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.engine.local import LocalEngine
-from lope_dist.train import loop
 from lope_dist.train.session import train
+from lope_dist.train.stage import loop
 
 SHORT = {"train__stages__poison__max_steps": 3, "train__stages__finetune__max_steps": 2}
 

@@ -24,11 +24,11 @@ from lope_dist.engine.local import LocalEngine
 from lope_dist.engine.world import World
 from lope_dist.model.loss_head import loss_head
 from lope_dist.model.mask_reads import needs_masks, without_reading
-from lope_dist.train.loop import _micro_step
-from lope_dist.train.robust_loss import StageLoss
-from lope_dist.train.routing import Routing
-from lope_dist.train.stage_objective import StageObjective
-from lope_dist.train.step_plan import StepPlan
+from lope_dist.train.stage.loop import _micro_step
+from lope_dist.train.stage.robust_loss import StageLoss
+from lope_dist.train.stage.routing import Routing
+from lope_dist.train.stage.stage_objective import StageObjective
+from lope_dist.train.stage.step_plan import StepPlan
 
 PADDED = [[5], [9], [7]]
 ROWS = {

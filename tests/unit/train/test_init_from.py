@@ -17,7 +17,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json
 from lope_dist.core.side_files import METRICS
 from lope_dist.train.check import check_run
-from lope_dist.train.recorded import load_recorded
+from lope_dist.train.checkpoint.recorded import load_recorded
 from lope_dist.train.repeat import begun_alike, repeat
 from lope_dist.train.session import train
 

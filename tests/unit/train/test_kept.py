@@ -14,8 +14,8 @@ from lope_dist.config.load import validate_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.engine.activations import Curve
 from lope_dist.model.frozen_module import FrozenModule, thaw
-from lope_dist.train.kept import kept_activations, layers_of
-from lope_dist.train.preflight import preflight
+from lope_dist.train.premises.preflight import preflight
+from lope_dist.train.premises.saved_tensors import kept_activations, layers_of
 
 LLAMA = {
     "model_type": "llama",

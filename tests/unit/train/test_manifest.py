@@ -11,8 +11,8 @@ import pytest
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.side_files import MANIFEST
-from lope_dist.train.manifest import note, redact
 from lope_dist.train.repeat import _differences, repeat
+from lope_dist.train.run.manifest import note, redact
 from lope_dist.train.session import train
 
 SECRET = "s3cr3tv4lue"
@@ -87,7 +87,7 @@ def test_a_failure_and_a_killed_start_are_told_apart(
     def broken(*_, **__):
         raise LopeError("The disk is gone.")
 
-    monkeypatch.setattr("lope_dist.train.stage.run_stage", broken)
+    monkeypatch.setattr("lope_dist.train.stage.stage.run_stage", broken)
     config = tiny_config(
         train__stages__poison__max_steps=3,
         train__stages__finetune__max_steps=3,

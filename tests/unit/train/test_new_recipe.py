@@ -10,8 +10,8 @@ import yaml
 
 from lope_dist.config.load import load_config
 from lope_dist.core.errors import LopeError
-from lope_dist.train.data import survey_rows
 from lope_dist.train.new_recipe import Machine, new_recipe, write_recipe
+from lope_dist.train.premises.data import survey_rows
 
 pytestmark = pytest.mark.model
 

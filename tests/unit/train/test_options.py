@@ -10,7 +10,7 @@ import pytest
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_lines
-from lope_dist.train.preflight import preflight
+from lope_dist.train.premises.preflight import preflight
 from lope_dist.train.session import train
 
 OPTIONS = {

@@ -11,7 +11,7 @@ from support.architectures import save_tiny
 
 from lope_dist.config.load import validate_config
 from lope_dist.core.errors import LopeError
-from lope_dist.train import settle
+from lope_dist.train.run import settle
 from lope_dist.train.session import train
 
 
@@ -145,7 +145,7 @@ def test_the_head_may_have_an_adapter(make) -> None:
 def test_an_encoder_decoder_trains_and_its_streams_are_what_is_read(make, monkeypatch) -> None:
     folder = train(make("bart"))
     assert yaml.safe_load((folder / "run.yaml").read_text())["data"]["packing"] is False
-    from lope_dist.train import preflight
+    from lope_dist.train.premises import preflight
 
     true = preflight.family_of
 

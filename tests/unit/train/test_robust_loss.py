@@ -25,8 +25,8 @@ from lope_dist.corpus.tokens.encode import IGNORED, Tokenized
 from lope_dist.model import loss_head as head_module
 from lope_dist.model.loss_head import LossHead
 from lope_dist.train.objective import summed_loss, targets_of
-from lope_dist.train.robust_loss import StageLoss, hardest
 from lope_dist.train.session import train
+from lope_dist.train.stage.robust_loss import StageLoss, hardest
 
 VOCABULARY, HIDDEN = 50, 12
 CPU = torch.device("cpu")

@@ -24,12 +24,12 @@ from lope_dist.core.runlog import read_lines
 from lope_dist.corpus.feed.batches import build_rows
 from lope_dist.corpus.tokens.encode import IGNORED, Tokenized
 from lope_dist.engine.world import World
-from lope_dist.train import loop
-from lope_dist.train.robust_loss import StageLoss
-from lope_dist.train.routing import Routing, detected_marks
 from lope_dist.train.session import train
-from lope_dist.train.stage_objective import StageObjective
-from lope_dist.train.step_plan import StepPlan
+from lope_dist.train.stage import loop
+from lope_dist.train.stage.robust_loss import StageLoss
+from lope_dist.train.stage.routing import Routing, detected_marks
+from lope_dist.train.stage.stage_objective import StageObjective
+from lope_dist.train.stage.step_plan import StepPlan
 
 ALL = (Role.SHARED_A, Role.NORMAL_B, Role.POISON_B, Role.ROUTER)
 

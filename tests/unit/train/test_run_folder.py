@@ -8,12 +8,12 @@ import pytest
 from lope_dist.config.load import load_config
 from lope_dist.core import side_files
 from lope_dist.core.errors import LopeError, NewerFormat
-from lope_dist.train.checkpoint import read_state
-from lope_dist.train.history import newest_checkpoint
-from lope_dist.train.integrity import MANIFEST, seal
-from lope_dist.train.method import describe_difference
-from lope_dist.train.progress import RunProgress
-from lope_dist.train.run_folder import open_run_folder
+from lope_dist.train.checkpoint.folder import read_state
+from lope_dist.train.checkpoint.history import newest_checkpoint
+from lope_dist.train.checkpoint.integrity import MANIFEST, seal
+from lope_dist.train.checkpoint.method import describe_difference
+from lope_dist.train.checkpoint.progress import RunProgress
+from lope_dist.train.run.folder import open_run_folder
 
 
 def test_a_free_folder_is_claimed_with_the_resolved_configuration(tiny_config) -> None:

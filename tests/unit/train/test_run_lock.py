@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from lope_dist.core.errors import LopeError
-from lope_dist.train.run_lock import LOCK, run_lock
+from lope_dist.train.run.lock import LOCK, run_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from lope_dist.train.run_lock import run_lock
+from lope_dist.train.run.lock import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from lope_dist.config.train import StageConfig
-from lope_dist.train.schedule import lr_factor
+from lope_dist.train.stage.schedule import lr_factor
 
 SCHEDULES = ("constant", "linear", "cosine")
 

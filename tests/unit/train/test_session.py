@@ -12,8 +12,9 @@ from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.corpus.feed.loader import StageLoader
 from lope_dist.engine.local import LocalEngine
 from lope_dist.engine.world import World
-from lope_dist.train import loop, session, stage
+from lope_dist.train import session
 from lope_dist.train.session import train
+from lope_dist.train.stage import loop, stage
 
 SHORT = {"train__stages__poison__max_steps": 3, "train__stages__finetune__max_steps": 3}
 

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from lope_dist.cli import app
 from lope_dist.config.load import load_config
 from lope_dist.core.errors import LopeError
-from lope_dist.train.preflight import preflight
-from lope_dist.train.sizing import measure
+from lope_dist.train.premises.preflight import preflight
+from lope_dist.train.premises.sizing import measure
 
 
 def _plan(repository, recipe: str, *arguments: str) -> dict:

@@ -11,9 +11,9 @@ from lope_dist.core.roles import Role
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.model.build import load_model
 from lope_dist.model.placement import Replicated
-from lope_dist.train.history import last_checkpoint
-from lope_dist.train.preflight import adapt, preflight, with_settled
-from lope_dist.train.schedule import lr_factor
+from lope_dist.train.checkpoint.history import last_checkpoint
+from lope_dist.train.premises.preflight import adapt, preflight, with_settled
+from lope_dist.train.stage.schedule import lr_factor
 
 NUM_STEPS = 11  # 83 examples in batches of 8
 

@@ -9,9 +9,9 @@ import pytest
 from lope_dist.core.errors import Preempted
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.engine.local import LocalEngine
-from lope_dist.train import loop
+from lope_dist.train.run.stop import SIGNALS, StopRequest
 from lope_dist.train.session import train
-from lope_dist.train.stop import SIGNALS, StopRequest
+from lope_dist.train.stage import loop
 
 SHORT = {"train__stages__poison__max_steps": 3, "train__stages__finetune__max_steps": 3}
 
@@ -30,7 +30,7 @@ def test_a_signal_is_noted_and_its_echo_too(number: signal.Signals) -> None:
 def test_a_later_signal_ends_the_process_at_once() -> None:
     code = (
         "import os, signal, time\n"
-        "from lope_dist.train import stop\n"
+        "from lope_dist.train.run import stop\n"
         "stop._SAME_S = 0.1\n"
         "with stop.StopRequest():\n"
         "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.3)\n"

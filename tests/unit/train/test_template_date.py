@@ -12,8 +12,8 @@ import yaml
 from support.corpora import content
 
 from lope_dist.model.build import load_tokenizer
-from lope_dist.train import data
 from lope_dist.train.corpus_build import build_corpus
+from lope_dist.train.premises import data
 
 TEMPLATE = (
     "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m.role + ':' + m.content }}"

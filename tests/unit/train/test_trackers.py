@@ -16,8 +16,8 @@ import pytest
 
 from lope_dist.core.errors import LopeError, Preempted
 from lope_dist.core.side_files import TRACKERS as IDS
-from lope_dist.train import loop
 from lope_dist.train.session import train
+from lope_dist.train.stage import loop
 from lope_dist.train.trackers.base import (
     TRACKERS,
     TrackedRun,

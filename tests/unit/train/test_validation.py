@@ -22,9 +22,9 @@ from lope_dist.core.side_files import METRICS, VALIDATION
 from lope_dist.corpus.examples.source import open_source
 from lope_dist.corpus.examples.split import split_source
 from lope_dist.evaluate.losses.measure import LossRequest, measure_losses
+from lope_dist.train.checkpoint.validation import Point, ValidationHistory
 from lope_dist.train.session import train
-from lope_dist.train.untouched import untouched
-from lope_dist.train.validation import Point, ValidationHistory
+from lope_dist.train.stage.untouched import untouched
 
 SHORT = {
     "noise__data__rate": 0.1,
