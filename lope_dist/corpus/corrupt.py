@@ -74,7 +74,7 @@ def corrupt_file(
         for start in range(0, len(rows), _AT_ONCE):
             batch = [examples[i] for i in range(start, min(start + _AT_ONCE, len(rows)))]
             for example, changes in _corrupted(batch, examples, config, seed):
-                row = layout.put(rows[example.id], example.turns)
+                row = layout.with_texts(rows[example.id], example.turns)
                 rows[example.id] = row | {COLUMN: json.dumps(changes)}
                 rows_hit += bool(changes)
                 for entry in changes:

@@ -97,10 +97,10 @@ def plain_layers(
     """
     for names in _by_layer(plain.names):
         tensors = {}
-        with ExitStack() as whole:
+        with ExitStack() as gathered:
             for name in names:
                 module, leaf = _home(run.model, name)
-                whole.enter_context(weights.whole(getattr(module, leaf)))
+                gathered.enter_context(weights.whole(getattr(module, leaf)))
                 low = layers.get(name.removesuffix(".weight")) if leaf == "weight" else None
                 tensors[name] = _plain_tensor(module, leaf, low).cpu()
         yield tensors

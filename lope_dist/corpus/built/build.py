@@ -93,7 +93,7 @@ def build(
         with _alone(folder, node_rank, num_nodes):
             spans = spans_of(recipe.plan.fingerprint)
             mine = spans[node_rank::num_nodes]
-            todo = [span for span in mine if done(folder, span) is None]
+            todo = [span for span in mine if undamaged_shard(folder, span) is None]
             for span in todo:
                 remove_torn(shard_path(folder, span.file))
             _make_all(recipe, folder, todo, workers, progress)
@@ -135,7 +135,7 @@ def whole_shard(folder: Path, span: Span) -> ShardRecord | None:
     return record
 
 
-def done(folder: Path, span: Span) -> ShardRecord | None:
+def undamaged_shard(folder: Path, span: Span) -> ShardRecord | None:
     """Return the record of a complete shard, or None. A damaged one is reported."""
     try:
         return whole_shard(folder, span)
@@ -151,7 +151,7 @@ def finish(plan: Plan, folder: Path) -> Manifest:
         LopeError: shards are missing; names them.
     """
     spans = spans_of(plan.fingerprint)
-    records = [(span, done(folder, span)) for span in spans]
+    records = [(span, undamaged_shard(folder, span)) for span in spans]
     missing = [span.file for span, record in records if record is None]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
@@ -174,8 +174,8 @@ def _written(path: Path) -> Manifest | None:
         return read_section(path, Manifest)
     except NewerFormat:
         raise
-    except LopeError as damage:
-        print(f"Made anew: {damage}", file=sys.stderr)
+    except LopeError as error:
+        print(f"Made anew: {error}", file=sys.stderr)
         return None
 
 
@@ -253,25 +253,25 @@ def merge(folders: Sequence[Path]) -> Manifest:
     """
     into, *others = folders
     plan = _plan_of(into)
-    for other in others:
-        if differences := _plan_of(other).fingerprint.differences(plan.fingerprint):
+    for folder in others:
+        if differences := _plan_of(folder).fingerprint.differences(plan.fingerprint):
             raise LopeError(
-                f"{other} and {into} are parts of different corpora ({'; '.join(differences)}); "
+                f"{folder} and {into} are parts of different corpora ({'; '.join(differences)}); "
                 "build all parts from one configuration."
             )
     for span in spans_of(plan.fingerprint):
         mine = whole_shard(into, span)
-        for other in others:
-            theirs = whole_shard(other, span)
+        for folder in others:
+            theirs = whole_shard(folder, span)
             if theirs is None:
                 continue
             if mine is not None and mine != theirs:
                 raise LopeError(
-                    f"{span.file} is in {into} and in {other} with different content, which the "
+                    f"{span.file} is in {into} and in {folder} with different content, which the "
                     "same libraries on all nodes do not give; remove the wrong one and its .json."
                 )
             if mine is None:
-                _copy(shard_path(other, span.file), shard_path(into, span.file), theirs.sha256)
+                _copy(shard_path(folder, span.file), shard_path(into, span.file), theirs.sha256)
                 write_section(record_path(shard_path(into, span.file)), theirs)
                 mine = theirs
     return finish(plan, into)

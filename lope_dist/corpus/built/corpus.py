@@ -189,8 +189,8 @@ def _faults(folder: Path, manifest: Manifest, progress: bool) -> Iterator[str]:
         yield f"the manifest does not list each shard once ({', '.join(odd[:5])})"
     for shard in counted(manifest.shards, "Shards", "shards", is_shown=progress):
         span = spans.get(shard.file)
-        place = (shard.view, shard.first, shard.first + shard.examples)
-        if span is not None and place != (span.view, span.first, span.end):
+        listed_range = (shard.view, shard.first, shard.first + shard.examples)
+        if span is not None and listed_range != (span.view, span.first, span.end):
             yield f"{shard.file} is listed with other examples than its name says"
         if fault := _fault_of(shard_path(folder, shard.file), shard):
             yield f"{shard.file} {fault}"

@@ -22,7 +22,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.corpus.examples.account import Account, BadRows
 from lope_dist.corpus.examples.lines import example_of
 from lope_dist.corpus.examples.store import Lines, StoreWriter, open_store
-from lope_dist.corpus.examples.survey import Taken, survey
+from lope_dist.corpus.examples.survey import LocatedRow, survey
 from lope_dist.corpus.rows.layouts import Layout, parsed_rows
 from lope_dist.corpus.rows.readers import Rows, find_rows
 from lope_dist.corpus.rows.turns import Example, RowError, Turn
@@ -239,7 +239,7 @@ class _Pass:
                     account.add_without_target(self._files[where[0]].location(where[1]))
                 yield where, example.line
 
-    def _rows(self, files: list[Rows], layout: Layout) -> Iterator[Taken]:
+    def _rows(self, files: list[Rows], layout: Layout) -> Iterator[LocatedRow]:
         for file in files:
             self._files.append(file)
             for _, number, row in parsed_rows([file], layout):

@@ -37,7 +37,7 @@ def split_source(
     ends = [*accumulate(source.sizes)]
     sizes = [[0] * len(ends), [0] * len(ends)]
     digests = [hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)]
-    held: list[int] = []
+    held_out: list[int] = []
     number = 0
     for index, (is_held, text) in enumerate(_draws(source.store, share, seed)):
         while index >= ends[number]:
@@ -45,8 +45,8 @@ def split_source(
         sizes[is_held][number] += 1
         digests[is_held].update(text + b"\n")
         if is_held:
-            held.append(index)
-    if not held:
+            held_out.append(index)
+    if not held_out:
         raise LopeError(
             f"data.validation.share = {share:g} of {len(source)} examples holds out no example; "
             "raise it, or give data.validation.path."
@@ -56,17 +56,17 @@ def split_source(
             f"data.validation.share = {share:g} leaves no example of {source.name} (source "
             f"{sizes[0].index(0)}) to train on; lower it, or give data.validation.path."
         )
-    rest, chosen = (
+    training, chosen = (
         _Part(
             source.store,
-            np.array(held, np.int64),
+            np.array(held_out, np.int64),
             is_held,
             {"sizes": sizes[is_held], "fingerprint": digests[is_held].hexdigest()},
         )
         for is_held in (False, True)
     )
     return (
-        ExampleSource(rest, source.name, source.weights, source.notes),
+        ExampleSource(training, source.name, source.weights, source.notes),
         ExampleSource(chosen, source.name, (1.0,) * len(ends)),
     )
 
@@ -105,19 +105,19 @@ class _Part:
     """
 
     def __init__(
-        self, store: Lines, held: np.ndarray, is_held: bool, index: dict[str, Any]
+        self, store: Lines, held_out: np.ndarray, is_held: bool, index: dict[str, Any]
     ) -> None:
-        self._store, self._held, self._is_held = store, held, is_held
+        self._store, self._held, self._is_held = store, held_out, is_held
         self.index = store.index | index
         # How many of the others stand before each that is held out.
-        self._before = held - np.arange(len(held))
+        self._before = held_out - np.arange(len(held_out))
 
     def __len__(self) -> int:
         return len(self._held) if self._is_held else len(self._store) - len(self._held)
 
     def line(self, index: int) -> bytes:
         """Return one example's line."""
-        return self._store.line(self._place(index))
+        return self._store.line(self._number(index))
 
     def lines(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield the lines of a range in order."""
@@ -126,12 +126,12 @@ class _Part:
             return
         if start >= stop:
             return
-        first = self._place(start)
-        held = set(self._held.tolist())
+        first = self._number(start)
+        held_out = set(self._held.tolist())
         every = enumerate(self._store.lines(first, len(self._store)), start=first)
-        yield from islice((line for index, line in every if index not in held), stop - start)
+        yield from islice((line for index, line in every if index not in held_out), stop - start)
 
-    def _place(self, index: int) -> int:
+    def _number(self, index: int) -> int:
         """Return an example's number among all."""
         if self._is_held:
             return int(self._held[index])

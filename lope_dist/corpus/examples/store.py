@@ -114,8 +114,8 @@ class Store:
         for first in range(start, stop, _BLOCK):
             with self._kept_whole():
                 bounds = self._bounds(first, min(_BLOCK, stop - first))
-                made = [self._examples.read(a, b - a) for a, b in pairwise(bounds)]
-            yield from made
+                block = [self._examples.read(a, b - a) for a, b in pairwise(bounds)]
+            yield from block
 
     def _bounds(self, first: int, count: int) -> tuple[int, ...]:
         """Return where ``count`` lines begin, and where the last one ends."""

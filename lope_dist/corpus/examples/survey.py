@@ -25,11 +25,11 @@ _MOST = 16  # processes
 
 Where = tuple[int, int]
 """Number of the file and of the row in it."""
-Taken = tuple[Where, Example | RowError]
+LocatedRow = tuple[Where, Example | RowError]
 
 
 @dataclass(frozen=True)
-class Made:
+class CountedExample:
     """One example of a row."""
 
     line: bytes
@@ -41,11 +41,11 @@ class Made:
     weight: float = 1.0
 
 
-Outcome = list[Made] | RowError
+Outcome = list[CountedExample] | RowError
 
 
 def survey(
-    rows: Iterator[Taken], form: Form | None, limit: int | None, *, keeps_untaught: bool = True
+    rows: Iterator[LocatedRow], form: Form | None, limit: int | None, *, keeps_untaught: bool = True
 ) -> Iterator[tuple[Where, Outcome]]:
     """Yield what becomes of each row, in order, until ``limit`` of them became examples.
 
@@ -61,12 +61,12 @@ def survey(
         LopeError: a tokenizer that the template does not fit; a process that was killed.
         SlowRow: the tokenizer does not come to an end with a row.
     """
-    good, taken = 0, -1
-    while taken and (limit is None or good < limit):
-        taken = 0
+    good, num_taken = 0, -1
+    while num_taken and (limit is None or good < limit):
+        num_taken = 0
         for chunk, outcomes_of_chunk in _surveyed(islice(rows, limit and limit - good), form):
             for (where, _), outcome in zip(chunk, outcomes_of_chunk, strict=True):
-                taken += 1
+                num_taken += 1
                 if form is not None and not keeps_untaught and _is_untaught(outcome):
                     outcome = _behind_the_cut(form)
                 good += isinstance(outcome, list) and bool(outcome)
@@ -78,16 +78,16 @@ def _is_untaught(outcome: Outcome) -> bool:
     return (
         isinstance(outcome, list)
         and bool(outcome)
-        and not any(made.target_tokens for made in outcome)
+        and not any(example.target_tokens for example in outcome)
     )
 
 
 def _surveyed(
-    rows: Iterator[Taken], form: Form | None
-) -> Iterator[tuple[Sequence[Taken], list[Outcome]]]:
+    rows: Iterator[LocatedRow], form: Form | None
+) -> Iterator[tuple[Sequence[LocatedRow], list[Outcome]]]:
     """Yield chunks of rows and what becomes of them; of many, by several processes."""
 
-    def make(chunk: Sequence[Taken]) -> list[Outcome]:
+    def make(chunk: Sequence[LocatedRow]) -> list[Outcome]:
         return rows_in_time(lambda rows: outcomes(rows, form), chunk)
 
     workers = 1 if form is None else min(_MOST, len(os.sched_getaffinity(0)))
@@ -118,7 +118,7 @@ def outcomes(rows: Sequence[Example | RowError], form: Form | None) -> list[Outc
             line = line_of(row)
             row = example_of(row.id, line)  # what is rendered is what the store gives back
             if form is None:
-                results[number] = [Made(line)]
+                results[number] = [CountedExample(line)]
             elif row.tokens is not None:
                 if _has_label(row, form):
                     parts.append(_Part(number, row, [], line))
@@ -134,7 +134,7 @@ def outcomes(rows: Sequence[Example | RowError], form: Form | None) -> list[Outc
         examples = results[part.row]
         if isinstance(examples, list):
             try:
-                examples.append(_made(part, tokens, form))
+                examples.append(_counted(part, tokens, form))
             except RowError as error:
                 results[part.row] = error
     return results
@@ -192,14 +192,14 @@ def _drifted(
     return drifted
 
 
-def _made(part: _Part, tokens: Tokenized, form: Form) -> Made:
+def _counted(part: _Part, tokens: Tokenized, form: Form) -> CountedExample:
     ids, labels = tokens.input_ids, tokens.labels
     every = [*ids, *labels] if form.is_encoder_decoder else ids
     if form.vocabulary is not None and every and max(every) >= form.vocabulary:
         raise _beyond(max(every), form.vocabulary)
     # What a decoder-only model's first token is, nothing before it predicts.
     targets = labels if form.is_encoder_decoder else labels[1:]
-    return Made(
+    return CountedExample(
         part.line,
         len(ids) + len(labels) * form.is_encoder_decoder,
         len(targets) - targets.count(IGNORED),

@@ -252,8 +252,8 @@ def batches_of(
         remedy="resume the run, with fewer workers or data.workers=0",
         limit_s=timeout_s,
     )
-    for step, made in steps:
-        batches = pickle.loads(made) if isinstance(made, bytes) else made
+    for step, step_batches in steps:
+        batches = pickle.loads(step_batches) if isinstance(step_batches, bytes) else step_batches
         yield step, batches
         loader.note(step, batches)  # used, where the next ones are asked for
 

@@ -69,10 +69,10 @@ class Mixture:
     def _visit(self, source: int, epoch: int, visits: np.ndarray) -> np.ndarray:
         """Return the examples of the visits to one source, of which an epoch has a fixed number."""
         size = self._sizes[source]
-        rounds, rest = divmod(self._visits[source], size)
+        rounds, window_size = divmod(self._visits[source], size)
         local = visits % size
         in_window = visits >= rounds * size
-        window = (epoch * rest + local[in_window]) % size
+        window = (epoch * window_size + local[in_window]) % size
         if self._shuffle:
             window = permuted(window, size, derive_key(self._seed, "window", source))
         local[in_window] = window

@@ -94,19 +94,19 @@ class Layout:
         column = self._columns.get("weight")
         return example if column is None else weighted(example, weight_of(row[column]))
 
-    def put(self, row: Mapping[str, Any], turns: Sequence[Turn]) -> dict[str, Any]:
+    def with_texts(self, row: Mapping[str, Any], turns: Sequence[Turn]) -> dict[str, Any]:
         """Return the row that `parse` was given with other texts in its turns."""
         new = dict(row)
-        for (old, at, context_at), turn in zip(self._read(row)[0], turns, strict=True):
-            for before, text, path in (
-                (old.text, turn.text, at),
-                (old.context, turn.context, context_at),
+        for (old, text_path, context_path), turn in zip(self._read(row)[0], turns, strict=True):
+            for before, text, column_path in (
+                (old.text, turn.text, text_path),
+                (old.context, turn.context, context_path),
             ):
                 if text != before:
-                    column = self._columns.get(str(path[0]), str(path[0]))
-                    if len(path) > 1:  # of a list, which may have come as JSON
+                    column = self._columns.get(str(column_path[0]), str(column_path[0]))
+                    if len(column_path) > 1:  # of a list, which may have come as JSON
                         new[column] = listed(new[column], column)
-                    _set(new, (column, *path[1:]), text)
+                    _set(new, (column, *column_path[1:]), text)
         return new
 
     def _read(self, row: Any) -> tuple[list[PlacedTurn], Example | None]:

@@ -38,8 +38,8 @@ class PlacedTurn(NamedTuple):
     """A turn, and where in the row its text and its context stand."""
 
     turn: Turn
-    at: tuple[str | int, ...]
-    context_at: tuple[str | int, ...] = ()
+    text_path: tuple[str | int, ...]
+    context_path: tuple[str | int, ...] = ()
 
 
 class MessageReader:

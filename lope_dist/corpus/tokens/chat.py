@@ -38,7 +38,7 @@ class Answer:
     """Runs of text behind the prompt, and whether they are learnt."""
 
     @property
-    def whole(self) -> str:
+    def rendering(self) -> str:
         """Prompt and answer."""
         return self.prompt + "".join(text for text, _ in self.parts)
 
@@ -77,31 +77,31 @@ class ChatTemplate:
         history, answer = messages[:index], messages[index]
         if self._source.has_thoughts_in_text:
             answer = _with_thoughts_in_text(answer)
-        whole = self._source.apply([*history, answer], tools, is_prompt=False)
-        end = self._end(whole, history, answer, tools)
-        prompt = self._prompt(whole, history, tools)
-        if not whole.startswith(prompt):
-            learnt = self._behind_more(prompt, whole, history, answer, tools, end)
+        rendering = self._source.apply([*history, answer], tools, is_prompt=False)
+        end = self._end(rendering, history, answer, tools)
+        prompt = self._prompt(rendering, history, tools)
+        if not rendering.startswith(prompt):
+            learnt = self._behind_more(prompt, rendering, history, answer, tools, end)
         elif self._source.marks_answers(tools):
             return Answer(index, prompt, self._marked(prompt, [*history, answer], tools))
         else:
-            learnt = whole[len(prompt) :].removesuffix(end.dropped) + end.added
+            learnt = rendering[len(prompt) :].removesuffix(end.dropped) + end.added
         return Answer(index, prompt, ((learnt, True),))
 
-    def _prompt(self, whole: str, history: list[dict[str, Any]], tools: Any) -> str:
+    def _prompt(self, rendering: str, history: list[dict[str, Any]], tools: Any) -> str:
         """Return what inference shows before an answer."""
         if history and self._source.has_prompt(tools):
             return self._source.apply(history, tools, is_prompt=True)
         # What stands before any answer is its header, unless that is a blank alone.
         prompt = self._source.apply(history, tools, is_prompt=True) if history else ""
-        header = _shared(self._bare(history, tools)[0], whole)
+        header = _shared(self._bare(history, tools)[0], rendering)
         is_header = header.startswith(prompt) and header[len(prompt) :].strip()
         return header if is_header else prompt
 
     def _behind_more(
         self,
         prompt: str,
-        whole: str,
+        rendering: str,
         history: list[dict[str, Any]],
         answer: Mapping[str, Any],
         tools: Any,
@@ -109,11 +109,11 @@ class ChatTemplate:
     ) -> str:
         """Return what is learnt where the generation prompt says more than the rendering does."""
         before, _ = self._bare(history, tools)
-        if not (prompt.startswith(before) and whole.startswith(before)):
+        if not (prompt.startswith(before) and rendering.startswith(before)):
             history_shown = self._source.apply(history, tools, is_prompt=False) if history else ""
-            if prompt.startswith(history_shown) and whole.startswith(history_shown):
+            if prompt.startswith(history_shown) and rendering.startswith(history_shown):
                 header = prompt[len(history_shown) :]
-                begins = whole[len(history_shown) :][: min(len(prompt), 80)]
+                begins = rendering[len(history_shown) :][: min(len(prompt), 80)]
                 raise RowError(
                     "begins otherwise",
                     f"the chat template's generation prompt is {header!r}, and with this answer "
@@ -129,7 +129,7 @@ class ChatTemplate:
         opened = prompt[len(before) :]
         opening = _OPENSTHOUGHTS.search(opened)
         if opening is None:
-            return whole[len(before) :].removesuffix(end.dropped) + end.added
+            return rendering[len(before) :].removesuffix(end.dropped) + end.added
         tag, closing = opening[0].strip(), f"{opening[1]}/{opening[2]}{opening[3]}"
         text = answer["content"]
         thoughts = _thoughts(answer)
@@ -149,12 +149,12 @@ class ChatTemplate:
         return text + end.tail
 
     def _end(
-        self, whole: str, history: list[dict[str, Any]], answer: Mapping[str, Any], tools: Any
+        self, rendering: str, history: list[dict[str, Any]], answer: Mapping[str, Any], tools: Any
     ) -> _End:
         marked = self._source.apply([*history, _marked(answer)], tools, is_prompt=False)
-        if marked == whole:
+        if marked == rendering:
             raise _not_shown()
-        tail = _shared(whole[::-1], marked[::-1])[::-1]
+        tail = _shared(rendering[::-1], marked[::-1])[::-1]
         ends = list(self._ends.finditer(tail))
         if not ends:
             eos, text_kept = end_of_sequence(self._tokenizer), tail.rstrip()
@@ -182,14 +182,14 @@ class ChatTemplate:
         self, prompt: str, messages: list[dict[str, Any]], tools: Any
     ) -> tuple[tuple[str, bool], ...]:
         """Return the parts behind the prompt by the template's own `{% generation %}`."""
-        whole, spans = self._source.generated(messages, tools)
+        rendering, spans = self._source.generated(messages, tools)
         parts: list[tuple[str, bool]] = []
         position = len(prompt)
         for start, stop in spans:
             start = max(start, position)
             if stop > start:
-                parts += [(whole[position:start], False)] if start > position else []
-                parts.append((whole[start:stop], True))
+                parts += [(rendering[position:start], False)] if start > position else []
+                parts.append((rendering[start:stop], True))
                 position = stop
         if not parts:
             raise RowError(

@@ -43,14 +43,14 @@ def marked_pieces(
     Raises:
         LopeError: a chat template that writes other texts once the marks are in them.
     """
-    whole = "".join(piece.text for piece in pieces)
-    marked = bytearray(len(whole))
+    text = "".join(piece.text for piece in pieces)
+    marked = bytearray(len(text))
     if any(1 in of_text for of_text in marks.values()):
         try:
             framed = "".join(piece.text for piece in render(_framed(example, marks), form))
         except RowError as error:
             raise located(error, example) from None
-        if _EITHER.sub("", framed) != whole:
+        if _EITHER.sub("", framed) != text:
             raise LopeError(
                 f"The chat template changes a text of example {example.id}, so which of its tokens "
                 "noise hit cannot be told; set data.template=alpaca."

@@ -156,16 +156,16 @@ def render_rows(
         return [(example, _cut_at_guards(_render_alpaca(safe, end_of_sequence(tokenizer))))]
     _check_calls(example, form)
     rows: list[tuple[list[int], list[Piece]]] = []
-    done = None
+    shown = None
     for answer in form.chat.answers(safe):
-        if done is None or apart or not answer.prompt.startswith(done):
+        if shown is None or apart or not answer.prompt.startswith(shown):
             rows.append(([], []))
-            done = ""
+            shown = ""
         turns, pieces = rows[-1]
         turns.append(answer.turn)
-        pieces.append(Piece(answer.prompt[len(done) :], False))
+        pieces.append(Piece(answer.prompt[len(shown) :], False))
         pieces += [Piece(text, is_target) for text, is_target in answer.parts]
-        done = answer.whole
+        shown = answer.rendering
     if len(rows) == 1:
         return [(example, _cut_at_guards(rows[0][1]))]
     return [(_only(example, turns), _cut_at_guards(pieces)) for turns, pieces in rows]
@@ -230,13 +230,13 @@ def _check_calls(example: Example, form: Form) -> None:
         )
 
 
-def _only(example: Example, turns: list[int]) -> Example:
+def _only(example: Example, answers: list[int]) -> Example:
     """Return the example up to the last of some answers, and these alone learnt."""
-    kept = [
-        turn if turn.role != "assistant" or i in turns else replace(turn, is_learnt=False)
-        for i, turn in enumerate(example.turns[: turns[-1] + 1])
+    turns = [
+        turn if turn.role != "assistant" or i in answers else replace(turn, is_learnt=False)
+        for i, turn in enumerate(example.turns[: answers[-1] + 1])
     ]
-    return replace(example, turns=tuple(kept))
+    return replace(example, turns=tuple(turns))
 
 
 def _cut_at_guards(pieces: list[Piece]) -> list[Piece]:

@@ -53,12 +53,12 @@ def tokenized_in_time(tokenize: Callable[[list[str]], T], texts: list[str]) -> T
         SlowText: it takes longer than any tokenizer should, or its compiled code fails.
         Exception: what it raises otherwise.
     """
-    made: list[T] = []
+    results: list[T] = []
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            made.append(tokenize(texts))
+            results.append(tokenize(texts))
         except BaseException as error:  # a failure of compiled code is no Exception
             errors.append(error)
 
@@ -72,7 +72,7 @@ def tokenized_in_time(tokenize: Callable[[list[str]], T], texts: list[str]) -> T
             raise _slow(f"takes more than {limit_s:.0f} s of processor time")
         thread.join(_LOOK_S)
     if not errors:
-        return made[0]
+        return results[0]
     if isinstance(errors[0], Exception):
         raise errors[0]
     raise _slow(f"fails ({errors[0]})")
@@ -87,8 +87,8 @@ def rows_in_time(make: Callable[[list[A]], T], rows: Sequence[tuple[tuple[int, i
     try:
         return make([row for _, row in rows])
     except SlowText as error:
-        at = _ends_with(lambda row: make([row[1]]), rows)
-        raise SlowRow(str(error), rows[at][0]) from None
+        index = _ends_with(lambda row: make([row[1]]), rows)
+        raise SlowRow(str(error), rows[index][0]) from None
 
 
 def _ends_with(work: Callable[[A], object], inputs: Sequence[A]) -> int:
@@ -100,10 +100,10 @@ def _ends_with(work: Callable[[A], object], inputs: Sequence[A]) -> int:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the failure was shown already
                 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads were left behind
                 signal.signal(signal.SIGPROF, signal.SIG_DFL)
-                for index, given in enumerate(inputs):
+                for index, value in enumerate(inputs):
                     note[:] = struct.pack("=Q", index)
                     signal.setitimer(signal.ITIMER_PROF, _MOST_S)
-                    work(given)
+                    work(value)
             finally:
                 os._exit(0)
         deadline = time.monotonic() + _PATIENCE * _MOST_S
@@ -115,8 +115,8 @@ def _ends_with(work: Callable[[A], object], inputs: Sequence[A]) -> int:
         return index
 
 
-def _slow(what: str) -> SlowText:
+def _slow(problem: str) -> SlowText:
     return SlowText(
-        f"The tokenizer {what}: a regular expression of its tokenizer.json tries too many ways to "
-        "match; mend it, or use another tokenizer."
+        f"The tokenizer {problem}: a regular expression of its tokenizer.json tries too many ways "
+        "to match; mend it, or use another tokenizer."
     )

@@ -86,8 +86,8 @@ class TemplateSource:
                 **self._tokenizer.special_tokens_map,
                 **self._arguments,
             )
-        (whole,), (spans,) = rendered
-        return whole, spans
+        (text,), (spans,) = rendered
+        return text, spans
 
     def apply(self, messages: list[dict[str, Any]], tools: Any, *, is_prompt: bool) -> str:
         """Return the text of messages, with the generation prompt or without.

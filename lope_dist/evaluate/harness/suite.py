@@ -184,8 +184,8 @@ class _Job:
         depends_on |= {"unit": unit.name, "noise": unit.noise}
         rank = 0 if self.world is None else self.world.rank
         tasks = {name: unit.tasks[name] for name in names}
-        what = f"{unit.name}, {row.name}"
-        with model.keeping(KeptAnswers(self.run_dir, depends_on, rank), what) as kept:
+        title = f"{unit.name}, {row.name}"
+        with model.keeping(KeptAnswers(self.run_dir, depends_on, rank), title) as answers:
             raw = score_tasks(model, tasks, unit.limit, self.request.apply_chat_template)
         if self.is_main:
             figures = {
@@ -199,7 +199,7 @@ class _Job:
                 scores = results.question_scores(raw["samples"][name], figures[name])
                 questions.write_scores(self.run_dir, row.name, name, of_row, scores)
             results.record(self.run_dir, row, identity, figures, model=model.facts)
-            kept.remove()
+            answers.remove()
         if self.world is not None:
             self.world.barrier()
 

@@ -182,7 +182,7 @@ def _count(word: str, setting: str, text: str) -> int:
 
 
 _READ: dict[str, Callable[[str, str, str], Any]] = {
-    "mode": lambda asked, setting, text: text,  # the schema knows the modes
+    "mode": lambda word, setting, text: text,  # the schema knows the modes
     "k": _count,
     "beta": _positive,
     "scale": _positive,

@@ -116,6 +116,6 @@ def _groups(truth: Sequence[Truth], num_tokens: Sequence[int]) -> dict[str, Call
         "one_hit": one_hit,
     }
     for key in ("operation", "field"):
-        names = sorted({entry[key] for done in truth for entry in done})
+        names = sorted({entry[key] for operations in truth for entry in operations})
         groups |= {f"{key}: {name}": alone(key, name) for name in names}
     return groups

@@ -37,15 +37,15 @@ def find_rows(section: SourceConfig) -> list[Rows]:
             notice = f"data.path = {name!r} is no file or folder here (looked in {Path.cwd()})"
             print(f"{notice}; the hub is asked.", file=sys.stderr)
         readers += local or [HubRows(name, section)]
-    seen: set[Path] = set()
+    paths: set[Path] = set()
     for rows in readers:
         if isinstance(rows, FileRows):
-            if (path := rows.path.resolve()) in seen:
+            if (path := rows.path.resolve()) in paths:
                 raise LopeError(
                     f"data.path names {rows.path} twice; to read its examples more often, give "
                     "data.sources a weight."
                 )
-            seen.add(path)
+            paths.add(path)
     return readers
 
 

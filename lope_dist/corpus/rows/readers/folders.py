@@ -97,8 +97,8 @@ def _by_name(folder: Path, subset: str | None) -> dict[str, list[Path]]:
     splits = {name: files for name, files in by_split.items() if files}
     if not data_files:
         in_a_split = {path for files in splits.values() for path in files}
-        rest = [path for path in _matching(base, ["**"]) if path not in in_a_split]
-        splits |= {_IN_NO_SPLIT if splits else "train": rest} if rest else {}
+        in_none = [path for path in _matching(base, ["**"]) if path not in in_a_split]
+        splits |= {_IN_NO_SPLIT if splits else "train": in_none} if in_none else {}
     if not splits:
         raise LopeError(
             f"data.path = '{folder}' is a folder without data files; give a folder, a file or a "
