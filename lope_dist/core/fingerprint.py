@@ -37,6 +37,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def json_hash(tree: Any) -> str:
+    """Return a hash of what JSON makes of a tree; what it cannot hold counts as its text."""
+    text = json.dumps(tree, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 def tokenizer_hash(tokenizer: Any) -> str:
     """Return a hash of all that decides which tokens a text becomes; not of the chat template.
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -40,6 +41,8 @@ from lope_dist.corpus.built.shards import ROWS_OF_A_BATCH, write_shard
 from lope_dist.corpus.examples.source import ExampleSource
 from lope_dist.corpus.tokens.prompts import Form
 from lope_dist.corpus.tokens.views import FreshTokens, Row
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,15 @@ def whole_shard(folder: Path, span: Span) -> ShardRecord | None:
 
 def undamaged_shard(folder: Path, span: Span) -> ShardRecord | None:
     """Return the record of a complete shard, or None. A damaged one is reported."""
+    return _or_made_anew(lambda: whole_shard(folder, span))
+
+
+def _or_made_anew(read: Callable[[], T | None]) -> T | None:
+    """Return what is read; None if it is damaged, which is reported."""
     try:
-        return whole_shard(folder, span)
+        return read()
+    except NewerFormat:
+        raise
     except LopeError as error:
         print(f"Made anew: {error}", file=sys.stderr)
         return None
@@ -161,22 +171,10 @@ def finish(plan: Plan, folder: Path) -> Manifest:
             "of plan.json's order is made by node i modulo --num-nodes)."
         )
     manifest = make_manifest(plan, [record for _, record in records if record is not None])
-    if _written(folder / MANIFEST) != manifest:
-        write_section(folder / MANIFEST, manifest)
+    path = folder / MANIFEST
+    if not path.exists() or _or_made_anew(lambda: read_section(path, Manifest)) != manifest:
+        write_section(path, manifest)
     return manifest
-
-
-def _written(path: Path) -> Manifest | None:
-    """Return the manifest; None if there is none, or if it is damaged, which is reported."""
-    if not path.exists():
-        return None
-    try:
-        return read_section(path, Manifest)
-    except NewerFormat:
-        raise
-    except LopeError as error:
-        print(f"Made anew: {error}", file=sys.stderr)
-        return None
 
 
 def make_shard(recipe: Recipe, folder: Path, span: Span) -> ShardRecord:

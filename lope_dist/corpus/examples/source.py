@@ -8,7 +8,6 @@ again until they, or what decides their tokens, change.
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import Any
 from lope_dist.config.data import DataConfig, SourceConfig
 from lope_dist.core.bars import Bar, bar
 from lope_dist.core.errors import LopeError
+from lope_dist.core.fingerprint import json_hash
 from lope_dist.corpus.examples.account import Account, BadRows
 from lope_dist.corpus.examples.lines import example_of
 from lope_dist.corpus.examples.store import Lines, StoreWriter, open_store
@@ -154,7 +154,7 @@ def _key(config: DataConfig, inputs: list[list[Rows]], form: Form | None) -> str
             sorted(m.items()) for m in (section.columns, section.roles, section.message_keys)
         ]
         parts.append([*settings, [reader.identity() for reader in readers]])
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+    return json_hash(parts)
 
 
 class _Pass:

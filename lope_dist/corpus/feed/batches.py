@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -183,6 +184,29 @@ def build_pairs(
         num_target_tokens=int((labels_NT != IGNORED).sum()),
         num_tokens=int(mask_NT.sum() + decoder_mask_NT.sum()),
     )
+
+
+def build_batch(
+    rows: Sequence[Sequence[Tokenized]],
+    *,
+    is_packed: bool,
+    pad_id: int,
+    decoder_start_token_id: int | None,
+    seed: int,
+    epoch: int,
+    loss_on_corrupted: bool = False,
+) -> MicroBatch:
+    """Return the batch of any model; ``decoder_start_token_id`` is an encoder-decoder's alone."""
+    shared: dict[str, Any] = {
+        "pad_id": pad_id,
+        "seed": seed,
+        "epoch": epoch,
+        "loss_on_corrupted": loss_on_corrupted,
+    }
+    if decoder_start_token_id is None:
+        return build_rows(rows, is_packed=is_packed, **shared)
+    examples = [example for (example,) in rows]
+    return build_pairs(examples, decoder_start_token_id=decoder_start_token_id, **shared)
 
 
 def without_content(batch: MicroBatch) -> MicroBatch:

@@ -7,8 +7,6 @@ step has, what they look like, or the randomness at their tokens.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,14 +18,14 @@ from lope_dist.config.data import DataConfig
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.core.fingerprint import json_hash
 from lope_dist.core.workers import in_order
 from lope_dist.corpus.built.corpus import open_built
 from lope_dist.corpus.built.manifest import fingerprint_of, noisy_epochs
 from lope_dist.corpus.examples.source import ExampleSource
 from lope_dist.corpus.feed.batches import (
     MicroBatch,
-    build_pairs,
-    build_rows,
+    build_batch,
     first_fit,
     without_content,
 )
@@ -98,7 +96,6 @@ class StageLoader:
         self._provider = self._open_provider(stage)
         self._pad_id = _pad_id(tokenizer)
         self._decoder_start_token_id = decoder_start_token_id
-        self._is_encoder_decoder = is_encoder_decoder
         # A run has settled `auto` before it asks for a batch.
         self._packs = data.packing is not False and not is_encoder_decoder
 
@@ -131,8 +128,7 @@ class StageLoader:
             parts["loss_on"] = "corrupted"
         if set(self._source.weights) != {1}:
             parts["weights"] = [*zip(self._source.sizes, self._source.weights, strict=True)]
-        text = json.dumps(parts, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return json_hash(parts)
 
     def example_ids(self, step: int) -> list[int]:
         """Return the examples of a step, over all ranks, in order."""
@@ -189,18 +185,9 @@ class StageLoader:
         return self._source[index].weight / self._source.account.mean_weight
 
     def _build(self, rows: list[list[Tokenized]], epoch: int) -> MicroBatch:
-        if not self._is_encoder_decoder:
-            return build_rows(
-                rows,
-                is_packed=self._packs,
-                pad_id=self._pad_id,
-                seed=self._seed,
-                epoch=epoch,
-                loss_on_corrupted=self._loss_on_corrupted,
-            )
-        assert self._decoder_start_token_id is not None
-        return build_pairs(
-            [row[0] for row in rows],
+        return build_batch(
+            rows,
+            is_packed=self._packs,
             pad_id=self._pad_id,
             decoder_start_token_id=self._decoder_start_token_id,
             seed=self._seed,

@@ -144,10 +144,7 @@ def with_noise(
             marks[owner][slot] = text_mark
     for old, text, owner, slot in zip(texts, corrupted.texts, owners, slots, strict=True):
         if text is not old:
-            if owner in new:
-                new[owner][slot] = text
-            else:
-                new[owner] = {slot: text}
+            new.setdefault(owner, {})[slot] = text
     hits += [(owners[i], slots[i], name, count) for i, name, count in corrupted.hits]
     changed = list(examples)
     for number, new_texts in new.items():
@@ -220,29 +217,24 @@ def _fields(
     examples: Sequence[Example], fields: Sequence[str], replaced: dict[int, dict[int, str]]
 ) -> tuple[list[str], list[int], list[int]]:
     """Return the texts that may be hit, the examples they are of and their slots."""
-    has_instruction, has_input, has_response = (
-        name in fields for name in ("instruction", "input", "response")
-    )
+    may_be_hit = {
+        "user": ("instruction" in fields, "input" in fields),
+        "assistant": ("response" in fields, False),
+    }
     texts: list[str] = []
     owners: list[int] = []
     slots: list[int] = []
     for number, example in enumerate(examples):
         for index, turn in enumerate(example.turns):
-            if turn.role == "user":
-                if has_instruction and turn.text:
-                    texts.append(turn.text)
-                    owners.append(number)
-                    slots.append(2 * index)
-                if has_input and turn.context:
-                    texts.append(turn.context)
-                    owners.append(number)
-                    slots.append(2 * index + 1)
-            elif has_response and turn.role == "assistant" and turn.text:
-                if number in replaced and 2 * index in replaced[number]:
-                    continue
+            has_text, has_context = may_be_hit.get(turn.role, (False, False))
+            if has_text and turn.text and 2 * index not in replaced.get(number, ()):
                 texts.append(turn.text)
                 owners.append(number)
                 slots.append(2 * index)
+            if has_context and turn.context:
+                texts.append(turn.context)
+                owners.append(number)
+                slots.append(2 * index + 1)
     return texts, owners, slots
 
 

@@ -7,7 +7,6 @@ leaves half written is not read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lope_dist.core.files import open_nofollow
+from lope_dist.core.fingerprint import json_hash
 from lope_dist.engine.exchange import exchange
 from lope_dist.engine.world import World
 
@@ -34,7 +34,7 @@ class KeptAnswers:
     """
 
     def __init__(self, run_dir: Path, identity: Any, rank: int) -> None:
-        self.folder = run_dir / ANSWERS / _digest(identity)
+        self.folder = run_dir / ANSWERS / json_hash(identity)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._known = {}
         for path in sorted(self.folder.glob("*.jsonl")):
@@ -47,7 +47,7 @@ class KeptAnswers:
     def add_partial(self, kind: str, arguments: Any, answer: Any) -> None:
         """Keep one answer (lm-eval's hook)."""
         if not _is_sampled(arguments):
-            record = {"request": _digest([kind, *arguments]), "answer": answer}
+            record = {"request": json_hash([kind, *arguments]), "answer": answer}
             self._file.write(json.dumps(record) + "\n")
 
     def find(self, kind: str, requests: Sequence[Sequence[Any]]) -> dict[int, Any]:
@@ -59,7 +59,7 @@ class KeptAnswers:
         """
         known_answers = {}
         for index, arguments in enumerate(requests):
-            key = _digest([kind, *arguments])
+            key = json_hash([kind, *arguments])
             if key in self._known and not _is_sampled(arguments):
                 known_answers[index] = as_answer(self._known[key])
         return known_answers
@@ -96,11 +96,6 @@ def _read(path: Path) -> dict[str, Any]:
             except (ValueError, TypeError, KeyError):
                 continue  # half written
     return answers
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _is_sampled(arguments: Sequence[Any]) -> bool:

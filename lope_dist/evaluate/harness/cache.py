@@ -6,9 +6,9 @@ of one row, as another's.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
+
+from lope_dist.core.fingerprint import json_hash
 
 
 def use_table_of(cache: Any, identity: Any) -> None:
@@ -18,8 +18,7 @@ def use_table_of(cache: Any, identity: Any) -> None:
         cache: lm-eval's `SqliteDict`.
         identity: All that the answers depend on beside what is asked; JSON-able.
     """
-    text = json.dumps(identity, sort_keys=True, default=str)
-    table = f"lope_{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
+    table = f"lope_{json_hash(identity)}"
     cache.conn.execute(f'CREATE TABLE IF NOT EXISTS "{table}" (key TEXT PRIMARY KEY, value BLOB)')
     cache.conn.commit()
     cache.tablename = table

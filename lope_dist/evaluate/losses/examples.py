@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.core.fingerprint import json_hash
 from lope_dist.corpus.examples.source import ExampleSource
 from lope_dist.model.build import architecture, load_tokenizer
 from lope_dist.train.premises.data import open_parts, open_rows
@@ -60,5 +59,4 @@ def first_ids(source: ExampleSource, limit: int | None) -> range:
 
 def data_fingerprint(config: RunConfig, source: ExampleSource) -> str:
     """Return a hash of the examples and of how they become the run's tokens."""
-    parts = [source.fingerprint, config.data.template, config.data.max_length]
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+    return json_hash([source.fingerprint, config.data.template, config.data.max_length])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.feed.batches import MicroBatch, build_pairs, build_rows
+from lope_dist.corpus.feed.batches import MicroBatch, build_batch
 from lope_dist.corpus.rows.turns import Example
 from lope_dist.corpus.tokens.encode import Tokenized, encode
 from lope_dist.corpus.tokens.prompts import Form
@@ -70,7 +70,7 @@ def iter_row_losses(
 
 
 def _row_losses(run: LoadedRun, rows: Sequence[Tokenized]) -> list[tuple[int, float, int]]:
-    batch = build_batch(run, rows)
+    batch = batch_of(run, rows)
     losses = losses_of(run, batch, batch.labels)
     sums_N = finite_sums(losses, batch.example_ids)
     counts_N = losses.rows_P.bincount(minlength=len(batch.example_ids))
@@ -137,20 +137,15 @@ def _length(example: Tokenized) -> int:
     return max(len(example.input_ids), len(example.labels))
 
 
-def build_batch(run: LoadedRun, rows: Sequence[Tokenized]) -> MicroBatch:
+def batch_of(run: LoadedRun, rows: Sequence[Tokenized]) -> MicroBatch:
     """Return rows as an unpacked batch without noise."""
-    pad_id, seed = run.tokenizer.pad_token_id, run.config.seed
+    pad_id = run.tokenizer.pad_token_id
     assert isinstance(pad_id, int), "load_tokenizer sets it"
-    if not run.model.config.is_encoder_decoder:
-        return build_rows(
-            [[row] for row in rows], is_packed=False, pad_id=pad_id, seed=seed, epoch=0
-        )
-    start = decoder_start_of(run.model.config)
-    assert start is not None
-    return build_pairs(
-        rows,
+    return build_batch(
+        [[row] for row in rows],
+        is_packed=False,
         pad_id=pad_id,
-        decoder_start_token_id=start,
-        seed=seed,
+        decoder_start_token_id=decoder_start_of(run.model.config),
+        seed=run.config.seed,
         epoch=0,
     )

@@ -26,7 +26,7 @@ from lope_dist.evaluate.loaded.load import LoadedRun
 from lope_dist.evaluate.loaded.parallel import answer_in_rounds
 from lope_dist.evaluate.loaded.rows import rows_for
 from lope_dist.evaluate.losses.likelihood import (
-    build_batch,
+    batch_of,
     finite_sums,
     form_of_run,
     length_groups,
@@ -103,7 +103,7 @@ def measure_rows(
 
 
 def _measure(run: LoadedRun, rows: Sequence[Tokenized], passes: Sequence[str]) -> list[Measures]:
-    batch = build_batch(run, rows)
+    batch = batch_of(run, rows)
     text_NT = _text_labels(run, batch)
     is_response_P = (batch.labels != IGNORED)[text_NT != IGNORED]
     is_said_P = torch.ones_like(is_response_P)
@@ -113,7 +113,7 @@ def _measure(run: LoadedRun, rows: Sequence[Tokenized], passes: Sequence[str]) -
     for name in passes:
         pass_batch, labels_NT = batch, text_NT
         if name == "alone":
-            pass_batch = build_batch(run, [_alone(run, row) for row in rows])
+            pass_batch = batch_of(run, [_alone(run, row) for row in rows])
             labels_NT = pass_batch.labels
         with run.context.answering(rows_for([PASSES[name]], run.config.adapter)[0]):
             losses = losses_of(run, pass_batch, labels_NT)
