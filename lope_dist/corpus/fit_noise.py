@@ -34,7 +34,7 @@ Turns = tuple[Turn, ...]
 
 @dataclass(frozen=True)
 class NoiseFit:
-    """The mix that a data set shows."""
+    """The noise that a data set shows: which operations, and how often each."""
 
     rows: int
     words: int
@@ -154,7 +154,7 @@ def fit_unpaired(
 
 
 def _read(path: Path, data: DataConfig | None) -> Iterator[tuple[str, Turns | RowError]]:
-    """Yield place and turns of each row, or the reason why it is bad."""
+    """Yield the location of each row, and its turns or the reason why it is bad."""
     (section,) = (
         DataConfig(path=str(path)) if data is None else data.of_file(str(path))
     ).all_sources

@@ -1,4 +1,4 @@
-"""A run, asked in words: a prompt in the form that it was trained on, and the text that it answers.
+"""Text that a run generates: a prompt in the form that it was trained on, and its answer.
 
 run = load_run("runs/mine")
 print(reply(run, [Turn("user", "Name three colours.")]))
@@ -37,7 +37,7 @@ class Decoding:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Refuse numbers out of range or without effect.
 
         Raises:
             LopeError: a number out of its range, or one without effect.
@@ -132,7 +132,7 @@ def generate(
 
 
 def rows_of(run: LoadedRun, experts: Sequence[str]) -> list[Row]:
-    """Return the rows of words.
+    """Return the rows that `--experts` words name.
 
     Raises:
         LopeError: experts that the run does not have.
@@ -169,7 +169,7 @@ def _check_length(run: LoadedRun, num_tokens: int, more: int) -> None:
 
 
 class _Streamer(TextStreamer):
-    """Hands on words as they are whole."""
+    """Passes words to a function as soon as they are whole."""
 
     def __init__(self, run: LoadedRun, on_text: Callable[[str], None]) -> None:
         is_causal = not run.model.config.is_encoder_decoder
@@ -177,6 +177,6 @@ class _Streamer(TextStreamer):
         self._on_text = on_text
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Hand on a piece."""
+        """Pass a piece on."""
         if text:
             self._on_text(text)

@@ -30,7 +30,7 @@ from lope_dist.train.checkpoint.folder import Checkpoint
 
 @dataclass(frozen=True)
 class Written:
-    """What was found of an export by reading it.
+    """What reading an export back has shown.
 
     Attributes:
         is_exact: It answers as the run does, up to the rounding of the run's dtype.

@@ -30,7 +30,7 @@ from lope_dist.train.checkpoint.folder import (
 
 
 def write_purified(folder: Path, config: RunConfig, checkpoint: Checkpoint) -> None:
-    """Write what `evaluate.load.load_run` reads as a purified adapter.
+    """Write what `evaluate.loaded.load.load_run` reads as a purified adapter.
 
     Raises:
         LopeError: no poisoning expert to remove, or a damaged checkpoint.

@@ -128,7 +128,7 @@ def _value(model: nn.Module, name: str) -> Tensor:
 
 
 def _refuse_other(name: str, value: Tensor, expected: Tensor) -> None:
-    """Refuse a tensor that was read with other values than were meant; on disk it is not seen.
+    """Refuse a tensor with other values than were written; one left on disk is not compared.
 
     Raises:
         LopeError: its values differ by more than the rounding to its dtype.

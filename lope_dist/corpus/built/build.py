@@ -107,7 +107,7 @@ def build(
 
 
 def claim(plan: Plan, folder: Path) -> None:
-    """Make the folder this corpus's, or find that it is.
+    """Write the plan into the folder, or check that the plan there is of the same corpus.
 
     Raises:
         LopeError: it is another's; tells every difference.
@@ -125,7 +125,7 @@ def claim(plan: Plan, folder: Path) -> None:
 
 
 def whole_shard(folder: Path, span: Span) -> ShardRecord | None:
-    """Return the record of a shard whose content is its record's, or None if it is not there.
+    """Return a shard's record if its file has the recorded content; None if it is absent.
 
     Raises:
         LopeError: it is damaged, or its record is.

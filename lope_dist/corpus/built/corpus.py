@@ -1,4 +1,4 @@
-"""A built corpus: its rows, whether they are of a run, and whether it is what its manifest says."""
+"""A built corpus: access to its rows, whether a run may use it, and whether it is undamaged."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def refuse_changed(path: Path, record: ShardRecord) -> None:
 
 
 def _where(hashes: Sequence[str], record: ShardRecord) -> str:
-    """Return where a shard's file is another than its record's."""
+    """Return which blocks of a shard differ from its record."""
     if len(hashes) != len(record.blocks):  # of another size, or of before there were blocks
         return "its sha256 is not that of its record"
     wrong = [

@@ -62,7 +62,7 @@ class Fingerprint(Section):
     """Whether the rows tell which tokens noise changed."""
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """Return `part: this -> wanted` for each part that differs."""
+        """Return `part: this -> other` for each part that differs."""
         mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
         return [
             f"{key}: {mine[key]!r} -> {theirs[key]!r}" for key in mine if mine[key] != theirs[key]
@@ -98,7 +98,7 @@ class ShardRecord(Section):
 
 
 class Plan(Section):
-    """What is to be built; stands in the folder from the first moment."""
+    """What is to be built; written before the first shard."""
 
     format: int = Field(default=FORMAT, ge=1, le=FORMAT)
     """Version of this form."""
@@ -121,7 +121,7 @@ class Manifest(Plan):
 
 @dataclass(frozen=True)
 class Span:
-    """The place of one shard: a range of examples of a view."""
+    """The range of examples of a view that one shard holds."""
 
     view: str
     first: int
@@ -171,7 +171,7 @@ def noisy_epochs(stages: Iterable[StageConfig], noise: NoiseConfig) -> int:
 
 
 def spans_of(fingerprint: Fingerprint) -> list[Span]:
-    """Return the place of every shard, view after view."""
+    """Return the range of every shard, view after view."""
     size = fingerprint.shard_examples
     return [
         Span(view, first, min(first + size, fingerprint.num_examples), f"{view}-{number:06d}.arrow")

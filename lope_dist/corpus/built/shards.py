@@ -123,7 +123,7 @@ class Shard:
         self._has_labels = "labels" in self._reader.schema.names
 
     def rows(self, positions: Sequence[int]) -> list[Row]:
-        """Return the rows at the given places from the shard's start.
+        """Return the rows at positions that are counted from the shard's start.
 
         Raises:
             LopeError: the file is damaged.
@@ -175,7 +175,7 @@ class Shard:
 
 
 def not_as_built(path: Path, reason: str) -> LopeError:
-    """Return the error of a shard that is another than the one that was built."""
+    """Return the error of a shard that differs from what was built."""
     return LopeError(
         f"{path} is not what was built ({reason}); run the same build again, which makes it anew."
     )
@@ -240,7 +240,7 @@ def _target_spans(labels: Sequence[int]) -> list[int]:
 
 
 def _spans(is_in: Sequence[bool]) -> list[int]:
-    """Return start and end of each run of what is in, one after the other."""
+    """Return start and end of each run of true values, one after the other."""
     padded = [False, *is_in, False]
     return [i for i in range(len(is_in) + 1) if padded[i] != padded[i + 1]]
 

@@ -1,4 +1,4 @@
-"""What the pass over all rows found, good ones and bad: one table, for people and for JSON."""
+"""Good and bad rows, counted in the pass over all of them: one table, for people and for JSON."""
 
 from __future__ import annotations
 

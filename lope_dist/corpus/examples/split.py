@@ -85,7 +85,7 @@ def _digest(line: bytes) -> bytes:
 
 
 def _draws(lines: Lines, share: float, seed: int) -> Iterator[tuple[bool, bytes]]:
-    """Yield of each example whether its row is held out, and its text."""
+    """Yield for each example whether its row is held out, and its text."""
     key, bound = f"{seed}:{_PURPOSE}".encode()[:64], int(share * 2**64)
     row: tuple[bytes, bytes] | None = None
     is_held = False

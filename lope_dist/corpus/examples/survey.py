@@ -30,7 +30,7 @@ LocatedRow = tuple[Where, Example | RowError]
 
 @dataclass(frozen=True)
 class CountedExample:
-    """One example of a row."""
+    """One example of a row as a line of the store, and what is counted of it."""
 
     line: bytes
     """In the store's form."""
@@ -74,7 +74,7 @@ def survey(
 
 
 def _is_untaught(outcome: Outcome) -> bool:
-    """Return whether a row has examples, and in none of them anything is learnt."""
+    """Return whether a row has examples and none of them has anything to learn."""
     return (
         isinstance(outcome, list)
         and bool(outcome)
@@ -150,7 +150,10 @@ class _Part(NamedTuple):
 
 
 def _tokenized(parts: Sequence[_Part], form: Form) -> Iterator[tuple[_Part, Tokenized]]:
-    """Yield the examples with their tokens; what inference would not tokenize so, apart."""
+    """Yield the examples with their tokens.
+
+    A row of several answers that inference would tokenize otherwise becomes a row for each answer.
+    """
     tokenized = tokenize([p.example for p in parts], [p.pieces for p in parts], form)
     drifted = _drifted([p.pieces for p in parts], tokenized, form)
     for number, (part, tokens) in enumerate(zip(parts, tokenized, strict=True)):

@@ -160,7 +160,7 @@ class StageLoader:
         ]
 
     def note(self, step: int, batches: Sequence[MicroBatch]) -> None:
-        """Count what is told of a step's batches once they are used."""
+        """Count the cut examples of a step's batches, once these are used."""
         if step < self._steps_per_epoch:
             self._cut.update(index for batch in batches for index in batch.cut_ids)
 

@@ -51,7 +51,7 @@ class Mixture:
         """Visits in an epoch."""
 
     def example_ids(self, epoch: int, positions: np.ndarray) -> np.ndarray:
-        """Return the examples at places of an epoch.
+        """Return the examples at positions of an epoch.
 
         Shapes: int64 of any shape, in and out.
         """

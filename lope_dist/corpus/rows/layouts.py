@@ -200,7 +200,7 @@ class Layout:
 def parsed_rows(
     files: Iterable[Rows], layout: Layout
 ) -> Iterator[tuple[Rows, int, Example | RowError]]:
-    """Yield the place of each row of some files, and its example or why it is bad."""
+    """Yield each row's file and number, and its example or the reason why it is bad."""
     for rows in files:
         for number, row in rows.read(layout.select):
             try:
@@ -268,7 +268,7 @@ def _is_empty(turn: Turn) -> bool:
 
 
 def _set(row: dict[str, Any], path: Sequence[str | int], text: str) -> None:
-    """Put a text where it stood; what is around it is copied, never changed."""
+    """Replace the text at a path; what is around it is copied, never changed."""
     first, *steps = path
     if not steps:
         row[str(first)] = text

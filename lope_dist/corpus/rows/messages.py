@@ -1,4 +1,4 @@
-"""A list of messages, in the forms that people have, as turns."""
+"""A list of messages, in any of the usual forms, as turns."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class MessageReader:
         return role
 
     def _more(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the message has beside role, text and marks; nulls are what is not there."""
+        """Return the fields beside role, text and marks; a null counts as absent."""
         read_fields = ("role", "content", "weight", "train")
         more = {}
         for key, value in message.items():

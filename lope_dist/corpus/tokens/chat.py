@@ -151,7 +151,7 @@ class ChatTemplate:
     def _end(
         self, rendering: str, history: list[dict[str, Any]], answer: Mapping[str, Any], tools: Any
     ) -> _End:
-        marked = self._source.apply([*history, _marked(answer)], tools, is_prompt=False)
+        marked = self._source.apply([*history, _with_marks(answer)], tools, is_prompt=False)
         if marked == rendering:
             raise _not_shown()
         tail = _shared(rendering[::-1], marked[::-1])[::-1]
@@ -169,7 +169,7 @@ class ChatTemplate:
         return _End(tail[: end.end()], tail[end.end() :])
 
     def _bare(self, history: Sequence[dict[str, Any]], tools: Any) -> tuple[str, str]:
-        """Return what the template writes before and behind an answer of a mark alone."""
+        """Return what the template writes before and behind an answer that is one mark."""
         rendered = self._source.apply(
             [*history, {"role": "assistant", "content": MARK}], tools, is_prompt=False
         )
@@ -200,7 +200,7 @@ class ChatTemplate:
 
 
 def _shared(first: str, second: str) -> str:
-    """Return what both begin with."""
+    """Return the longest start that both share."""
     length = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), None)
     return min(first, second, key=len) if length is None else first[:length]
 
@@ -228,7 +228,7 @@ def _thoughts(message: Mapping[str, Any]) -> Any:
     return next((message[name] for name in THOUGHTS if message.get(name)), None)
 
 
-def _marked(message: Mapping[str, Any]) -> dict[str, Any]:
+def _with_marks(message: Mapping[str, Any]) -> dict[str, Any]:
     """Return a message with the mark behind each of its texts."""
     marked = {key: _with_mark(value, key) for key, value in message.items() if key != "name"}
     if not message.get("tool_calls"):

@@ -173,7 +173,7 @@ def _last_answer(pieces: Sequence[Piece]) -> int:
 
 
 def _joined(pieces: Sequence[Piece]) -> list[Piece]:
-    """Return the pieces with what need not be apart as one."""
+    """Return the pieces with neighbours joined, but for literal ones."""
     joined: list[Piece] = []
     for piece in pieces:
         if joined and not joined[-1].is_literal and not piece.is_literal:

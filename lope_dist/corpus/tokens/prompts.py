@@ -231,7 +231,7 @@ def _check_calls(example: Example, form: Form) -> None:
 
 
 def _only(example: Example, answers: list[int]) -> Example:
-    """Return the example up to the last of some answers, and these alone learnt."""
+    """Return the example up to the last of some answers, with these alone as targets."""
     turns = [
         turn if turn.role != "assistant" or i in answers else replace(turn, is_learnt=False)
         for i, turn in enumerate(example.turns[: answers[-1] + 1])

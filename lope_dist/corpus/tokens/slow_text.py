@@ -29,11 +29,11 @@ _PATIENCE = 5
 
 
 class SlowText(LopeError):
-    """The tokenizer does not come to an end with a text, told in one sentence."""
+    """The tokenizer does not finish a text; the message is one sentence."""
 
 
 class SlowRow(LopeError):
-    """The same of a row; who knows the files names it."""
+    """The tokenizer does not finish a row; the caller adds the file's name."""
 
     def __init__(self, reason: str, where: tuple[int, int]) -> None:
         super().__init__(reason)

@@ -76,7 +76,7 @@ class KeptAnswers:
 
 
 def as_answer(answer: Any) -> Any:
-    """Return an answer as lm-eval has it from what JSON made of it."""
+    """Return an answer in lm-eval's form from what JSON holds."""
     return tuple(answer) if isinstance(answer, list) else answer
 
 

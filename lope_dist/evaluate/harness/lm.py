@@ -75,7 +75,7 @@ class LopeLM(_HFLM):
         return self._facts
 
     def set_cache_hook(self, cache_hook: Any) -> None:
-        """Take lm-eval's cache of `--use_cache`; see `lm_cache`."""
+        """Take lm-eval's cache of `--use_cache`; see `cache`."""
         super().set_cache_hook(cache_hook)
         self._name_cache()
 

@@ -38,7 +38,7 @@ class RankSettings:
     interface: str | None = None
     """Network interface that joins the hosts."""
     kept: str = ""
-    """What the sentence of Ctrl-C says of what is there so far."""
+    """End of the sentence at Ctrl-C: what is on file so far."""
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def finite_sums(losses: TokenLosses, example_ids: Sequence[int]) -> Tensor:
 
 
 def form_of_run(run: LoadedRun) -> Form:
-    """Return how a run's examples become tokens."""
+    """Return the form in which a run's examples become tokens."""
     is_encoder_decoder = run.model.config.is_encoder_decoder
     return Form.of(run.config.data, run.tokenizer, is_encoder_decoder=is_encoder_decoder)
 

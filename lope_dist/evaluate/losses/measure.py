@@ -46,7 +46,7 @@ _SAVE_EVERY_S = 20
 
 @dataclass(frozen=True)
 class LossRequest:
-    """Whose loss to take, of what."""
+    """Which losses to measure: of which rows of experts, on which examples."""
 
     data: str | None
     """Examples in a form that training reads; None: the rows that the run validates on."""
@@ -209,7 +209,7 @@ class _LossFile:
 
 
 def _absolute(data: str) -> str:
-    """Return where data are: absolute if on disk, for `x.jsonl` of two folders is not one file."""
+    """Return an absolute path for data on disk, so that files of one name in two folders differ."""
     path = Path(data).expanduser()
     return str(path.absolute()) if path.exists() or glob.has_magic(data) else data
 

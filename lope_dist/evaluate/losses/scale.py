@@ -34,7 +34,7 @@ class _Chosen(TypedDict):
 
 @dataclass(frozen=True)
 class ScaleRequest:
-    """Whose scale to choose, on what."""
+    """Which rows' scale to choose, on which examples."""
 
     data: str
     """Examples to choose on, and on no account those that results are reported on."""

@@ -59,15 +59,10 @@ class Scorer:
 
     def passes(self, names: Sequence[str]) -> list[str]:
         """Return those of the passes whose experts are there."""
-        if not self.has_experts:
-            return [name for name in names if PASSES[name] == "none"]
-        words = set(
-            usual_words(
-                list(dict.fromkeys(PASSES[name] for name in names)),
-                self.config.adapter,
-                is_purified=self.is_purified,
-            )
-        )
+        words = {"none"}
+        if self.has_experts:
+            asked_for = list(dict.fromkeys(PASSES[name] for name in names))
+            words = set(usual_words(asked_for, self.config.adapter, is_purified=self.is_purified))
         return [name for name in names if PASSES[name] in words]
 
     def identity_of(self, source: ExampleSource) -> dict[str, str]:

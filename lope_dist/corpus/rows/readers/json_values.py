@@ -1,4 +1,4 @@
-"""JSON with numbers that it can hold: a value of a line, or item by item of a `.json` list.
+"""JSON values: one from a line, or the items of a `.json` list one by one.
 
 The file of a list is never in memory whole.
 """

@@ -71,7 +71,7 @@ def _read(path: Path, select: Select, delimiters: str) -> NumberedRows:
 
 
 def _delimiter(path: Path, allowed: str) -> str:
-    """Return what parts the cells: the first of those allowed that the first line has."""
+    """Return the delimiter: the first of those allowed that the first line has."""
     for _, line in read_lines(path):
         if isinstance(line, RowError) or not line.strip():
             continue
