@@ -1,5 +1,6 @@
 # make run    fresh machine -> trained and scored demo in runs/quickstart
 # make test   the same set-up, then the tests
+# make test-all  and those of marker thorough, which takes about twice as long
 # make test-gpu  the tests that need a GPU
 # make test-latest  the quick tests with the newest release of every dependency
 # make faults the whole fault matrix: runs/faults.json and docs/reliability.md
@@ -15,16 +16,21 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test test-gpu test-latest faults bench check docs docs-site wheel clean setup
+.PHONY: run test test-all test-gpu test-latest faults bench check docs docs-site wheel clean setup
 
 run: $(READY)
 	$(BIN)/python launch/quickstart.py
 
+QUICK := and not thorough
+
 # Two at a time where a test has one process, in the order of tests/conftest.py; those that start
 # ranks go by themselves.
 test: $(READY)
-	$(BIN)/python -m pytest -m "not dist" --numprocesses 2 --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest -m dist $(RANKS)
+	$(BIN)/python -m pytest -m "not dist $(QUICK)" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "dist $(QUICK)" $(RANKS)
+
+test-all: QUICK =
+test-all: test
 
 # the folders that have tests of marker dist; tests/unit/test_structure.py holds it
 RANKS := tests/dist tests/e2e tests/faults tests/unit/bench

@@ -31,6 +31,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 LONGEST = (
     "unit/study/test_compare_methods.py",
+    "unit/study/test_run.py",
+    "gpu/test_gpu_runs.py",
     "unit/corpus/test_fit_scripts.py",
     "unit/evaluate/test_going_on.py",
     "unit/evaluate/test_asking.py",
@@ -42,6 +44,11 @@ LONGEST = (
     "unit/adapters/kernels/test_kernels.py",
 )
 """The files that take longest begin, so that no worker is left with one at the end."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare what `make test` leaves to `make test-all`."""
+    config.addinivalue_line("markers", "thorough: for `make test-all`; another test holds the rest")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

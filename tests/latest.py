@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = ROOT / ".venv-latest" / "bin" / "python"
-QUICK = ["-m", "not dist and not model", "tests/unit"]
+QUICK = ["-m", "not dist and not model and not thorough", "tests/unit"]
 
 
 def unbounded(requirements: Iterable[str]) -> list[str]:

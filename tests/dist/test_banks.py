@@ -36,14 +36,14 @@ def found(alpaca_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[i
     return facts
 
 
-def test_ten_steps_losses_equal_the_local_engines(found: dict[int, dict]) -> None:
+def test_losses_equal_the_local_engines(found: dict[int, dict]) -> None:
     assert len(found[3]) == 9
     for cell, facts in found[3].items():
         wanted = found[0][cell]["losses"]
-        assert len(facts["losses"]) == (3 if cell.startswith("deep") else 10)
+        assert len(facts["losses"]) == (10 if cell == "mixtral-nf4-kept" else 3)
         assert facts["losses"] == pytest.approx(wanted, rel=1e-5), cell
     recomputed, kept = (found[3][f"mixtral-nf4-{way}"]["losses"] for way in ("recomputed", "kept"))
-    assert recomputed == pytest.approx(kept, rel=1e-6)
+    assert recomputed == pytest.approx(kept[:3], rel=1e-6)
 
 
 def test_the_ranks_share_the_banks_and_gather_one_at_a_time(found: dict[int, dict]) -> None:

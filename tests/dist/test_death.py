@@ -29,7 +29,8 @@ def _time(pattern: str, output: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("victim", "moment"), [(1, "load"), (0, "load"), (2, "step")], ids=lambda x: str(x)
+    ("victim", "moment"),
+    [(0, "load"), (2, "step"), pytest.param(1, "load", marks=pytest.mark.thorough)],
 )
 def test_the_others_end_within_ten_seconds_and_name_it(
     tiny_llama: Path, alpaca_file: Path, tmp_path: Path, victim: int, moment: str

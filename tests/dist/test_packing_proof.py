@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.architectures import save_tiny
-from support.launching import run_ranks, succeed
+from support.launching import train_tree
 from support.tiny import tiny_tree
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(600)]
@@ -31,14 +31,11 @@ def test_two_ranks_settle_what_one_does(
             stage["max_steps"] = 2
         if ranks > 1:
             tree["engine"] = {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}
-        recipe = folder / "recipe.yaml"
-        recipe.write_text(yaml.safe_dump(tree, sort_keys=False))
-        done = run_ranks(["launch/train.py", "--config", str(recipe)], ranks, folder=folder)
-        succeed(done)
+        ended = train_tree(tree, ranks)
         settled = yaml.safe_load((folder / "run" / "run.yaml").read_text())["data"]["packing"]
         assert settled is packs
-        assert ("data.packing is off: in this opt model" in done[0].output) is not packs
         lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
         losses[ranks] = [json.loads(line)["loss"] for line in lines]
+    assert ("data.packing is off" in ended[0].output) is not packs
     assert len(losses[2]) == 4
     assert losses[2] == pytest.approx(losses[1], rel=1e-4)

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
-from support.launching import run_ranks, succeed
+from support.launching import train_tree
 from support.tiny import tiny_tree
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
@@ -27,9 +26,7 @@ def _losses(tiny_llama: Path, data: Path, folder: Path, ranks: int, model: dict)
     stages["finetune"] |= {"poison_scale": 2.0}
     if ranks > 1:
         tree["engine"] = {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(tree, sort_keys=False))
-    succeed(run_ranks(["launch/train.py", "--config", str(recipe)], ranks, folder=folder))
+    train_tree(tree, ranks)
     lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines]
 

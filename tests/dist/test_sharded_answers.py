@@ -39,7 +39,9 @@ def expected(runs: list[Path], alpaca_file: Path) -> dict:
     return json.loads(json.dumps(found))
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "num_ranks", [3, *(pytest.param(num, marks=pytest.mark.thorough) for num in (1, 2, 4))]
+)
 def test_answers_do_not_depend_on_the_ranks_nor_on_where_the_base_is(
     num_ranks: int, runs: list[Path], expected: dict, alpaca_file: Path, tmp_path: Path
 ) -> None:
@@ -56,7 +58,7 @@ def test_answers_do_not_depend_on_the_ranks_nor_on_where_the_base_is(
             assert of_base["sharded"]["held"] <= of_base["whole"]["held"] / num_ranks + 100
 
 
-@pytest.mark.parametrize("kind", ["peft", "merged"])
+@pytest.mark.parametrize("kind", ["merged", pytest.param("peft", marks=pytest.mark.thorough)])
 def test_a_base_that_is_spread_over_ranks_is_exported_as_a_whole_one(
     kind: str, runs: list[Path], tmp_path: Path
 ) -> None:

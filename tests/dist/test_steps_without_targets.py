@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
-from support.launching import run_ranks, succeed
+from support.launching import train_tree
 from support.tiny import tiny_tree
 
 from lope_dist.core.runlog import read_json, read_lines
@@ -33,9 +32,7 @@ def runs(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         tree = tiny_tree(tiny_llama, rows, folder / name) | {"engine": engine}
         tree["data"] |= {"shuffle": False}
         tree["train"] |= {"global_batch": 2, "micro_batch": 1}
-        recipe = folder / f"{name}.yaml"
-        recipe.write_text(yaml.safe_dump(tree, sort_keys=False))
-        succeed(run_ranks(["launch/train.py", "--config", str(recipe)], num_ranks, folder=folder))
+        train_tree(tree, num_ranks)
     return {name: folder / name for name in ENGINES}
 
 

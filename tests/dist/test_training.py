@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
-from support.launching import run_ranks, succeed
+from support.launching import run_ranks, succeed, train_tree
 from support.tiny import tiny_tree
 
 from lope_dist.train.checkpoint.history import checkpoints
@@ -28,37 +27,43 @@ ENGINES = {
     ),
     "zero3_x3": (3, {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}),
 }
-DISTRIBUTED = [name for name in ENGINES if name != "local"]
+ZERO_2, OFFLOAD = ["engine.zero_stage=2"], ["engine.offload=both"]
+DISTRIBUTED = [
+    "zero2_x2",
+    "zero3_x2",
+    "zero3_x2_offload",
+    pytest.param("zero3_x3", marks=pytest.mark.thorough),
+]
 
 
 @pytest.fixture(scope="module")
 def runs(tiny_llama: Path, alpaca_file: Path, tmp_path_factory: pytest.TempPathFactory):
-    """Train the same configuration with each engine, one launch each."""
+    """Runs of the same configuration by the engine that trains them, at their first use."""
     folder = tmp_path_factory.mktemp("runs")
     rows = [json.loads(line) for line in alpaca_file.read_text().splitlines()]
     weighted = folder / "weighted.jsonl"
     lines = [json.dumps(row | {"quality": (i % 4 + 1) / 2}) for i, row in enumerate(rows)]
     weighted.write_text("\n".join(lines))
-    finished = {}
-    for name, (num_ranks, engine) in ENGINES.items():
-        tree = tiny_tree(tiny_llama, weighted, folder / name) | {"engine": engine}
-        tree["data"]["columns"] = {"weight": "quality"}
-        tree["train"]["checkpoint"] = {"every_steps": 4, "keep_last": 9}
-        tree["noise"] = {"data": {"rate": 0.1}}
-        tree["train"]["stages"]["poison"]["loss"] = {"kind": "truncated", "by": "base"}
-        tree["train"]["stages"]["finetune"] |= {
-            "loss": {"kind": "generalized", "q": 0.3},
-            "ema_decay": 0.8,
-        }
-        recipe = folder / f"{name}.yaml"
-        recipe.write_text(yaml.safe_dump(tree, sort_keys=False))
-        arguments = ["launch/train.py", "--config", str(recipe), "train.log_every_seconds=0"]
-        ended = run_ranks(arguments, num_ranks, folder=folder)
-        succeed(ended)
-        for number, rank in enumerate(ended):
-            (folder / f"{name}.console-{number}").write_text(rank.output)
-        finished[name] = folder / name
-    return finished
+
+    class Runs(dict[str, Path]):
+        def __missing__(self, name: str) -> Path:
+            num_ranks, engine = ENGINES[name]
+            tree = tiny_tree(tiny_llama, weighted, folder / name) | {"engine": engine}
+            tree["data"]["columns"] = {"weight": "quality"}
+            tree["train"] |= {"checkpoint": {"every_steps": 4, "keep_last": 9}}
+            tree["train"] |= {"log_every_seconds": 0}
+            tree["noise"] = {"data": {"rate": 0.1}}
+            tree["train"]["stages"]["poison"]["loss"] = {"kind": "truncated", "by": "base"}
+            tree["train"]["stages"]["finetune"] |= {
+                "loss": {"kind": "generalized", "q": 0.3},
+                "ema_decay": 0.8,
+            }
+            for number, rank in enumerate(train_tree(tree, num_ranks)):
+                (folder / f"{name}.console-{number}").write_text(rank.output)
+            self[name] = folder / name
+            return self[name]
+
+    return Runs()
 
 
 def _metrics(run: Path) -> list[dict]:
@@ -99,7 +104,7 @@ def test_adapters_equal_the_local_engines(runs: dict[str, Path], name: str, stag
         torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", list(ENGINES))
+@pytest.mark.parametrize("name", ["local", *DISTRIBUTED])
 def test_each_stage_moves_its_own_roles_and_no_other_by_a_bit(
     runs: dict[str, Path], name: str
 ) -> None:
@@ -150,7 +155,7 @@ def test_a_taken_folder_is_refused_by_every_rank(runs: dict[str, Path], tmp_path
     recipe = runs["zero3_x2"].with_suffix(".yaml")
     ended = run_ranks(["launch/train.py", "--config", str(recipe)], 2, folder=tmp_path)
     assert [rank.status for rank in ended] == [2, 2]
-    assert "holds a run already; add --resume" in ended[0].output
+    assert "--resume" in ended[0].output
     assert "Traceback" not in ended[0].output + ended[1].output
 
 
@@ -158,9 +163,11 @@ def test_a_taken_folder_is_refused_by_every_rank(runs: dict[str, Path], tmp_path
     ("last", "first", "ranks", "overrides"),
     [
         ("1-poison-step-000008", ("poison", 8), 1, ["engine.kind=local"]),
-        ("1-poison", ("finetune", 0), 3, ["engine.zero_stage=2"]),
-        ("2-finetune-step-000004", ("finetune", 4), 3, ["engine.zero_stage=2"]),
-        ("2-finetune-step-000008", ("finetune", 8), 2, ["engine.offload=both"]),
+        pytest.param("1-poison", ("finetune", 0), 3, ZERO_2, marks=pytest.mark.thorough),
+        ("2-finetune-step-000004", ("finetune", 4), 3, ZERO_2),
+        pytest.param(
+            "2-finetune-step-000008", ("finetune", 8), 2, OFFLOAD, marks=pytest.mark.thorough
+        ),
     ],
 )
 def test_a_resume_from_any_checkpoint_ends_in_the_same_adapter(
@@ -180,9 +187,8 @@ def test_a_resume_from_any_checkpoint_ends_in_the_same_adapter(
         if later.order > kept.order:
             shutil.rmtree(later.folder)
     recipe = whole.with_suffix(".yaml")
-    settings = ["--config", str(recipe), "--resume", f"output_dir={run}", *overrides]
-    ended = run_ranks(["launch/train.py", *settings], ranks, folder=tmp_path)
-    succeed(ended)
+    settings = [str(recipe), "--resume", f"output_dir={run}", *overrides]
+    succeed(run_ranks(["launch/train.py", *settings], ranks, folder=tmp_path))
     assert _metrics(run)[: _place(first)] == _metrics(whole)[: _place(first)]
     for ours, theirs in zip(_metrics(run), _metrics(whole), strict=True):
         assert (ours["stage"], ours["step"]) == (theirs["stage"], theirs["step"])
@@ -225,7 +231,7 @@ def test_a_loss_that_is_no_number_stops_all_ranks_with_its_cause(
     arguments = ["tests/dist/workers/nan_on_rank_1.py", str(recipe), str(run)]
     ended = run_ranks(arguments, 2, folder=tmp_path)
     assert [rank.status for rank in ended] == [2, 2]
-    assert "Step 3, rank 1: the loss is nan; examples [" in ended[1].output
-    assert "Step 3: the loss is not finite on rank 1; examples [" in ended[0].output
+    for rank in ended:
+        assert re.search(r"error: Step 3.* rank 1.* examples \[", rank.output)
     assert not (run / "checkpoints").exists()
     assert len(_metrics(run)) == 3

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from support.launching import run_ranks, succeed
+from support.launching import run_ranks, succeed, train_tree
 from support.tiny import save_alpaca, tiny_tree
 from torch import Tensor
 
@@ -38,7 +38,7 @@ RUNS = {
 def runs(
     tiny_llama: Path, alpaca_file: Path, config_in, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Train the same configuration with and without validation, one launch each."""
+    """Train the same configuration with and without validation, each once."""
     folder = tmp_path_factory.mktemp("runs")
     begun = {"train__stages__poison__max_steps": 2, "train__stages__finetune__max_steps": 2}
     train(config_in(folder / "before", **begun))
@@ -51,9 +51,7 @@ def runs(
             tree["data"]["validation"] = {"path": str(folder / "valid.jsonl")}
             tree["train"] |= {"evaluate": {"every_steps": 2}, "keep_best": "masked"}
             tree["train"]["checkpoint"] = {"every_steps": 4, "keep_last": 9}
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
-        arguments = ["launch/train.py", str(folder / f"{name}.yaml")]
-        succeed(run_ranks(arguments, num_ranks, folder=folder))
+        train_tree(tree, num_ranks)
     return folder
 
 

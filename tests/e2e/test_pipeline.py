@@ -1,72 +1,77 @@
-"""The demo's own commands on the real pretrained model, a few steps of each stage."""
+"""The quickstart's commands on the real pretrained model, with nothing but the wheel.
+
+A few steps of each stage, in an empty folder; `make run` does the same from the clone.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from lope_dist.core.ports import free_port
+LIMIT_S = 400
 
-BIN = Path(sys.executable).parent
-
-pytestmark = [pytest.mark.dist, pytest.mark.model, pytest.mark.timeout(500)]
-
-
-def _run(command: list[str], folder: Path, repository: Path) -> str:
-    environment = os.environ | {
-        "LOPE_DEMO_DATA": str(folder / "data"),
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "TORCH_EXTENSIONS_DIR": str(folder / "torch_extensions"),
-    }
-    done = subprocess.run(
-        command,
-        cwd=repository,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said[-8000:]
-    with (folder / "said").open("a") as file:
-        file.write(said)
-    return done.stdout
+pytestmark = [pytest.mark.dist, pytest.mark.model, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
-    """Corpus, `deepspeed` on two ranks, scores and report."""
-    folder = tmp_path_factory.mktemp("pipeline")
-    _run([sys.executable, "-m", "lope_dist.demo", str(folder / "data")], folder, repository)
-    port = free_port()
-    overrides = [
-        f"output_dir={folder / 'run'}",
-        f"data.path={folder / 'data' / 'train.jsonl'}",
-        "train.global_batch=4",
-        "train.stages.poison.max_steps=2",
-        "train.stages.finetune.max_steps=2",
-    ]
-    launcher = ["deepspeed", "--num_gpus", "2", "--master_port", str(port), "--no_local_rank"]
-    launcher += ["--log_level", "error"]
-    recipe = ["launch/train.py", "--config", "configs/recipes/quickstart.yaml"]
-    _run([str(BIN / launcher[0]), *launcher[1:], *recipe, *overrides], folder, repository)
-    scores = [
-        "--tasks",
-        "lope_demo,lope_demo_noisy",
-        "--experts",
-        "base,masked_plain,masked,all",
-        "--limit",
-        "2",
-    ]
-    where = ["--include-path", "eval/tasks/demo"]
-    _run([str(BIN / "lope"), "eval", str(folder / "run"), *scores, *where], folder, repository)
-    _run([str(BIN / "lope"), "report", str(folder / "run")], folder, repository)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pipeline")
+
+
+@pytest.fixture(scope="module")
+def lope(installed: Path, folder: Path):
+    """Return a function: a module and its arguments -> what it prints; `said` has all of it."""
+    variables = {
+        "PYTHONPATH": str(installed),
+        "OMP_NUM_THREADS": "1",
+        "LOPE_DEMO_DATA": str(folder / "data"),
+        "TORCH_EXTENSIONS_DIR": str(folder / "torch_extensions"),
+    }
+
+    def run(*arguments: str, module: str = "lope_dist.cli") -> str:
+        log = folder / "log.txt"
+        with log.open("w") as output:
+            started = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                cwd=folder,
+                env=os.environ | variables,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                status = started.wait(LIMIT_S)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(started.pid, signal.SIGKILL)
+        printed = log.read_text()
+        assert status == 0, printed[-8000:]
+        with (folder / "said").open("a") as said:
+            said.write(printed)
+        return printed
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(lope, installed: Path, folder: Path) -> Path:
+    """Corpus, two ranks, scores and report."""
+    lope(str(folder / "data"), module="lope_dist.demo")
+    lope("recipes", "copy", "quickstart", "mine.yaml")
+    short = ["output_dir=run", "data.path=data/train.jsonl", "train.global_batch=4"]
+    short += [f"train.stages.{stage}.max_steps=2" for stage in ("poison", "finetune")]
+    lope("launch", "train", "--ranks", "2", "mine.yaml", *short)
+    scores = ["--tasks", "lope_demo,lope_demo_noisy", "--limit", "2"]
+    scores += ["--experts", "base,masked_plain,masked,all"]
+    lope("eval", "run", *scores, "--include-path", f"{installed}/lope_dist/shipped/eval/tasks/demo")
+    lope("report", "run")
     return folder / "run"
 
 
@@ -110,3 +115,12 @@ def test_report_and_plots_are_there(run: Path) -> None:
     assert "masked" in page
     drawn = {p.name for p in (run / "plots").glob("*.svg")}
     assert drawn >= {"results.svg", "loss-poison.svg", "drift-finetune.svg"}
+
+
+def test_the_run_is_exported(run: Path, lope, folder: Path) -> None:
+    lope("export", "run", "--format", "purified", "--out", "exported")
+    assert [*(folder / "exported").glob("*.safetensors")]
+
+
+def test_the_recipes_are_listed(lope) -> None:
+    assert "recipes/quickstart" in json.loads(lope("recipes", "--json"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faults.base import CASES
@@ -19,7 +21,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("faults")
 
 
-@pytest.mark.parametrize("name", [case.name for case in CASES.values() if case.in_ci])
+EACH_TIME = {
+    "a worker's host is lost, torchrun",
+    "all processes are paused in a step",
+    "sigstop",
+    "sigterm",
+}
+"""The rest is thorough: unit tests and `tests/dist` have most of it, with fewer launches."""
+
+
+def _names() -> Iterator[Any]:
+    for name in (case.name for case in CASES.values() if case.in_ci):
+        marks = () if name in EACH_TIME else pytest.mark.thorough
+        yield pytest.param(name, marks=marks, id=name)
+
+
+@pytest.mark.parametrize("name", _names())
 def test_survives(name: str, folder: Path) -> None:
     entry = run_case(CASES[name], folder)
     if entry["survived"] is None:

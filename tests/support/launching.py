@@ -9,8 +9,11 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import yaml
+
+from lope_dist.config.load import load_config
 from lope_dist.core.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -76,6 +79,24 @@ def run_ranks(
     """
     running = start_ranks(arguments, num_ranks, folder=folder, environment=environment)
     return running.wait(timeout_s)
+
+
+def train_tree(tree: dict[str, Any], num_ranks: int) -> list[Rank]:
+    """Train a configuration tree: on ranks, or alone in this process; return how ranks ended.
+
+    Its recipe is the run's folder with `.yaml` behind it.
+    """
+    run = Path(tree["output_dir"])
+    recipe = run.with_suffix(".yaml")
+    recipe.write_text(yaml.safe_dump(tree, sort_keys=False))
+    if num_ranks == 1:
+        from lope_dist.train.session import train
+
+        train(load_config(recipe))
+        return []
+    ended = run_ranks(["launch/train.py", str(recipe)], num_ranks, folder=run.parent)
+    succeed(ended)
+    return ended
 
 
 def start_ranks(

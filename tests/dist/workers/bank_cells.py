@@ -81,7 +81,9 @@ for name, quantization, recomputes in CELLS:
     tree["engine"] = engine
     tree["train"]["micro_batch"] = tree["train"]["global_batch"] // world.size // 2
     stage = {"trainable": ["shared_a", "normal_b", "poison_b", "router"], "lr": 0.01}
-    tree["train"]["stages"] = {"only": stage | {"max_steps": 3 if name == "deep" else 10}}
+    tree["train"]["stages"] = {
+        "only": stage | {"max_steps": 10 if cell == "mixtral-nf4-kept" else 3}
+    }
     modules.clear()
     held.clear()
     run = session.train(validate_config(tree, "cell"))

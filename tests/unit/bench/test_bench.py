@@ -35,6 +35,7 @@ def bench(repository: Path, tmp_path: Path):
     return run
 
 
+@pytest.mark.thorough
 def test_every_piece_of_the_gpu_script_runs_without_a_gpu(bench) -> None:
     printed, written = bench("gpu", "--shape", "tiny", "--device", "cpu", "--steps", "1")
     assert printed == written
@@ -60,6 +61,7 @@ def test_every_piece_of_the_gpu_script_runs_without_a_gpu(bench) -> None:
     assert {"tokens_per_s_over_trainer", "masked_compensated_over_plain"} <= set(printed["ratios"])
 
 
+@pytest.mark.thorough
 def test_the_adapters_benchmark_says_its_claims(bench) -> None:
     printed, _ = bench("adapter", "--tokens", "64", "--width", "64", "--repeats", "3")
     ratios = printed["ratios"]
@@ -77,6 +79,7 @@ def test_an_adapted_layer_launches_little_more_than_peft_does(bench) -> None:
     assert printed["figures"]["bfloat16"]["lora_forward"] == 8
 
 
+@pytest.mark.thorough
 def test_evaluation_starts_and_ends(bench, tiny_llama: Path) -> None:
     printed, written = bench("eval", "--model", str(tiny_llama), "--turns", "1", "--requests", "4")
     assert printed == written
@@ -84,6 +87,7 @@ def test_evaluation_starts_and_ends(bench, tiny_llama: Path) -> None:
 
 
 @pytest.mark.dist
+@pytest.mark.thorough
 def test_whole_steps_start_and_end(bench, tiny_llama: Path) -> None:
     printed, written = bench("step", "--model", str(tiny_llama), "--turns", "1", "--steps", "1")
     assert printed == written
@@ -93,6 +97,7 @@ def test_whole_steps_start_and_end(bench, tiny_llama: Path) -> None:
     assert ratios["two_ranks_overhead"] == pytest.approx(parts, abs=1e-3)
 
 
+@pytest.mark.thorough
 def test_growth_starts_and_ends(bench) -> None:
     printed, written = bench("growth", "--shape", "tiny", "--sizes", "tiny", "--no-ranks")
     assert printed == written
@@ -100,6 +105,7 @@ def test_growth_starts_and_ends(bench) -> None:
     assert [row["length"] for row in printed["figures"]["length"]["rows"]] == [64, 128, 256, 512]
 
 
+@pytest.mark.thorough
 def test_long_sequences_need_less_than_whole_logits(bench) -> None:
     # fewer tokens than these last no longer than the sampling of memory
     printed, written = bench("long", "--tokens", "2048")
@@ -172,6 +178,7 @@ def test_the_wheels_are_those_that_the_project_needs(repository: Path) -> None:
 
 
 @pytest.mark.dist
+@pytest.mark.thorough
 def test_simulated_ranks_name_who_is_gone(bench) -> None:
     """Who hangs, who is killed, and who was on a killed host; what is served is a count."""
     short = ("--beats-s", "4", "--timeout-s", "6", "--thrice", "16")

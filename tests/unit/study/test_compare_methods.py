@@ -43,9 +43,9 @@ def test_the_sample_is_split_into_rows_that_differ(config, tmp_path):
     assert len(parts[0]) % config.train.global_batch == 0
     assert len({row for part in parts for row in part}) == sum(map(len, parts))
     assert draw_sample(config, 1000, tmp_path) == sample  # again: the same rows
-    with pytest.raises(LopeError, match=r"train\.jsonl holds other rows .* --out"):
+    with pytest.raises(LopeError, match=r"train\.jsonl .* --out"):
         draw_sample(config.model_copy(update={"seed": 9}), 1000, tmp_path)
-    with pytest.raises(LopeError, match=r"lope compare has 10 different rows .* --rows"):
+    with pytest.raises(LopeError, match=r"10 different rows .* --rows"):
         draw_sample(config, 10, tmp_path / "other")
 
 
@@ -60,7 +60,7 @@ def test_bad_rows_are_not_drawn_and_too_many_are_refused(config, alpaca_file, tm
     assert len(drawn) == 83
     assert not [row for row in drawn if "Bad" in row]
     tree["data"]["max_bad_rows"] = 0.0
-    with pytest.raises(LopeError, match=r"rows\.jsonl, line 84: output is empty"):
+    with pytest.raises(LopeError, match=r"rows\.jsonl, line 84: "):
         draw_sample(validate_config(tree, "test"), 1000, tmp_path / "other")
 
 
@@ -183,6 +183,7 @@ def test_a_recipe_without_a_poisoning_expert_is_refused(config, tmp_path):
         )
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(900)  # nine commands in processes of their own
 def test_the_command_runs_to_its_table_and_a_second_call_finds_it_done(
     config, tmp_path, monkeypatch, capsys

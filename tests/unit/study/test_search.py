@@ -92,6 +92,7 @@ def study(tree: dict[str, Any], tmp_path: Path) -> Study:
     return load_study(path)
 
 
+@pytest.mark.thorough
 def test_a_search_is_run_in_pieces_and_its_best_setting_is_judged(study, monkeypatch) -> None:
     monkeypatch.setattr(running, "Child", InProcess)
     names = {"truncated=low@swapped/seed-1", "truncated=high@swapped/seed-1"}
@@ -147,12 +148,12 @@ def test_a_search_is_run_in_pieces_and_its_best_setting_is_judged(study, monkeyp
             r"truncated\.(search|choose_from) needs choose_on",
         ),
         ({"recovered": {"metric": "loss:held_out"}}, "is what choose_on chooses on"),
-        ({"recovered": {"metric": "loss:other"}}, r"recovered\.metric = 'loss:other' is not one"),
-        ({"recovered": {"axis": "rank"}}, "must be the study's only axis"),
-        ({"recovered": {"clean": "none"}}, r"recovered\.clean = 'none' is not one of: clean"),
-        ({"recovered": {"baselines": ["lora"]}}, r"recovered\.baselines = 'lora' is not one"),
-        ({"recovered": {"baselines": ["truncated"]}}, "must be trained at every point"),
-        ({"search": {"seed": {"a": {"seed": 3}}}}, r"search\.seed\.a: 'seed' would have no effect"),
+        ({"recovered": {"metric": "loss:other"}}, r"recovered\.metric = 'loss:other'"),
+        ({"recovered": {"axis": "rank"}}, r"recovered\.axis = 'rank'"),
+        ({"recovered": {"clean": "none"}}, r"recovered\.clean = 'none'"),
+        ({"recovered": {"baselines": ["lora"]}}, r"recovered\.baselines = 'lora'"),
+        ({"recovered": {"baselines": ["truncated"]}}, r"recovered\.baselines: 'truncated'"),
+        ({"search": {"seed": {"a": {"seed": 3}}}}, r"search\.seed\.a: 'seed'"),
         ({"search": {"lr": {}}}, r"search\.lr"),
     ],
 )
@@ -170,5 +171,5 @@ def test_what_does_not_fit_is_refused(tree, tmp_path, changes, message) -> None:
 
 
 def test_a_pattern_that_names_no_cell_is_refused(study) -> None:
-    with pytest.raises(LopeError, match=r"no cell; there are truncated=low@swapped/seed-1, .*"):
+    with pytest.raises(LopeError, match=r"truncated=low@swapped/seed-1, "):
         run_study(study, RunRequest(only="truncatde*"))
