@@ -36,7 +36,7 @@ def _names() -> Iterator[Any]:
         yield pytest.param(name, marks=marks, id=name)
 
 
-@pytest.mark.parametrize("name", _names())
+@pytest.mark.parametrize("name", [*_names()])
 def test_survives(name: str, folder: Path) -> None:
     entry = run_case(CASES[name], folder)
     if entry["survived"] is None:
