@@ -43,6 +43,17 @@ def versions(python: str | Path) -> dict[str, str]:
     return {entry["name"].lower(): entry["version"] for entry in json.loads(listed)}
 
 
+def run(command: list[str]) -> tuple[int, str]:
+    """Run a command, show what it prints as it comes, and return its status and all of that."""
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    return process.returncode, "".join(lines)
+
+
 def main() -> None:
     """Install, test and tell."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -54,11 +65,10 @@ def main() -> None:
     subprocess.run([*pip, "--upgrade", *wanted], check=True)
     subprocess.run([*pip, "--no-deps", "--editable", str(ROOT)], check=True)
     tests = [str(PYTHON), "-m", "pytest", "--numprocesses", "2", "--dist", "loadfile", *QUICK]
-    ended = subprocess.run(tests, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
-    print(ended.stdout)
     print("Newer than in .venv:", *newer(versions(sys.executable), versions(PYTHON)), sep="\n  ")
-    print("Failed with them:", *(failed(ended.stdout) or ["none"]), sep="\n  ")
-    sys.exit(ended.returncode)
+    status, report = run(tests)
+    print("Failed with them:", *(failed(report) or ["none"]), sep="\n  ")
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -27,3 +27,11 @@ def test_it_says_what_is_newer_and_what_failed() -> None:
     assert latest.newer(ours, newest) == ["torch 2.13 -> 2.14"]
     assert latest.failed(REPORT) == ["tests/unit/a.py::test_one[x]", "tests/unit/b.py"]
     assert latest.versions(latest.sys.executable).keys() >= {"torch", "pytest"}
+
+
+def test_what_the_tests_print_is_shown_and_kept(capsys) -> None:
+    script = "print('FAILED tests/unit/a.py::test_one'); raise SystemExit(3)"
+    status, report = latest.run([latest.sys.executable, "-c", script])
+    assert status == 3
+    assert latest.failed(report) == ["tests/unit/a.py::test_one"]
+    assert capsys.readouterr().out == report
