@@ -32,20 +32,18 @@ def calibration_batches(
     config, arch = run.config, run.model.config
     data = config.data if path is None else config.data.of_file(path)
     data = data.model_copy(update={"packing": False, "corpus": None, "workers": 0})
-    source = open_rows(config.model_copy(update={"data": data}), run.tokenizer, arch)
+    config = config.model_copy(update={"data": data})
+    source = open_rows(config, run.tokenizer, arch)
     half = max(1, min(num_rows, len(source) // 2))
+    sizes = {"global_batch": half, "micro_batch": rows_per_batch}
+    changes = {"noise": NoiseConfig(), "train": config.train.model_copy(update=sizes)}
     loader = StageLoader(
         source,
         run.tokenizer,
-        data=data,
-        noise=NoiseConfig(),
-        stage=StageConfig(trainable=(Role.SHARED_A,)),
-        seed=config.seed,
-        global_batch=half,
-        micro_batch=rows_per_batch,
+        config.model_copy(update=changes),
+        StageConfig(trainable=(Role.SHARED_A,)),
         rank=0,
         world_size=1,
-        is_encoder_decoder=arch.is_encoder_decoder,
         decoder_start_token_id=decoder_start_of(arch),
     )
     first = loader.micro_batches(0)

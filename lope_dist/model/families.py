@@ -50,7 +50,9 @@ def decoder_start_of(arch: PretrainedConfig) -> int | None:
         return None
     start = getattr(arch, "decoder_start_token_id", None)
     decoder = getattr(arch, "decoder", None)  # T5Gemma's, which begins with its own first token
-    return getattr(decoder, "bos_token_id", None) if start is None else start
+    start = getattr(decoder, "bos_token_id", None) if start is None else start
+    assert start is not None, "an encoder-decoder's decoder begins with some token"
+    return start
 
 
 def _streams(model: PreTrainedModel) -> Callable[[str], str]:

@@ -15,7 +15,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lope_dist.config.data import DataConfig
-from lope_dist.config.noise import NoiseConfig
+from lope_dist.config.schema import RunConfig
 from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.fingerprint import json_hash
@@ -43,8 +43,17 @@ class StageLoader:
     epoch has what is left); the one at place p goes to rank ``p % world_size``, so a rank may
     get none.
 
-    With ``mark_corrupted`` batches of a noisy stage tell which tokens noise changed, where that
-    can be told; if the stage's own settings ask for it, they always do.
+    Of an adapter with poisoning experts, batches of a noisy stage tell which tokens noise changed,
+    where that can be told; if the stage's own settings ask for it, they always do.
+
+    Args:
+        source: The examples.
+        tokenizer: What they are encoded with.
+        config: The run's: data, noise, seed and batch sizes are read here.
+        stage: One of its stages.
+        rank: Whose batches they are.
+        world_size: The number of ranks.
+        decoder_start_token_id: Of an encoder-decoder, what its decoder begins with; None of others.
 
     Raises:
         LopeError: packing with an encoder-decoder model, an unknown noise operation, a
@@ -55,21 +64,16 @@ class StageLoader:
         self,
         source: ExampleSource,
         tokenizer: PreTrainedTokenizerBase,
-        *,
-        data: DataConfig,
-        noise: NoiseConfig,
+        config: RunConfig,
         stage: StageConfig,
-        seed: int,
-        global_batch: int,
-        micro_batch: int,
+        *,
         rank: int,
         world_size: int,
-        is_encoder_decoder: bool,
-        decoder_start_token_id: int | None = None,
-        mark_corrupted: bool = False,
+        decoder_start_token_id: int | None,
     ) -> None:
         assert 0 <= rank < world_size
-        assert not is_encoder_decoder or decoder_start_token_id is not None
+        data, noise, seed = config.data, config.noise, config.seed
+        is_encoder_decoder = decoder_start_token_id is not None
         check_packing(data, is_encoder_decoder)
         check_operations(noise)
         self._source = source
@@ -77,11 +81,11 @@ class StageLoader:
         self._template = self._form.template_identity  # one that does not fit shows here
         self._data, self._noise, self._seed = data, noise, seed
         self._injects_text = stage.noise in ("text", "hybrid")
-        self._global_batch, self._micro_batch = global_batch, micro_batch
+        self._global_batch, self._micro_batch = config.train.global_batch, config.train.micro_batch
         self._rank, self._world_size = rank, world_size
         self._mixture = Mixture(source.sizes, source.weights, seed, shuffle=data.shuffle)
-        self._steps_per_epoch = -(-self._mixture.epoch_size // global_batch)
-        self.num_steps = num_steps(self._mixture, stage, global_batch)
+        self._steps_per_epoch = -(-self._mixture.epoch_size // self._global_batch)
+        self.num_steps = num_steps(self._mixture, stage, self._global_batch)
         """Optimizer steps of the stage."""
         self.workers = data.workers
         """Processes that make the batches ahead; see `batches_of`."""
@@ -90,7 +94,7 @@ class StageLoader:
         self._needs_marks = stage.uses_marks
         is_noisy = (self._injects_text and noise.text.is_on) or noise.data.is_on
         self.has_marks = is_noisy and (
-            self._needs_marks or (mark_corrupted and bool(tokenizer.is_fast))
+            self._needs_marks or (config.adapter.num_poison > 0 and bool(tokenizer.is_fast))
         )
         """Whether batches have a `corrupted_mask`."""
         self._provider = self._open_provider(stage)

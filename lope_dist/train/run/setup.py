@@ -87,21 +87,14 @@ def load_session(inputs: Inputs) -> Session:
 
 def stage_loader(inputs: Inputs, stage: StageConfig) -> StageLoader:
     """Return this rank's batches of a stage."""
-    config, arch = inputs.config, inputs.plan.model.config
     return StageLoader(
         inputs.source,
         inputs.tokenizer,
-        data=config.data,
-        noise=config.noise,
-        stage=stage,
-        seed=config.seed,
-        global_batch=config.train.global_batch,
-        micro_batch=config.train.micro_batch,
+        inputs.config,
+        stage,
         rank=inputs.world.rank,
         world_size=inputs.world.size,
-        is_encoder_decoder=arch.is_encoder_decoder,
-        decoder_start_token_id=decoder_start_of(arch),
-        mark_corrupted=config.adapter.num_poison > 0,  # for the router's usage
+        decoder_start_token_id=decoder_start_of(inputs.plan.model.config),
     )
 
 

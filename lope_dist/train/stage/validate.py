@@ -30,24 +30,19 @@ class Validator:
 
     def __init__(self, session: Session) -> None:
         assert session.validation is not None
-        config, arch = session.config, session.model.config
         self._session = session
         self.num_examples = len(session.validation)
         self.fingerprint = session.validation.fingerprint
         clean = {"shuffle": False, "corpus": None, "sources": (), "path": session.validation.name}
+        data = session.config.data.model_copy(update=clean)
         self._loader = StageLoader(
             session.validation,
             session.tokenizer,
-            data=config.data.model_copy(update=clean),
-            noise=NoiseConfig(),
-            stage=StageConfig(trainable=(Role.ADAPTER,)),  # no noise; nothing of it is trained
-            seed=config.seed,
-            global_batch=config.train.global_batch,
-            micro_batch=config.train.micro_batch,
+            session.config.model_copy(update={"data": data, "noise": NoiseConfig()}),
+            StageConfig(trainable=(Role.ADAPTER,)),  # no noise; nothing of it is trained
             rank=session.world.rank,
             world_size=session.world.size,
-            is_encoder_decoder=arch.is_encoder_decoder,
-            decoder_start_token_id=decoder_start_of(arch),
+            decoder_start_token_id=decoder_start_of(session.model.config),
         )
 
     def measure(self, engine: Engine, base: float | None) -> Measured | None:

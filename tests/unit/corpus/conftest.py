@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from support.corpora import loader_of
 from support.corpora import make as make_corpus
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -16,7 +17,6 @@ from lope_dist.core.roles import Role
 from lope_dist.corpus.built.build import Recipe
 from lope_dist.corpus.built.manifest import Plan, fingerprint_of
 from lope_dist.corpus.examples.source import open_source
-from lope_dist.corpus.feed.loader import StageLoader
 from lope_dist.corpus.tokens.prompts import Form
 
 CHATML = (
@@ -136,18 +136,13 @@ def make_loader(write_rows, tokenizer):
     def make(count=22, **changes):
         data = {"path": write_rows(alpaca_rows(count)), "max_length": 512}
         data |= changes.pop("data", {})
-        config = DataConfig(**data)
-        settings = {
-            "data": config,
-            "noise": NoiseConfig(text=TextNoiseConfig(rate=0.3)),
-            "stage": StageConfig(trainable=(Role.SHARED_A,), epochs=2),
-            "seed": 614,
-            "global_batch": 6,
-            "micro_batch": 2,
-            "rank": 0,
-            "world_size": 1,
-            "is_encoder_decoder": False,
-        }
-        return StageLoader(open_source(config), tokenizer, **(settings | changes))
+        changes = {"noise": NoiseConfig(text=TextNoiseConfig(rate=0.3))} | changes
+        stage = changes.pop("stage", StageConfig(trainable=(Role.SHARED_A,), epochs=2))
+        source = open_source(DataConfig(**data))
+        sizes = changes.pop("global_batch", 6), changes.pop("micro_batch", 2)
+        of_ranks = ("rank", "world_size", "decoder_start_token_id")
+        ranks = {name: changes.pop(name) for name in of_ranks if name in changes}
+        settings = {"sizes": sizes, "ranks": ranks, "data": DataConfig(**data)}
+        return loader_of(source, tokenizer, stage, **settings | changes)
 
     return make

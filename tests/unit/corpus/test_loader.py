@@ -180,7 +180,7 @@ def test_filler_has_no_content(make_loader, packing):
 
 
 def test_encoder_decoder(make_loader, tokenizer):
-    keys = {"is_encoder_decoder": True, "decoder_start_token_id": tokenizer.pad_token_id}
+    keys = {"decoder_start_token_id": tokenizer.pad_token_id}
     loader = make_loader(data={"packing": False}, **keys)
     batches = loader.micro_batches(0)
     assert sorted(i for b in batches for i in b.example_ids) == sorted(loader.example_ids(0))

@@ -153,7 +153,7 @@ def masks(batches):
 
 @pytest.mark.parametrize("packing", [True, False])
 def test_batches_carry_the_marks_beside_their_tokens(make_loader, tokenizer, packing):
-    loader = make_loader(noise=NOISE, stage=stage(), mark_corrupted=True, data={"packing": packing})
+    loader = make_loader(noise=NOISE, stage=stage(), marks=True, data={"packing": packing})
     assert loader.has_marks
     for batch in loader.micro_batches(0):
         tokens, mask = batch.inputs["input_ids"], batch.corrupted_mask
@@ -170,14 +170,14 @@ def test_batches_carry_the_marks_beside_their_tokens(make_loader, tokenizer, pac
 def test_marks_cost_nothing_where_nobody_asks(make_loader):
     for loader in (
         make_loader(noise=NOISE, stage=stage()),
-        make_loader(noise=NoiseConfig(), stage=StageConfig(trainable=POISON), mark_corrupted=True),
+        make_loader(noise=NoiseConfig(), stage=StageConfig(trainable=POISON), marks=True),
     ):
         assert not loader.has_marks
         assert masks([*loader.micro_batches(0), loader.filler()])[-2:] == [None, None]
 
 
 def test_marks_do_not_depend_on_the_ranks(make_loader):
-    settings = {"noise": NOISE, "stage": stage(), "mark_corrupted": True, "micro_batch": 1}
+    settings = {"noise": NOISE, "stage": stage(), "marks": True, "micro_batch": 1}
     settings["data"] = {"packing": False}
     alone = make_loader(**settings).micro_batches(1)
     by_example = {b.example_ids[0]: b.corrupted_mask for b in alone}
@@ -189,7 +189,7 @@ def test_marks_do_not_depend_on_the_ranks(make_loader):
 
 @pytest.mark.parametrize("packing", [True, False])
 def test_loss_on_corrupted_keeps_their_labels_alone(make_loader, packing):
-    whole = make_loader(noise=NOISE, stage=stage(), mark_corrupted=True, data={"packing": packing})
+    whole = make_loader(noise=NOISE, stage=stage(), marks=True, data={"packing": packing})
     only = make_loader(noise=NOISE, stage=stage(loss_on="corrupted"), data={"packing": packing})
     assert only.fingerprint != whole.fingerprint
     for all_of, some in zip(whole.micro_batches(0), only.micro_batches(0), strict=True):
@@ -204,7 +204,7 @@ def test_loss_on_corrupted_keeps_their_labels_alone(make_loader, packing):
 
 
 def test_loss_on_corrupted_leaves_a_decoders_input_whole(make_loader):
-    kind = {"is_encoder_decoder": True, "decoder_start_token_id": 0, "data": {"packing": False}}
+    kind = {"decoder_start_token_id": 0, "data": {"packing": False}}
     (first, *_) = make_loader(noise=NOISE, stage=stage(loss_on="corrupted"), **kind).micro_batches(
         0
     )
@@ -219,7 +219,7 @@ def test_a_built_corpus_gives_the_marks_of_fresh_tokens(make_recipe, make_loader
     make(recipe, tmp_path / "built")
     verify(tmp_path / "built")
     assert BuiltCorpus(tmp_path / "built").manifest.fingerprint.has_marks
-    pair = {"is_encoder_decoder": True, "decoder_start_token_id": 0} if kind else {}
+    pair = {"decoder_start_token_id": 0} if kind else {}
     settings = {"noise": NOISE, "stage": stage(loss_on="corrupted"), **pair}
     data = {"max_length": 240, "packing": not kind}
     fresh = make_loader(data=data, **settings)
@@ -235,7 +235,7 @@ def test_a_built_corpus_without_marks(make_recipe, make_loader, tmp_path):
     """It serves a run that would only have looked at them, and no run that learns by them."""
     make(make_recipe(noise=NOISE), tmp_path / "built")
     data = {"max_length": 240, "corpus": str(tmp_path / "built")}
-    loader = make_loader(noise=NOISE, stage=stage(), mark_corrupted=True, data=data)
+    loader = make_loader(noise=NOISE, stage=stage(), marks=True, data=data)
     assert not loader.has_marks
     assert set(masks(loader.micro_batches(0))) == {None}
     for option in ({"loss_on": "corrupted"}, {"gradient_routing": True}):

@@ -60,7 +60,7 @@ def test_all_of_a_document_is_learnt(make_loader, tokenizer, text_file, template
 
 def test_an_encoder_decoder_writes_a_document_from_nothing(make_loader, tokenizer, text_file):
     data = {"path": text_file, "packing": False, "shuffle": False}
-    batch = only_batch(make_loader(data=data, is_encoder_decoder=True, decoder_start_token_id=0))
+    batch = only_batch(make_loader(data=data, decoder_start_token_id=0))
     assert tokenizer.decode(batch.labels[0][batch.labels[0] >= 0]) == "One document.<|im_end|>"
     assert batch.noise_mask.sum() == 0
 

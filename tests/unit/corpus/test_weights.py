@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.corpora import loader_of
 from support.corpora import make as make_corpus
 from support.row_files import ROW_OF_FORMAT, write_rows
 
@@ -144,19 +145,9 @@ def make_weighted(tokenizer, tmp_path):
         data = {"path": path, "columns": COLUMNS, "max_length": 240} | keys
         config = DataConfig.model_validate(data)
         form = Form.of(config, tokenizer, is_encoder_decoder=False)
-        return StageLoader(
-            open_source(config, form),
-            tokenizer,
-            data=config,
-            noise=NoiseConfig(),
-            stage=StageConfig(trainable=(Role.SHARED_A,)),
-            seed=614,
-            global_batch=6,
-            micro_batch=2,
-            rank=rank,
-            world_size=world_size,
-            is_encoder_decoder=False,
-        )
+        source, stage = open_source(config, form), StageConfig(trainable=(Role.SHARED_A,))
+        ranks = {"rank": rank, "world_size": world_size}
+        return loader_of(source, tokenizer, stage, ranks=ranks, data=config)
 
     return make
 
