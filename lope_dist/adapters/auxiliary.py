@@ -40,16 +40,16 @@ class AuxiliaryLosses:
         """Those that are on, in order."""
         return sorted(self._weights)
 
-    def begin(self, own_tokens: int, step_tokens: int, gradient_scale: float) -> None:
+    def begin(self, batch_tokens: int, step_tokens: int, gradient_scale: float) -> None:
         """Begin a micro-batch.
 
         Args:
-            own_tokens: Its real tokens of the router's stream.
+            batch_tokens: Its real tokens of the router's stream.
             step_tokens: Those of the whole step, over all ranks and micro-batches: what a term
                 weighs depends on no split of them.
             gradient_scale: What the engine's `backward` multiplies a loss with.
         """
-        self._share, self._gradient_scale = own_tokens / max(1, step_tokens), gradient_scale
+        self._share, self._gradient_scale = batch_tokens / max(1, step_tokens), gradient_scale
 
     def is_on(self, name: str) -> bool:
         """Whether a layer has to add this term in the forward pass that is running."""
@@ -70,10 +70,10 @@ class AuxiliaryLosses:
 
     def _attach(self, name: str, y: Tensor, value: Tensor) -> Tensor:
         value = value / self._num_terms[name]
-        own = value.detach()
+        term = value.detach()
 
         def add() -> None:
-            self._values[name] = self._values[name] + own if name in self._values else own
+            self._values[name] = self._values[name] + term if name in self._values else term
 
         loss = value * (self._weights[name] * self._gradient_scale)
         return _Attach.apply(y, loss, add)  # type: ignore[return-value]

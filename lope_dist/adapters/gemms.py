@@ -53,8 +53,8 @@ def add_experts(
 
     Shapes: (N, T, O), (P, Z = E R), E times (O, R), bool (P, E) -> (N, T, O).
     """
-    is_own = y_NTO.is_contiguous() and not y_NTO._is_view()
-    if not is_own or (y_NTO.is_leaf and y_NTO.requires_grad):
+    is_writable = y_NTO.is_contiguous() and not y_NTO._is_view()
+    if not is_writable or (y_NTO.is_leaf and y_NTO.requires_grad):
         y_NTO = y_NTO.clone(memory_format=torch.contiguous_format)
     return _AddExperts.apply(y_NTO, z_PZ, scale, learns_PE, *experts_OR)  # type: ignore[return-value]
 
@@ -93,8 +93,8 @@ class _Project(torch.autograd.Function):
             grad_x, grad_A = _project_backward(grad_PR, *parts, needs_x, needs_A)
         else:  # A's gradient is of some tokens, x's of all
             grad_x, _ = _project_backward(grad_PR, *parts, needs_x, False)
-            own_PR = grad_PR * learns_P.unsqueeze(1).to(grad_PR.dtype)
-            _, grad_A = _project_backward(own_PR, *parts, False, True)
+            learnt_PR = grad_PR * learns_P.unsqueeze(1).to(grad_PR.dtype)
+            _, grad_A = _project_backward(learnt_PR, *parts, False, True)
         return grad_x, grad_A, None, None, None, None
 
 
@@ -157,22 +157,22 @@ class _AddExperts(torch.autograd.Function):
             B_OZ = _stacked(experts_OR).to(grad_PO.dtype)
             grad_z = (grad_PO @ B_OZ).mul_(ctx.scale)
         grads_B: list[Tensor | None] = [None] * len(experts_OR)
-        wanted = [i for i, needs in enumerate(needs_B) if needs]
-        if wanted:
+        trained = [i for i, needs in enumerate(needs_B) if needs]
+        if trained:
             if learns_PE is not None:
                 z_PER = z_PZ.unflatten(1, (len(experts_OR), -1))
                 z_PZ = (z_PER * learns_PE.unsqueeze(-1).to(z_PZ.dtype)).flatten(1)
             parts = z_PZ.chunk(len(experts_OR), dim=1)
-            z_PW = z_PZ if all(needs_B) else torch.cat([parts[i] for i in wanted], dim=1)
+            z_PW = z_PZ if all(needs_B) else torch.cat([parts[i] for i in trained], dim=1)
             grad_OW = grad_PO.t() @ z_PW
             # In one pass: scaled, cast, and each expert's in memory of its own order, which
             # autograd takes as the parameter's gradient without a copy.
             grads_WOR = grad_OW.new_empty(
-                len(wanted), *experts_OR[wanted[0]].shape, dtype=experts_OR[wanted[0]].dtype
+                len(trained), *experts_OR[trained[0]].shape, dtype=experts_OR[trained[0]].dtype
             )
-            columns_WOR = grad_OW.unflatten(1, (len(wanted), -1)).transpose(0, 1)
+            columns_WOR = grad_OW.unflatten(1, (len(trained), -1)).transpose(0, 1)
             torch.mul(columns_WOR, ctx.scale, out=grads_WOR)
-            for i, grad_OR in zip(wanted, grads_WOR, strict=True):
+            for i, grad_OR in zip(trained, grads_WOR, strict=True):
                 grads_B[i] = grad_OR
         return grad_NTO if needs_y else None, grad_z, None, None, *grads_B
 

@@ -44,7 +44,7 @@ def inject(
         LopeError: no target, or one that matches no linear layer.
     """
     assert not hasattr(model, "lope_context"), "the model has its adapters already"
-    found = find_targets(model, targets)
+    targeted = find_targets(model, targets)
     is_encoder_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
     context = AdapterContext(
         num_normal=config.num_normal,
@@ -53,7 +53,7 @@ def inject(
         noise_stream="encoder" if is_encoder_decoder else "decoder",
     )
     model.requires_grad_(False)
-    for name, base in found.items():
+    for name, base in targeted.items():
         layer = LopeLinear(
             base,
             config,

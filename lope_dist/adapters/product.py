@@ -50,7 +50,7 @@ def refuse_banks(model: nn.Module, targets: Sequence[str]) -> None:
 
 def _banks(model: nn.Module) -> dict[str, list[str]]:
     """Return the modules with three-dimensional weights, and those weights' names."""
-    found: dict[str, list[str]] = {}
+    banks: dict[str, list[str]] = {}
     for name, module in model.named_modules():
         packed = getattr(module, "packed_weights", {})
         names = [
@@ -59,15 +59,17 @@ def _banks(model: nn.Module) -> dict[str, list[str]]:
             if len(packed[key].shape if key in packed else parameter.shape) == _BANK_DIMS
         ]
         if names and not isinstance(module, _ConvNd):
-            found[name] = names
-    return found
+            banks[name] = names
+    return banks
 
 
 def _multiplies(layer: nn.Module) -> bool:
     is_transposed = isinstance(layer, Conv1D)
     sizes = ("nx", "nf") if is_transposed else ("in_features", "out_features")
-    own = tuple(getattr(layer, name) for name in (sizes if is_transposed else reversed(sizes)))
-    if tuple(layer.weight.shape) != own:  # pyright: ignore
+    declared_shape = tuple(
+        getattr(layer, name) for name in (sizes if is_transposed else reversed(sizes))
+    )
+    if tuple(layer.weight.shape) != declared_shape:  # pyright: ignore
         return True  # another library's packed weight, which it promises to multiply with
     values = torch.arange(_IN * _OUT, dtype=torch.float32).sin()
     weight_OD, bias = values.view(_OUT, _IN), values[:_OUT].cos()

@@ -20,12 +20,14 @@ class Row(Answer):
 
     def identity(self) -> dict[str, Any]:
         """Return what the row's answers depend on beside the run, JSON-able."""
-        found: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "experts": self.experts,
             "compensation": self.compensation.model_dump(mode="json"),
             "scale": self.scale,
         }
-        return found if self.poison_scale == 1 else found | {"poison_scale": self.poison_scale}
+        return (
+            settings if self.poison_scale == 1 else settings | {"poison_scale": self.poison_scale}
+        )
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ SAME_AS = {"none": "base"}
 
 def row_of(word: str, adapter: AnyAdapterConfig) -> Row:
     """Return the row that a word alone stands for; compensation is the adapter's own."""
-    known = WORDS[word]
+    meaning = WORDS[word]
     compensation = PLAIN
     if word == "masked" and isinstance(adapter, AdapterConfig):
         compensation = adapter.compensation
-    return Row(known.experts, compensation, name=word)
+    return Row(meaning.experts, compensation, name=word)

@@ -44,7 +44,7 @@ def find_targets(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linea
             f"value projections of its own; name some, or set it to {ALL_LINEAR}. {kinds}"
         )
     refuse_banks(model, targets)
-    found: dict[str, nn.Linear] = {}
+    targeted: dict[str, nn.Linear] = {}
     for target in targets:
         matching = _matching(model, linear, target)
         if not matching:
@@ -52,8 +52,8 @@ def find_targets(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linea
                 f"adapter.targets: '{target}' matches no linear layer of {type(model).__name__}. "
                 f"{kinds}{suggest(target, [*leaves, ALL_LINEAR])}"
             )
-        found |= matching
-    return {name: layer for name, layer in linear.items() if name in found}
+        targeted |= matching
+    return {name: layer for name, layer in linear.items() if name in targeted}
 
 
 def default_targets(model: nn.Module) -> tuple[str, ...]:
@@ -66,24 +66,24 @@ def default_targets(model: nn.Module) -> tuple[str, ...]:
     for name in linear:
         parent, _, leaf = name.rpartition(".")
         siblings.setdefault(parent, []).append(leaf)
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for leaves in siblings.values():
         fused = [leaf for leaf in leaves if _FUSED.fullmatch(leaf.lower())]
         queries, values = (
             [leaf for leaf in leaves if kind.fullmatch(leaf.lower())] for kind in (_QUERY, _VALUE)
         )
         chosen = fused or (queries and values and [*queries, *values]) or []
-        found |= dict.fromkeys(chosen)
-    if not found:
+        names |= dict.fromkeys(chosen)
+    if not names:
         convolves = {
             name.rpartition(".")[0]
             for name, module in model.named_modules()
             if isinstance(module, nn.Conv1d)
         }
-        found = (
+        names = (
             {"in_proj": None} if any("in_proj" in siblings.get(n, ()) for n in convolves) else {}
         )
-    return tuple(found)
+    return tuple(names)
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:

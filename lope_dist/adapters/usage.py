@@ -63,13 +63,13 @@ class RouterUsage:
 
         As `totals`; layers whose tokens had no marks are left out.
         """
-        found = {
+        sums = {
             name: (sum(usage[1][-1 - self._num_poison(name) : -1]), usage[1][-1])
             for name, usage in self._usages().items()
             if self._layers[name].lope.usage_knows_marks
         }
-        totals = iter(add_up([value for pair in found.values() for value in pair]))
-        return {name: [next(totals), next(totals)] for name in found}
+        totals = iter(add_up([value for pair in sums.values() for value in pair]))
+        return {name: [next(totals), next(totals)] for name in sums}
 
     def restore(
         self,
@@ -94,10 +94,10 @@ class RouterUsage:
     def _usages(self) -> dict[str, list[list[float]]]:
         """Return what every layer has collected; one wait for the device."""
         usages = {n: layer.lope.usage for n, layer in self._layers.items()}
-        found = {name: usage for name, usage in usages.items() if usage is not None}
+        collected = {name: usage for name, usage in usages.items() if usage is not None}
         return (
-            dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
-            if found
+            dict(zip(collected, torch.stack(list(collected.values())).tolist(), strict=True))
+            if collected
             else {}
         )
 

@@ -69,11 +69,13 @@ def check_run(config: RunConfig, *, has_data: bool, reads_rows: bool) -> Checked
     rows: list[str] = []
     missing = None
     if not _is_described(config.model):
-        told = "Tokenizer: not looked at; with model.architecture the model's files are not read."
+        about_tokenizer = (
+            "Tokenizer: not looked at; with model.architecture the model's files are not read."
+        )
     else:
         tokenizer = load_tokenizer(config.model)
         check_tokenizer(tokenizer, plan.model, config.model.name_or_path)
-        told = f"Tokenizer: {len(tokenizer):,} tokens, each with a row of the embedding."
+        about_tokenizer = f"Tokenizer: {len(tokenizer):,} tokens, each with a row of the embedding."
         if has_data and reads_rows:
             try:
                 is_here = is_local(config.data)
@@ -88,7 +90,7 @@ def check_run(config: RunConfig, *, has_data: bool, reads_rows: bool) -> Checked
     premises = check_premises(plan, config)
     if (initial := find_initial(config, plan.model)) is not None:
         premises.init_from = initial.sentence()
-    return Checked(premises, told, changes, rows, missing)
+    return Checked(premises, about_tokenizer, changes, rows, missing)
 
 
 def _rows(

@@ -78,23 +78,23 @@ def new_recipe(model: str, data: str, output_dir: str, machine: Machine) -> str:
     tokenizer, arch = load_tokenizer(base.model), architecture(base.model)
     parameters = count_run(base)["model_parameters"]
     template = "chat" if tokenizer.chat_template else "alpaca"
-    own: dict[str, Any] = {
+    recipe: dict[str, Any] = {
         "output_dir": output_dir,
         "model": {"name_or_path": model},
         "data": {"path": data, "template": template},
         "train": {},
     }
     if bad_rows.total:
-        own["data"]["max_bad_rows"] = _MOST_BAD
+        recipe["data"]["max_bad_rows"] = _MOST_BAD
     limit = getattr(arch.get_text_config(), "max_position_embeddings", None) or _LENGTHS[-1]
-    length, cut = _length(own, [n for n in _LENGTHS if n <= limit] or [limit])
-    own["data"] |= {"max_length": length}
-    examples = _opened(own)[1].account.examples
+    length, cut = _length(recipe, [n for n in _LENGTHS if n <= limit] or [limit])
+    recipe["data"] |= {"max_length": length}
+    examples = _opened(recipe)[1].account.examples
     share = 0.05 if examples >= 400 else 0.1
     batch = max(n for n in (4, 8, 16, 32) if n == 4 or examples / n >= _STEPS_WANTED)
-    own["data"]["validation"] = {"share": share}
-    own["train"] = {"global_batch": batch}
-    steps = steps_of(*_opened(own))["finetune"]
+    recipe["data"]["validation"] = {"share": share}
+    recipe["train"] = {"global_batch": batch}
+    steps = steps_of(*_opened(recipe))["finetune"]
     micro = max(1, min(machine.tokens // length, batch // machine.devices))
     return _TEXT.format(
         model=model,
@@ -134,13 +134,13 @@ def write_recipe(path: Path, text: str) -> None:
         raise
 
 
-def _length(own: dict[str, Any], lengths: list[int]) -> tuple[int, float]:
+def _length(recipe: dict[str, Any], lengths: list[int]) -> tuple[int, float]:
     """Return the least length that cuts few of the first rows, and the share that it cuts."""
     share = 1.0
     for length in lengths:
-        data = own["data"] | {"max_length": length, "max_examples": _SAMPLE}
+        data = recipe["data"] | {"max_length": length, "max_examples": _SAMPLE}
         try:
-            account = _opened(own | {"data": data})[1].account
+            account = _opened(recipe | {"data": data})[1].account
         except LopeError:
             continue  # what is wrong at every length is raised where the whole file is read
         share = account.cut / max(1, account.examples)
@@ -153,9 +153,9 @@ def _about_bad(bad_rows: BadRows) -> str:
     """Return the recipe's line about bad rows, or nothing if there are none."""
     if not bad_rows.total:
         return ""
-    place, reason = bad_rows.first[0]
+    where, reason = bad_rows.first[0]
     count = f"leaves out {bad_rows.total:,} of {bad_rows.num_rows:,} rows"
-    first = f"{Path(place).name}: {reason.partition(';')[0]}"
+    first = f"{Path(where).name}: {reason.partition(';')[0]}"
     return f"  max_bad_rows: {_MOST_BAD}  # {count}; the first is {first}\n"
 
 

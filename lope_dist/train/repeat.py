@@ -72,13 +72,13 @@ def repeat(run_dir: Path, num_steps: int, num_ranks: int | None, timeout_s: floa
     recorded = _losses(run_dir)
     with scratch_folder("lope-repro-") as temporary:
         for index, stage in enumerate(config.train.stages, start=1):
-            wanted = {k: v for k, v in recorded.items() if k[0] == stage and k[1] < num_steps}
-            if not wanted:
+            expected = {k: v for k, v in recorded.items() if k[0] == stage and k[1] < num_steps}
+            if not expected:
                 continue
             folder = temporary / stage
             _prepare(run_dir, folder, config, index)
-            _train(folder, ranks, set(wanted), timeout_s)
-            _compare(result, stage, wanted, _losses(folder))
+            _train(folder, ranks, set(expected), timeout_s)
+            _compare(result, stage, expected, _losses(folder))
     if not result.num_compared:
         raise LopeError(f"'{run_dir}' has no losses to compare: {METRICS.name} is empty.")
     return result
@@ -90,10 +90,10 @@ def begun_alike(config: RunConfig, starts: Sequence[dict[str, Any]]) -> RunConfi
     Raises:
         LopeError: that adapter is not there any more.
     """
-    told = next((start["init_from"] for start in starts if "init_from" in start), None)
-    if told is None:
+    recorded_initial = next((start["init_from"] for start in starts if "init_from" in start), None)
+    if recorded_initial is None:
         return config
-    initial = InitialAdapter(**told)
+    initial = InitialAdapter(**recorded_initial)
     folder = Path(initial.checkpoint)
     if reason := initial.defect():
         raise LopeError(f"{folder}, which the run began with, cannot be read again: {reason}.")
@@ -106,15 +106,15 @@ def _differences(starts: Sequence[dict[str, Any]], ranks: int) -> list[str]:
     """Return what of code, packages and ranks is not as in every start of the run."""
     now = {f"package {name}": number for name, number in package_versions().items()}
     now |= {"code": code_version()["source"], "ranks": str(ranks)}
-    found: dict[str, None] = {}
+    differences: dict[str, None] = {}
     for start in starts:
         then = {f"package {name}": number for name, number in start["packages"].items()}
         then |= {"code": start["code"]["source"], "ranks": str(len(start["ranks"]))}
         then |= {"device": _kind(start["ranks"][0]["device"])}
         for key, value in (now | {"device": _device_here()}).items():
             if then.get(key, value) != value:  # an older start may not have noted a package
-                found[f"{key}: {then[key]} -> {value}"] = None
-    return list(found)
+                differences[f"{key}: {then[key]} -> {value}"] = None
+    return list(differences)
 
 
 def _kind(device: str) -> str:
@@ -152,7 +152,7 @@ def _prepare(run_dir: Path, folder: Path, config: RunConfig, index: int) -> None
         shutil.copytree(source, folder / "checkpoints" / source.name)
 
 
-def _train(folder: Path, ranks: int, wanted: set[tuple[str, int]], timeout_s: float) -> None:
+def _train(folder: Path, ranks: int, expected: set[tuple[str, int]], timeout_s: float) -> None:
     """Run the stage until its wanted losses are written, then end it."""
     command = ["-m", "lope_dist.train.rank", str(folder / CONFIG)]
     if ranks > 1:
@@ -170,13 +170,13 @@ def _train(folder: Path, ranks: int, wanted: set[tuple[str, int]], timeout_s: fl
         )
     deadline = time.monotonic() + timeout_s
     try:
-        while process.poll() is None and not wanted <= _losses(folder).keys():
+        while process.poll() is None and not expected <= _losses(folder).keys():
             if time.monotonic() > deadline:
                 raise LopeError(f"The repeat was not done within {timeout_s:.0f} s.")
             time.sleep(_POLL_S)
     finally:
         _end(process)
-    if not wanted <= _losses(folder).keys():
+    if not expected <= _losses(folder).keys():
         lines = [text for text in log.read_text().splitlines() if text.startswith("error")]
         raise LopeError(f"The repeat failed: {lines[0] if lines else log.read_text()[-500:]}")
 
@@ -199,11 +199,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _compare(
     result: Repeat,
     stage: str,
-    wanted: dict[tuple[str, int], float],
+    expected: dict[tuple[str, int], float],
     losses: dict[tuple[str, int], float],
 ) -> None:
-    result.num_compared[stage] = len(wanted)
-    for key, loss in wanted.items():
+    result.num_compared[stage] = len(expected)
+    for key, loss in expected.items():
         difference = abs(losses[key] - loss) / max(abs(loss), 1e-12)
         if difference > result.worst:
             result.worst, result.where = difference, f"stage {key[0]}, step {key[1]}"

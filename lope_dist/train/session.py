@@ -87,8 +87,8 @@ def _train(
             tell_rows(config, source, validation, tokenizer, plan.model.config, world)
             inputs = Inputs(config, world, stop, plan, source, validation, tokenizer, {})
             inputs.hold = world.on_main(lambda: held.enter_context(run_lock(inputs.run_dir)))
-            known = world.on_main(lambda: fingerprints(config.model, tokenizer))
-            inputs.fingerprints = known or {}
+            hashes = world.on_main(lambda: fingerprints(config.model, tokenizer))
+            inputs.fingerprints = hashes or {}
             for stage in config.train.stages.values():
                 stage_loader(inputs, stage)  # data that do not fit it show before any is trained
             opened = open_run(
@@ -96,17 +96,17 @@ def _train(
             )
             keep_log_in(inputs.run_dir / LOGS, "rank")
             take_recorded(inputs, opened.checkpoint)
-            known = {**inputs.fingerprints, "data": source.fingerprint}
-            with recorded(inputs.config, world, known) as it:
-                it |= opened.told
+            hashes = {**inputs.fingerprints, "data": source.fingerprint}
+            with recorded(inputs.config, world, hashes) as record:
+                record |= opened.notes
                 session = load_session(inputs)
-                found = prove(session, is_resumed=opened.checkpoint is not None)
+                packing = prove(session, is_resumed=opened.checkpoint is not None)
                 progress, start = _restore(session, opened)
-                world.on_main(lambda: _tell_premises(session, found, progress, it))
+                world.on_main(lambda: _tell_premises(session, packing, progress, record))
                 stopped_at = _train_stages(session, progress, opened.checkpoint, start)
                 (by_ctrl_c,) = world.max([float(stop.is_interrupt)])
                 if stopped_at is not None:
-                    it |= {"status": "stopped", "reason": stopped_at}
+                    record |= {"status": "stopped", "reason": stopped_at}
             world.close()
     if stopped_at is not None:
         kind = Interrupted if by_ctrl_c else Preempted

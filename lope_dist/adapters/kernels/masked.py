@@ -69,8 +69,8 @@ def _cosines(
     for j in range(M):
         for k in range(M):
             at = poison_at + j * by_j + k * by_k
-            own = _form(h, h_at, in_P, at, down, R, BLOCK_R, BLOCK_C)
-            poison += own * _column(w, e, K + j) * _column(w, e, K + k)
+            pair = _form(h, h_at, in_P, at, down, R, BLOCK_R, BLOCK_C)
+            poison += pair * _column(w, e, K + j) * _column(w, e, K + k)
     root = tl.rsqrt(tl.maximum(poison, _TINY_SQUARE))
     theta = tl.zeros_like(w)
     for i in range(K):

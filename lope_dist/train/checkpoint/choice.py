@@ -16,7 +16,7 @@ from lope_dist.train.checkpoint.validation import Point, ValidationHistory
 LAST, BEST = "last", "best"
 
 
-def choose_checkpoint(run_dir: Path, wanted: str = LAST) -> Checkpoint:
+def choose_checkpoint(run_dir: Path, choice: str = LAST) -> Checkpoint:
     """Return a run's checkpoint by `last`, `best`, a number of steps or its folder's name.
 
     A number is that of the steps done of a stage, of the latest stage that has such a checkpoint.
@@ -27,9 +27,9 @@ def choose_checkpoint(run_dir: Path, wanted: str = LAST) -> Checkpoint:
     newest = newest_checkpoint(run_dir)
     if newest is None:
         raise LopeError(f"'{run_dir}' holds no whole checkpoint; let a stage end first.")
-    if wanted == LAST:
+    if choice == LAST:
         return newest
-    chosen = _best(run_dir, newest) if wanted == BEST else _named(run_dir, wanted)
+    chosen = _best(run_dir, newest) if choice == BEST else _named(run_dir, choice)
     if reason := checkpoint_defect(chosen):
         raise LopeError(f"The checkpoint {chosen.folder} is damaged: {reason}; take another one.")
     return chosen
@@ -73,14 +73,14 @@ def _best(run_dir: Path, newest: Checkpoint) -> Checkpoint:
     )
 
 
-def _named(run_dir: Path, wanted: str) -> Checkpoint:
+def _named(run_dir: Path, choice: str) -> Checkpoint:
     for checkpoint in checkpoints(run_dir):
-        if wanted == checkpoint.folder.name:
+        if choice == checkpoint.folder.name:
             return checkpoint
-        if wanted.isascii() and wanted.isdigit() and _steps(checkpoint) == int(wanted):
+        if choice.isascii() and choice.isdigit() and _steps(checkpoint) == int(choice):
             return checkpoint
     raise LopeError(
-        f"'{run_dir}' has no checkpoint '{wanted}'; allowed: last, best, a number of steps, or one "
+        f"'{run_dir}' has no checkpoint '{choice}'; allowed: last, best, a number of steps, or one "
         f"of {_names(run_dir)}."
     )
 

@@ -58,10 +58,12 @@ class CostMeter:
         """
         cost, world = self._cost, self._world
         host = peak_rss_bytes()
-        own = torch.cuda.max_memory_allocated(world.device) if world.device.type == "cuda" else host
+        device_memory = (
+            torch.cuda.max_memory_allocated(world.device) if world.device.type == "cuda" else host
+        )
         now = time.monotonic()
         elapsed, self._since = now - self._since, now
-        peak_memory, peak_host = (int(n) for n in world.max([own, host]))
+        peak_memory, peak_host = (int(n) for n in world.max([device_memory, host]))
         cost.seconds += elapsed
         cost.rank_seconds += elapsed * world.size
         cost.steps, cost.tokens, cost.ranks = steps, tokens, world.size

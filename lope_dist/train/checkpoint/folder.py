@@ -88,10 +88,12 @@ def checkpoint_in(folder: Path) -> Checkpoint | None:
     return Checkpoint(folder, int(match[1]), match[2], step)
 
 
-def checkpoint_defect(checkpoint: Checkpoint, own: dict[str, Any] | None = None) -> str | None:
+def checkpoint_defect(
+    checkpoint: Checkpoint, run_config: dict[str, Any] | None = None
+) -> str | None:
     """Return why a checkpoint is not whole, None if it is. Reads all of its files.
 
-    With the run's ``own`` configuration, one that was written with another is foreign.
+    With ``run_config``, the run's configuration, one that was written with another is foreign.
 
     Raises:
         NewerFormat: a newer version of the program has written it.
@@ -107,14 +109,18 @@ def checkpoint_defect(checkpoint: Checkpoint, own: dict[str, Any] | None = None)
     try:
         read_state(checkpoint)
         read_description(checkpoint.folder)
-        its = read_recorded(read_sealed(checkpoint.folder, CONFIG))
+        saved_config = read_recorded(read_sealed(checkpoint.folder, CONFIG))
     except NewerFormat:
         raise
     except LopeError as error:
         return str(error).rstrip(".")
-    if its is None:
+    if saved_config is None:
         return f"{CONFIG} is no configuration"
-    differences = [] if own is None else method_differences(own, its, with_lengths=False)
+    differences = (
+        []
+        if run_config is None
+        else method_differences(run_config, saved_config, with_lengths=False)
+    )
     return f"it is of another run ({'; '.join(differences[:6])})" if differences else None
 
 
@@ -147,8 +153,8 @@ def save_checkpoint(
     """
     tensors = _checked(adapter)
     final = checkpoint.folder
-    own = config.model_dump(mode="json")
-    if final.exists() and checkpoint_defect(checkpoint, own) is None:
+    run_config = config.model_dump(mode="json")
+    if final.exists() and checkpoint_defect(checkpoint, run_config) is None:
         raise LopeError(f"The checkpoint {final} exists already; it was left as it is.")
     staging = final.with_name(f".{final.name}.partial")
     try:

@@ -25,8 +25,8 @@ from lope_dist.train.checkpoint.folder import (
 
 def checkpoints(run_dir: Path) -> list[Checkpoint]:
     """Return what looks like a checkpoint, the latest first; whole or not."""
-    found = [checkpoint_in(path) for path in (run_dir / FOLDER).glob("[0-9]*-*") if path.is_dir()]
-    return sorted((c for c in found if c is not None), key=lambda c: c.order, reverse=True)
+    named = [checkpoint_in(path) for path in (run_dir / FOLDER).glob("[0-9]*-*") if path.is_dir()]
+    return sorted((c for c in named if c is not None), key=lambda c: c.order, reverse=True)
 
 
 def last_checkpoint(run_dir: Path) -> Checkpoint | None:
@@ -35,9 +35,9 @@ def last_checkpoint(run_dir: Path) -> Checkpoint | None:
     A truncated, changed or foreign checkpoint is named on stderr and skipped.
     """
     recorded = run_dir / CONFIG
-    own = read_recorded(recorded.read_bytes()) if recorded.is_file() else None
+    run_config = read_recorded(recorded.read_bytes()) if recorded.is_file() else None
     for checkpoint in checkpoints(run_dir):
-        reason = checkpoint_defect(checkpoint, own)
+        reason = checkpoint_defect(checkpoint, run_config)
         if reason is None:
             return checkpoint
         print(f"Checkpoint {checkpoint.folder} is passed over: {reason}.", file=sys.stderr)

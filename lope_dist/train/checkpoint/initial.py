@@ -56,17 +56,17 @@ class InitialAdapter:
         return asdict(self)
 
     @property
-    def place(self) -> Checkpoint:
+    def source(self) -> Checkpoint:
         """Where it is."""
-        place = checkpoint_in(Path(self.checkpoint))
-        assert place is not None, "it was chosen among checkpoints"
-        return place
+        source = checkpoint_in(Path(self.checkpoint))
+        assert source is not None, "it was chosen among checkpoints"
+        return source
 
     def defect(self) -> str | None:
         """Return why the checkpoint is not what it was, None if it is."""
-        if reason := checkpoint_defect(self.place):
+        if reason := checkpoint_defect(self.source):
             return reason
-        is_same = self.place.adapter_sha256 == self.sha256
+        is_same = self.source.adapter_sha256 == self.sha256
         return None if is_same else "it holds another adapter now"
 
     def install(self, model: PreTrainedModel) -> None:
@@ -76,20 +76,20 @@ class InitialAdapter:
             LopeError: it was changed or removed meanwhile; names the key.
         """
         try:
-            install_checkpoint(model, self.place)
+            install_checkpoint(model, self.source)
         except LopeError as error:
             raise LopeError(f"{_KEY}: {error}") from None
 
 
 def find_initial(
-    config: RunConfig, model: PreTrainedModel, known: Mapping[str, str] | None = None
+    config: RunConfig, model: PreTrainedModel, base_fingerprints: Mapping[str, str] | None = None
 ) -> InitialAdapter | None:
     """Return what `adapter.init_from` names, None where it names nothing.
 
     Args:
         config: The new run's.
         model: With its adapters; on the meta device is enough.
-        known: Fingerprints of its base model, where its weights are at hand.
+        base_fingerprints: Fingerprints of its base model, where its weights are at hand.
 
     Raises:
         LopeError: no such run or checkpoint, a damaged one, or one of another base model or
@@ -100,7 +100,7 @@ def find_initial(
         return None
     try:
         chosen = choose_checkpoint(Path(adapter.init_from), adapter.init_checkpoint)
-        if difference := _base_difference(chosen, known or {}) or _difference(
+        if difference := _base_difference(chosen, base_fingerprints or {}) or _difference(
             chosen, config, model
         ):
             raise LopeError(f"{chosen.folder} {difference}, or leave the key out.")
@@ -109,10 +109,14 @@ def find_initial(
     return InitialAdapter(str(chosen.folder), chosen.adapter_sha256)
 
 
-def _base_difference(chosen: Checkpoint, known: Mapping[str, str]) -> str | None:
+def _base_difference(chosen: Checkpoint, base_fingerprints: Mapping[str, str]) -> str | None:
     then = read_state(chosen)["fingerprints"]
-    other = [what for what in ("base weights", "architecture") if then.get(what) != known.get(what)]
-    if not known or not other:
+    other = [
+        what
+        for what in ("base weights", "architecture")
+        if then.get(what) != base_fingerprints.get(what)
+    ]
+    if not base_fingerprints or not other:
         return None
     return f"was trained on another base model ({' and '.join(other)} differ); name a run of this"
 
@@ -124,8 +128,10 @@ def _difference(chosen: Checkpoint, config: RunConfig, model: PreTrainedModel) -
     then, now = (_compared(tree) for tree in (recorded, config.model_dump(mode="json")))
     if then["adapter"]["kind"] != now["adapter"]["kind"]:
         then, now = ({"adapter": {"kind": tree["adapter"]["kind"]}} for tree in (then, now))
-    if found := describe_difference(then, now):
-        return f"has another adapter ({'; '.join(found[:6])}); set these keys as they are there"
+    if differences := describe_difference(then, now):
+        return (
+            f"has another adapter ({'; '.join(differences[:6])}); set these keys as they are there"
+        )
     tensors = read_description(chosen.folder).get("tensors", {})
     saved = {name: tensor["shape"] for name, tensor in tensors.items()}
     held = {name: list(tensor.shape) for name, tensor in adapter_tensors(model).items()}

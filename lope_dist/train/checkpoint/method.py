@@ -40,8 +40,10 @@ def method_differences(
     old, new = ({key: tree.get(key) for key in _DECIDES_THE_RESULT} for tree in (before, now))
     if not _validation_decides(old) and not _validation_decides(new):
         old, new = _without_validation(old), _without_validation(new)
-    found = describe_difference(old, new)
-    return found if with_lengths else [each for each in found if not _LENGTH.match(each)]
+    differences = describe_difference(old, new)
+    return (
+        differences if with_lengths else [each for each in differences if not _LENGTH.match(each)]
+    )
 
 
 def _validation_decides(tree: dict[str, Any]) -> bool:

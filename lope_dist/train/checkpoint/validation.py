@@ -56,8 +56,8 @@ class ValidationHistory:
 
     def best(self, row: str, stages: Collection[str]) -> Point | None:
         """Return the first evaluation of least loss among those of some stages."""
-        found = [p for p in self.points if p.stage in stages and row in p.losses]
-        return min(found, key=lambda p: p.losses[row], default=None)
+        points = [p for p in self.points if p.stage in stages and row in p.losses]
+        return min(points, key=lambda p: p.losses[row], default=None)
 
     def stale(self, row: str, index: int, min_delta: float, after: int = 0) -> int:
         """Return how many evaluations of a stage in a row were no new least loss of it.

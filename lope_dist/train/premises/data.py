@@ -97,9 +97,9 @@ def figures_of(
     config: RunConfig, source: ExampleSource, validation: ExampleSource | None
 ) -> dict[str, Any]:
     """Return the table of a run's rows as JSON."""
-    told = figures(source.account, source.bad_rows, steps_of(config, source))
+    of_rows = figures(source.account, source.bad_rows, steps_of(config, source))
     held = {} if validation is None else {"validation": {"examples": len(validation)}}
-    return told | held
+    return of_rows | held
 
 
 def lines_of(
@@ -107,8 +107,8 @@ def lines_of(
 ) -> list[str]:
     """Return what is done to a run's rows, and the table of them, as text."""
     lines = table(source.account, source.bad_rows, steps_of(config, source))
-    told = [*data_changes(config), *idle_noise(config, source)]
-    return [*told, *lines, *_validation_lines(config, source, validation)]
+    changes = [*data_changes(config), *idle_noise(config, source)]
+    return [*changes, *lines, *_validation_lines(config, source, validation)]
 
 
 def _validation_lines(

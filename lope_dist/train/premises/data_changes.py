@@ -17,15 +17,15 @@ _TRIED = 200
 
 def data_changes(config: RunConfig) -> list[str]:
     """Return a sentence for each: noise of the data set itself, and rows that are not used."""
-    told = [_noise(config.noise.data)] if config.noise.data.is_on else []
-    for place in config.data.all_sources:
-        if place.max_examples is not None:
-            name = place.path if isinstance(place.path, str) else ", ".join(place.path)
-            told.append(
-                f"data.max_examples: of {name} the first {place.max_examples:,} rows are used and "
+    sentences = [_noise(config.noise.data)] if config.noise.data.is_on else []
+    for source in config.data.all_sources:
+        if source.max_examples is not None:
+            name = source.path if isinstance(source.path, str) else ", ".join(source.path)
+            sentences.append(
+                f"data.max_examples: of {name} the first {source.max_examples:,} rows are used and "
                 "no others."
             )
-    return told
+    return sentences
 
 
 def _noise(noise: DataNoiseConfig) -> str:
@@ -48,16 +48,16 @@ def idle_noise(config: RunConfig, source: ExampleSource) -> list[str]:
     sections += [("text", TEXT_NOISE, config.noise.text)] if injects else []
     examples = list(source.read(0, _TRIED))
     ids = [example.id for example in examples]
-    told = []
+    sentences = []
     for key, purpose, section in sections:
         keys = example_keys(config.seed, purpose, 0, ids)
         for name, where, alone in _one_by_one(section):
             if not with_noise(examples, source, alone, np.array(keys))[1]:
-                told.append(
+                sentences.append(
                     f"noise.{key}.{where}: '{name}' finds nothing to change in the first "
                     f"{len(examples):,} examples, so its share of the rate hits nothing there."
                 )
-    return told
+    return sentences
 
 
 def _one_by_one(section: TextNoiseConfig) -> Iterator[tuple[str, str, TextNoiseConfig]]:
@@ -68,5 +68,5 @@ def _one_by_one(section: TextNoiseConfig) -> Iterator[tuple[str, str, TextNoiseC
         none = answers.model_copy(update={"rate": 0.0})
         yield name, "operations", section.model_copy(update=alone | {"responses": none})
     for name in answers.shares if answers.rate > 0 else ():
-        all_of_it = answers.model_copy(update={"rate": 1.0, "operations": (name,)})
-        yield name, "responses", section.model_copy(update={"rate": 0.0, "responses": all_of_it})
+        certain = answers.model_copy(update={"rate": 1.0, "operations": (name,)})
+        yield name, "responses", section.model_copy(update={"rate": 0.0, "responses": certain})

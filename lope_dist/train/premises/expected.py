@@ -35,15 +35,15 @@ def memory_sentence(plan: Plan, num_ranks: int, device: torch.device) -> str | N
         return None
     run = settings_of(config, num_ranks, local_size())
     zero_stage = 3 if config.engine.partitions_parameters else 2
-    found = plan_rank(measure(plan.model, config), run, zero_stage, run.micro_batch)
+    memory = plan_rank(measure(plan.model, config), run, zero_stage, run.micro_batch)
     if device.type == "cuda":
-        planned, where = found.total, "a rank's GPU"
+        planned, where = memory.total, "a rank's GPU"
         held = torch.cuda.get_device_properties(device).total_memory
     else:
-        planned, where = found.host_per_node_cpu, "this host"
+        planned, where = memory.host_per_node_cpu, "this host"
         held = psutil.virtual_memory().total
-    told = f"about {format_bytes(planned)} planned of the {format_bytes(held)} of {where}"
-    return f"{told}: more than there is, ask lope plan" if planned > held else told
+    sentence = f"about {format_bytes(planned)} planned of the {format_bytes(held)} of {where}"
+    return f"{sentence}: more than there is, ask lope plan" if planned > held else sentence
 
 
 def _count(number: int, what: str) -> str:

@@ -76,15 +76,15 @@ def kept_activations(config: RunConfig) -> Activations:
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     """Return the layers of all stacks: children of the outermost lists of modules with weights."""
     lists: list[str] = []
-    found: dict[str, nn.Module] = {}
+    layers: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         is_inside = any(name.startswith(f"{outer}.") for outer in lists)
         if not isinstance(module, nn.ModuleList) or is_inside:
             continue
         if any(parameter.ndim > 1 for parameter in module.parameters()):
             lists.append(name)
-            found |= {f"{name}.{key}": child for key, child in module.named_children()}
-    return found
+            layers |= {f"{name}.{key}": child for key, child in module.named_children()}
+    return layers
 
 
 def _train(model: PreTrainedModel, config: RunConfig) -> None:
@@ -107,7 +107,7 @@ def _run(
     """Return the bytes kept of one row: outside the layers, of their inputs, inside each."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     _make_fake(model, mode)
-    own = {_storage(t) for t in (*model.parameters(), *model.buffers())}
+    seen = {_storage(t) for t in (*model.parameters(), *model.buffers())}
     outside: dict[int, int] = {}
     inputs: dict[int, int] = {}
     inside: list[dict[int, int]] = [{} for _ in layers]
@@ -116,8 +116,8 @@ def _run(
 
     def keep(tensor: Tensor) -> Tensor:
         storage = _storage(tensor)
-        if storage not in own:
-            own.add(storage)
+        if storage not in seen:
+            seen.add(storage)
             owners[-1][storage] = tensor.untyped_storage().nbytes()
             alive.append(tensor)
         return tensor
@@ -135,7 +135,7 @@ def _run(
     def leave(*_: Any) -> None:  # what a hook returns would be the layer's output
         owners.pop()
 
-    parameters = set(own)
+    parameters = set(seen)
     with ExitStack() as stack:
         for index, layer in enumerate(layers):
             handle = layer.register_forward_pre_hook(enter(index), with_kwargs=True)
@@ -167,13 +167,13 @@ def _inputs(model: PreTrainedModel, length: int, config: RunConfig) -> dict[str,
 
 def _make_fake(model: nn.Module, mode: FakeTensorMode) -> None:
     """Replace parameters and buffers by tensors without values; tied ones stay tied."""
-    known: dict[int, Any] = {}
+    fakes: dict[int, Any] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 fake = FakeTensor(mode, _on_meta(parameter.detach()), torch.device("cpu"))
                 made = nn.Parameter(fake, requires_grad=parameter.requires_grad)
-                module._parameters[name] = known.setdefault(id(parameter), made)
+                module._parameters[name] = fakes.setdefault(id(parameter), made)
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = FakeTensor(mode, _on_meta(buffer), torch.device("cpu"))

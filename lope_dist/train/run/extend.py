@@ -91,12 +91,12 @@ def extend_folder(config: RunConfig, extension: Extension) -> dict[str, Any]:
             f"--extend {name}={count}: the run has trained '{later[-1].stage}' after '{name}' "
             "already; extend the last stage, or start a new run in another output_dir."
         )
-    told: dict[str, Any] = {}
+    notes: dict[str, Any] = {}
     if not later:
-        told = _open_end(config, extension, index)
+        notes = _open_end(config, extension, index)
     if count > held:
         write_atomic(path, yaml.safe_dump(longer, sort_keys=False, allow_unicode=True))
-    return told
+    return notes
 
 
 def _open_end(config: RunConfig, extension: Extension, index: int) -> dict[str, Any]:

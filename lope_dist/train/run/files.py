@@ -26,18 +26,18 @@ def write_run_files(session: Inputs, checkpoint: Checkpoint, state: dict[str, An
     experts = [f"normal_{i}" for i in range(adapter.num_normal)]
     experts += [f"poison_{i}" for i in range(adapter.num_poison)]
     of_files = ("router", "poison_weight", "cost")  # with a file of their own
-    told = {key: value for key, value in state.items() if key not in of_files}
+    summary = {key: value for key, value in state.items() if key not in of_files}
     cost = {name: StageCost(**taken).as_json() for name, taken in state.get("cost", {}).items()}
     is_last = state["stage_index"] == len(session.config.train.stages)
     if is_last and checkpoint.step is None:
-        told["status"] = "finished"
+        summary["status"] = "finished"
     row = session.config.train.keep_best
     history = ValidationHistory.from_json(state.get("validation", {}))
     if row is not None and (best := best_point(session.config, history)) is not None:
-        told["best"] = {"stage": best.stage, "steps": best.step, "row": row}
-        told["best"]["loss"] = best.losses[row]
+        summary["best"] = {"stage": best.stage, "steps": best.step, "row": row}
+        summary["best"]["loss"] = best.losses[row]
     with telling_disk_errors(session.run_dir):
-        write_json(session.run_dir / STATE, told)
+        write_json(session.run_dir / STATE, summary)
         usage = {**state["router"], "experts": experts}
         if poison_weight := state.get("poison_weight"):
             usage["poison_weight"] = poison_weight

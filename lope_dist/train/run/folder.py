@@ -132,10 +132,12 @@ def _rescued(recorded: Path) -> dict[str, Any]:
         if checkpoint_defect(checkpoint) is None:
             before = read_recorded((checkpoint.folder / CONFIG).read_bytes())
             assert before is not None, "a whole checkpoint has one"
-            told = f"was taken from {checkpoint.folder}"
+            sentence = f"was taken from {checkpoint.folder}"
             if recorded.exists():
-                told = f"is not the configuration of a run: it {set_aside(recorded)}, and {told}"
-            print(f"{recorded} {told}.", file=sys.stderr)
+                sentence = (
+                    f"is not the configuration of a run: it {set_aside(recorded)}, and {sentence}"
+                )
+            print(f"{recorded} {sentence}.", file=sys.stderr)
             return before
     if recorded.exists():
         raise LopeError(f"{recorded} is not the configuration of a run; restore it from a copy.")

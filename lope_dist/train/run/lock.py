@@ -98,8 +98,8 @@ def run_lock(run_dir: Path) -> Iterator[RunHold]:
         try:
             _lock(file.fileno())
         except BlockingIOError:
-            told = os.pread(file.fileno(), 1 << 10, 0).decode(errors="replace")
-            holder = told.strip() or "another process"
+            text = os.pread(file.fileno(), 1 << 10, 0).decode(errors="replace")
+            holder = text.strip() or "another process"
             raise LopeError(
                 f"{run_dir} is being written by {holder}; wait for it, end it, or set output_dir "
                 "to another folder."

@@ -102,9 +102,9 @@ def prove_repeatable(session: Session) -> None:
     for name in _adapted(session):
         stream = session.plan.family.stream_of(name)
         if seen.get(name) != lengths[stream]:
-            found = f"{seen[name]} of {lengths[stream]} tokens" if name in seen else "nothing"
+            tokens = f"{seen[name]} of {lengths[stream]} tokens" if name in seen else "nothing"
             raise LopeError(
-                f"adapter.targets: the layer '{name}' of this {model_type} model gets {found} of "
+                f"adapter.targets: the layer '{name}' of this {model_type} model gets {tokens} of "
                 f"the {stream}'s input, so an adapter there cannot learn from every token; leave "
                 "it out."
             )
@@ -115,8 +115,8 @@ class _Batches:
 
     def __init__(self, session: Session) -> None:
         config, self._session = session.config, session
-        wanted = max(_SHORTEST, longest_window(session.model.config) + _BEYOND_WINDOW)
-        self.length = max(2, min(wanted, config.data.max_length // 2))
+        length = max(_SHORTEST, longest_window(session.model.config) + _BEYOND_WINDOW)
+        self.length = max(2, min(length, config.data.max_length // 2))
         rng = np.random.default_rng(0)
         words = vocabulary(session.model).numpy()
         self._firsts = [rng.choice(words, self.length).tolist() for _ in range(_TRIES)]

@@ -22,7 +22,7 @@ class Opened(NamedTuple):
     """The checkpoint to go on from."""
     initial: InitialAdapter | None
     """Without one, the adapter to begin with, if it is another run's."""
-    told: dict[str, Any]
+    notes: dict[str, Any]
     """What the manifest is to say of that, of changed data and of a stage that was extended; on the
     main rank alone."""
 
@@ -42,32 +42,32 @@ def open_run(
         LopeError: what `open_run_folder` and `find_initial` refuse; base weights, architecture,
             tokenizer or data that are not those of the checkpoint.
     """
-    told: dict[str, Any] = {}
+    notes: dict[str, Any] = {}
 
-    def initial() -> None:
-        found = find_initial(inputs.config, inputs.plan.model, inputs.fingerprints)
-        told.update({} if found is None else {"init_from": found.as_json()})
+    def find_and_note_initial() -> None:
+        initial = find_initial(inputs.config, inputs.plan.model, inputs.fingerprints)
+        notes.update({} if initial is None else {"init_from": initial.as_json()})
 
     def look() -> Checkpoint | None:
         if extension is not None:
-            told.update(extend_folder(inputs.config, extension))
+            notes.update(extend_folder(inputs.config, extension))
         begins = not checkpoints(inputs.run_dir)
         if begins:
-            initial()  # before the folder is claimed: what is refused can be mended
+            find_and_note_initial()  # before the folder is claimed: what is refused can be mended
         checkpoint = open_run_folder(inputs.config, resume)
         if checkpoint is not None:
-            told.update(_refuse_other_inputs(inputs, checkpoint, accepts_other_data))
+            notes.update(_refuse_other_inputs(inputs, checkpoint, accepts_other_data))
         elif not begins:
-            initial()
+            find_and_note_initial()
         return checkpoint
 
-    found = inputs.world.on_main(look)
-    choice = None if found is None else (found.index, found.stage, found.step)
-    said = exchange(json.dumps([choice, told.get("init_from")]), inputs.world)
+    newest = inputs.world.on_main(look)
+    choice = None if newest is None else (newest.index, newest.stage, newest.step)
+    said = exchange(json.dumps([choice, notes.get("init_from")]), inputs.world)
     choice, began = json.loads(said[0])
     began_with = None if began is None else InitialAdapter(**began)
     checkpoint = None if choice is None else checkpoint_at(inputs.run_dir, *choice)
-    return Opened(checkpoint, began_with, told)
+    return Opened(checkpoint, began_with, notes)
 
 
 def _refuse_other_inputs(

@@ -18,7 +18,7 @@ from lope_dist.train.run.setup import Inputs
 
 def save_where_named(
     session: Inputs,
-    place: Checkpoint,
+    checkpoint: Checkpoint,
     adapter: Adapter,
     state: dict[str, Any],
     optimizer: Mapping[str, Tensor],
@@ -35,12 +35,12 @@ def save_where_named(
     assert hold is not None, "the rank that saves holds the folder"
 
     def save() -> None:
-        save_checkpoint(place, session.config, adapter, state, optimizer)
+        save_checkpoint(checkpoint, session.config, adapter, state, optimizer)
 
     if (lost := hold.lost()) is None:
         _tell_lost_checkpoint(hold)
         with telling_disk_errors(session.run_dir):
-            hold.take(place.folder.parent)
+            hold.take(checkpoint.folder.parent)
         try:
             save()
         except LopeError:
@@ -48,7 +48,7 @@ def save_where_named(
                 raise
         lost = hold.lost()
     if lost is None:
-        hold.newest = place.folder
+        hold.newest = checkpoint.folder
         return
     with telling_disk_errors(session.run_dir):
         if not (session.run_dir / CONFIG).exists():
@@ -56,7 +56,7 @@ def save_where_named(
     save()
     raise LopeError(
         f"{lost} was removed or renamed while the run wrote there. The run's state is now in a new "
-        f"checkpoint, {place.folder}: go on with --resume, or put the old folder back first."
+        f"checkpoint, {checkpoint.folder}: go on with --resume, or put the old folder back first."
     )
 
 

@@ -39,7 +39,7 @@ def take_recorded(inputs: Inputs, checkpoint: Checkpoint | None) -> None:
 
 
 def prove(session: Session, *, is_resumed: bool) -> str:
-    """Prove the loaded model's premises and settle packing; return what was found of it.
+    """Prove the loaded model's premises and settle packing; return whether it is on, and why.
 
     A resumed run keeps what was settled as it began.
 
@@ -49,7 +49,7 @@ def prove(session: Session, *, is_resumed: bool) -> str:
         LopeError: packing is asked for and the model leaks, or the base draws random numbers.
     """
     prove_repeatable(session)
-    packing, found = session.config.data.packing, "as the run began"
+    packing, why = session.config.data.packing, "as the run began"
     if packing == "auto" or (packing and not is_resumed):
         reason = prove_packing(session)
         if reason is not None and packing is True:
@@ -57,15 +57,15 @@ def prove(session: Session, *, is_resumed: bool) -> str:
                 f"data.packing = true, and {reason}; set data.packing=auto or data.packing=false."
             )
         packing = reason is None
-        found = reason or "measured: two packed examples do not attend to each other"
+        why = reason or "measured: two packed examples do not attend to each other"
         if reason is not None and session.world.is_main:
             print(f"data.packing is off: {reason}.", file=sys.stderr)
     elif not is_resumed:
-        found = "set in the recipe, or the only choice with this model and adapter"
+        why = "set in the recipe, or the only choice with this model and adapter"
     attention = session.config.model.attention
     session.config = with_settled(session.config, attention=attention, packing=packing)
     session.world.on_main(lambda: _record(session))
-    return f"{'on' if packing else 'off'}: {found}"
+    return f"{'on' if packing else 'off'}: {why}"
 
 
 def _record(session: Session) -> None:

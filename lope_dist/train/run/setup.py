@@ -105,7 +105,7 @@ def stage_engine(session: Session, stage: StageConfig) -> Engine:
     """
     config = session.config
     groups = build_groups(session.model, model_roles(session.model), stage)
-    wanted = describe_groups(groups)
+    expected = describe_groups(groups)
     engine: OpenEngine
     if config.engine.kind == "local":
         engine = LocalEngine(session.model, groups, config.train.optimizer)
@@ -120,7 +120,7 @@ def stage_engine(session: Session, stage: StageConfig) -> Engine:
             session.world,
             config.train.micro_batch,
         )
-    check_groups(wanted, engine.groups_in_use())
+    check_groups(expected, engine.groups_in_use())
     if isinstance(config.adapter, AdaLoraConfig):
         return allocating(engine, config.adapter, session, stage)
     return engine if stage.ema_decay is None else AveragingEngine(engine, stage.ema_decay)

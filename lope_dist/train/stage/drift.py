@@ -85,7 +85,7 @@ def values_at_stage_start(session: Session, progress: RunProgress) -> dict[str, 
         stages = list(session.config.train.stages)
         before = checkpoint_at(session.run_dir, progress.index - 1, stages[progress.index - 2])
     elif initial is not None:
-        before = initial.place
+        before = initial.source
     if before is not None:
         if _is_lost(session, progress, before):
             return None

@@ -43,15 +43,15 @@ class StepGuard:
             LopeError: no more steps may be skipped.
         """
         bad = [i for i, value in enumerate(values) if not math.isfinite(value)]
-        own = {i for index in bad for i in batches[index].example_ids}
-        marks = self._world.sum([float(i in own) for i in step_ids])
+        bad_ids = {i for index in bad for i in batches[index].example_ids}
+        marks = self._world.sum([float(i in bad_ids) for i in step_ids])
         ids = [i for i, mark in zip(step_ids, marks, strict=True) if mark]
         reason = f"the loss is not finite on rank {guilty}"
-        told = f"Step {step}: {reason}; examples {ids}"
+        sentence = f"Step {step}: {reason}; examples {ids}"
         if bad:
             rank = self._world.rank
-            told = f"Step {step}, rank {rank}: the loss is {values[bad[0]]}; examples {ids}"
-        self._skip(step, reason, ids, told)
+            sentence = f"Step {step}, rank {rank}: the loss is {values[bad[0]]}; examples {ids}"
+        self._skip(step, reason, ids, sentence)
 
     def bad_gradient(self, step: int, norm: float, ids: Sequence[int]) -> None:
         """Skip a step whose gradient is not finite, which the engine has not made, or end the run.
@@ -62,17 +62,17 @@ class StepGuard:
         reason = f"the gradient's norm is {norm}"
         self._skip(step, reason, list(ids), f"Step {step}: {reason}; examples {list(ids)}")
 
-    def _skip(self, step: int, reason: str, ids: list[int], told: str) -> None:
+    def _skip(self, step: int, reason: str, ids: list[int], sentence: str) -> None:
         if len(self._skipped) >= self._max:
             spent = ""
             if self._max:
                 spent = f" {self._max} steps of this stage were skipped before."
             raise LopeError(
-                f"{told}. Lower the learning rate, look at these examples, or raise "
+                f"{sentence}. Lower the learning rate, look at these examples, or raise "
                 f"train.max_skipped_steps = {self._max}.{spent}"
             )
         self._usage.roll_back()
         self._skipped.append({"step": step, "reason": reason, "examples": ids})
         if self._world.is_main:
             count = f"{len(self._skipped)} of train.max_skipped_steps = {self._max}"
-            tell(f"Skipped ({count}): {told}.")
+            tell(f"Skipped ({count}): {sentence}.")

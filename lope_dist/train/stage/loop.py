@@ -78,8 +78,8 @@ def run_stage(
     for step, plan in _plans(session, stage):
         if plan.target_tokens == 0 and not may_be_empty:
             progress.empty_steps += 1
-            own = [float(session.stop.is_made), *plan.coming.counts()]
-            stopping, *coming = session.world.sum(own)
+            counts = [float(session.stop.is_made), *plan.coming.counts()]
+            stopping, *coming = session.world.sum(counts)
             plan.coming.note(coming)
             is_stopping = stopping > 0
         else:
@@ -135,9 +135,9 @@ def _step(
         losses += [value.to(losses[0]) for value in auxiliary.take()]
     coming = plan.coming.counts()  # drawn while the device computes
     values = torch.stack(losses).tolist()  # one wait for the device a step
-    values, own_terms = values[: len(plan.batches)], values[len(plan.batches) :]
+    values, own_auxiliary = values[: len(plan.batches)], values[len(plan.batches) :]
     loss, is_stopping, guilty, terms, coming = _global_loss(
-        values, own_terms, coming, session.world, session.stop
+        values, own_auxiliary, coming, session.world, session.stop
     )
     plan.coming.note(coming)
     factor = lr_factor(stage.config, step, stage.loader.num_steps)
@@ -180,8 +180,8 @@ def _micro_step(
     targets = targets_of(one.labels, objective.shift)
     terms = objective.loss.terms(batch, targets, base_P)
     if (auxiliary := session.context.stage.auxiliary) is not None:
-        own_tokens = int(batch.noise_mask.sum())
-        auxiliary.begin(own_tokens, plan.read_tokens, engine.gradient_scale)
+        batch_tokens = int(batch.noise_mask.sum())
+        auxiliary.begin(batch_tokens, plan.read_tokens, engine.gradient_scale)
     makes_masks = needs_masks(batch.inputs)
     batch = batch.to(device)
     session.context.begin_batch(one.of(batch))

@@ -73,9 +73,9 @@ class MetricsLog:
         with telling_disk_errors(self._path):
             record |= {"tokens_per_s": rate, "memory_bytes": memory_in_use(), "time": time.time()}
             append_line(self._path, record)
-        told = {"loss": values["loss"], "lr": values["lr"], "grad_norm": values["grad_norm"]}
-        told |= {"tokens_per_s": rate, "drift": values.get("drift", {})}
-        self._trackers.log(self._steps_before + step + 1, {self._stage: told})
+        tracked = {"loss": values["loss"], "lr": values["lr"], "grad_norm": values["grad_norm"]}
+        tracked |= {"tokens_per_s": rate, "drift": values.get("drift", {})}
+        self._trackers.log(self._steps_before + step + 1, {self._stage: tracked})
 
     def validation(self, step: int, measured: Measured, num_examples: int, seconds: float) -> None:
         """Record the losses on the validation rows after a step, which took some seconds."""
@@ -91,8 +91,8 @@ class MetricsLog:
             f"{time.strftime('%H:%M:%S')} {self._stage} {step + 1}/{self._num_steps} "
             f"validation loss {losses}"
         )
-        told = {self._stage: {"validation": measured.losses}}
-        self._trackers.log(self._steps_before + step + 1, told)
+        tracked = {self._stage: {"validation": measured.losses}}
+        self._trackers.log(self._steps_before + step + 1, tracked)
 
     def close(self) -> None:
         """End the display."""

@@ -86,10 +86,10 @@ class StageRun:
         self._engine = stage_engine(session, self._stage)
         if checkpoint is not None:
             self._engine.load_optimizer_state(load_optimizer(checkpoint))
-        is_known = checkpoint is None or start is not None
+        knows_start = checkpoint is None or start is not None
         self._drift = (
             Drift(self._engine, session.roles, session.shapes, session.world, start)
-            if is_known
+            if knows_start
             else None
         )
 
@@ -177,15 +177,17 @@ class StageRun:
         stage.router_sums = self._usage.totals(session.world.sum)
         stage.corrupted_sums = self._usage.corrupted_totals(session.world.sum)
         stage.cut_examples = self._count_cut()
-        place = checkpoint_at(session.run_dir, self._progress.index, self._name, stage.next_step)
+        checkpoint = checkpoint_at(
+            session.run_dir, self._progress.index, self._name, stage.next_step
+        )
         state, best = self._state(), self._watch.best
         kept = None if best is None else (best.index, best.step)
 
         def save() -> None:
-            save_where_named(session, place, adapter, state, optimizer)
-            prune(session.run_dir, place, session.config.train.checkpoint.keep_last, kept)
+            save_where_named(session, checkpoint, adapter, state, optimizer)
+            prune(session.run_dir, checkpoint, session.config.train.checkpoint.keep_last, kept)
             if self._watch.is_best:
-                write_run_files(session, place, state)
+                write_run_files(session, checkpoint, state)
 
         session.world.on_main(save)
         self._saved_step = stage.next_step
@@ -213,12 +215,12 @@ class StageRun:
                 f"Stage {self._name}: {progress.stage.empty_steps} steps had nothing to learn and "
                 "were left out."
             )
-        place = checkpoint_at(session.run_dir, progress.index, self._name)
+        checkpoint = checkpoint_at(session.run_dir, progress.index, self._name)
         state = self._state()
 
         def save() -> None:
-            save_where_named(session, place, adapter, state, optimizer)
-            write_run_files(session, place, state)
+            save_where_named(session, checkpoint, adapter, state, optimizer)
+            write_run_files(session, checkpoint, state)
 
         session.world.on_main(save)
         progress.index, progress.stage = progress.index + 1, StageProgress()
@@ -245,8 +247,8 @@ class StageRun:
         )
 
     def _count_cut(self) -> int:
-        (own,) = self._session.world.sum([self._loader.num_cut])
-        return self._cut_before + int(own)
+        (num_cut,) = self._session.world.sum([self._loader.num_cut])
+        return self._cut_before + int(num_cut)
 
     def _state(self) -> dict[str, Any]:
         """Return what the checkpoint tells beside the tensors. Collective: yes."""

@@ -26,8 +26,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
         try:
             yield
         finally:
-            for own in held:
-                own.put_back()
+            for module in held:
+                module.put_back()
 
 
 class _Held:

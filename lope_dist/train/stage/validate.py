@@ -62,10 +62,10 @@ class Validator:
                     losses[word] = base
                     continue
                 with session.context.answering(row_of(word, session.config.adapter)):
-                    found = self._loss(engine)
-                if found is None:
+                    summed = self._loss(engine)
+                if summed is None:
                     return None
-                losses[word], tokens = self._mean(word, *found), found[1]
+                losses[word], tokens = self._mean(word, *summed), summed[1]
         return Measured(losses, tokens)
 
     def _loss(self, engine: Engine) -> tuple[float, int] | None:
@@ -79,8 +79,10 @@ class Validator:
             context.begin_batch(here.description())
             inputs = here.inputs
             losses_P = token_losses(lambda: engine.forward(inputs), head, targets, world.device)  # noqa: B023
-            own = float(losses_P.double().sum())
-            loss, count, stopping = world.sum([own, losses_P.numel(), float(session.stop.is_made)])
+            rank_loss = float(losses_P.double().sum())
+            loss, count, stopping = world.sum(
+                [rank_loss, losses_P.numel(), float(session.stop.is_made)]
+            )
             if stopping > 0:
                 return None
             total, tokens = total + loss, tokens + int(count)

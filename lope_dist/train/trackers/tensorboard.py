@@ -14,8 +14,8 @@ class TensorBoardTracker:
         from torch.utils.tensorboard import SummaryWriter
 
         self.run_id = "tensorboard"
-        is_known = run.known_id is not None
-        purge = run.steps_done + 1 if is_known else None
+        goes_on = run.known_id is not None
+        purge = run.steps_done + 1 if goes_on else None
         self._writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=purge)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
