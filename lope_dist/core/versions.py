@@ -38,7 +38,7 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def source_hash() -> str:
+def _source_hash() -> str:
     """Return a short hash of this package's own code: checkouts may share a version."""
     digest = hashlib.sha256()
     for path in sorted(_ROOT.rglob("*.py")):
@@ -52,7 +52,7 @@ def code_version() -> dict[str, str | bool | None]:
     changed = None if commit is None else bool(_git("status", "--porcelain", "--", "."))
     return {
         "version": lope_dist.__version__,
-        "source": source_hash(),
+        "source": _source_hash(),
         "commit": commit,
         "changed": changed,
     }

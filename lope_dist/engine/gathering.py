@@ -83,8 +83,8 @@ class _Gather:
         for _ in self._rows or ():
             pass
         for parameter in self._parameters if self._rows is None else ():
-            make_whole(parameter)  # one at a time
-            let_go(parameter)
+            _make_whole(parameter)  # one at a time
+            _let_go(parameter)
 
     def enter(self, module: Any, args: Any) -> Any:
         """Give the unit its weights, or what stands for them; return its arguments, if others.
@@ -119,12 +119,12 @@ class _Gather:
             hold(self._parameters[0], self._rows.whole())
             return
         for parameter in self._parameters:
-            make_whole(parameter)
+            _make_whole(parameter)
 
     def let_go(self) -> None:
         """Free what the parameters hold."""
         for parameter in self._parameters:
-            let_go(parameter)
+            _let_go(parameter)
 
 
 class Weights:
@@ -196,7 +196,7 @@ class _Gatherer:
             self._is_held = False
 
 
-def make_whole(parameter: Any) -> None:
+def _make_whole(parameter: Any) -> None:
     """Give a partitioned parameter its whole data, in the one buffer that it takes.
 
     DeepSpeed's own gather fills a second buffer beside it, and gloo's a third: of an embedding that
@@ -212,14 +212,14 @@ def make_whole(parameter: Any) -> None:
 
 
 def hold(parameter: Any, data: Tensor) -> None:
-    """Give a partitioned parameter data to compute with, until `let_go`."""
+    """Give a partitioned parameter data to compute with, until `_let_go`."""
     from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
     parameter.data = data
     parameter.ds_status = ZeroParamStatus.AVAILABLE
 
 
-def let_go(parameter: Any) -> None:
+def _let_go(parameter: Any) -> None:
     """Free what the parameter holds; nothing of it was changed."""
     from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 

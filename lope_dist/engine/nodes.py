@@ -37,7 +37,7 @@ def sharing_ranks(world: World, engine: EngineConfig) -> Sharing:
     """Return the ranks that share this rank's copy, by `engine.shard`. Collective: yes."""
     if engine.shard == "world":
         return Sharing(world.rank, world.size)
-    hosts = ranks_of_hosts(world)
+    hosts = _ranks_of_hosts(world)
     if len(hosts) == 1:
         return Sharing(world.rank, world.size)
     # Every rank makes every group, in the same order.
@@ -47,7 +47,7 @@ def sharing_ranks(world: World, engine: EngineConfig) -> Sharing:
     return Sharing(hosts[host].index(world.rank), len(hosts[host]), groups[host])
 
 
-def ranks_of_hosts(world: World) -> list[list[int]]:
+def _ranks_of_hosts(world: World) -> list[list[int]]:
     """Return the ranks of each host. Launchers number ranks host by host. Collective: yes."""
     first = world.rank - int(os.environ.get("LOCAL_RANK", "0"))
     hosts: dict[str, list[int]] = {}

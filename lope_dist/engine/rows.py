@@ -35,7 +35,7 @@ class SpreadRows:
     def firsts(self) -> range:
         """The first row of each step."""
         num_rows, width = self._weight.ds_shape
-        step = rows_at_once(num_rows, width, self._weight.ds_tensor.element_size())
+        step = _rows_at_once(num_rows, width, self._weight.ds_tensor.element_size())
         return range(0, num_rows, step)
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
@@ -85,7 +85,7 @@ class TakesRows(Protocol):
         ...
 
 
-def rows_at_once(num_rows: int, width: int, itemsize: int) -> int:
+def _rows_at_once(num_rows: int, width: int, itemsize: int) -> int:
     """Return how many rows of a (V, D) matrix a rank gathers at once."""
     step = ROWS_BYTES // (width * itemsize) // _MULTIPLE * _MULTIPLE
     return min(num_rows, max(_MULTIPLE, step))

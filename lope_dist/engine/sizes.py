@@ -56,7 +56,7 @@ class Sizes:
     @property
     def nested_statistics(self) -> int:
         """Bytes of all layers' scales of scales."""
-        return sum(nested_bytes(weights, self.nested) for weights in self.quantized)
+        return sum(_nested_bytes(weights, self.nested) for weights in self.quantized)
 
     @property
     def partitioned(self) -> list[int]:
@@ -111,9 +111,9 @@ def statistics_bytes(weights: int, nested: bool) -> int:
     for 256 of these, 16,384 weights (QLoRA, section 3: 0.127 bits a weight).
     """
     scales = -(-weights // BLOCK)
-    return scales + nested_bytes(weights, nested) if nested else scales * FLOAT32
+    return scales + _nested_bytes(weights, nested) if nested else scales * FLOAT32
 
 
-def nested_bytes(weights: int, nested: bool) -> int:
+def _nested_bytes(weights: int, nested: bool) -> int:
     """Return the bytes of the scales of scales, which every rank keeps whole."""
     return -(-weights // (BLOCK * NESTED_BLOCK)) * FLOAT32 if nested else 0

@@ -52,7 +52,7 @@ def splice(table: WordTable, edits: Sequence[Edit]) -> Iterator[tuple[int, str]]
         yield current, "".join(pieces)
 
 
-def change_character(word: str, apply: _Apply, where: float, draw: float) -> str | None:
+def _change_character(word: str, apply: _Apply, where: float, draw: float) -> str | None:
     """Apply a character operation at ``where`` (0 to 1) of a word, or at the next it can change."""
     parts = word if word.isascii() else graphemes(word)
     count = len(parts)
@@ -141,7 +141,7 @@ class _WordEdits:
             if step:
                 text = int(table.first_words.searchsorted(at, "right")) - 1
             if isinstance(operation, CharacterOperation):
-                new = change_character(table.word(at), operation.apply, where, draw)
+                new = _change_character(table.word(at), operation.apply, where, draw)
             else:
                 new = self._change_word(operation, at, text, draw)
             if new is None:

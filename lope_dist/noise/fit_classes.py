@@ -15,7 +15,7 @@ from lope_dist.noise.ocr import CONFUSIONS
 from lope_dist.noise.words import edge_marks, graphemes
 
 
-def residue(clean: str, noisy: str) -> tuple[list[str], list[str], list[str], list[str]]:
+def _residue(clean: str, noisy: str) -> tuple[list[str], list[str], list[str], list[str]]:
     """Return the graphemes of both words without their common start and end, and these two."""
     a, b = graphemes(clean), graphemes(noisy)
     start = _num_common(a, b)
@@ -48,7 +48,7 @@ def classify(clean: str, noisy: str, is_known: Callable[[str], bool]) -> str:
         return "lower case"
     if noisy == "".join(c for c in clean if c.isalnum()):
         return "marks lost"
-    a, b, start, end = residue(clean, noisy)
+    a, b, start, end = _residue(clean, noisy)
     core, heard = edge_marks(clean)[1].lower(), edge_marks(noisy)[1].lower()
     prefix = "heard, " if heard in HEARD.get(core, ()) else ""
     if len(a) == 1 and not b:

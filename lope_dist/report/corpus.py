@@ -11,7 +11,7 @@ from rich.text import Text
 _DELETED, _INSERTED = "red strike", "green bold"
 
 
-def example_text(example: dict[str, Any]) -> tuple[Text, Text]:
+def _example_text(example: dict[str, Any]) -> tuple[Text, Text]:
     """Return an example clean and noisy; what differs is in marks and in colour."""
     clean, noisy = Text(), Text()
     if "changes" not in example:
@@ -39,7 +39,7 @@ def print_examples(examples: list[dict[str, Any]]) -> None:
             show_lines=True,
             expand=True,
         )
-        columns = example_text(example)
+        columns = _example_text(example)
         table.add_column(f"clean {_hits(example['clean_hits'])}", ratio=1, overflow="fold")
         if "view" not in example:
             table.add_row(columns[0])

@@ -31,7 +31,7 @@ _OTHER = {
 _WIRE = {"wire_base": "received a step: base", "wire_adapters": "received a step: adapters"}
 
 
-def plan_table(plan: dict[str, Any]) -> Table:
+def _plan_table(plan: dict[str, Any]) -> Table:
     """Return the figures of `lope plan --json` as a rich table."""
     title = (
         f"Each of {plan['world_size']} ranks: micro-batch {plan['micro_batch']} x "
@@ -56,7 +56,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     console.print(
         f"Model: {weights:,} parameters; adapters: {plan['adapter_parameters']:,}",
         plan["quantization"],
-        plan_table(plan),
+        _plan_table(plan),
         sep="\n",
         soft_wrap=True,
     )
@@ -78,14 +78,14 @@ def print_plan(plan: dict[str, Any]) -> None:
         advice["why"],
         soft_wrap=True,
     )
-    console.print(choices_table(plan))
+    console.print(_choices_table(plan))
     console.print(
         "Computed from stated speeds, to rank the choices; no measurement.", soft_wrap=True
     )
-    console.print(evaluation_line(plan["evaluation"]), soft_wrap=True)
+    console.print(_evaluation_line(plan["evaluation"]), soft_wrap=True)
 
 
-def evaluation_line(answers: dict[str, Any]) -> str:
+def _evaluation_line(answers: dict[str, Any]) -> str:
     """Return what scoring and generating take of each rank, in a sentence or two."""
     whole, sharded = (format_bytes(answers[key]) for key in ("whole", "sharded"))
     takes = f"Evaluation takes {whole} of each rank with a whole base"
@@ -100,7 +100,7 @@ def evaluation_line(answers: dict[str, Any]) -> str:
     return f"{takes} and {sharded} with a sharded one ({costs}); {does}."
 
 
-def choices_table(plan: dict[str, Any]) -> Table:
+def _choices_table(plan: dict[str, Any]) -> Table:
     """Return all ways that fit, the fastest first, as a rich table."""
     speeds = plan["hardware"]
     title = (

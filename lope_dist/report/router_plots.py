@@ -36,7 +36,7 @@ def plot_usage(
     The poisoning experts' rows are framed.
     """
     figures = {}
-    for projection, (layers, weights) in by_projection(usage).items():
+    for projection, (layers, weights) in _by_projection(usage).items():
         figure = new_figure(4.3, 1.05 + 0.28 * len(experts))
         axes = figure.subplots()
         axes.imshow(weights.T, aspect="auto", cmap=_MAP, norm=norm, interpolation="none")
@@ -64,7 +64,7 @@ def plot_poison_weight(weights: Mapping[str, Mapping[str, float]], top: float) -
     A figure for each adapted projection.
     """
     series = {
-        kind: by_projection({name: [weight] for name, weight in layers.items()})
+        kind: _by_projection({name: [weight] for name, weight in layers.items()})
         for kind, layers in weights.items()
     }
     figures = {}
@@ -87,7 +87,7 @@ def _name_layers(axes: Axes, layers: list[str]) -> None:
     axes.set_xticks(list(shown), [layers[i] for i in shown])
 
 
-def by_projection(usage: Mapping[str, Any]) -> dict[str, tuple[list[str], np.ndarray]]:
+def _by_projection(usage: Mapping[str, Any]) -> dict[str, tuple[list[str], np.ndarray]]:
     """Group modules that differ by their layer's number: name -> (layers, weights).
 
     Shapes: weights ``(layers, experts)``.

@@ -17,14 +17,16 @@ Table = tuple[list[str], list[list[str]]]
 def results(summary: Summary) -> Table:
     """Return mean ± standard deviation over seeds, with the published figure in brackets."""
     head = ["", *(column_title(summary, metric) for metric in summary["columns"])]
-    return head, [[row_title(row), *_cells(summary, row, format_figure)] for row in summary["rows"]]
+    return head, [
+        [row_title(row), *_cells(summary, row, _format_figure)] for row in summary["rows"]
+    ]
 
 
 def differences(summary: Summary) -> Table:
     """Return each row's difference to the baseline with its interval; * where it is clear."""
     head = ["", *(column_title(summary, metric) for metric in summary["columns"])]
     rows = [
-        [row_title(row), *_cells(summary, row, format_difference)]
+        [row_title(row), *_cells(summary, row, _format_difference)]
         for row in summary["rows"]
         if any(figure["against_baseline"] for figure in row["figures"].values())
     ]
@@ -45,10 +47,10 @@ def claims(summary: Summary) -> Table:
                 {True: "yes", False: "no", None: "open"}[claim["held"]],
                 ABSENT
                 if claim["effect"] is None
-                else format_value(summary, metric, claim["effect"], "+"),
+                else _format_value(summary, metric, claim["effect"], "+"),
                 ABSENT
                 if ci95 is None
-                else " … ".join(format_value(summary, metric, x, "+") for x in ci95),
+                else " … ".join(_format_value(summary, metric, x, "+") for x in ci95),
                 claim.get("over", ABSENT),
                 ABSENT if p is None else f"{p:.3f}",
             ]
@@ -129,30 +131,30 @@ def column_title(summary: Summary, metric: str) -> str:
     return metric
 
 
-def format_value(summary: Summary, metric: str, value: float, sign: str = "") -> str:
+def _format_value(summary: Summary, metric: str, value: float, sign: str = "") -> str:
     """Return a figure in the unit of its column."""
     if metric in summary["shares"]:
         return f"{100 * value:{sign}.1f}"
     return f"{value:{sign}.4f}" if metric.startswith("loss") else f"{value:{sign}.4g}"
 
 
-def format_figure(summary: Summary, metric: str, figure: dict[str, Any]) -> str:
+def _format_figure(summary: Summary, metric: str, figure: dict[str, Any]) -> str:
     """Return ``mean ± standard deviation (paper 44.42)``."""
-    text = format_value(summary, metric, figure["mean"])
+    text = _format_value(summary, metric, figure["mean"])
     if figure["sd"] is not None:
-        text += f" ± {format_value(summary, metric, figure['sd'])}"
+        text += f" ± {_format_value(summary, metric, figure['sd'])}"
     return text if figure["paper"] is None else f"{text} (paper {figure['paper']})"
 
 
-def format_difference(summary: Summary, metric: str, figure: dict[str, Any]) -> str:
+def _format_difference(summary: Summary, metric: str, figure: dict[str, Any]) -> str:
     """Return ``+0.5 [0.1, 0.9]*``; the star where it is clear."""
     effect = figure["against_baseline"]
     if effect is None:
         return ABSENT
-    text = format_value(summary, metric, effect["mean"], "+")
+    text = _format_value(summary, metric, effect["mean"], "+")
     if effect["ci95"] is None:
         return text
-    ends = ", ".join(format_value(summary, metric, end, "+") for end in effect["ci95"])
+    ends = ", ".join(_format_value(summary, metric, end, "+") for end in effect["ci95"])
     return f"{text} [{ends}]{'*' if effect['is_clear'] else ''}"
 
 
