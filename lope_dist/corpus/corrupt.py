@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from lope_dist.config.data import DataConfig, SourceConfig
 from lope_dist.config.noise import DataNoiseConfig, NoiseConfig
 from lope_dist.core.bars import bar
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, first_line
 from lope_dist.core.files import write_atomic
 from lope_dist.corpus.examples.source import Example, ExampleSource, open_source
 from lope_dist.corpus.rows.layouts import Layout
@@ -113,8 +113,7 @@ def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None) -> 
     try:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink)
     except pa.ArrowException as error:
-        reason = str(error).splitlines()[0].rstrip(".")
         raise LopeError(
-            f"{path}: these rows do not fit one table: {reason}; write .jsonl."
+            f"{path}: these rows do not fit one table: {first_line(error)}; write .jsonl."
         ) from None
     write_atomic(path, sink.getvalue().to_pybytes())

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from lope_dist.core.blocks import BlockCheck, BlockHasher, DamagedBlock
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, first_line
 from lope_dist.core.files import whole_file
 from lope_dist.corpus.tokens.encode import IGNORED, Tokenized
 from lope_dist.corpus.tokens.views import Row
@@ -166,7 +166,7 @@ class Shard:
         return Row(tokens, dict(values["hits"]))
 
     def _unreadable(self, error: Exception) -> LopeError:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        reason = first_line(error)
         if isinstance(error, DamagedBlock):
             return not_as_built(self._path, reason)
         return LopeError(

@@ -32,7 +32,7 @@ from typing import Any, Protocol
 from filelock import FileLock
 
 from lope_dist.core.blocks import BlockCheck, BlockHasher, DamagedBlock, hash_blocks
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, first_line
 from lope_dist.core.files import cache_dir, write_atomic
 
 _VARIABLE = "LOPE_DATA_CACHE"
@@ -231,7 +231,7 @@ def _open_whole(folder: Path, *, tells: bool = False) -> Store | None:
         return Store(folder)
     except Exception as error:  # of any kind: nothing in a cache is worth more than its making
         if tells:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             notice = f"The examples cached in {folder} are damaged ({reason}): read anew."
             print(notice, file=sys.stderr)
         return None

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from lope_dist.adapters.batch import BatchDescription
 from lope_dist.adapters.inject import set_trainable
 from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import first_line
 from lope_dist.engine.activations import FLOAT32, Activations, Curve
 from lope_dist.model.frozen_module import FrozenModule, thaw
 from lope_dist.train.premises.preflight import preflight
@@ -64,7 +65,7 @@ def kept_activations(config: RunConfig) -> Activations:
         with repeats_left_out(list(layers.values())) as stand_ins:
             runs = [_run(model, list(layers.values()), n * _STEP, config) for n in (1, 2, 3)]
     except Exception as error:  # a model may ask for values, in ways of its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         return _by_width(widths, model, widest, reason[:200].rstrip("."))
     finally:
         log.removeFilter(_nothing)

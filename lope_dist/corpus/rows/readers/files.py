@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, first_line
 from lope_dist.corpus.rows.readers.arrow import read_arrow, read_parquet
 from lope_dist.corpus.rows.readers.base import NumberedRows, Select
 from lope_dist.corpus.rows.readers.json_values import read_json_list
@@ -116,9 +116,8 @@ class FileRows:
     def _unreadable(self, error: Exception) -> LopeError:
         if isinstance(error, OSError) and error.strerror:
             return LopeError(f"{self.path} cannot be read: {error.strerror}.")
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         name = self._kind_by_name().name
-        return LopeError(f"{self.path} is not a readable {name} file: {reason}.")
+        return LopeError(f"{self.path} is not a readable {name} file: {first_line(error)}.")
 
 
 def _suffixes(path: Path) -> tuple[str, str]:

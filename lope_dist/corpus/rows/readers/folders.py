@@ -12,7 +12,7 @@ from typing import Any
 from fsspec.utils import glob_translate
 
 from lope_dist.config.data import SourceConfig
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, first_line
 from lope_dist.corpus.rows.readers.files import ALLOWED, has_known_suffix
 
 _FOLLOWED = {"data_files", "data_dir", "default", "version", "description", "drop_labels"}
@@ -155,8 +155,7 @@ def _card(folder: Path, subset: str | None) -> Mapping[str, Any]:
         configs = MetadataConfigs.from_dataset_card_data(DatasetCardData(**card))
         name = subset or configs.get_default_config_name()
     except Exception as error:  # whatever is wrong with its YAML: it is the user's to mend
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise LopeError(f"{path} cannot be read as a data set card: {reason}.") from None
+        raise LopeError(f"{path} cannot be read as a data set card: {first_line(error)}.") from None
     if not configs and subset is None:
         return {}
     if name is None or name not in configs:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lope_dist.config.data import SourceConfig
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, first_line
 from lope_dist.corpus.rows.readers.base import NumberedRows, Select
 from lope_dist.corpus.rows.turns import RowError
 
@@ -57,7 +57,7 @@ class HubRows:
         return self._builder.as_dataset(split=self._section.split)
 
     def _unreadable(self, error: Exception) -> LopeError:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = first_line(error)
         return LopeError(
             f"data.path = {self.name!r} is no local file or folder (looked in {Path.cwd()}) and "
             f"could not be loaded from the hub (split '{self._section.split}'): {reason}."
