@@ -16,10 +16,10 @@ one row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,119 +94,85 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def build_rows(
-    rows: Sequence[Sequence[Tokenized]],
-    *,
-    is_packed: bool,
-    pad_id: int,
-    seed: int,
-    epoch: int,
-    loss_on_corrupted: bool = False,
-) -> MicroBatch:
-    """Return a decoder-only model's batch; without packing each row is one example.
-
-    ``loss_on_corrupted``: what noise did not change is no target.
-    """
-    assert is_packed or all(len(row) == 1 for row in rows)
-    input_ids, labels, keys, positions = [], [], [], []
-    for row in rows:
-        targets = [_targets(example, loss_on_corrupted) for example in row]
-        input_ids.append([token for example in row for token in example.input_ids])
-        # The first token of an example has nothing before it that could predict it.
-        labels.append([label for of_example in targets for label in (IGNORED, *of_example[1:])])
-        keys.append(
-            torch.cat([_keys(ex, TOKEN_NOISE, len(ex.input_ids), seed, epoch) for ex in row])
-        )
-        positions.append([position for ex in row for position in range(len(ex.input_ids))])
-    input_ids_NT = _pad(input_ids, pad_id)
-    mask_NT = _mask(input_ids)
-    labels_NT = _pad(labels, IGNORED)
-    inputs = {"input_ids": input_ids_NT}
-    if is_packed:
-        # Padding sees padding alone here, and the embedding of a padding token may be zero, where
-        # a norm has no gradient. So it is the row's first token.
-        inputs["input_ids"] = torch.where(mask_NT.bool(), input_ids_NT, input_ids_NT[:, :1])
-        places_NT = torch.arange(input_ids_NT.shape[1]).expand_as(input_ids_NT)
-        lengths_N1 = mask_NT.sum(1, keepdim=True)
-        inputs["position_ids"] = torch.where(
-            mask_NT.bool(), _pad(positions, 0), places_NT - lengths_N1
-        )
-    else:
-        inputs["attention_mask"] = mask_NT
-    return MicroBatch(
-        inputs=inputs,
-        labels=labels_NT,
-        token_keys={"decoder": _pad(keys, 0, torch.int32)},
-        noise_mask=mask_NT,
-        corrupted_mask=_corrupted(rows),
-        weights=_weights(rows),
-        example_ids=tuple(example.example_id for row in rows for example in row),
-        cut_ids=tuple(example.example_id for row in rows for example in row if example.was_cut),
-        num_target_tokens=int((labels_NT != IGNORED).sum()),
-        num_tokens=int(mask_NT.sum()),
-    )
-
-
-def build_pairs(
-    examples: Sequence[Tokenized],
-    *,
-    pad_id: int,
-    decoder_start_token_id: int,
-    seed: int,
-    epoch: int,
-    loss_on_corrupted: bool = False,
-) -> MicroBatch:
-    """Return an encoder-decoder model's batch, one example a row; as `build_rows`."""
-    sources = [example.input_ids for example in examples]
-    targets = [example.labels for example in examples]
-    starts = [[decoder_start_token_id, *target[:-1]] for target in targets]
-    labels_NT = _pad([_targets(example, loss_on_corrupted) for example in examples], IGNORED)
-    mask_NT, decoder_mask_NT = _mask(sources), _mask(targets)
-    encoder_keys = [_keys(e, TOKEN_NOISE, len(e.input_ids), seed, epoch) for e in examples]
-    decoder_keys = [_keys(e, _DECODER_TOKEN_NOISE, len(e.labels), seed, epoch) for e in examples]
-    return MicroBatch(
-        inputs={
-            "input_ids": _pad(sources, pad_id),
-            "attention_mask": mask_NT,
-            "decoder_input_ids": _pad(starts, pad_id),
-            "decoder_attention_mask": decoder_mask_NT,
-        },
-        labels=labels_NT,
-        token_keys={
-            "encoder": _pad(encoder_keys, 0, torch.int32),
-            "decoder": _pad(decoder_keys, 0, torch.int32),
-        },
-        noise_mask=mask_NT,
-        corrupted_mask=_corrupted([[example] for example in examples]),
-        weights=_weights([[example] for example in examples]),
-        example_ids=tuple(example.example_id for example in examples),
-        cut_ids=tuple(example.example_id for example in examples if example.was_cut),
-        num_target_tokens=int((labels_NT != IGNORED).sum()),
-        num_tokens=int(mask_NT.sum() + decoder_mask_NT.sum()),
-    )
-
-
 def build_batch(
     rows: Sequence[Sequence[Tokenized]],
     *,
     is_packed: bool,
     pad_id: int,
-    decoder_start_token_id: int | None,
     seed: int,
     epoch: int,
+    decoder_start_token_id: int | None = None,
     loss_on_corrupted: bool = False,
 ) -> MicroBatch:
-    """Return the batch of any model; ``decoder_start_token_id`` is an encoder-decoder's alone."""
-    shared: dict[str, Any] = {
-        "pad_id": pad_id,
-        "seed": seed,
-        "epoch": epoch,
-        "loss_on_corrupted": loss_on_corrupted,
-    }
+    """Return the batch of some rows; without packing each row is one example.
+
+    Args:
+        rows: The examples of each row.
+        is_packed: A row may have several; only of a decoder-only model.
+        pad_id: Token to pad with.
+        seed: Of the run.
+        epoch: Of the stage.
+        decoder_start_token_id: Of an encoder-decoder model; None: a decoder-only one.
+        loss_on_corrupted: What noise did not change is no target.
+    """
+    assert is_packed or all(len(row) == 1 for row in rows)
+    targets = [[_targets(example, loss_on_corrupted) for example in row] for row in rows]
+    input_ids = [[token for example in row for token in example.input_ids] for row in rows]
+    mask_NT = _mask(input_ids)
+    num_tokens = int(mask_NT.sum())
+    keys = _keys(rows, seed, epoch, TOKEN_NOISE, lambda e: len(e.input_ids))
+    inputs = {"input_ids": _pad(input_ids, pad_id)}
+    if is_packed:
+        inputs |= _packed(inputs["input_ids"], mask_NT, rows)
+    else:
+        inputs["attention_mask"] = mask_NT
     if decoder_start_token_id is None:
-        return build_rows(rows, is_packed=is_packed, **shared)
-    examples = [example for (example,) in rows]
-    return build_pairs(examples, decoder_start_token_id=decoder_start_token_id, **shared)
+        # The first token of an example has nothing before it that could predict it.
+        labels = [[label for ids in row for label in (IGNORED, *ids[1:])] for row in targets]
+        token_keys = {"decoder": keys}
+    else:
+        labels = [ids for row in targets for ids in row]
+        written = [row[0].labels for row in rows]
+        starts = [[decoder_start_token_id, *ids[:-1]] for ids in written]
+        decoder_mask_NT = _mask(written)
+        inputs |= {
+            "decoder_input_ids": _pad(starts, pad_id),
+            "decoder_attention_mask": decoder_mask_NT,
+        }
+        decoder_keys = _keys(rows, seed, epoch, _DECODER_TOKEN_NOISE, lambda e: len(e.labels))
+        token_keys = {"encoder": keys, "decoder": decoder_keys}
+        num_tokens += int(decoder_mask_NT.sum())
+    labels_NT = _pad(labels, IGNORED)
+    examples = [example for row in rows for example in row]
+    return MicroBatch(
+        inputs=inputs,
+        labels=labels_NT,
+        token_keys=token_keys,
+        noise_mask=mask_NT,
+        corrupted_mask=_corrupted(rows),
+        weights=_weights(rows),
+        example_ids=tuple(example.example_id for example in examples),
+        cut_ids=tuple(example.example_id for example in examples if example.was_cut),
+        num_target_tokens=int((labels_NT != IGNORED).sum()),
+        num_tokens=num_tokens,
+    )
+
+
+def _packed(
+    ids_NT: Tensor, mask_NT: Tensor, rows: Sequence[Sequence[Tokenized]]
+) -> dict[str, Tensor]:
+    """Return the inputs of packed rows, with positions that restart at each example.
+
+    Padding sees padding alone here, and the embedding of a padding token may be zero, where a norm
+    has no gradient. So it is the row's first token.
+    """
+    positions = [[place for ex in row for place in range(len(ex.input_ids))] for row in rows]
+    columns_NT = torch.arange(ids_NT.shape[1]).expand_as(ids_NT)
+    of_padding_NT = columns_NT - mask_NT.sum(1, keepdim=True)
+    return {
+        "input_ids": torch.where(mask_NT.bool(), ids_NT, ids_NT[:, :1]),
+        "position_ids": torch.where(mask_NT.bool(), _pad(positions, 0), of_padding_NT),
+    }
 
 
 def without_content(batch: MicroBatch) -> MicroBatch:
@@ -251,8 +217,17 @@ def _weights(rows: Sequence[Sequence[Tokenized]]) -> Tensor | None:
     return _pad(flat, 0, torch.float32)
 
 
-def _keys(example: Tokenized, purpose: str, length: int, seed: int, epoch: int) -> Tensor:
-    return torch.from_numpy(token_keys(seed, purpose, epoch, example.example_id, length))
+def _keys(
+    rows: Sequence[Sequence[Tokenized]],
+    seed: int,
+    epoch: int,
+    purpose: str,
+    length: Callable[[Tokenized], int],
+) -> Tensor:
+    keys = [
+        [token_keys(seed, purpose, epoch, ex.example_id, length(ex)) for ex in row] for row in rows
+    ]
+    return _pad([np.concatenate(row) for row in keys], 0, torch.int32)
 
 
 def _pad(rows: Sequence, fill: int, dtype: torch.dtype = torch.int64) -> Tensor:

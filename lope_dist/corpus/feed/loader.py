@@ -172,7 +172,7 @@ class StageLoader:
         """Return a micro-batch without content, for a rank that has fewer than the others.
 
         Every rank must take part in every collective of a step. Its tokens are no padding, for
-        the reason that `build_rows` gives.
+        the reason that `build_batch` gives.
         """
         token = int(self._pad_id == 0)
         clean = ([False] * 2, [False] * 2) if self.has_marks else None

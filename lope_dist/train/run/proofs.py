@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lope_dist.adapters.base import adapter_modules
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.feed.batches import MicroBatch, build_pairs, build_rows
+from lope_dist.corpus.feed.batches import MicroBatch, build_batch
 from lope_dist.corpus.tokens.encode import Tokenized
 from lope_dist.engine.gathering import gathering
 from lope_dist.model.families import decoder_start_of
@@ -139,7 +139,9 @@ class _Batches:
         pair = Tokenized(0, self._firsts[number], self._third, was_cut=False, corrupted=None)
         start = decoder_start_of(self._session.model.config)
         assert start is not None
-        return build_pairs([pair], pad_id=0, decoder_start_token_id=start, seed=0, epoch=0)
+        return build_batch(
+            [[pair]], is_packed=False, pad_id=0, seed=0, epoch=0, decoder_start_token_id=start
+        )
 
     def second(self, batch: MicroBatch, row: int) -> Tensor:
         """Return the hidden states of the second example, (T, D)."""
@@ -150,7 +152,7 @@ class _Batches:
         made = [
             [Tokenized(0, ids, ids, was_cut=False, corrupted=None) for ids in row] for row in rows
         ]
-        return build_rows(made, is_packed=is_packed, pad_id=0, seed=0, epoch=0)
+        return build_batch(made, is_packed=is_packed, pad_id=0, seed=0, epoch=0)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from support.tiny import small_llama
 from transformers import T5Config, T5ForConditionalGeneration
 
 from lope_dist.core.seeds import token_keys
-from lope_dist.corpus.feed.batches import build_pairs, build_rows, first_fit, without_content
+from lope_dist.corpus.feed.batches import build_batch, first_fit, without_content
 from lope_dist.corpus.tokens.encode import IGNORED, Tokenized
 
 PAD = 0
@@ -25,11 +25,11 @@ PACKED = [[EXAMPLES[0], EXAMPLES[1]], [EXAMPLES[2], EXAMPLES[3]], [EXAMPLES[4]]]
 
 
 def packed():
-    return build_rows(PACKED, is_packed=True, pad_id=PAD, seed=1, epoch=0)
+    return build_batch(PACKED, is_packed=True, pad_id=PAD, seed=1, epoch=0)
 
 
 def padded():
-    return build_rows([[e] for e in EXAMPLES], is_packed=False, pad_id=PAD, seed=1, epoch=0)
+    return build_batch([[e] for e in EXAMPLES], is_packed=False, pad_id=PAD, seed=1, epoch=0)
 
 
 def test_packed_rows():
@@ -84,7 +84,7 @@ def test_token_keys_depend_on_neither_packing_nor_padding():
         joined = torch.cat([torch.from_numpy(expected[i]) for i in batch.example_ids])
         assert torch.equal(keys, joined)
         assert keys.dtype == torch.int32
-    other = build_rows(PACKED, is_packed=True, pad_id=PAD, seed=1, epoch=1)
+    other = build_batch(PACKED, is_packed=True, pad_id=PAD, seed=1, epoch=1)
     assert (other.token_keys["decoder"] != packed().token_keys["decoder"]).sum() == 20
 
 
@@ -105,8 +105,10 @@ def test_packed_logits_are_the_unpacked_ones(attention):
 
 
 def pairs():
-    return build_pairs(
-        [Tokenized(3, [11, 12, 13, 1], [21, 1], False), Tokenized(8, [14, 1], [22, 23, 1], False)],
+    first = Tokenized(3, [11, 12, 13, 1], [21, 1], False)
+    return build_batch(
+        [[first], [Tokenized(8, [14, 1], [22, 23, 1], False)]],
+        is_packed=False,
         pad_id=PAD,
         decoder_start_token_id=7,
         seed=1,
@@ -153,7 +155,7 @@ def test_pairs_give_the_loss_that_transformers_computes():
 def test_a_batch_without_content_teaches_nothing(attention, is_packed):
     model = small_llama(vocab_size=64, attn_implementation=attention)
     rows = [[example(0, 2)]]
-    batch = without_content(build_rows(rows, is_packed=is_packed, pad_id=PAD, seed=1, epoch=0))
+    batch = without_content(build_batch(rows, is_packed=is_packed, pad_id=PAD, seed=1, epoch=0))
     assert (batch.num_tokens, batch.num_target_tokens, batch.example_ids) == (0, 0, ())
     assert not batch.noise_mask.any()
     logits = model(**batch.inputs, use_cache=False).logits

@@ -17,7 +17,7 @@ from lope_dist.adapters.lope import model_roles
 from lope_dist.config.loss import CrossEntropyConfig
 from lope_dist.config.noise import EmbeddingNoiseConfig
 from lope_dist.config.train import OptimizerConfig, default_stages
-from lope_dist.corpus.feed.batches import MicroBatch, build_pairs, build_rows
+from lope_dist.corpus.feed.batches import MicroBatch, build_batch
 from lope_dist.corpus.tokens.encode import Tokenized
 from lope_dist.engine.groups import build_groups
 from lope_dist.engine.local import LocalEngine
@@ -47,7 +47,7 @@ def batch_of(rows: list[list[int]], is_packed: bool) -> MicroBatch:
         return Tokenized(number, ids, ids, was_cut=False, corrupted=(marks, marks))
 
     made = [[tokens(i, n) for i, n in enumerate(row)] for row in rows]
-    return build_rows(made, is_packed=is_packed, pad_id=0, seed=0, epoch=0)
+    return build_batch(made, is_packed=is_packed, pad_id=0, seed=0, epoch=0)
 
 
 def micro_step(batch: MicroBatch, attention: str) -> OneDevice:
@@ -106,7 +106,9 @@ def test_an_encoder_decoders_masks_are_the_same(lengths: list[tuple[int, int]]) 
         Tokenized(i, [*range(3, 3 + n)], [*range(3, 3 + m)], was_cut=False, corrupted=None)
         for i, (n, m) in enumerate(lengths)
     ]
-    inputs = build_pairs(pairs, pad_id=0, decoder_start_token_id=0, seed=0, epoch=0).inputs
+    rows = [[pair] for pair in pairs]
+    options = {"pad_id": 0, "decoder_start_token_id": 0, "seed": 0, "epoch": 0}
+    inputs = build_batch(rows, is_packed=False, **options).inputs
     has_padding_in_both = lengths[0][1] != lengths[1][1]
     assert needs_masks(inputs) == has_padding_in_both
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ from lope_dist.config.loss import (
 )
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_lines
-from lope_dist.corpus.feed.batches import build_rows
+from lope_dist.corpus.feed.batches import build_batch
 from lope_dist.corpus.tokens.encode import IGNORED, Tokenized
 from lope_dist.model import loss_head as head_module
 from lope_dist.model.loss_head import LossHead
@@ -56,7 +56,7 @@ def batches(split: list[list[list[int]]], is_packed: bool, weights: Weights = AL
     """Return micro-batches of rows of the numbers of examples."""
     own = examples(weights)
     return [
-        build_rows(
+        build_batch(
             [[own[i] for i in row] for row in rows], is_packed=is_packed, pad_id=0, seed=0, epoch=0
         )
         for rows in split

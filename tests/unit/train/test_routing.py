@@ -21,7 +21,7 @@ from lope_dist.config.train import StageConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
 from lope_dist.core.runlog import read_lines
-from lope_dist.corpus.feed.batches import build_rows
+from lope_dist.corpus.feed.batches import build_batch
 from lope_dist.corpus.tokens.encode import IGNORED, Tokenized
 from lope_dist.engine.world import World
 from lope_dist.train.session import train
@@ -43,7 +43,7 @@ def batch_with_marks():
         hit = (torch.rand(length, generator=generator) < 0.4).tolist()
         labels = [IGNORED] * 3 + ids[3:]
         rows.append([Tokenized(number, ids, labels, was_cut=False, corrupted=(hit, hit))])
-    return build_rows(rows, is_packed=False, pad_id=0, seed=0, epoch=0)
+    return build_batch(rows, is_packed=False, pad_id=0, seed=0, epoch=0)
 
 
 @pytest.fixture(params=["rank", "input"])
