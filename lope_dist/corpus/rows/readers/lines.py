@@ -6,8 +6,9 @@ U+2028 and its like end no line: they are part of the text.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from lope_dist.corpus.rows.readers.base import ROW_LIMIT, NumberedRows, Select
 from lope_dist.corpus.rows.readers.json_values import parse_line
@@ -21,14 +22,7 @@ _MARK = codecs.BOM_UTF8
 
 def read_jsonl(path: Path, select: Select) -> NumberedRows:
     """Yield the object of each line that is not blank."""
-    for number, line in read_lines(path):
-        if isinstance(line, RowError):
-            yield number, line
-        elif line.strip():
-            try:
-                yield number, parse_line(_decode_whole(line).rstrip("\r\n"))
-            except RowError as error:
-                yield number, error
+    return _rows(path, b"\r\n", lambda line: parse_line(line.rstrip("\r\n")))
 
 
 def read_text(path: Path, select: Select) -> NumberedRows:
@@ -36,14 +30,18 @@ def read_text(path: Path, select: Select) -> NumberedRows:
 
     A carriage return inside a line is part of the text.
     """
-    for number, line in read_lines(path, ends=b"\n"):
-        if isinstance(line, RowError):
-            yield number, line
-        elif line.strip():
-            try:
-                yield number, {"text": _decode_whole(line).removesuffix("\n").removesuffix("\r")}
-            except RowError as error:
-                yield number, error
+    return _rows(path, b"\n", lambda line: {"text": line.removesuffix("\n").removesuffix("\r")})
+
+
+def _rows(path: Path, ends: bytes, parse: Callable[[str], Any]) -> NumberedRows:
+    for number, line in read_lines(path, ends):
+        try:
+            if isinstance(line, RowError):
+                raise line
+            if line.strip():
+                yield number, parse(_decode_whole(line))
+        except RowError as error:
+            yield number, error
 
 
 def holds_lines(path: Path) -> bool:
