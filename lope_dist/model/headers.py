@@ -60,8 +60,8 @@ def read_header(descriptor: int, path: Path) -> dict[str, HeaderEntry]:
 def _entry(entry: Any, start: int, what: str) -> HeaderEntry:
     if not isinstance(entry, dict):
         raise LopeError(f"{what} is not described by names and values: copy the file again.")
-    found: list[Any] = [entry.get(key) for key in ("dtype", "shape", "data_offsets")]
-    dtype, shape, offsets = found
+    fields: list[Any] = [entry.get(key) for key in ("dtype", "shape", "data_offsets")]
+    dtype, shape, offsets = fields
     if not isinstance(dtype, str):
         raise LopeError(f"{what} has no dtype: copy the file again.")
     if not _are_counts(shape):
