@@ -195,17 +195,17 @@ class Bench:
 
         trainer = self.build("lope", recomputes=False)
         ids = random_ids(1, self.short, self.vocabulary)
-        found = {}
         plain, conserve = CompensationConfig(mode="none"), CompensationConfig(mode="conserve")
-        for name, experts, compensation in (
-            ("base", "none", plain),
-            ("all", "all", plain),
-            ("masked_plain", "masked", plain),
-            ("masked_compensated", "masked", conserve),
-        ):
-            answer = Answer(experts, compensation)
-            found[f"{name}_s"] = round(self.seconds(trainer.answer(ids, answer)), 5)
-        return found
+        answers = {
+            "base": Answer("none", plain),
+            "all": Answer("all", plain),
+            "masked_plain": Answer("masked", plain),
+            "masked_compensated": Answer("masked", conserve),
+        }
+        return {
+            f"{name}_s": round(self.seconds(trainer.answer(ids, answer)), 5)
+            for name, answer in answers.items()
+        }
 
     def profile(self) -> dict[str, Any]:
         """Return the ten kernels that take most of a step."""
