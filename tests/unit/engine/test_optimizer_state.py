@@ -72,9 +72,9 @@ def test_before_the_first_step_it_is_zero_and_can_be_loaded() -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda s: s.pop("b.exp_avg_sq"), r"'b.exp_avg_sq' it has nothing where \[3\]"),
-        (lambda s: s.update({"c.step": torch.zeros(())}), r"'c.step' it has \[\] where nothing"),
-        (lambda s: s.update({"a.exp_avg": torch.zeros(3, 2)}), r"it has \[3, 2\] where \[2, 3\]"),
+        (lambda s: s.pop("b.exp_avg_sq"), r"'b.exp_avg_sq' .*\[3\]"),
+        (lambda s: s.update({"c.step": torch.zeros(())}), r"'c.step' .*\[\]"),
+        (lambda s: s.update({"a.exp_avg": torch.zeros(3, 2)}), r"\[3, 2\] .*\[2, 3\]"),
     ],
 )
 def test_state_of_other_parameters_is_refused(change, told: str) -> None:
