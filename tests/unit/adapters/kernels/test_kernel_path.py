@@ -150,3 +150,22 @@ def test_ranks_that_are_too_large_take_the_pytorch_form(
     run_on_the_cpu(monkeypatch)
     results(layer, torch.randn(2, 9, 12))
     assert not launched
+
+
+@pytest.mark.parametrize("experts", ["masked", "all"])
+def test_the_normal_experts_weights_are_those_of_the_answer(
+    make_layer: MakeLayer, monkeypatch, launched: list[str], experts: str
+) -> None:
+    """What an export asks for, also where a kernel would weigh the experts and tell nobody."""
+    layer = make_layer(num_poison=2 * (experts == "masked")).eval()
+    x, adapter = torch.randn(2, 9, 12), layer.lope
+    adapter.context.answer_as(experts)  # type: ignore[arg-type]
+    with torch.no_grad():
+        answer = layer(x) - layer.base(x)
+        run_on_the_cpu(monkeypatch)
+        weights = adapter.normal_weights(x)
+        experts_OR = [getattr(adapter.B, name) for name in adapter.B.normal_names]
+        each = torch.stack([x @ adapter.A.t() @ B.t() for B in experts_OR], dim=-1)
+    expected = (each * weights.unsqueeze(-2)).sum(-1) * adapter.config.scaling
+    torch.testing.assert_close(answer, expected, atol=1e-5, rtol=1e-4)
+    assert not launched
