@@ -18,7 +18,7 @@ from lope_dist.config.load import validate_section
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.engine.processes import num_ranks
-from lope_dist.engine.world import World, calm_allocator, own_device
+from lope_dist.engine.world import World, calm_allocator, rank_device
 from lope_dist.engine.zero_placement import ZeroPlacement
 from lope_dist.model.build import load_model
 from lope_dist.model.placement import Placement, Replicated
@@ -57,7 +57,7 @@ def load_quantized(
         raise LopeError(f"shard = '{shard}' is not known; allowed: world, node, none.")
     tree = {"name_or_path": str(name_or_path), **settings}
     config = validate_section(ModelConfig, tree, "load_quantized")
-    device = own_device()
+    device = rank_device()
     placement: Placement = Replicated(device)
     if shard != "none" and num_ranks() > 1:
         if not dist.is_initialized():

@@ -46,11 +46,6 @@ LONGEST = (
 """The files that take longest begin, so that no worker is left with one at the end."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Declare what `make test` leaves to `make test-all`."""
-    config.addinivalue_line("markers", "thorough: for `make test-all`; another test holds the rest")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of `LONGEST` first; the others stay in their order."""
     place = {REPOSITORY / "tests" / name: at for at, name in enumerate(LONGEST)}

@@ -85,7 +85,7 @@ class World:
         return result
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def failures_named(self) -> Iterator[None]:
         """Context in which a collective's failure names the rank that caused it.
 
         An error of this rank's own is passed on, and told to the others.
@@ -145,7 +145,7 @@ def start_world(config: EngineConfig) -> World:
         PeerLost: ranks that do not come, or that cannot connect to each other.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    device = own_device()
+    device = rank_device()
     if config.kind == "local":
         if world_size > 1:
             raise LopeError(
@@ -210,7 +210,7 @@ def _meet(config: EngineConfig, device: torch.device) -> Peers | None:
     return peers
 
 
-def own_device() -> torch.device:
+def rank_device() -> torch.device:
     """Return where this rank computes: the GPU of its place on the host, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")

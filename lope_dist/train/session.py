@@ -83,7 +83,7 @@ def _train(
     source, validation = open_parts(config, tokenizer, plan.model.config)
     with StopRequest() as stop:
         world = start_world(config.engine)
-        with world.told(), ExitStack() as held:
+        with world.failures_named(), ExitStack() as held:
             tell_rows(config, source, validation, tokenizer, plan.model.config, world)
             inputs = Inputs(config, world, stop, plan, source, validation, tokenizer, {})
             inputs.hold = world.on_main(lambda: held.enter_context(run_lock(inputs.run_dir)))

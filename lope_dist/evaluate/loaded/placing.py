@@ -65,7 +65,7 @@ def ranks(settings: RankSettings) -> Iterator[World | None]:
             zero_stage=2, timeout_s=settings.timeout_s, interface=settings.interface
         )
         world = start_world(engine)
-        with world.told():
+        with world.failures_named():
             yield world
             world.close()
 
