@@ -80,12 +80,12 @@ def _partitioned_by_us() -> Iterator[None]:
 
     It would, once it was told of ZeRO-3, though a model on the meta device has nothing to part.
     """
-    known = settings_of_trainer._hf_deepspeed_config_weak_ref
+    config_reference = settings_of_trainer._hf_deepspeed_config_weak_ref
     settings_of_trainer.unset_hf_deepspeed_config()
     try:
         yield
     finally:
-        settings_of_trainer._hf_deepspeed_config_weak_ref = known
+        settings_of_trainer._hf_deepspeed_config_weak_ref = config_reference
 
 
 def _check_settings(settings: dict[str, Any]) -> None:

@@ -223,8 +223,8 @@ def _describe_single_process() -> None:
     """Fill in the launcher's variables for a process that no launcher started."""
     if "RANK" in os.environ:
         return
-    own = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": free_port()}
-    os.environ.update({key: str(value) for key, value in own.items()})
+    variables = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_PORT": free_port()}
+    os.environ.update({key: str(value) for key, value in variables.items()})
     os.environ["MASTER_ADDR"] = "127.0.0.1"
 
 

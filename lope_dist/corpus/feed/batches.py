@@ -166,7 +166,7 @@ def _packed(
     Padding sees padding alone here, and the embedding of a padding token may be zero, where a norm
     has no gradient. So it is the row's first token.
     """
-    positions = [[place for ex in row for place in range(len(ex.input_ids))] for row in rows]
+    positions = [[position for ex in row for position in range(len(ex.input_ids))] for row in rows]
     columns_NT = torch.arange(ids_NT.shape[1]).expand_as(ids_NT)
     of_padding_NT = columns_NT - mask_NT.sum(1, keepdim=True)
     return {

@@ -85,7 +85,7 @@ def extend_folder(config: RunConfig, extension: Extension) -> dict[str, Any]:
             f"--extend {name}={count}: the run has {key} = {held} already; give a larger number."
         )
     index = list(config.train.stages).index(name) + 1
-    later = [found for found in checkpoints(folder) if found.index > index]
+    later = [saved for saved in checkpoints(folder) if saved.index > index]
     if later and count > held:
         raise LopeError(
             f"--extend {name}={count}: the run has trained '{later[-1].stage}' after '{name}' "
