@@ -16,7 +16,8 @@ def end(cause: LopeError | Preempted) -> NoReturn:
     """Print why this rank ends and exit with the cause's status; of a stop only rank 0 prints.
 
     One of several ranks does not wait for Python to be taken apart: a collective that is still
-    under way would abort the process meanwhile, and its status would be lost.
+    under way would abort the process meanwhile, and its status would be lost. Exit handlers of
+    libraries are left out too; what a run holds open is closed by its own contexts before.
     """
     rank = os.environ.get("RANK", "0")
     if isinstance(cause, LopeError):

@@ -29,7 +29,7 @@ T = TypeVar("T")
 _NAMING_S = 15.0
 """What a process group waits beyond `engine.timeout_s`, so that a hung rank is named before."""
 _LETTING_GO_S = 0.1
-"""Far beyond what gloo's threads take to give back a collective's tensors: 8 ms on full cores."""
+"""Far beyond what gloo's threads take to give back a collective's tensors."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 

@@ -152,7 +152,7 @@ class StageLoader:
         view = noisy_view(epoch) if self._injects_text and self._noise.text.is_on else CLEAN
         tokenized = [row.tokens for row in self._provider.rows(view, ids)]
         if self._source.has_weights:
-            tokenized = [replace(ids, weight=self._weight(ids.example_id)) for ids in tokenized]
+            tokenized = [replace(ex, weight=self._weight(ex.example_id)) for ex in tokenized]
         if not self.has_marks:  # a built corpus may have them for other stages
             tokenized = [replace(tokens, corrupted=None) for tokens in tokenized]
         rows, size = [[index] for index in range(len(tokenized))], self._micro_batch
