@@ -22,6 +22,7 @@ from lope_dist.engine.world import World, calm_allocator, rank_device
 from lope_dist.engine.zero_placement import ZeroPlacement
 from lope_dist.model.build import load_model
 from lope_dist.model.placement import Placement, Replicated
+from lope_dist.model.slow_dtype import tell_slow_dtype
 
 _CONVERTING = ("zero_quantized_weights", "zero_quantized_nontrainable_weights")
 
@@ -70,6 +71,8 @@ def load_quantized(
         world = World(dist.get_rank(), dist.get_world_size(), device)
         placement = ZeroPlacement(world, EngineConfig.model_validate({"shard": shard}))
     is_shown = progress and (not dist.is_initialized() or dist.get_rank() == 0)
+    if is_shown:
+        tell_slow_dtype(config.dtype, device)
     with _partitioned_by_us():
         return load_model(config, placement, progress=is_shown)
 

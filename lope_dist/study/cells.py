@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class Study:
     path: Path
     config: StudyConfig
     settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Group -> the values of its variant's `search` that were chosen, where they are known."""
+    """Group that was searched -> the values of its variant's `search` that were chosen."""
 
     @property
     def folder(self) -> Path:
@@ -110,7 +110,8 @@ class Study:
         return [
             name
             for name, group in self.groups.items()
-            if self.config.variants[group.variant].search and name not in self.settings
+            if self.config.variants[group.variant].search
+            and self.searched_as(group).name not in self.settings
         ]
 
     @cached_property
@@ -124,6 +125,7 @@ class Study:
             self._cell(Group(group.variant, group.points, setting), self._seeds(group)[0])
             for group in self.groups.values()
             if (search := self.config.variants[group.variant].search)
+            and self.searched_as(group) == group
             for setting in itertools.product(*search.values())
         ]
 
@@ -133,6 +135,12 @@ class Study:
         tries = [cell.name for cell in self.tries]
         seeds, groups = self.config.seeds, self.groups.values()
         return tries + [f"{g.name}/seed-{s}" for s in seeds for g in groups if s in self._seeds(g)]
+
+    def searched_as(self, group: Group) -> Group:
+        """Return the group whose search decides on a group's settings; most decide on their own."""
+        points = zip(self.config.axes, group.points, strict=True)
+        taken = tuple(self.config.search_as.get(axis, {}).get(at, at) for axis, at in points)
+        return replace(group, points=taken)
 
     def points_of_claim(self, better: str, than: str) -> list[str]:
         """Return the points, as `@POINT,...`, at which two sides can be compared.
@@ -155,7 +163,7 @@ class Study:
 
     def _cell(self, group: Group, seed: int) -> Cell:
         study, variant = self.config, self.config.variants[group.variant]
-        setting = group.setting or self.settings.get(group.name, ())
+        setting = group.setting or self.settings.get(self.searched_as(group).name, ())
         run = f"{Group(group.variant, group.points, setting).name}/seed-{seed}"
         last: dict[str, Any] = {
             "seed": seed,

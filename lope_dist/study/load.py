@@ -49,6 +49,7 @@ def _misfits(study: Study) -> Iterator[str]:
                     yield _unknown(f"variants.{name}.where.{axis}", point, config.axes[axis])
     yield from _misfits_of_overrides(study)
     yield from _misfits_of_choices(study)
+    yield from _misfits_of_search_as(study)
     yield from _misfits_of_figures(study)
     yield from _misfits_of_claims(study)
     yield from _misfits_of_recovered(study)
@@ -124,6 +125,27 @@ def _misfits_of_choices(study: Study) -> Iterator[str]:
                 yield _unknown(f"variants.{name}.choose_from", row, variant.rows)
         if variant.choose_from and config.choose_on is None:
             yield f"variants.{name}.choose_from needs choose_on, the loss to choose on."
+
+
+def _misfits_of_search_as(study: Study) -> Iterator[str]:
+    axes = study.config.axes
+    for axis, taken in study.config.search_as.items():
+        if axis not in axes:
+            yield _unknown("search_as", axis, axes)
+            continue
+        for at, source in taken.items():
+            for point in (at, source):
+                if point not in axes[axis]:
+                    yield _unknown(f"search_as.{axis}", point, axes[axis])
+            if source in taken:
+                yield f"search_as.{axis}.{at} = '{source}' has no search of its own to take over."
+    for name, group in study.groups.items():
+        source = study.searched_as(group)
+        if study.config.variants[group.variant].search and source.name not in study.groups:
+            yield (
+                f"search_as gives '{name}' the settings of '{source.name}', which is not trained; "
+                f"add that point to variants.{group.variant}.where."
+            )
 
 
 def _losses(study: Study) -> set[str]:

@@ -106,9 +106,11 @@ def _sections(summary: Summary) -> dict[str, tuple[str, tables.Table]]:
 def _settings_note(summary: Summary) -> str:
     if not summary["settings"]:
         return ""
+    taken = [f"{a}: as {b}" for points in summary["search_as"].values() for a, b in points.items()]
     return (
         "Of all combinations that were tried, the one with the lowest "
         f"{tables.column_title(summary, summary['choose_on'])} with the first seed."
+        + (f" Settings taken over: {', '.join(taken)}." if taken else "")
     )
 
 

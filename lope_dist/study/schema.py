@@ -75,7 +75,7 @@ class VariantConfig(Section):
     )
     """Settings that are chosen: name: value: overrides, applied last. At each point of the axes all
     combinations are trained with the first seed, and the one with the lowest loss on `choose_on`
-    is trained with all seeds and compared."""
+    is trained with all seeds and compared. The study's `search_as` saves points their search."""
     seeds: Seeds | None = None
     """Those of the study's seeds with which it is trained. Default: all."""
     train_file: str | None = None
@@ -183,6 +183,8 @@ class StudyConfig(Section):
     """`loss:FILE` on which, for each seed, the row `chosen` of a variant is chosen: the one of its
     `choose_from` with the lowest loss. The settings of `search` are chosen on it too. Not a file
     that claims are judged on."""
+    search_as: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Axis: point: the point whose settings it takes over, in place of a `search` of its own."""
     recovered: RecoveredConfig | None = None
     """What of a noise's cost each variant recovers."""
     means: dict[Name, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)

@@ -43,6 +43,7 @@ def summarize(study: Study) -> Summary:
             *(cell.name for cell in study.cells if cell.name not in observations.trained),
         ],
         "settings": _settings(study),
+        "search_as": config.search_as,
         "rows": [_row(observations, group, row) for group, row in _asked(observations)],
         "choose_on": config.choose_on,
         "chosen": {

@@ -17,12 +17,13 @@ from lope_dist.config.model import ModelConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.engine.gathering import Weights, gathering
-from lope_dist.engine.world import World
+from lope_dist.engine.world import World, rank_device
 from lope_dist.evaluate.loaded.placing import placement_for
 from lope_dist.evaluate.loaded.rows import rows_for, usual_answer
 from lope_dist.model.attention import FLASH, flash_runs_here
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
+from lope_dist.model.slow_dtype import tell_slow_dtype
 from lope_dist.train.checkpoint.choice import LAST, choose_checkpoint
 from lope_dist.train.checkpoint.descriptions import DESCRIPTION, read_description
 from lope_dist.train.checkpoint.folder import CONFIG, Checkpoint, install_checkpoint
@@ -106,8 +107,7 @@ def load_run(
     is_purified = checkpoint.stage == PURIFIED
     word = experts or usual_answer(config.adapter, is_purified=is_purified)
     row = rows_for([word], config.adapter, is_purified=is_purified)[0]
-    settings = _runnable_here(config.model)
-    model = load_model(settings, placement_for(settings, base, world), progress=progress)
+    model = _loaded(config.model, world=world, base=base, progress=progress)
     context = adapt(model, config, family_of(model))
     if is_purified:
         purify(model, context)
@@ -125,14 +125,22 @@ def load_base(
 
     Collective: yes, with a ``world``.
     """
-    settings = _runnable_here(config.model)
-    model = load_model(settings, placement_for(settings, base, world), progress=progress)
+    model = _loaded(config.model, world=world, base=base, progress=progress)
     model.eval()
     context = AdapterContext(num_normal=1, num_poison=0, compensation=PLAIN)
     folder = Path(config.output_dir)
     checkpoint = Checkpoint(folder, 0, BASE)
     tokenizer = load_tokenizer(config.model)
     return LoadedRun(folder, config, checkpoint, model, tokenizer, context, world)
+
+
+def _loaded(
+    config: ModelConfig, *, world: World | None, base: str, progress: bool
+) -> PreTrainedModel:
+    settings = _runnable_here(config)
+    if progress:
+        tell_slow_dtype(settings.dtype, rank_device())
+    return load_model(settings, placement_for(settings, base, world), progress=progress)
 
 
 def _runnable_here(config: ModelConfig) -> ModelConfig:

@@ -18,6 +18,7 @@ from lope_dist.core.roles import Role
 from lope_dist.model.kernels import kernels_sentence
 from lope_dist.model.loss_head import loss_head
 from lope_dist.model.quantization import quantization_of
+from lope_dist.model.slow_dtype import slow_dtype_sentence
 from lope_dist.train.premises.expected import batch_sentence, memory_sentence
 from lope_dist.train.premises.preflight import Plan
 
@@ -41,6 +42,8 @@ class Premises:
     output: str
     init_from: str | None = None
     """The checkpoint of another run that the adapter began with."""
+    precision: str | None = None
+    """A precision that this device only emulates."""
     parts: str | None = None
     """What of the model is not trained because it reads no text."""
     data: dict[str, Any] | None = None
@@ -90,6 +93,7 @@ def check_premises(
         batch=batch_sentence(settled, num_ranks),
         memory=memory_sentence(plan, num_ranks, device),
         output=_output(config),
+        precision=slow_dtype_sentence(settled.model.dtype, device),
         parts=f"{', '.join(parts)}: not trained, they read no text" if parts else None,
         facts={
             **facts.as_json(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,30 @@ def test_a_search_is_run_in_pieces_and_its_best_setting_is_judged(study, monkeyp
     assert of_noise["truncated"]["seeds"] == [1, 2]
 
 
+def test_a_point_takes_over_the_settings_that_another_one_found(tree, tmp_path) -> None:
+    del tree["variants"]["truncated"]["where"]
+    tree["search_as"] = {"noise": {"swapped": "clean"}}
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    study = load_study(path)
+    assert {cell.group.name for cell in study.tries} == {
+        "truncated=low@clean",
+        "truncated=high@clean",
+    }
+    assert study.searched == ["truncated@clean", "truncated@swapped"]
+
+    decided = replace(study, settings={"truncated@clean": ("high",)})
+    assert decided.searched == []
+    folders = {cell.folder.parent.name for cell in decided.cells if cell.seed == 1}
+    assert {"truncated=high@clean", "truncated=high@swapped"} <= folders
+    rates = {
+        cell.config.train.stages["finetune"].lr
+        for cell in decided.cells
+        if cell.group.variant == "truncated"
+    }
+    assert rates == {LR["high"]["train.stages.finetune.lr"]}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -153,6 +178,10 @@ def test_a_search_is_run_in_pieces_and_its_best_setting_is_judged(study, monkeyp
         ({"recovered": {"clean": "none"}}, r"recovered\.clean = 'none'"),
         ({"recovered": {"baselines": ["lora"]}}, r"recovered\.baselines = 'lora'"),
         ({"recovered": {"baselines": ["truncated"]}}, r"recovered\.baselines: 'truncated'"),
+        ({"search_as": {"noise": {"swapped": "clean"}}}, "'truncated@clean', which is not"),
+        ({"search_as": {"noise": {"clean": "clean"}}}, "no search of its own to take over"),
+        ({"search_as": {"noise": {"clean": "other"}}}, r"search_as\.noise = 'other'"),
+        ({"search_as": {"rank": {"clean": "clean"}}}, "search_as = 'rank'"),
         ({"search": {"seed": {"a": {"seed": 3}}}}, r"search\.seed\.a: 'seed'"),
         ({"search": {"lr": {}}}, r"search\.lr"),
     ],
