@@ -19,7 +19,7 @@ def _run(tiny_llama: Path, data: Path, folder: Path, victim: int, moment: str) -
     recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(tree, sort_keys=False))
     arguments = ["tests/dist/workers/dies.py", str(recipe), str(folder / "run")]
-    return run_ranks([*arguments, str(victim), moment], 3, folder=folder)
+    return run_ranks([*arguments, str(victim), moment], 3, folder=folder, is_warm=False)
 
 
 def _time(pattern: str, output: str) -> float:

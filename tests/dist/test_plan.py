@@ -50,7 +50,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = {
         "output_dir": str(folder / "run"),
         "model": {"name_or_path": str(folder / "model")},
-        "data": {"path": "unused.jsonl", "max_length": 128},
+        "data": {"path": "unused.jsonl", "max_length": 32},
         "train": {"global_batch": 8, "micro_batch": 2},
         "engine": {
             "prefetch_bucket_numel": 500_000,
@@ -63,7 +63,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=list(RUNS))
+@pytest.fixture(
+    scope="module",
+    params=["zero2", pytest.param("zero3", marks=pytest.mark.thorough), "zero3_checkpointed"],
+)
 def run(request, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """One launch: the plan's figures for it and what both ranks measured."""
     name, overrides = request.param, RUNS[request.param]

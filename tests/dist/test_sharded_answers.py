@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.launching import REPOSITORY, run_ranks, succeed
@@ -39,6 +40,18 @@ def expected(runs: list[Path], alpaca_file: Path) -> dict:
     return json.loads(json.dumps(found))
 
 
+def are_close(answers: Any, others: Any) -> bool:
+    """Return whether nested answers are equal, numbers to float32's rounding.
+
+    A head that is gathered some rows at a time is a product of another shape, which some BLAS
+    kernels sum in another order.
+    """
+    if isinstance(answers, list):
+        pairs = zip(answers, others, strict=True)
+        return len(answers) == len(others) and all(are_close(*pair) for pair in pairs)
+    return answers == (pytest.approx(others, rel=1e-6) if isinstance(others, float) else others)
+
+
 @pytest.mark.parametrize(
     "num_ranks", [3, *(pytest.param(num, marks=pytest.mark.thorough) for num in (1, 2, 4))]
 )
@@ -54,7 +67,7 @@ def test_answers_do_not_depend_on_the_ranks_nor_on_where_the_base_is(
         for name, of_base in found.items():
             for base, fact in of_base.items():
                 for kind, answers in fact["answers"].items():
-                    assert answers == expected[name][kind], (rank, name, base, kind)
+                    assert are_close(answers, expected[name][kind]), (rank, name, base, kind)
             assert of_base["sharded"]["held"] <= of_base["whole"]["held"] / num_ranks + 100
 
 

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from support.warm_ranks import WarmRank, start_warm
 
 from lope_dist.config.load import load_config
 from lope_dist.core.ports import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+Process = subprocess.Popen | WarmRank
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Rank:
 class Running:
     """Ranks that were started; whatever happens, `wait` leaves none behind."""
 
-    def __init__(self, processes: list[subprocess.Popen], logs: list[IO[str]]) -> None:
+    def __init__(self, processes: Sequence[Process], logs: list[IO[str]]) -> None:
         self.processes, self._logs = processes, logs
 
     def wait(self, timeout_s: float = 150.0, stopped: Collection[int] = ()) -> list[Rank]:
@@ -71,13 +74,29 @@ def run_ranks(
     folder: Path,
     timeout_s: float = 150.0,
     environment: Mapping[str, str] | None = None,
+    is_warm: bool = True,
 ) -> list[Rank]:
     """Run ``python ARGUMENTS`` once a rank, on CPU over gloo, as a launcher would.
+
+    Args:
+        arguments: What stands behind `python`.
+        num_ranks: How many; one alone gets a fresh process in any case.
+        folder: Of the logs.
+        timeout_s: How long all may take.
+        environment: Variables beside those of a rank.
+        is_warm: Whether processes are taken that have imported what ranks import. A test of how
+            processes begin or end takes fresh ones.
 
     Raises:
         TimeoutError: not all ended in time; all were killed, and the message has their output.
     """
-    running = start_ranks(arguments, num_ranks, folder=folder, environment=environment)
+    running = start_ranks(
+        arguments,
+        num_ranks,
+        folder=folder,
+        environment=environment,
+        is_warm=is_warm and num_ranks > 1,
+    )
     return running.wait(timeout_s)
 
 
@@ -106,10 +125,12 @@ def start_ranks(
     folder: Path,
     environment: Mapping[str, str] | None = None,
     absent: Collection[int] = (),
+    is_warm: bool = False,
 ) -> Running:
     """Start ``python ARGUMENTS`` once a rank, but for the ranks that are to be ``absent``."""
     port = free_port()
-    processes, logs = [], []
+    processes: list[Process] = []
+    logs = []
     for rank in range(num_ranks):
         if rank in absent:
             continue
@@ -122,16 +143,20 @@ def start_ranks(
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
+        variables |= dict(environment or {})
+        logs.append(log)
+        if is_warm:
+            processes.append(start_warm(rank, arguments, REPOSITORY, variables, log))
+            continue
         processes.append(
             subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=REPOSITORY,
-                env=variables | dict(environment or {}),
+                env=variables,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
         )
-        logs.append(log)
     return Running(processes, logs)
 
 

@@ -110,7 +110,7 @@ for layer in model.modules():
 
 rows, length = config.train.micro_batch, config.data.max_length
 ids = torch.randint(0, 8000, (rows, length))
-inputs = {"input_ids": ids, "position_ids": torch.arange(length).remainder(50).expand(rows, -1)}
+inputs = {"input_ids": ids, "position_ids": torch.arange(length).remainder(20).expand(rows, -1)}
 keys = torch.arange(rows * length, dtype=torch.int32).view(rows, -1)
 context.begin_batch(BatchDescription({"decoder": keys}, torch.ones(rows, length)))
 context.begin_stage(StageDescription(collects_usage=True))
