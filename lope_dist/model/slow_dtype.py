@@ -39,8 +39,9 @@ def slow_dtype_sentence(dtype: str, device: torch.device) -> str | None:
     )
 
 
-def tell_slow_dtype(dtype: str, device: torch.device) -> None:
-    """Print `slow_dtype_sentence` on stderr, if there is one."""
+def tell_slow_dtype(dtype: str, device: torch.device | None = None) -> None:
+    """Print `slow_dtype_sentence` on stderr, if there is one; of a GPU unless a device is named."""
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if sentence := slow_dtype_sentence(dtype, device):
         print(f"Slow: {sentence}.", file=sys.stderr)
 

@@ -14,6 +14,7 @@ from types import FrameType
 
 from lope_dist.core.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, LopeError, suggest
 from lope_dist.evaluate.loaded.rows import rows_for
+from lope_dist.model.slow_dtype import tell_slow_dtype
 from lope_dist.study.cells import Cell, Study
 from lope_dist.study.children import Child
 from lope_dist.study.files import make_files
@@ -71,6 +72,8 @@ def run_study(study: Study, request: RunRequest) -> Outcome:
     _check_names(study, request.only)
     for cell in (*study.tries, *study.cells):
         rows_for(cell.rows, cell.config.adapter)  # a row that is unknown shows before any training
+    for dtype in sorted({cell.config.model.dtype for cell in (*study.tries, *study.cells)}):
+        tell_slow_dtype(dtype)  # the runs say it too, in their logs
     outcome = Outcome()
     stop_at = None if request.stop_after_s is None else time.monotonic() + request.stop_after_s
     with run_lock(study.folder):

@@ -199,6 +199,13 @@ def test_what_does_not_fit_is_refused(tree, tmp_path, changes, message) -> None:
         load_study(path)
 
 
+def test_a_precision_that_is_slow_here_is_told_before_anything_runs(study, monkeypatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(running, "tell_slow_dtype", told.append)
+    assert run_study(study, RunRequest(stop_after_s=1e-9)).left
+    assert told == ["float32"]
+
+
 def test_a_pattern_that_names_no_cell_is_refused(study) -> None:
     with pytest.raises(LopeError, match=r"truncated=low@swapped/seed-1, "):
         run_study(study, RunRequest(only="truncatde*"))
