@@ -45,7 +45,8 @@ def init(
 
     here = Machine.here()
     memory = gpu_memory if gpu_memory is not None else here.gib
-    machine = Machine(devices or here.devices, memory)
+    is_slow = gpu_memory is None and here.emulates_bfloat16  # of another machine it is not known
+    machine = Machine(devices or here.devices, memory, is_slow)
     text = new_recipe(model, data, output_dir or f"runs/{recipe.stem}", machine)
     write_recipe(recipe, text)
     start = "lope train" if machine.devices == 1 else "lope launch train"

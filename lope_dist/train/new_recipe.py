@@ -17,6 +17,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.corpus.examples.account import BadRows
 from lope_dist.corpus.examples.source import ExampleSource, open_source
 from lope_dist.model.build import architecture, load_tokenizer
+from lope_dist.model.slow_dtype import slow_dtype_sentence
 from lope_dist.train.premises.data import opened, steps_of
 from lope_dist.train.premises.params import count_run
 
@@ -45,6 +46,8 @@ class Machine:
     devices: int
     gib: float
     """Memory of a device; 0 for a CPU."""
+    emulates_bfloat16: bool = False
+    """Whether bfloat16 is much slower here than float32."""
 
     @classmethod
     def here(cls) -> Machine:
@@ -52,9 +55,10 @@ class Machine:
         import torch
 
         if not torch.cuda.is_available():
-            return cls(1, 0.0)
+            return cls(1, 0.0, bool(slow_dtype_sentence("bfloat16", torch.device("cpu"))))
         memory = torch.cuda.get_device_properties(0).total_memory
-        return cls(torch.cuda.device_count(), memory / 2**30)
+        is_slow = bool(slow_dtype_sentence("bfloat16", torch.device("cuda", 0)))
+        return cls(torch.cuda.device_count(), memory / 2**30, is_slow)
 
     @property
     def tokens(self) -> int:
@@ -101,6 +105,7 @@ def new_recipe(model: str, data: str, output_dir: str, machine: Machine) -> str:
         data=yaml.safe_dump(data).partition("\n")[0],
         model_value=yaml.safe_dump(model).partition("\n")[0],
         layers=", ".join(f"base/{name}.yaml" for name in _LAYERS),
+        dtype=_FLOAT32 if machine.emulates_bfloat16 else "",
         output_dir=yaml.safe_dump(output_dir).partition("\n")[0],
         template=template,
         about_template="the model's own" if template == "chat" else "the model has none of its own",
@@ -171,13 +176,14 @@ def _about(machine: Machine) -> str:
     return f"{machine.devices} x {machine.gib:.0f} GiB"
 
 
+_FLOAT32 = "  dtype: float32  # bfloat16 is emulated here, and slow\n"
 _TEXT = """\
 # LoPE on {model}, written by `lope init`. All keys: docs/configuration.md
 include: [{layers}]
 output_dir: {output_dir}
 model:
   name_or_path: {model_value}
-data:
+{dtype}data:
   path: {data}
   template: {template}  # {about_template}
   max_length: {length}  # tokens; cuts {cut} of the first rows

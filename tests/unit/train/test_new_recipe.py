@@ -48,9 +48,10 @@ def test_the_recipe_fits_the_rows_and_trains_as_it_is(rows: str, tmp_path: Path)
     assert steps == -(-(80 - figures["validation"]["examples"]) // config.train.global_batch)
 
 
-def test_larger_machines_get_larger_micro_batches_and_the_sharded_engine(rows: str) -> None:
+def test_the_recipe_fits_the_machine(rows: str) -> None:
     tree = yaml.safe_load(new_recipe(MODEL, rows, "run", Machine(2, 80.0)))
-    small = yaml.safe_load(new_recipe(MODEL, rows, "run", Machine(2, 8.0)))
+    small = yaml.safe_load(new_recipe(MODEL, rows, "run", Machine(2, 8.0, emulates_bfloat16=True)))
+    assert ("dtype" in tree["model"], small["model"]["dtype"]) == (False, "float32")
     assert tree["engine"] == {"kind": "deepspeed", "zero_stage": 3}
     micro, length = tree["train"]["micro_batch"], tree["data"]["max_length"]
     assert micro >= small["train"]["micro_batch"]
