@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -50,6 +52,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of `LONGEST` first; the others stay in their order."""
     place = {REPOSITORY / "tests" / name: at for at, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _each_model_is_measured_once() -> Iterator[None]:
+    """Where tests train: the memory that a run will take is asked of the same model each time."""
+    sizing = sys.modules.get("lope_dist.train.premises.sizing")  # it imports torch
+    with pytest.MonkeyPatch.context() as patch:
+        if sizing is not None:
+            from support.remembered import remembered
+
+            patch.setattr(sizing, "kept_activations", remembered(sizing.kept_activations))
+        yield
 
 
 @pytest.fixture(scope="session")

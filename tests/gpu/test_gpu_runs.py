@@ -22,7 +22,7 @@ from support.launching import REPOSITORY, start_ranks
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="a run takes the GPU")
 GPU = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))
-ON_CPU = (NO_GPU, pytest.mark.thorough)  # tests/unit/export has the same of smaller runs
+ON_CPU = (NO_GPU, pytest.mark.thorough)  # tests/unit has the same of smaller runs
 DEVICES = [pytest.param("cpu", marks=ON_CPU), pytest.param("gpu", marks=GPU)]
 APART = 1e-2
 """Largest relative difference of evaluated losses; a guess until a GPU has been measured."""
@@ -61,7 +61,7 @@ def evaluated(run: Path, data: Path, experts: str, **where: bool) -> dict[str, f
 @pytest.mark.parametrize(
     ("device_name", "sent"),
     [
-        pytest.param("cpu", signal.SIGTERM, marks=NO_GPU),
+        pytest.param("cpu", signal.SIGTERM, marks=ON_CPU),
         pytest.param("gpu", signal.SIGTERM, marks=GPU),
         pytest.param("gpu", signal.SIGKILL, marks=GPU),
     ],

@@ -1,6 +1,7 @@
 """Compile what the adapter's kernels would launch, for a GPU that need not be there.
 
-Run: TRITON_INTERPRET=0 python compile_kernels.py CAPABILITY...     (90: Hopper, 80: Ampere)
+Run: TRITON_INTERPRET=0 python compile_kernels.py [--few] CAPABILITY...  (90: Hopper, 80: Ampere)
+`--few`: of one type and size.
 Prints a JSON line a kernel: its name, constants and what ptxas made of it.
 """
 
@@ -30,17 +31,18 @@ _TYPES = {
 Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 
-def launches() -> Iterator[Launch]:
-    """Yield kernel, arguments and constants of each launch, of several types and sizes."""
+def launches(*, few: bool) -> Iterator[Launch]:
+    """Yield kernel, arguments and constants of each launch, of several types and sizes or one."""
     found: list[Launch] = []
     launching.launch = lambda kernel, _, *args, **constants: found.append((kernel, args, constants))
     every, both = ((True, True), (False, True), (True, False)), ((True, True),)
-    for dtype, R, E, D, needs in (
+    sizes = (
+        (torch.bfloat16, 64, 8, 4096, both),
         (torch.bfloat16, 4, 4, 4096, every),
         (torch.float32, 4, 4, 576, both),
         (torch.float16, 5, 3, 900, both),
-        (torch.bfloat16, 64, 8, 4096, both),
-    ):
+    )
+    for dtype, R, E, D, needs in sizes[: 1 if few else None]:
         x, A = torch.empty(40, D, dtype=dtype), torch.empty(R, D)
         keys, grad = torch.empty(40, dtype=torch.int32), torch.empty(40, R, dtype=dtype)
         projection.project(x, A, keys, 1, 0.1)
@@ -87,8 +89,9 @@ def compiled(launch: Launch, capability: int) -> dict[str, Any]:
 
 def main() -> None:
     """Compile all, for each capability named."""
-    for capability in map(int, sys.argv[1:]):
-        for launch in launches():
+    few, *capabilities = "--few" in sys.argv, *(word for word in sys.argv[1:] if word != "--few")
+    for capability in map(int, capabilities):
+        for launch in launches(few=few):
             print(json.dumps(compiled(launch, capability)), flush=True)
 
 

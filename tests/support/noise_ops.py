@@ -14,6 +14,8 @@ WITH_UNITS = [
     for unit in ("word", "character")
     if unit in NOISE[name].units
 ]
+QUICK_UNITS = [pair for pair in WITH_UNITS if pair[1] == "word" or pair[0] == "char_insert"]
+"""Characters are hit by the operations and the code that hit those of a drawn word; slower."""
 
 AWKWARD = [
     "",

@@ -84,9 +84,9 @@ def test_compressed_more_often_than_the_name_says(tmp_path, reference):
         pa.compress(gzip.compress(content), "zstd", asbytes=True)
     )
     assert open_path(tmp_path / "y.jsonl.zst").fingerprint == reference
-    large = "".join(LINES[0] + "\n" for _ in range(200_000)).encode()
+    large = "".join(LINES[0] + "\n" for _ in range(50_000)).encode()
     (tmp_path / "z.jsonl.gz").write_bytes(gzip.compress(gzip.compress(large)))
-    assert len(open_path(tmp_path / "z.jsonl.gz")) == 200_000
+    assert len(open_path(tmp_path / "z.jsonl.gz")) == 50_000
 
 
 def test_long_wide_files_are_read_whole(tmp_path):

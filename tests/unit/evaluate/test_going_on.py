@@ -36,6 +36,10 @@ evaluate_run(Path(sys.argv[1]), EvalRequest(("tiny_choice",), ("all",), sys.argv
 """
 
 
+class Killed(BaseException):
+    """The process dies."""
+
+
 @pytest.fixture
 def passes(loaded, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the batch sizes of the forward passes over requests, as they are made."""
@@ -82,9 +86,19 @@ def test_answers_of_a_killed_task_outlive_the_scoring_of_another(
     evaluate_run(run_copy, asked(task_dir, "tiny_choice"))
     needed = sum(passes)
     (run_copy / "results.json").unlink()
-    command = [sys.executable, "-c", KILLED, str(run_copy), str(task_dir)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        call, calls = LopeLM._model_call, []
+
+        def dying(*arguments, **options):
+            if len(calls) == 3:
+                raise Killed
+            calls.append(0)
+            return call(*arguments, **options)
+
+        patch.setattr(LopeLM, "_model_call", dying)
+        with pytest.raises(Killed):
+            evaluate_run(run_copy, asked(task_dir, "tiny_choice"))
+    assert list((run_copy / "answers").rglob("*.jsonl"))
     evaluate_run(run_copy, asked(task_dir, "tiny_other"))
     passes.clear()
     evaluate_run(run_copy, asked(task_dir, "tiny_choice"))

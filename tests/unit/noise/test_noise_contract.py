@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.noise_ops import (
     AWKWARD,
+    QUICK_UNITS,
     RESPONSE_OPERATIONS,
     TEXT_OPERATIONS,
     WITH_UNITS,
     run,
     run_responses,
 )
+from support.quick import quick
 
 from lope_dist.noise import mix
 from lope_dist.noise.base import NOISE
@@ -87,7 +89,7 @@ def test_graphemes_stay_whole(name, unit, text):
         assert all(c.isspace() or (c.isascii() and c.isprintable()) for c in rest), rest
 
 
-@pytest.mark.parametrize(("name", "unit"), WITH_UNITS)
+@pytest.mark.parametrize(("name", "unit"), quick(WITH_UNITS, *QUICK_UNITS))
 def test_words_with_brackets_are_neither_changed_nor_made(name, unit):
     batch = [
         "Say <|im_end|> or </s>, not [INST] here.",
@@ -123,14 +125,14 @@ def test_answers(name):
     assert share == pytest.approx(0.3, abs=0.03)
 
 
-@pytest.mark.parametrize(("name", "unit"), WITH_UNITS)
+@pytest.mark.parametrize(("name", "unit"), quick(WITH_UNITS, *QUICK_UNITS))
 def test_huge_texts(name, unit):
     result = run(["Word, Other. " * 50_000], name, 0.05, unit)
     assert sum(n for _, _, n in result.hits) > 3000
     run(["x" * 200_000, "1" * 200_000], name, 0.05, unit)
 
 
-@pytest.mark.parametrize(("name", "unit"), WITH_UNITS)
+@pytest.mark.parametrize(("name", "unit"), quick(WITH_UNITS, *QUICK_UNITS))
 def test_rate_is_the_share_of_the_units(name, unit):
     text = MARKED
     num_units = len(text.split()) if unit == "word" else sum(map(len, text.split()))

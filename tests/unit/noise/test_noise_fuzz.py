@@ -3,7 +3,8 @@
 import random
 
 import pytest
-from support.noise_ops import RESPONSE_OPERATIONS, WITH_UNITS, run, run_responses
+from support.noise_ops import QUICK_UNITS, RESPONSE_OPERATIONS, WITH_UNITS, run, run_responses
+from support.quick import quick
 
 ROWS = 100_000
 # Each cluster has a code point that no other one has, so that a split one shows in a count.
@@ -58,7 +59,7 @@ def fuzzed():
     return rows()
 
 
-@pytest.mark.parametrize(("name", "unit"), WITH_UNITS)
+@pytest.mark.parametrize(("name", "unit"), quick(WITH_UNITS, *QUICK_UNITS))
 def test_fuzzed_rows(fuzzed, name, unit):
     if unit == "character":  # the same operations and the same code for words; slower
         fuzzed = fuzzed[:20_000]

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from lope_dist.cli import app
 from lope_dist.core.errors import LopeError
 from lope_dist.study.cells import Study
 from lope_dist.study.files import make_files
@@ -51,19 +53,25 @@ def in_second_stage(run: Path):
     return lambda: any(stage == "finetune" for stage, _ in steps(run))
 
 
-def test_cells_are_run_once_and_a_failure_leaves_the_others_going(make_study):
-    variants = ONE | {
-        "broken": {"rows": ["all"], "overrides": {"adapter.targets": ["no_such_layer"]}},
-        "hydralora": {"rows": ["all"], "overrides": {"adapter.num_poison": 0}},
-    }
+OTHER = {"hydralora": {"rows": ["all"], "overrides": {"adapter.num_poison": 0}}}
+
+
+@pytest.mark.parametrize(
+    "others", [{}, pytest.param(OTHER, marks=pytest.mark.thorough)], ids=["one", "two"]
+)
+def test_cells_are_run_once_and_a_failure_leaves_the_others_going(make_study, others):
+    broken = {"rows": ["all"], "overrides": {"adapter.targets": ["no_such_layer"]}}
     study = make_study(
-        seeds=[1], variants=variants, baseline="hydralora/all", evaluate={"losses": ["noisy"]}
+        seeds=[1],
+        variants={"broken": broken} | ONE | others,
+        baseline="lope/all",
+        evaluate={"losses": ["noisy"]},
     )
-    process = start(study, "--jobs", "2", "--json")
-    output, errors = process.communicate(timeout=200)
-    assert process.returncode == 1, errors
-    result = json.loads(output)
-    assert sorted(result["done"]) == ["hydralora/seed-1", "lope/seed-1"]
+    ended = CliRunner().invoke(app, ["study", "run", str(study.path), "--jobs", "2", "--json"])
+    errors = ended.stderr
+    assert ended.exit_code == 1, errors
+    result = json.loads(ended.stdout)
+    assert sorted(result["done"]) == [*(f"{name}/seed-1" for name in others), "lope/seed-1"]
     assert "'no_such_layer'" in result["failed"]["broken/seed-1"]
     assert re.search(r"lope/seed-1: done \(train .*, loss-noisy ", errors)
     table = json.loads((study.folder / "runs/lope/seed-1/losses/noisy.json").read_text())

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.baselines import BASELINES, WITHOUT_POISON, roles_of
+from support.quick import quick
 
 from lope_dist.adapters.lope import model_roles
 from lope_dist.config.load import validate_config
@@ -40,7 +41,10 @@ def config_of(config_in, folder: Path, name: str, **changes):
     return validate_config(tree, "test")
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(
+    scope="module",
+    params=quick(METHODS, "adalora", "p_tuning", "prefix_tuning", "hydralora_input"),
+)
 def run(request, config_in, tmp_path_factory):
     """A method's name, its run with a checkpoint every third step, and the model in memory."""
     folder = tmp_path_factory.mktemp(request.param) / "run"

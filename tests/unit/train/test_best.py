@@ -145,10 +145,10 @@ def test_a_kill_before_the_best_one_changes_nothing(run: Path, config, tmp_path:
         assert ours["validation"] == theirs["validation"]
 
 
-def test_a_run_without_keep_best_has_none(run: Path, tmp_path: Path, config) -> None:
-    train_ = config.train.model_copy(update={"keep_best": None})
-    other = config.model_copy(update={"output_dir": str(tmp_path / "x"), "train": train_})
-    train(other)
+def test_a_run_without_keep_best_has_none(config_in, settings, tmp_path: Path) -> None:
+    steps = {f"train__stages__{stage}__max_steps": 2 for stage in ("poison", "finetune")}
+    run = train(config_in(tmp_path / "x", **settings | steps))
+    assert len(masked(run)) == 2
     with pytest.raises(LopeError, match=r"train\.keep_best"):
         choose_checkpoint(tmp_path / "x", "best")
 

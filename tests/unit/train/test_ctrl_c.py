@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 import yaml
+from support.quick import quick
 from support.tiny import tiny_tree
 
+from lope_dist.cli import main
 from lope_dist.core.errors import Interrupted
 from lope_dist.train import session
 from lope_dist.train.checkpoint.folder import read_state
 from lope_dist.train.checkpoint.history import newest_checkpoint
 from lope_dist.train.run import saving
 from lope_dist.train.session import train
-from lope_dist.train.stage import stage, validate
+from lope_dist.train.stage import loop, stage, validate
 
 SHORT: dict[str, Any] = {
     "train__stages__poison__max_steps": 3,
@@ -51,7 +53,9 @@ def told(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in times} for line in lines]
 
 
-@pytest.mark.parametrize("moment", list(MOMENTS))
+@pytest.mark.parametrize(
+    "moment", quick(MOMENTS, "row pass", "step", "validation", "checkpoint write")
+)
 def test_the_run_ends_with_130_and_goes_on_bit_equal(
     tiny_config, whole: Path, monkeypatch, capfd, tmp_path: Path, moment: str
 ) -> None:
@@ -89,33 +93,59 @@ def test_the_run_ends_with_130_and_goes_on_bit_equal(
     assert (run / last).read_bytes() == (whole / last).read_bytes()
 
 
+@pytest.fixture
+def recipe(tiny_llama: Path, alpaca_file: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny_tree(tiny_llama, alpaca_file, tmp_path / "run")))
+    return path
+
+
+def test_the_command_says_how_to_go_on(recipe: Path, monkeypatch, capfd) -> None:
+    """In the second step, in this process; a traceback would be pytest's, and no `SystemExit`."""
+    real, calls = loop._micro_step, []
+
+    def step(*args: Any) -> Any:
+        calls.append(0)
+        if len(calls) == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args)
+
+    monkeypatch.setattr(loop, "_micro_step", step)
+    monkeypatch.setattr(sys, "argv", ["lope", "train", str(recipe), "--resume", "auto"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    told = capfd.readouterr().err
+    assert "Traceback" not in told
+    assert "once more ends at once" in told
+    assert "go on with" in told
+
+
+@pytest.mark.parametrize("twice", quick([False, True], True))
 def test_the_command_ends_without_a_traceback_and_a_second_one_ends_it_at_once(
-    tiny_llama: Path, alpaca_file: Path, tmp_path: Path
+    recipe: Path, twice: bool
 ) -> None:
-    """Once in the second step; then twice, the second one while the first is still heeded."""
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(tiny_tree(tiny_llama, alpaca_file, tmp_path / "run")))
-    for twice, status, ends in ((False, 130, True), (True, 130, False)):
-        code = (
-            "import os, signal, sys, time\n"
-            "from lope_dist.train.stage import loop\n"
-            "real, calls = loop._micro_step, []\n"
-            "def step(*args):\n"
-            "    calls.append(0)\n"
-            "    if len(calls) == 12:\n"
-            "        os.kill(os.getpid(), signal.SIGINT)\n"
-            f"        if {twice}:\n"
-            "            time.sleep(0.7); os.kill(os.getpid(), signal.SIGINT); time.sleep(60)\n"
-            "    return real(*args)\n"
-            "loop._micro_step = step\n"
-            f"sys.argv = ['lope', 'train', {str(recipe)!r}, '--resume', 'auto']\n"
-            "from lope_dist.cli import main\n"
-            "main()\n"
-        )
-        ended = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
-        )
-        assert ended.returncode == status, ended.stderr[-2000:]
-        assert "Traceback" not in ended.stderr
-        assert "once more ends at once" in ended.stderr
-        assert ("go on with" in ended.stderr) == ends
+    """Once in the second step; or twice, the second one while the first is still heeded."""
+    code = (
+        "import os, signal, sys, time\n"
+        "from lope_dist.train.stage import loop\n"
+        "real, calls = loop._micro_step, []\n"
+        "def step(*args):\n"
+        "    calls.append(0)\n"
+        "    if len(calls) == 12:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        f"        if {twice}:\n"
+        "            time.sleep(0.7); os.kill(os.getpid(), signal.SIGINT); time.sleep(60)\n"
+        "    return real(*args)\n"
+        "loop._micro_step = step\n"
+        f"sys.argv = ['lope', 'train', {str(recipe)!r}, '--resume', 'auto']\n"
+        "from lope_dist.cli import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 130, ended.stderr[-2000:]
+    assert "Traceback" not in ended.stderr
+    assert "once more ends at once" in ended.stderr
+    assert ("go on with" in ended.stderr) != twice

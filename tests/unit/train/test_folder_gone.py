@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
+from support.quick import quick
 
 from lope_dist.core.errors import LopeError
 from lope_dist.train.checkpoint import folder as checkpoint
@@ -50,7 +52,7 @@ def before_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], 
     return do
 
 
-@pytest.mark.parametrize("harm", [shutil.rmtree, rename])
+@pytest.mark.parametrize("harm", quick([shutil.rmtree, rename], rename))
 def test_the_state_is_saved_anew_and_the_truth_told(harm, tiny_config, before_step) -> None:
     config = tiny_config(**STEPS)
     run = Path(config.output_dir)
@@ -64,8 +66,13 @@ def test_the_state_is_saved_anew_and_the_truth_told(harm, tiny_config, before_st
     assert (run / "checkpoints" / "2-finetune").is_dir()
 
 
-@pytest.mark.parametrize("harm", [shutil.rmtree, rename])
-@pytest.mark.parametrize("step", [STAGE + 1, 2 * STAGE])
+@pytest.mark.parametrize(
+    ("step", "harm"),
+    quick(
+        product([STAGE + 1, 2 * STAGE], [shutil.rmtree, rename]),
+        *((STAGE + 1, shutil.rmtree), (2 * STAGE, rename)),
+    ),
+)
 def test_the_same_of_the_checkpoints(harm, step: int, tiny_config, before_step) -> None:
     config = tiny_config(**STEPS)
     folder = Path(config.output_dir) / "checkpoints"

@@ -32,10 +32,9 @@ def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int], gradient: bool) -> N
     monkeypatch.setattr(loop, "_micro_step", micro_step)
 
 
-@pytest.mark.parametrize("gradient", [False, True], ids=["loss", "gradient"])
-def test_a_bad_step_is_left_out_as_if_it_had_never_been(
-    tiny_config, tmp_path: Path, losses, gradient: bool
-) -> None:
+@pytest.fixture(scope="module")
+def expected(config_in, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is told to leave its second step out."""
     with pytest.MonkeyPatch.context() as patch:
         original, calls = LocalEngine.step, []
 
@@ -47,7 +46,13 @@ def test_a_bad_step_is_left_out_as_if_it_had_never_been(
             return 1.0
 
         patch.setattr(LocalEngine, "step", step)
-        expected = train(tiny_config(output_dir=str(tmp_path / "expected"), **SHORT))
+        return train(config_in(tmp_path_factory.mktemp("expected") / "run", **SHORT))
+
+
+@pytest.mark.parametrize("gradient", [False, True], ids=["loss", "gradient"])
+def test_a_bad_step_is_left_out_as_if_it_had_never_been(
+    tiny_config, expected: Path, losses, gradient: bool
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         spoil(patch, {1}, gradient)
         run = train(tiny_config(train__max_skipped_steps=1, **SHORT))

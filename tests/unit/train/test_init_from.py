@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.quick import quick
 from support.tiny import save_alpaca, save_tiny_llama
 
 from lope_dist.config.load import validate_config
@@ -52,7 +53,7 @@ def begun(config) -> Path:
     return train(config)
 
 
-@pytest.fixture(params=["gone", "another adapter"])
+@pytest.fixture(params=quick(["gone", "another adapter"], "another adapter"))
 def changed(request, source: Path):
     """Take the source run's last checkpoint away for a test, or put another one there."""
     end, away = source / END, source / "away"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
+from support.quick import quick
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from lope_dist.adapters.batch import BatchDescription
@@ -91,6 +93,14 @@ CASES = {
     "linear_attention": (_llama("qwen3_5_text", head_dim=64, **DELTA), "sdpa", QUERY_VALUE),
     "t5": (T5, "sdpa", {"targets": ["q", "v"]}),
 }  # fmt: skip
+DTYPES = ("bfloat16", "float32")
+KINDS = (
+    *((case, "bfloat16") for case in ("llama", "eager", "hydralora", "fused", "sliding")),
+    *((case, "bfloat16") for case in ("experts", "latent_attention", "linear_attention", "t5")),
+    ("llama", "float32"),
+    ("experts", "float32"),
+)
+"""One of each way to keep something; the others have two of them at once, or are named anew."""
 
 
 def _config(
@@ -109,8 +119,7 @@ def _config(
     )
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "dtype"), quick(product(CASES, DTYPES), *KINDS))
 def test_activations_are_what_autograd_keeps(case: str, dtype: str) -> None:
     """Foretold from short rows on tensors without values, beside a real forward pass."""
     config = _config(*CASES[case], dtype)
@@ -127,7 +136,7 @@ def test_activations_are_what_autograd_keeps(case: str, dtype: str) -> None:
         assert kept <= planned <= 1.3 * kept * activations.chunk / (LENGTH % activations.chunk)
 
 
-@pytest.mark.parametrize("case", ["llama", "experts", "sliding", "t5"])
+@pytest.mark.parametrize("case", quick(["llama", "experts", "sliding", "t5"], "llama", "experts"))
 def test_recomputation_keeps_the_layers_inputs(case: str) -> None:
     config = _config(*CASES[case])
     activations = kept_activations(config)

@@ -18,18 +18,26 @@ from lope_dist.train.session import train
 SECRET = "s3cr3tv4lue"
 
 
-@pytest.fixture
-def run(tiny_config, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HF_TOKEN", f"hf_{SECRET}")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("NCCL_MADE_UP", SECRET)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    config = tiny_config(
+@pytest.fixture(scope="module")
+def made(config_in, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = config_in(
+        tmp_path_factory.mktemp("made") / "run",
         train__stages__poison__max_steps=3,
         train__stages__finetune__max_steps=3,
         train__log_every_steps=1,
     )
-    return train(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", f"hf_{SECRET}")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("NCCL_MADE_UP", SECRET)
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        return train(config)
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A copy to write into."""
+    return shutil.copytree(made, tmp_path / "run")
 
 
 def test_a_run_is_written_down(run: Path) -> None:
@@ -99,15 +107,19 @@ def test_a_failure_and_a_killed_start_are_told_apart(
     assert second["reason"] == "The disk is gone."
 
 
-def test_a_repeat_notices_one_loss_that_differs(run: Path) -> None:
+@pytest.mark.parametrize(
+    "stages", [["finetune"], pytest.param(["poison", "finetune"], marks=pytest.mark.thorough)]
+)
+def test_a_repeat_notices_one_loss_that_differs(run: Path, stages: list[str]) -> None:
     metrics = run / "metrics.jsonl"
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert (lines[4]["stage"], lines[4]["step"]) == ("finetune", 1)
     honest = lines[4]["loss"]
     lines[4]["loss"] *= 1 + 1e-6
-    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    kept = [line for line in lines if line["stage"] in stages]
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in kept))
     result = repeat(run, 2, None, 120)
-    assert result.num_compared == {"poison": 2, "finetune": 2}
+    assert result.num_compared == dict.fromkeys(stages, 2)
     assert (result.ok, result.exact, result.differs_in) == (False, True, [])
     assert result.where == "stage finetune, step 1"
     assert result.worst == abs(honest - lines[4]["loss"]) / lines[4]["loss"]

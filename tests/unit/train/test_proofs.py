@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from support.architectures import save_tiny
+from support.quick import quick
 
 from lope_dist.config.load import validate_config
 from lope_dist.core.errors import LopeError
@@ -50,7 +51,9 @@ LEAKING = ("opt", "qwen3_5_text", "mamba2", "qwen2_vl")
 ISOLATED = ("gemma3_text", "mistral", "gpt2", "phi3", "gemma2")
 
 
-@pytest.mark.parametrize("name", [*LEAKING, *ISOLATED])
+@pytest.mark.parametrize(
+    "name", quick([*LEAKING, *ISOLATED], "opt", "qwen3_5_text", "gemma3_text", "mistral")
+)
 def test_packing_is_on_where_it_changes_no_loss_and_off_elsewhere(
     make, name: str, capsys, monkeypatch
 ) -> None:

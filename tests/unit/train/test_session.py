@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.quick import quick
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, read_lines
@@ -41,7 +42,8 @@ def test_the_same_configuration_gives_the_same_run(tiny_config, short, losses) -
 
 
 @pytest.mark.parametrize(
-    ("micro_batch", "packing"), [(1, True), (3, True), (1, False), (3, False), (8, False)]
+    ("micro_batch", "packing"),
+    quick([(1, True), (3, True), (1, False), (3, False), (8, False)], (1, True), (3, False)),
 )
 def test_how_a_batch_is_split_changes_no_loss(
     tiny_config, short, losses, micro_batch: int, packing: bool
@@ -78,6 +80,14 @@ def test_an_evaluation_between_steps_changes_nothing(
     assert read_json(folder / "router.json") == read_json(short / "router.json")
 
 
+KILLS = [
+    (name, step, every)
+    for name, step in (("poison", 1), ("poison", 2), ("finetune", 2))
+    for every in (None, 1, 2)
+]
+"""A stage, the step that dies, and how often it saves."""
+
+
 class Killed(BaseException):
     """The process dies."""
 
@@ -93,8 +103,10 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, name: str, step: int) -> None:
     monkeypatch.setattr(stage.MetricsLog, "step", log)
 
 
-@pytest.mark.parametrize("every", [None, 1, 2])
-@pytest.mark.parametrize(("name", "step"), [("poison", 1), ("poison", 2), ("finetune", 2)])
+@pytest.mark.parametrize(
+    ("name", "step", "every"),
+    quick(KILLS, ("poison", 1, None), ("poison", 2, 1), ("finetune", 2, 2)),
+)
 def test_a_run_killed_and_resumed_equals_one_that_was_not(
     tiny_config, short, losses, name: str, step: int, every: int | None
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from support.quick import quick
 from typer.testing import CliRunner
 
 from lope_dist.cli import app
@@ -64,7 +65,7 @@ MIXTRAL = {
 @pytest.mark.parametrize(
     ("recipe", "overrides", "parameters", "zero_stage"),
     [
-        ("qwen3_30b_a3b", [], 30_532_122_624, 2),
+        pytest.param("qwen3_30b_a3b", [], 30_532_122_624, 2, marks=pytest.mark.thorough),
         (
             "llama2_7b_alpaca",
             [
@@ -109,7 +110,10 @@ def test_experts_that_a_token_is_not_sent_to_take_no_time(repository) -> None:
     assert sizes.active < sum(sizes.quantized) / 8
 
 
-@pytest.mark.parametrize("recipe", ["qwen2_7b_alpaca", "qwen1_5_14b_alpaca", "t5_large_alpaca"])
+RECIPES = ("qwen2_7b_alpaca", "qwen1_5_14b_alpaca", "t5_large_alpaca")
+
+
+@pytest.mark.parametrize("recipe", quick(RECIPES, "t5_large_alpaca"))
 def test_every_backbone_can_be_planned(repository, recipe: str) -> None:
     plan = _plan(repository, recipe, "--world-size", "4")
     assert plan["recommendation"]["zero_stage"] == 2

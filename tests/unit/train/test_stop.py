@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -42,18 +43,23 @@ def test_a_later_signal_ends_the_process_at_once() -> None:
     assert time.monotonic() - began < 25
 
 
+@pytest.fixture(scope="module")
+def whole(config_in, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody stopped."""
+    return train(config_in(tmp_path_factory.mktemp("whole") / "run", **SHORT))
+
+
 @pytest.mark.parametrize(
     ("at", "stage", "done", "folder"),
     [
-        (1, "poison", 2, "1-poison-step-000002"),
+        pytest.param(1, "poison", 2, "1-poison-step-000002", marks=pytest.mark.thorough),
         (2, "finetune", 0, "1-poison"),  # its last step: the stage ends as it would
         (4, "finetune", 2, "2-finetune-step-000002"),
     ],
 )
 def test_a_stopped_run_is_saved_where_it_is_and_goes_on_bit_equal(
-    tiny_config, losses, monkeypatch, tmp_path, at: int, stage: str, done: int, folder: str
+    tiny_config, losses, whole, monkeypatch, tmp_path, at: int, stage: str, done: int, folder: str
 ) -> None:
-    expected = train(tiny_config(output_dir=str(tmp_path / "whole"), **SHORT))
     config = tiny_config(**SHORT)
     real, calls = loop._micro_step, []
 
@@ -71,10 +77,10 @@ def test_a_stopped_run_is_saved_where_it_is_and_goes_on_bit_equal(
     assert (run / "checkpoints" / folder / "MANIFEST.json").exists()
     assert not (run / "checkpoints" / "2-finetune").exists()
     train(config, resume="auto")
-    assert losses(run) == losses(expected)
+    assert losses(run) == losses(whole)
     last = "checkpoints/2-finetune/adapter.safetensors"
-    assert (run / last).read_bytes() == (expected / last).read_bytes()
-    assert read_json(run / "router.json") == read_json(expected / "router.json")
+    assert (run / last).read_bytes() == (whole / last).read_bytes()
+    assert read_json(run / "router.json") == read_json(whole / "router.json")
     assert read_json(run / "state.json")["status"] == "finished"
 
 

@@ -14,7 +14,10 @@ pytest.importorskip("triton", reason="triton is an extra of development")
 SCRIPT = Path(__file__).resolve().parents[3] / "support" / "compile_kernels.py"
 
 
-def test_the_kernels_compile_for_hopper(repository: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "sizes", [["--few"], pytest.param([], marks=pytest.mark.thorough)], ids=["few", "all"]
+)
+def test_the_kernels_compile_for_hopper(repository: Path, tmp_path: Path, sizes: list[str]) -> None:
     environment = {
         **os.environ,
         "TRITON_INTERPRET": "0",
@@ -22,7 +25,7 @@ def test_the_kernels_compile_for_hopper(repository: Path, tmp_path: Path) -> Non
         "PYTHONPATH": str(repository),
     }
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "90"],
+        [sys.executable, str(SCRIPT), *sizes, "90"],
         env=environment,
         capture_output=True,
         text=True,
