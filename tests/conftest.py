@@ -35,15 +35,18 @@ LONGEST = (
     "unit/study/test_compare_methods.py",
     "unit/study/test_run.py",
     "gpu/test_gpu_runs.py",
+    "unit/corpus/test_fit_noise.py",
     "unit/corpus/test_fit_scripts.py",
     "unit/evaluate/test_going_on.py",
-    "unit/evaluate/test_asking.py",
-    "unit/corpus/test_fit_noise.py",
+    "unit/train/test_baselines.py",
+    "unit/train/test_session.py",
+    "unit/train/test_sizing.py",
+    "unit/model/test_hub.py",
+    "unit/train/test_kept.py",
+    "unit/test_commands_run.py",
+    "unit/adapters/kernels/test_kernels.py",
     "unit/corpus/test_store.py",
     "unit/evaluate/test_samples.py",
-    "unit/evaluate/test_trusted_numbers.py",
-    "unit/adapters/kernels/test_kernel_compile.py",
-    "unit/adapters/kernels/test_kernels.py",
 )
 """The files that take longest begin, so that no worker is left with one at the end."""
 
