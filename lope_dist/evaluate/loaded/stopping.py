@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from lope_dist.core.console import tell
@@ -36,10 +37,8 @@ def stopping_at_ctrl_c(kept: str) -> Iterator[None]:
         except KeyboardInterrupt:
             raise stop from None
         return
-    handlers = {signal.SIGINT: _end_now}
-    if os.environ.get("RANK", "0") == "0":
-        # Launchers follow with SIGTERM, which would end this rank before it can say anything.
-        handlers = {signal.SIGINT: _say_and_end(stop), signal.SIGTERM: _end_of_sigterm}
+    is_first = os.environ.get("RANK", "0") == "0"
+    handlers = _handlers_of_rank_0(stop) if is_first else {signal.SIGINT: _end_now}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
@@ -48,21 +47,27 @@ def stopping_at_ctrl_c(kept: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _say_and_end(stop: Interrupted) -> Any:
-    def end(*_: object) -> None:
+def _handlers_of_rank_0(stop: Interrupted) -> dict[int, Any]:
+    def say_and_end(*_: object) -> None:
         tell(str(stop))
         note_exit(stop.status, str(stop))
         sys.stderr.flush()
         time.sleep(_OTHERS_FIRST_S)
         os._exit(stop.status)
 
-    return end
+    def end_of_sigterm(_number: int, frame: FrameType | None) -> None:
+        while (
+            frame is not None
+        ):  # both signals at once: this one comes before the other's first line
+            if frame.f_code is say_and_end.__code__:
+                return
+            frame = frame.f_back
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # Launchers follow with SIGTERM, which would end this rank before it can say anything.
+    return {signal.SIGINT: say_and_end, signal.SIGTERM: end_of_sigterm}
 
 
 def _end_now(*_: object) -> None:
     os._exit(Interrupted.status)
-
-
-def _end_of_sigterm(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGTERM)

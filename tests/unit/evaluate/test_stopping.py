@@ -13,8 +13,15 @@ from lope_dist.core.errors import Interrupted
 from lope_dist.evaluate.loaded.stopping import stopping_at_ctrl_c
 
 _RANK = """
-import time
+import os, signal, sys, time
+from lope_dist.evaluate.loaded import stopping
 from lope_dist.evaluate.loaded.stopping import stopping_at_ctrl_c
+if sys.argv[1:] == ["interrupted"]:
+    tell = stopping.tell
+    def interrupted(text):
+        os.kill(os.getpid(), signal.SIGTERM)
+        tell(text)
+    stopping.tell = interrupted
 with stopping_at_ctrl_c("Two of four."):
     print("ready", flush=True)
     end = time.monotonic() + 60
@@ -23,12 +30,12 @@ with stopping_at_ctrl_c("Two of four."):
 """
 
 
-def _ended(rank: int, *numbers: int) -> tuple[int, str]:
+def _ended(rank: int, *numbers: int, words: tuple[str, ...] = ()) -> tuple[int, str]:
     """Send a rank of two the signals; return its status and what it said."""
     environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     process = subprocess.Popen(
-        [sys.executable, "-c", _RANK],
+        [sys.executable, "-c", _RANK, *words],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -46,6 +53,11 @@ def test_rank_0_says_it_before_the_launcher_ends_it() -> None:
     status, said = _ended(0, signal.SIGINT, signal.SIGTERM)
     assert status in (130, -signal.SIGTERM)
     assert said == "Stopped by Ctrl-C. Two of four.\n"
+
+
+def test_rank_0_says_it_though_the_launcher_comes_between() -> None:
+    ended = _ended(0, signal.SIGINT, words=("interrupted",))
+    assert ended == (130, "Stopped by Ctrl-C. Two of four.\n")
 
 
 def test_other_ranks_are_silent() -> None:
