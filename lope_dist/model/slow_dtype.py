@@ -18,17 +18,18 @@ _SLOW = 2.0
 """Times as long as in float32; below this nobody would choose differently."""
 
 
-def slow_dtype_sentence(dtype: str, device: torch.device) -> str | None:
+def slow_dtype_sentence(dtype: str, device: torch.device | None = None) -> str | None:
     """Return a sentence if ``device`` multiplies ``dtype`` more slowly than float32, else None.
 
-    The two are measured here and now, which takes about 0.1 s where the sentence is due.
+    The two are measured here and now.
 
     Args:
         dtype: `model.dtype`.
-        device: That of the computation.
+        device: That of the computation. None: a GPU, if there is one.
     """
     if dtype == "float32":
         return None
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ratio = _seconds(getattr(torch, dtype), device) / _seconds(torch.float32, device)
     if ratio < _SLOW:
         return None
@@ -40,8 +41,7 @@ def slow_dtype_sentence(dtype: str, device: torch.device) -> str | None:
 
 
 def tell_slow_dtype(dtype: str, device: torch.device | None = None) -> None:
-    """Print `slow_dtype_sentence` on stderr, if there is one; of a GPU unless a device is named."""
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Print `slow_dtype_sentence` on stderr, if there is one."""
     if sentence := slow_dtype_sentence(dtype, device):
         print(f"Slow: {sentence}.", file=sys.stderr)
 

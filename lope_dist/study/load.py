@@ -129,6 +129,8 @@ def _misfits_of_choices(study: Study) -> Iterator[str]:
 
 def _misfits_of_search_as(study: Study) -> Iterator[str]:
     axes = study.config.axes
+    if study.config.search_as and not any(v.search for v in study.config.variants.values()):
+        yield "search_as would have no effect: no variant has settings in search."
     for axis, taken in study.config.search_as.items():
         if axis not in axes:
             yield _unknown("search_as", axis, axes)

@@ -54,10 +54,10 @@ class Machine:
         """Return this machine."""
         import torch
 
+        is_slow = slow_dtype_sentence("bfloat16") is not None
         if not torch.cuda.is_available():
-            return cls(1, 0.0, bool(slow_dtype_sentence("bfloat16", torch.device("cpu"))))
+            return cls(1, 0.0, is_slow)
         memory = torch.cuda.get_device_properties(0).total_memory
-        is_slow = bool(slow_dtype_sentence("bfloat16", torch.device("cuda", 0)))
         return cls(torch.cuda.device_count(), memory / 2**30, is_slow)
 
     @property

@@ -76,14 +76,13 @@ def become(message: dict[str, Any], log: int) -> None:
     os.chdir(message["folder"])
     program, *rest = message["arguments"]
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:0] = [path for path in paths if path and path not in sys.path]
+    own = message["folder"] if program == "-m" else os.path.dirname(os.path.abspath(program))
+    sys.path[:1] = [own, *(path for path in paths if path and path not in sys.path)]
     if program == "-m":
         sys.argv = rest
-        sys.path.insert(0, message["folder"])
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     else:
         sys.argv = [program, *rest]
-        sys.path.insert(0, os.path.dirname(os.path.abspath(program)))
         runpy.run_path(program, run_name="__main__")
 
 

@@ -44,14 +44,10 @@ class WarmRank:
             self._server.read(1.0)
         return status
 
-    def send_signal(self, number: int) -> None:
-        """Send a signal, unless it has ended."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
     def kill(self) -> None:
         """Kill it, unless it has ended."""
-        self.send_signal(signal.SIGKILL)
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
 class _Server:
@@ -77,6 +73,8 @@ class _Server:
         deadline = time.monotonic() + _START_S
         while not self._started and time.monotonic() < deadline:
             self.read(1.0)
+        if not self._started:
+            raise TimeoutError(f"no rank was forked within {_START_S} s")
         return WarmRank(self, self._started.pop())
 
     def read(self, timeout_s: float) -> None:

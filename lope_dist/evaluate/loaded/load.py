@@ -17,7 +17,7 @@ from lope_dist.config.model import ModelConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.engine.gathering import Weights, gathering
-from lope_dist.engine.world import World, rank_device
+from lope_dist.engine.world import World
 from lope_dist.evaluate.loaded.placing import placement_for
 from lope_dist.evaluate.loaded.rows import rows_for, usual_answer
 from lope_dist.model.attention import FLASH, flash_runs_here
@@ -139,7 +139,7 @@ def _loaded(
 ) -> PreTrainedModel:
     settings = _runnable_here(config)
     if progress:
-        tell_slow_dtype(settings.dtype, rank_device())
+        tell_slow_dtype(settings.dtype)
     return load_model(settings, placement_for(settings, base, world), progress=progress)
 
 

@@ -47,8 +47,3 @@ def test_nothing_is_said_of_units_that_are_there(clock, capsys, seconds) -> None
 def test_float32_is_not_measured(clock) -> None:
     clock[torch.float32] = float("nan")
     assert slow_dtype_sentence("float32", CPU) is None
-
-
-def test_this_machine_gives_an_answer() -> None:
-    sentence = slow_dtype_sentence("bfloat16", CPU)
-    assert sentence is None or "times slower than float32" in sentence

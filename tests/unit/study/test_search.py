@@ -182,13 +182,15 @@ def test_a_point_takes_over_the_settings_that_another_one_found(tree, tmp_path) 
         ({"search_as": {"noise": {"clean": "clean"}}}, "no search of its own to take over"),
         ({"search_as": {"noise": {"clean": "other"}}}, r"search_as\.noise = 'other'"),
         ({"search_as": {"rank": {"clean": "clean"}}}, "search_as = 'rank'"),
+        ({"search_as": {"noise": {}}, "search": {}}, "search_as would have no effect"),
         ({"search": {"seed": {"a": {"seed": 3}}}}, r"search\.seed\.a: 'seed'"),
         ({"search": {"lr": {}}}, r"search\.lr"),
     ],
 )
 def test_what_does_not_fit_is_refused(tree, tmp_path, changes, message) -> None:
     if "search" in changes:
-        tree["variants"]["truncated"]["search"] = changes["search"]
+        tree["variants"]["truncated"]["search"] = changes.pop("search")
+        tree |= changes
     elif isinstance(changes.get("recovered"), dict):
         tree["recovered"] |= changes["recovered"]
     else:
