@@ -109,6 +109,7 @@ def config_in(tiny_llama: Path, alpaca_file: Path):
         from lope_dist.config.load import validate_config
 
         tree = OmegaConf.create(tiny_tree(tiny_llama, alpaca_file, output))
+        tree.train.micro_batch = 4  # two a step
         for key, value in changes.items():
             OmegaConf.update(tree, key.replace("__", "."), value)
         return validate_config(OmegaConf.to_container(tree), "test")

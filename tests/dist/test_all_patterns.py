@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from support.launching import run_ranks, succeed
+from support.quick import quick
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(300)]
 
 
-@pytest.mark.parametrize("offload", ["none", "parameters"])
+@pytest.mark.parametrize("offload", quick(["none", "parameters"], "parameters"))
 def test_every_16_bit_pattern_arrives_unchanged(offload: str, tmp_path: Path) -> None:
     arguments = ["tests/dist/workers/all_patterns.py", offload, str(tmp_path)]
     succeed(run_ranks(arguments, 3, folder=tmp_path))

@@ -9,12 +9,11 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from support.launching import run_ranks, succeed
-from support.quick import quick
 
 from lope_dist.config.load import load_config
 from lope_dist.train.premises.sizing import plan_run
 
-pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.dist, pytest.mark.thorough, pytest.mark.timeout(900)]
 
 SHAPE = {
     "model_type": "llama",
@@ -64,7 +63,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=quick(RUNS, "zero2", "zero3_checkpointed"))
+@pytest.fixture(scope="module", params=RUNS)
 def run(request, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """One launch: the plan's figures for it and what both ranks measured."""
     name, overrides = request.param, RUNS[request.param]

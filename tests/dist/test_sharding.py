@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.launching import run_ranks, succeed
+from support.quick import quick
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 pytestmark = [pytest.mark.dist, pytest.mark.timeout(900)]
@@ -38,7 +39,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 RANKS = {"1 rank": 1, "3 ranks": 3, "4 ranks": 4, "2 hosts of 2 ranks": 4}
 
 
-@pytest.fixture(scope="module", params=list(RANKS))
+@pytest.fixture(scope="module", params=quick(RANKS, "3 ranks"))
 def facts(request, models, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What each rank of one launch found, and how many share one copy."""
     folder, num = tmp_path_factory.mktemp("sharding"), RANKS[request.param]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.launching import run_ranks, succeed, train_tree
+from support.quick import quick
 from support.tiny import tiny_tree
 
 from lope_dist.train.checkpoint.history import checkpoints
@@ -28,12 +29,8 @@ ENGINES = {
     "zero3_x3": (3, {"kind": "deepspeed", "zero_stage": 3, "timeout_s": 60}),
 }
 ZERO_2, OFFLOAD = ["engine.zero_stage=2"], ["engine.offload=both"]
-DISTRIBUTED = [
-    "zero2_x2",
-    "zero3_x2",
-    "zero3_x2_offload",
-    pytest.param("zero3_x3", marks=pytest.mark.thorough),
-]
+# A resume goes on under ZeRO-2, and `test_all_patterns.py` has the bits of offloading.
+DISTRIBUTED = quick([name for name in ENGINES if name != "local"], "zero3_x2")
 
 
 @pytest.fixture(scope="module")
@@ -161,14 +158,15 @@ def test_a_taken_folder_is_refused_by_every_rank(runs: dict[str, Path], tmp_path
 
 @pytest.mark.parametrize(
     ("last", "first", "ranks", "overrides"),
-    [
-        ("1-poison-step-000008", ("poison", 8), 1, ["engine.kind=local"]),
-        pytest.param("1-poison", ("finetune", 0), 3, ZERO_2, marks=pytest.mark.thorough),
+    quick(
+        [
+            ("1-poison-step-000008", ("poison", 8), 1, ["engine.kind=local"]),
+            ("1-poison", ("finetune", 0), 3, ZERO_2),
+            ("2-finetune-step-000004", ("finetune", 4), 3, ZERO_2),
+            ("2-finetune-step-000008", ("finetune", 8), 2, OFFLOAD),
+        ],
         ("2-finetune-step-000004", ("finetune", 4), 3, ZERO_2),
-        pytest.param(
-            "2-finetune-step-000008", ("finetune", 8), 2, OFFLOAD, marks=pytest.mark.thorough
-        ),
-    ],
+    ),
 )
 def test_a_resume_from_any_checkpoint_ends_in_the_same_adapter(
     runs: dict[str, Path],

@@ -129,6 +129,7 @@ def test_a_resume_on_other_ranks_finds_the_same_best_checkpoint(runs: Path) -> N
     assert read_state(best)["next_step"] == least["step"] + 1
 
 
+@pytest.mark.thorough
 def test_an_extended_stage_goes_on_under_zero_3_as_on_one_rank(runs: Path) -> None:
     for name in ("validated", "local"):
         shutil.copytree(runs / name, runs / f"longer-{name}")

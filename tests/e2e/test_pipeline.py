@@ -17,7 +17,12 @@ import pytest
 
 LIMIT_S = 400
 
-pytestmark = [pytest.mark.dist, pytest.mark.model, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.dist,
+    pytest.mark.model,
+    pytest.mark.thorough,  # `make run` makes the same, from the clone
+    pytest.mark.timeout(900),
+]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 _HEAD = """# Reliability
 
 Each line below is a case of the fault matrix: real processes are harmed in one way, and what the
-line states is asserted. `make faults` runs all of them and writes this page; `make test` runs a
+line states is asserted. `make faults` runs all of them and writes this page; `make test-all` runs a
 subset. Hosts are Linux namespaces with addresses, process tables and ssh daemons of their own
 ([tests/faults/hosts.py](../tests/faults/hosts.py)); ranks run on CPU over gloo.
 

@@ -1,10 +1,11 @@
-"""The cases of the fault matrix that every test run makes."""
+"""The cases of the fault matrix that `make test-all` makes.
+
+Of `make test`, `test_death.py` and `test_ctrl_c.py` of `tests/dist` end processes of a launch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from faults.base import CASES
@@ -12,7 +13,7 @@ from faults.run import load_cases, log_of, run_case
 
 load_cases()
 
-pytestmark = [pytest.mark.dist, pytest.mark.timeout(1300)]
+pytestmark = [pytest.mark.dist, pytest.mark.thorough, pytest.mark.timeout(1300)]
 
 
 @pytest.fixture(scope="module")
@@ -21,22 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("faults")
 
 
-EACH_TIME = {
-    "a worker's host is lost, torchrun",
-    "all processes are paused in a step",
-    "sigstop",
-    "sigterm",
-}
-"""The rest is thorough: unit tests and `tests/dist` have most of it, with fewer launches."""
-
-
-def _names() -> Iterator[Any]:
-    for name in (case.name for case in CASES.values() if case.in_ci):
-        marks = () if name in EACH_TIME else pytest.mark.thorough
-        yield pytest.param(name, marks=marks, id=name)
-
-
-@pytest.mark.parametrize("name", [*_names()])
+@pytest.mark.parametrize("name", [case.name for case in CASES.values() if case.in_ci])
 def test_survives(name: str, folder: Path) -> None:
     entry = run_case(CASES[name], folder)
     if entry["survived"] is None:

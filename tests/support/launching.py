@@ -80,7 +80,7 @@ def run_ranks(
 
     Args:
         arguments: What stands behind `python`.
-        num_ranks: How many; one alone gets a fresh process in any case.
+        num_ranks: How many.
         folder: Of the logs.
         timeout_s: How long all may take.
         environment: Variables beside those of a rank.
@@ -91,11 +91,7 @@ def run_ranks(
         TimeoutError: not all ended in time; all were killed, and the message has their output.
     """
     running = start_ranks(
-        arguments,
-        num_ranks,
-        folder=folder,
-        environment=environment,
-        is_warm=is_warm and num_ranks > 1,
+        arguments, num_ranks, folder=folder, environment=environment, is_warm=is_warm
     )
     return running.wait(timeout_s)
 

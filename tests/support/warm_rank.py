@@ -6,6 +6,8 @@ environment, with the descriptor of its log. Ended ranks are told as `PID STATUS
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import runpy
@@ -28,6 +30,8 @@ LONGEST = 1 << 20
 
 def serve(connection: socket.socket) -> tuple[dict[str, Any], int]:
     """Fork a rank for each message; return in that rank with the message and its log."""
+    gc.freeze()  # DeepSpeed collects garbage, and would look through all that was imported
+    atexit.register(gc.unfreeze)  # some modules count what is left of them
     ended, noted = socket.socketpair()
     ended.setblocking(False)
     noted.setblocking(False)

@@ -144,6 +144,7 @@ def readme_recipe() -> str:
 
 
 @pytest.mark.model
+@pytest.mark.thorough
 def test_the_commands_run_in_their_order(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

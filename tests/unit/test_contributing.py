@@ -9,9 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lope_dist.config.load import load_config
 
 
+@pytest.mark.thorough
 def test_the_noise_operation_passes_the_contract(repository: Path, tmp_path: Path) -> None:
     text = (repository / "CONTRIBUTING.md").read_text()
     shown = re.search(r"```python\n# (lope_dist/noise/(\w+)\.py)\n(.*?)```", text, re.DOTALL)

@@ -152,6 +152,7 @@ def test_table_of_recipes_is_complete() -> None:
     assert {path for path, _ in TABLE} == files
 
 
+@pytest.mark.thorough
 def test_the_table_of_recipes_is_what_make_docs_writes() -> None:
     script = runpy.run_path(str(ROOT / "docs/write_recipes.py"))
     page = script["PAGE"].read_text()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from lope_dist.core.errors import LopeError
@@ -71,6 +72,11 @@ def submit_slurm(
         LopeError: datatrove is not installed, or there is no Slurm.
     """
     _require()
+    if which("sbatch") is None:  # before datatrove writes its files
+        raise LopeError(
+            "There is no sbatch on this machine; submit from a node of the Slurm cluster, or "
+            "leave the partition out to build here."
+        )
     from datatrove.executor import SlurmPipelineExecutor
 
     executor = SlurmPipelineExecutor(
@@ -87,15 +93,7 @@ def submit_slurm(
         logging_dir=str(logs),
         skip_completed=False,
     )
-    try:
-        executor.run()
-    except FileNotFoundError as error:
-        if error.filename != "sbatch":
-            raise
-        raise LopeError(
-            "There is no sbatch on this machine; submit from a node of the Slurm cluster, or "
-            "leave the partition out to build here."
-        ) from None
+    executor.run()
     return str(executor.job_id)
 
 

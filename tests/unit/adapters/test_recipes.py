@@ -50,12 +50,15 @@ def test_percentages_are_the_papers(recipe: str, overrides: list[str], percent: 
 
 @pytest.mark.parametrize(
     ("recipe", "parameters", "layers"),
-    [
-        ("llama2_70b_alpaca", 68_976_648_192, 2 * 80),
-        ("qwen2_7b_alpaca", 7_615_616_512, 2 * 28),
-        ("qwen1_5_14b_alpaca", 14_167_290_880, 2 * 40),
+    quick(
+        [
+            ("llama2_70b_alpaca", 68_976_648_192, 2 * 80),
+            ("qwen2_7b_alpaca", 7_615_616_512, 2 * 28),
+            ("qwen1_5_14b_alpaca", 14_167_290_880, 2 * 40),
+            ("t5_large_alpaca", 737_668_096, 2 * (24 + 2 * 24)),
+        ],
         ("t5_large_alpaca", 737_668_096, 2 * (24 + 2 * 24)),
-    ],
+    ),
 )
 def test_backbones_have_their_published_sizes(recipe: str, parameters: int, layers: int) -> None:
     counts = count_run(load_config(RECIPES / "recipes" / f"{recipe}.yaml"))
@@ -94,8 +97,7 @@ def test_recipes_hold_the_papers_settings(path: Path) -> None:
             ("mistral_small_3_2_24b", 24_011_361_280),
             ("phi4", 14_659_507_200),
         ],
-        *(("llama3_1_8b", 8_030_261_248), ("qwen3_30b_a3b", 30_532_122_624)),
-        ("gemma3_12b", 12_187_325_040),
+        ("llama3_1_8b", 8_030_261_248),
     ),
 )
 def test_current_models_have_their_published_sizes(recipe: str, parameters: int) -> None:

@@ -70,6 +70,7 @@ def test_the_adapters_benchmark_says_its_claims(bench) -> None:
     assert printed["machine"]["versions"]["torch"]
 
 
+@pytest.mark.thorough
 def test_an_adapted_layer_launches_little_more_than_peft_does(bench) -> None:
     pytest.importorskip("triton", reason="triton is an extra of development")
     printed, written = bench("launches")
@@ -115,6 +116,7 @@ def test_long_sequences_need_less_than_whole_logits(bench) -> None:
 
 
 @pytest.mark.dist
+@pytest.mark.thorough
 def test_a_sharded_load_stands_beside_the_plan(bench) -> None:
     """By the script itself: the JSON has what was planned and what was measured over it."""
     printed, _ = bench("sharded_load", "--shape", "tiny", "--ranks", "2", name="sharded_load_tiny")

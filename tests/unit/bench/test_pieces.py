@@ -71,6 +71,7 @@ def test_a_slope_is_that_of_the_logarithms(scripts) -> None:
     assert scripts("growth").table("n", {1.0: rows[1.0]})["slopes"] == {}
 
 
+@pytest.mark.thorough
 def test_an_export_answers_in_its_reader_as_it_says(scripts, trained) -> None:
     ratios, figures = scripts("export").measure(trained.folder, None, 8)
     assert ratios["purified_kl"] == 0

@@ -1,7 +1,6 @@
 import json
 
 import pytest
-from support.quick import quick
 from typer.testing import CliRunner
 
 from lope_dist.cli import app
@@ -41,7 +40,8 @@ def files(data_dir, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", quick(MIXES, "speech"))
+@pytest.mark.thorough  # `test_fit_scripts.py` gives the mix of another language back
+@pytest.mark.parametrize("name", MIXES)
 def test_pairs_give_the_mix_back_within_20_percent(files, name):
     config = DataNoiseConfig.model_validate({"rate": 0.05} | MIXES[name])
     fit = fit_paired(files / f"{name}.jsonl", files / "clean.jsonl", seed=1)
@@ -57,6 +57,7 @@ def test_pairs_give_the_mix_back_within_20_percent(files, name):
     assert sum(e.rate for n, e in fit.responses.items() if n not in config.responses.shares) < 0.003
 
 
+@pytest.mark.thorough
 def test_without_pairs_the_spelling_part_comes_back_within_a_third(files):
     fit = fit_unpaired(files / "typing.jsonl", files / "other.jsonl", seed=1)
     config = DataNoiseConfig.model_validate({"rate": 0.05} | MIXES["typing"])
@@ -65,6 +66,7 @@ def test_without_pairs_the_spelling_part_comes_back_within_a_third(files):
     assert sum(e.rate for e in fit.operations.values()) == pytest.approx(0.05, rel=0.2)
 
 
+@pytest.mark.thorough
 def test_clean_data_shows_no_noise(files):
     fit = fit_paired(files / "clean.jsonl", files / "clean.jsonl", seed=1)
     assert (fit.operations, fit.responses) == ({}, {})

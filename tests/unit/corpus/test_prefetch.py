@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from support.quick import quick
 from support.tiny import small_llama
 
 from lope_dist.config.train import StageConfig
@@ -56,7 +57,7 @@ def corpus(make_recipe, tmp_path):
 
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("world_size", quick([1, 2, 3, 4], 3))
 def test_a_built_corpus_gives_the_batches_of_the_fly(
     make_loader, corpus, stage, world_size, packing
 ):

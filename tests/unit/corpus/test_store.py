@@ -216,6 +216,7 @@ print(json.dumps(peaks))
 )
 
 
+@pytest.mark.thorough
 def test_memory_does_not_grow_with_the_data(tmp_path, cache):
     """Reading and opening 20 times the rows needs the same memory; 1.10 allows for noise."""
     suffixes = (".jsonl", ".jsonl.zst", ".csv", ".json", ".parquet", ".arrow")

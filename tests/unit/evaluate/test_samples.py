@@ -29,6 +29,7 @@ def run(trained, tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.thorough
 def test_the_first_validation_prompts_are_answered_before_and_after(run: Path) -> None:
     done = CliRunner().invoke(app, ["report", str(run), "--samples", "2"])
     assert done.exit_code == 0, done.output

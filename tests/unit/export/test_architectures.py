@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
 from safetensors import safe_open
+from support.quick import quick
 from support.tiny import save_byte_tokenizer, tiny_tree
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -99,7 +100,7 @@ def train(folder: Path, name: str, data: Path, **model: Any) -> Path:
     return session.train(validate_config(tree, "test"))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick(MODELS, "experts", "conv1d", "shared_embedding"))
 def test_a_lora_is_exported_exactly(tmp_path: Path, alpaca_file: Path, name: str) -> None:
     """As measured by the export itself, from disk, on the model of transformers and peft."""
     run = train(tmp_path, name, alpaca_file)

@@ -100,6 +100,7 @@ def weights_of(hub: Hub) -> set[str]:
     return {name for name in hub.asked if name.endswith(WEIGHTS)}
 
 
+@pytest.mark.thorough
 def test_a_run_asks_for_weights_and_nothing_before_it_does(
     run, hub: Hub, alpaca_file: Path, tmp_path: Path
 ) -> None:

@@ -56,9 +56,8 @@ def in_second_stage(run: Path):
 OTHER = {"hydralora": {"rows": ["all"], "overrides": {"adapter.num_poison": 0}}}
 
 
-@pytest.mark.parametrize(
-    "others", [{}, pytest.param(OTHER, marks=pytest.mark.thorough)], ids=["one", "two"]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("others", [{}, OTHER], ids=["one", "two"])
 def test_cells_are_run_once_and_a_failure_leaves_the_others_going(make_study, others):
     broken = {"rows": ["all"], "overrides": {"adapter.targets": ["no_such_layer"]}}
     study = make_study(

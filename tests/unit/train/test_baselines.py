@@ -43,7 +43,7 @@ def config_of(config_in, folder: Path, name: str, **changes):
 
 @pytest.fixture(
     scope="module",
-    params=quick(METHODS, "adalora", "p_tuning", "prefix_tuning", "hydralora_input"),
+    params=quick(METHODS, "adalora", "prefix_tuning", "hydralora_input"),
 )
 def run(request, config_in, tmp_path_factory):
     """A method's name, its run with a checkpoint every third step, and the model in memory."""
@@ -131,6 +131,7 @@ def test_adalora_keeps_its_target_of_ranks(config_in, tmp_path: Path) -> None:
     assert len(set(ranks)) > 1, "every layer got the same rank, as without importance"
 
 
+@pytest.mark.thorough
 def test_the_regulariser_keeps_adaloras_matrices_orthogonal(config_in, tmp_path: Path) -> None:
     far = {}
     for weight in (0.0, 0.5):

@@ -178,6 +178,7 @@ def test_a_stage_that_learns_no_more_ends_and_the_run_is_whole(
     assert [line["stage"] for line in METRICS.read(tmp_path / "run")] == steps
 
 
+@pytest.mark.thorough
 def test_a_stage_that_ended_early_has_its_patience_anew_when_it_is_extended(
     config_in, settings, tmp_path: Path
 ) -> None:

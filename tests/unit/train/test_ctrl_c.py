@@ -53,9 +53,7 @@ def told(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in times} for line in lines]
 
 
-@pytest.mark.parametrize(
-    "moment", quick(MOMENTS, "row pass", "step", "validation", "checkpoint write")
-)
+@pytest.mark.parametrize("moment", quick(MOMENTS, "step", "checkpoint write"))
 def test_the_run_ends_with_130_and_goes_on_bit_equal(
     tiny_config, whole: Path, monkeypatch, capfd, tmp_path: Path, moment: str
 ) -> None:
@@ -121,7 +119,8 @@ def test_the_command_says_how_to_go_on(recipe: Path, monkeypatch, capfd) -> None
     assert "go on with" in told
 
 
-@pytest.mark.parametrize("twice", quick([False, True], True))
+@pytest.mark.thorough
+@pytest.mark.parametrize("twice", [False, True])
 def test_the_command_ends_without_a_traceback_and_a_second_one_ends_it_at_once(
     recipe: Path, twice: bool
 ) -> None:

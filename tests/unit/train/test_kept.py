@@ -95,12 +95,10 @@ CASES = {
 }  # fmt: skip
 DTYPES = ("bfloat16", "float32")
 KINDS = (
-    *((case, "bfloat16") for case in ("llama", "eager", "hydralora", "fused", "sliding")),
-    *((case, "bfloat16") for case in ("experts", "latent_attention", "linear_attention", "t5")),
-    ("llama", "float32"),
+    *((case, "bfloat16") for case in ("llama", "eager", "sliding")),
     ("experts", "float32"),
 )
-"""One of each way to keep something; the others have two of them at once, or are named anew."""
+"""One of each common way to keep something."""
 
 
 def _config(
@@ -136,7 +134,7 @@ def test_activations_are_what_autograd_keeps(case: str, dtype: str) -> None:
         assert kept <= planned <= 1.3 * kept * activations.chunk / (LENGTH % activations.chunk)
 
 
-@pytest.mark.parametrize("case", quick(["llama", "experts", "sliding", "t5"], "llama", "experts"))
+@pytest.mark.parametrize("case", quick(["llama", "experts", "sliding", "t5"], "llama"))
 def test_recomputation_keeps_the_layers_inputs(case: str) -> None:
     config = _config(*CASES[case])
     activations = kept_activations(config)

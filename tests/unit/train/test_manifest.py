@@ -107,9 +107,8 @@ def test_a_failure_and_a_killed_start_are_told_apart(
     assert second["reason"] == "The disk is gone."
 
 
-@pytest.mark.parametrize(
-    "stages", [["finetune"], pytest.param(["poison", "finetune"], marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("stages", [["finetune"], ["poison", "finetune"]])
 def test_a_repeat_notices_one_loss_that_differs(run: Path, stages: list[str]) -> None:
     metrics = run / "metrics.jsonl"
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]

@@ -51,9 +51,7 @@ LEAKING = ("opt", "qwen3_5_text", "mamba2", "qwen2_vl")
 ISOLATED = ("gemma3_text", "mistral", "gpt2", "phi3", "gemma2")
 
 
-@pytest.mark.parametrize(
-    "name", quick([*LEAKING, *ISOLATED], "opt", "qwen3_5_text", "gemma3_text", "mistral")
-)
+@pytest.mark.parametrize("name", quick([*LEAKING, *ISOLATED], "opt", "gemma3_text"))
 def test_packing_is_on_where_it_changes_no_loss_and_off_elsewhere(
     make, name: str, capsys, monkeypatch
 ) -> None:

@@ -240,7 +240,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_its_step(
     def sometimes_nan(*args):
         calls.append(0)
         loss = original(*args)
-        return loss * float("nan") if len(calls) == 3 else loss
+        return loss * float("nan") if len(calls) == 2 else loss
 
     original_micro = loop._micro_step
 
@@ -251,11 +251,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_its_step(
     steps = count_steps(monkeypatch)
     monkeypatch.setattr(loop, "summed_loss", sometimes_nan)
     monkeypatch.setattr(loop, "_micro_step", micro)
-    config = tiny_config(data__packing=False, **SHORT)  # 4 micro-batches of 2 examples a step
+    config = tiny_config(data__packing=False, **SHORT)  # 2 micro-batches of 4 examples a step
     with pytest.raises(LopeError) as caught:
         train(config)
-    assert f"Step 0, rank 0: the loss is nan; examples {ids[2]}." in str(caught.value)
-    assert len(ids[2]) == 2
+    assert f"Step 0, rank 0: the loss is nan; examples {ids[1]}." in str(caught.value)
+    assert len(ids[1]) == 4
     assert steps == []
     assert not (Path(config.output_dir) / "checkpoints").exists()
 

@@ -6,7 +6,6 @@ import json
 import re
 
 import pytest
-from support.quick import quick
 from typer.testing import CliRunner
 
 from lope_dist.cli import app
@@ -23,6 +22,7 @@ def _plan(repository, recipe: str, *arguments: str) -> dict:
     return json.loads(result.stdout)
 
 
+@pytest.mark.thorough
 def test_7b_on_80_gib_is_replicated(repository) -> None:
     plan = _plan(repository, "llama2_7b_alpaca", "--world-size", "8")
     assert plan["quantized_weights"] == 6_476_005_376
@@ -89,6 +89,7 @@ def test_experts_are_in_nf4(
     assert plan["activations_bound"] is None
 
 
+@pytest.mark.thorough
 def test_70b_on_four_nodes_that_hold_it_whole_receives_nothing(repository) -> None:
     plan = _plan(
         repository, "llama2_70b_alpaca", "--world-size", "32", "--gpu-memory", "80",
@@ -102,6 +103,7 @@ def test_70b_on_four_nodes_that_hold_it_whole_receives_nothing(repository) -> No
     assert {choice["zero_stage"] for choice in advice["choices"]} == {2, 3}
 
 
+@pytest.mark.thorough
 def test_experts_that_a_token_is_not_sent_to_take_no_time(repository) -> None:
     path = repository / "configs" / "recipes" / "qwen3_30b_a3b.yaml"
     config = load_config(path, [])
@@ -113,7 +115,8 @@ def test_experts_that_a_token_is_not_sent_to_take_no_time(repository) -> None:
 RECIPES = ("qwen2_7b_alpaca", "qwen1_5_14b_alpaca", "t5_large_alpaca")
 
 
-@pytest.mark.parametrize("recipe", quick(RECIPES, "t5_large_alpaca"))
+@pytest.mark.thorough
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_every_backbone_can_be_planned(repository, recipe: str) -> None:
     plan = _plan(repository, recipe, "--world-size", "4")
     assert plan["recommendation"]["zero_stage"] == 2

@@ -35,6 +35,7 @@ for engine in json.loads(sys.argv[1]):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have no mallopt")
+@pytest.mark.thorough
 def test_where_ranks_gather_large_blocks_are_given_back_before_a_model_is_built() -> None:
     engines = [{"kind": "local"}, {"zero_stage": 2}, {"zero_stage": 3}]
     done = subprocess.run(

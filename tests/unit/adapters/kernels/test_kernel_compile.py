@@ -14,9 +14,8 @@ pytest.importorskip("triton", reason="triton is an extra of development")
 SCRIPT = Path(__file__).resolve().parents[3] / "support" / "compile_kernels.py"
 
 
-@pytest.mark.parametrize(
-    "sizes", [["--few"], pytest.param([], marks=pytest.mark.thorough)], ids=["few", "all"]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("sizes", [["--few"], []], ids=["few", "all"])
 def test_the_kernels_compile_for_hopper(repository: Path, tmp_path: Path, sizes: list[str]) -> None:
     environment = {
         **os.environ,

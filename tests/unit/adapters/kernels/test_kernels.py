@@ -59,7 +59,7 @@ def assert_near(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> None:
     ("salt", "p"),
     quick(
         product([0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF], [0.05, 0.5, 0.999]),
-        *((0, 0.5), (0x7FFFFFFF, 0.05), (0x80000000, 0.5), (0xFFFFFFFF, 0.999)),
+        (0x80000000, 0.5),
     ),
 )
 def test_the_masks_are_bit_equal(salt: int, p: float) -> None:
@@ -81,8 +81,7 @@ def test_the_masks_are_bit_equal(salt: int, p: float) -> None:
     ("shape", "dtype"),
     quick(
         product(SHAPES, TYPES),
-        *product(SHAPES, [torch.float32]),
-        *product([SHAPES[2]], TYPES[1:]),
+        *product([SHAPES[2]], TYPES),
     ),
     ids=str,
 )
@@ -111,7 +110,7 @@ def routed(h: Tensor, router: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tenso
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize("E", [2, 4, 5])
+@pytest.mark.parametrize("E", quick([2, 4, 5], 5))
 @pytest.mark.parametrize("shape", [(64, 4), (1, 1), (77, 5), (130, 16)], ids=str)
 def test_routing(shape: tuple[int, int], E: int, dtype: torch.dtype) -> None:
     P, R = shape
@@ -133,9 +132,8 @@ def test_routing(shape: tuple[int, int], E: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("are_kept", [False, True], ids=["product", "purified"])
 @pytest.mark.parametrize("mode", ["conserve", "unit", "constant", "renormalize", "none"])
-@pytest.mark.parametrize("experts", [(3, 1), (2, 3), (1, 1), (4, 2)], ids=str)
-def test_masked_routing(experts: tuple[int, int], mode: str, are_kept: bool) -> None:
-    K, M = experts
+@pytest.mark.parametrize(("K", "M"), quick([(3, 1), (2, 3), (1, 1), (4, 2)], (2, 3)))
+def test_masked_routing(K: int, M: int, mode: str, are_kept: bool) -> None:
     for R, P, top_k in ((4, 21, None), (5, 16, 1), (20, 3, 0)):
         if mode == "none" and top_k is not None:
             continue  # refused: it would have no effect
