@@ -1,6 +1,6 @@
 # make run    fresh machine -> trained and scored demo in runs/quickstart
 # make test   the same set-up, then the tests
-# make test-all  and those of marker thorough, which takes about twice as long
+# make test-all  and those of marker thorough, which takes an hour and more on two cores
 # make test-gpu  the tests that need a GPU
 # make test-latest  the quick tests with the newest release of every dependency
 # make faults the whole fault matrix: runs/faults.json and docs/reliability.md

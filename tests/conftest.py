@@ -33,20 +33,21 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 LONGEST = (
     "unit/study/test_compare_methods.py",
-    "unit/study/test_run.py",
     "gpu/test_gpu_runs.py",
-    "unit/corpus/test_fit_noise.py",
-    "unit/corpus/test_fit_scripts.py",
-    "unit/evaluate/test_going_on.py",
-    "unit/train/test_baselines.py",
+    "unit/study/test_run.py",
     "unit/train/test_session.py",
+    "unit/corpus/test_fit_scripts.py",
+    "unit/corpus/test_fit_noise.py",
+    "unit/evaluate/test_going_on.py",
     "unit/train/test_sizing.py",
-    "unit/model/test_hub.py",
-    "unit/train/test_kept.py",
-    "unit/test_commands_run.py",
     "unit/adapters/kernels/test_kernels.py",
-    "unit/corpus/test_store.py",
-    "unit/evaluate/test_samples.py",
+    "unit/train/test_baselines.py",
+    "unit/train/test_options.py",
+    "unit/train/test_new_recipe.py",
+    "unit/train/test_kept.py",
+    "unit/engine/test_peers.py",
+    "unit/test_commands_run.py",
+    "unit/model/test_hub.py",
 )
 """The files that take longest begin, so that no worker is left with one at the end."""
 
