@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import runpy
@@ -177,6 +178,22 @@ def test_effects_are_those_of_the_results() -> None:
             for factor in (1, 100)  # accuracies are in points
         }
         assert tuple(text.lstrip("+") for text in written) in known, written
+
+
+def test_the_table_of_trials_is_of_its_figures() -> None:
+    """Each loss, and each share of the noise's cost that is recovered."""
+    with (ROOT / "docs/results/noise_trials/figures.csv").open() as file:
+        losses = {(r["variant"], r["row"]): float(r["value"]) for r in csv.DictReader(file)}
+    table = FINDINGS[FINDINGS.index("| trained by | rows |") :].split("\n\n")[0].splitlines()[2:]
+    ceiling, floor = losses["ceiling", "all"], losses["floor", "all"]
+    variants = list(dict.fromkeys(variant for variant, _ in losses))
+    for variant, line in zip(variants, table, strict=True):
+        _, _, _, written, share, _, _ = (cell.strip() for cell in line.split("|"))
+        of_variant = {row: loss for (name, row), loss in losses.items() if name == variant}
+        assert written.split("; ") == [f"{loss:.3f}" for loss in of_variant.values()]
+        row = "all" if "unmasked" in share or "masked_plain" not in of_variant else "masked_plain"
+        recovered = (floor - of_variant[row]) / (floor - ceiling)
+        assert float(share.split()[0]) == pytest.approx(recovered, abs=0.005), variant
 
 
 def test_pages_are_short_and_plain() -> None:
