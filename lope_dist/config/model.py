@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -45,10 +46,23 @@ class ModelConfig(Section):
     """Working memory of a rank while it loads, in MiB, in addition to the weights that it keeps."""
     gradient_checkpointing: bool = False
     """Recompute each layer's activations in the backward pass."""
+    chat_template: str | None = None
+    """In place of the tokenizer's own chat template, for `data.template=chat`: a Jinja text, or the
+    path of a `.jinja` file. `run.yaml` keeps the text, and so does an exported model."""
     trust_remote_code: str | None = None
     """Name of the model whose Python code may run. It must repeat `model.name_or_path`, so that it
     is set on purpose. On the hub `model.revision` must then be a commit's full hash. Off by
     default, as with `false`: no code of a model is fetched or run."""
+
+    @field_validator("chat_template")
+    @classmethod
+    def _file_is_read(cls, value: str | None) -> str | None:
+        if value is None or not value.endswith(".jinja"):
+            return value
+        try:
+            return Path(value).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"the file '{value}' cannot be read ({error})") from None
 
     @field_validator("trust_remote_code", mode="before")
     @classmethod

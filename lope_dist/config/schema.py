@@ -83,6 +83,15 @@ class RunConfig(Section):
         return tree | {"train": train | {"stages": stages}}
 
     @model_validator(mode="after")
+    def _a_given_template_is_used(self) -> RunConfig:
+        if self.model.chat_template is not None and self.data.template != "chat":
+            raise ValueError(
+                f"model.chat_template has no effect with data.template = '{self.data.template}'; "
+                "set data.template=chat"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _flash_attention_packs_one_row(self) -> RunConfig:
         rows = self.train.micro_batch
         if self.model.attention == "flash_attention_2" and self.data.packing is True and rows > 1:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoTokenizer
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.dynamic_module_utils import custom_object_save
 
@@ -17,6 +16,7 @@ from lope_dist.engine.gathering import Weights
 from lope_dist.evaluate.loaded.load import LoadedRun
 from lope_dist.export.plain import PlainModel, plain_layers
 from lope_dist.export.static import LowRank
+from lope_dist.model.build import read_tokenizer
 from lope_dist.model.source import model_folder
 
 _SHARD_BYTES = 4_000_000_000
@@ -55,8 +55,7 @@ def write_merged(
         if (source / name).is_file():
             shutil.copy(source / name, folder)
     # The base's own: the run's has a padding token, whether the base has one or not.
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=settings.runs_remote_code)
-    tokenizer.save_pretrained(folder)
+    read_tokenizer(source, settings).save_pretrained(folder)
     _write_shards(folder, _file_tensors(plain, plain_layers(run, plain, weights, layers)))
 
 

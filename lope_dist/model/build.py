@@ -152,6 +152,16 @@ def decide_head(model: PreTrainedModel) -> None:
         head.is_final = returns_logits(model, head)
 
 
+def read_tokenizer(folder: Path, config: ModelConfig, **options: Any) -> PreTrainedTokenizerBase:
+    """Return a folder's tokenizer with the chat template that the configuration gives it."""
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=config.runs_remote_code, **options
+    )
+    if config.chat_template is not None:
+        tokenizer.chat_template = config.chat_template
+    return tokenizer
+
+
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """Return the model's tokenizer; a missing padding token becomes the end token.
 
@@ -160,7 +170,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """
     folder = description_folder(config)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.runs_remote_code)
+        tokenizer = read_tokenizer(folder, config)
     except Exception as error:  # of any kind: `tokenizers` raises no narrower one
         raise LopeError(
             f"{folder}: its tokenizer cannot be read ({first_line(error)}); copy tokenizer.json "

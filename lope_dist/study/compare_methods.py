@@ -25,7 +25,8 @@ from lope_dist.study.recommend import recommend
 from lope_dist.study.report import FOLDER, write_study_report
 from lope_dist.study.run import RunRequest, run_study
 from lope_dist.study.sample import draw_sample
-from lope_dist.study.steps import RECORDS, recorded_seconds
+from lope_dist.study.records import RECORDS
+from lope_dist.study.steps import recorded_seconds
 from lope_dist.study.summary import Summary, summarize
 
 

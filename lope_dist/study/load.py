@@ -49,6 +49,7 @@ def _misfits(study: Study) -> Iterator[str]:
                     yield _unknown(f"variants.{name}.where.{axis}", point, config.axes[axis])
     yield from _misfits_of_overrides(study)
     yield from _misfits_of_choices(study)
+    yield from _misfits_of_chosen_losses(study)
     yield from _misfits_of_search_as(study)
     yield from _misfits_of_figures(study)
     yield from _misfits_of_claims(study)
@@ -125,6 +126,30 @@ def _misfits_of_choices(study: Study) -> Iterator[str]:
                 yield _unknown(f"variants.{name}.choose_from", row, variant.rows)
         if variant.choose_from and config.choose_on is None:
             yield f"variants.{name}.choose_from needs choose_on, the loss to choose on."
+
+
+def _misfits_of_chosen_losses(study: Study) -> Iterator[str]:
+    """Tell of losses that are taken of no chosen row, or are asked for of other rows too."""
+    config = study.config
+    of_chosen = config.evaluate.losses_of_chosen
+    metrics = {f"loss:{study.data_file(name).stem}" for name in of_chosen}
+    for name in of_chosen:
+        if name not in config.evaluate.losses:
+            yield _unknown("evaluate.losses_of_chosen", name, config.evaluate.losses)
+    if of_chosen and not any(variant.choose_from for variant in config.variants.values()):
+        yield "evaluate.losses_of_chosen would have no effect: no variant has choose_from."
+    if config.choose_on in metrics:
+        yield f"evaluate.losses_of_chosen names the file of choose_on = '{config.choose_on}'."
+    for name, claim in config.claims.items():
+        for side in (claim.better, claim.than):
+            group, row = split_side(side)
+            variant = config.variants.get(group.partition("@")[0])
+            chooses = variant is not None and bool(variant.choose_from)
+            if claim.metric in metrics and chooses and row != CHOSEN:
+                yield (
+                    f"claims.{name} judges '{side}' on {claim.metric}, which "
+                    f"evaluate.losses_of_chosen takes of its row '{CHOSEN}' alone."
+                )
 
 
 def _misfits_of_search_as(study: Study) -> Iterator[str]:

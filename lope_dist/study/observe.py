@@ -15,7 +15,7 @@ from lope_dist.core.questions import read_scores
 from lope_dist.core.side_files import COST, METRICS, RESULTS, ROUTER, loss_file
 from lope_dist.evaluate.loaded.rows import rows_for
 from lope_dist.study.cells import CHOSEN, Cell, Study
-from lope_dist.study.steps import recorded_inputs
+from lope_dist.study.records import recorded_inputs
 
 
 @dataclass(frozen=True)

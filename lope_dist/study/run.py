@@ -107,7 +107,7 @@ def _execute(
         else:
             outcome.done.append(cell.name)
     if todo:
-        with _Runner(todo, outcome, request, stop_at) as runner:
+        with _Runner(study, todo, outcome, request, stop_at) as runner:
             runner.run()
 
 
@@ -144,11 +144,13 @@ class _Runner:
 
     def __init__(
         self,
+        study: Study,
         todo: deque[tuple[Cell, deque[Step]]],
         outcome: Outcome,
         request: RunRequest,
         stop_at: float | None,
     ) -> None:
+        self._study = study
         self._todo, self._outcome, self._jobs = todo, outcome, request.jobs
         self._running: list[_Job] = []
         self._deadline = stop_at
@@ -191,6 +193,10 @@ class _Runner:
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self._is_stopping = True
 
+    def _as_it_is_now(self, step: Step) -> Step:
+        """Return a step with what earlier steps of its cell have decided."""
+        return next(s for s in steps_of(self._study, step.cell) if s.name == step.name)
+
     def _start(self, step: Step) -> Child:
         prepare(step)
         return Child(step.arguments, step.log, self._num_threads, self._grace_s)
@@ -212,6 +218,7 @@ class _Runner:
             elif self._is_stopping:
                 self._outcome.left.append(name)
             else:
+                job.steps[0] = self._as_it_is_now(job.steps[0])
                 job.child = self._start(job.steps[0])
                 return True
         elif status in (EXIT_PREEMPTED, EXIT_INTERRUPTED) or (

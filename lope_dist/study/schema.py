@@ -114,6 +114,9 @@ class EvaluateConfig(Section):
 
     losses: tuple[str, ...] = ()
     """Files whose loss per response token is taken: names of `files`, or paths."""
+    losses_of_chosen: tuple[str, ...] = ()
+    """Those of them that variants with `choose_from` take of the row `chosen` alone, which saves
+    the rest of the rows. Default: none."""
     loss_batch_size: int = Field(default=8, ge=1)
     """Examples of a forward pass of these."""
     suites: dict[Name, SuiteConfig] = Field(default_factory=dict)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any
 
 import yaml
-from typing_extensions import TypedDict
 
 from lope_dist.config.load import dump_config
 from lope_dist.core.errors import LopeError
@@ -18,17 +17,11 @@ from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import SideFile
 from lope_dist.evaluate.harness.suite_file import load_suite
 from lope_dist.study.cells import Cell, Study
+from lope_dist.study.records import RECORDS, record_of, recorded_inputs
 from lope_dist.study.schema import SuiteConfig
+from lope_dist.study.search import best_row
 from lope_dist.train.checkpoint.method import method_differences
 from lope_dist.train.checkpoint.recorded import load_recorded
-
-RECORDS = "study"
-"""Folder in a run's folder: logs and records of its steps."""
-
-
-class _Record(TypedDict):
-    inputs: dict[str, Any]
-    seconds: NotRequired[float]
 
 
 @dataclass(frozen=True)
@@ -61,25 +54,16 @@ class Step:
         write_json(self.record, {"inputs": self.inputs, "seconds": round(seconds, 1)})
 
 
-def recorded_inputs(cell: Cell, step: str) -> dict[str, Any] | None:
-    """Return the inputs with which a step of a cell last ended well; None: it never did."""
-    record = _recorded(cell, step)
-    return None if record is None else record["inputs"]
-
-
 def recorded_seconds(study: Study, cell: Cell) -> dict[str, float]:
     """Return how long each step of a cell took that ended well."""
-    records = {step.name: _recorded(cell, step.name) for step in steps_of(study, cell)}
+    records = {step.name: record_of(cell, step.name) for step in steps_of(study, cell)}
     return {name: r.get("seconds", 0.0) for name, r in records.items() if r is not None}
-
-
-def _recorded(cell: Cell, step: str) -> dict[str, Any] | None:
-    record = cell.folder / RECORDS / f"{step}.json"
-    return SideFile(record.name, _Record).read(record.parent)
 
 
 def steps_of(study: Study, cell: Cell) -> list[Step]:
     """Return all steps of a cell in order: training, losses, suites.
+
+    A loss of the chosen row alone has no row before the step that decides on it is done.
 
     Raises:
         LopeError: a file whose loss is asked for is absent.
@@ -89,19 +73,23 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
     data = fingerprint([Path(trains_on)]) if trains_on in made else None
     config = cell.folder / RECORDS / "run.yaml"
     steps = [Step("train", cell, ("train", str(config), "--resume", "auto"), {"data": data})]
-    experts = ("--experts", ",".join(cell.rows))
-    settings = study.config.evaluate
+    settings, variant = study.config.evaluate, study.config.variants[cell.group.variant]
     is_try = bool(cell.group.setting)  # judged on nothing but what decides
-    for name in settings.losses if cell.rows else ():
+    for name in sorted(settings.losses, key=lambda name: not _decides(study, name)):
         path = study.data_file(name)
-        if is_try and f"loss:{path.stem}" != study.config.choose_on:
+        if not cell.rows or (is_try and not _decides(study, name)):
             continue
+        rows = cell.rows
+        if name in settings.losses_of_chosen and variant.choose_from:
+            best = best_row(study, cell)
+            rows = () if best is None else (best.row,)
+        experts = ("--experts", ",".join(rows))
         arguments = ("loss", str(cell.folder), str(path), *experts)
         arguments += ("--batch-size", str(settings.loss_batch_size))
         data_fingerprint = fingerprint([path])
         if data_fingerprint is None:
             raise LopeError(f"{study.path}: evaluate.losses names '{name}', which does not exist.")
-        inputs = {"rows": list(cell.rows), "data": data_fingerprint}
+        inputs = {"rows": list(rows), "data": data_fingerprint}
         steps.append(Step(f"loss-{path.stem}", cell, arguments, inputs))
     for name, suite in () if is_try else settings.suites.items():
         rows = [row for row in cell.rows if _is_asked(suite, cell, row)]
@@ -111,6 +99,10 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
             arguments += ("--experts", ",".join(rows))
             steps.append(Step(f"eval-{name}", cell, arguments, inputs))
     return steps
+
+
+def _decides(study: Study, name: str) -> bool:
+    return study.config.choose_on == f"loss:{study.data_file(name).stem}"
 
 
 def _is_asked(suite: SuiteConfig, cell: Cell, row: str) -> bool:

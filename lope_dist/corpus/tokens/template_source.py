@@ -37,8 +37,8 @@ class TemplateSource:
     ) -> None:
         if tokenizer.chat_template is None:
             raise LopeError(
-                "data.template = 'chat', but the tokenizer has no chat template; set "
-                "data.template=alpaca or use an instruction-tuned model's tokenizer."
+                "data.template = 'chat', but the tokenizer has no chat template; give it one with "
+                "model.chat_template=FILE.jinja, or set data.template=alpaca."
             )
         self._tokenizer, self._arguments = tokenizer, dict(arguments)
         self._day = date.fromisoformat(day) if day else date.today()

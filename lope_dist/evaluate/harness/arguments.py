@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.evaluate.harness.batching import read_batch_size
+from lope_dist.model.build import read_tokenizer
 from lope_dist.model.source import description_folder
 
 OWN = ("run", "experts")
@@ -85,9 +86,7 @@ def tokenizer_with(
     if adds is None:
         return tokenizer
     folder = description_folder(config)
-    changed = AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=config.runs_remote_code, add_bos_token=adds
-    )
+    changed = read_tokenizer(folder, config, add_bos_token=adds)
     bos = changed.bos_token_id
     if (bos is not None and changed.encode("a")[:1] == [bos]) != bool(adds):
         raise LopeError(

@@ -75,7 +75,7 @@ def tree(study_tree: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
                 "swapped": {"data.path": str(data / "swapped.jsonl")},
             }
         },
-        "evaluate": {"losses": ["held_out", "fresh"]},
+        "evaluate": {"losses": ["fresh", "held_out"], "losses_of_chosen": ["fresh"]},
         "choose_on": "loss:held_out",
         "recovered": {
             "metric": "loss:fresh",
@@ -132,6 +132,12 @@ def test_a_search_is_run_in_pieces_and_its_best_setting_is_judged(study, monkeyp
     assert not (study.folder / "runs" / f"truncated={best}@swapped" / "seed-3").exists()
     assert run_study(found, RunRequest()).left == []
 
+    hydralora = study.folder / "runs" / "hydralora@swapped" / "seed-1"
+    of_all, of_one = _rows(hydralora), _rows(judged[1].folder)
+    assert of_all == {"held_out": {"all", "base"}, "fresh": {"all", "base"}}
+    assert of_one["held_out"] == {"all", "all:scale=0.5"}
+    assert len(of_one["fresh"]) == 1, "the row that the held-out rows have chosen"
+
     summary = summarize(found)
     assert summary["missing"] == []
     (setting,) = summary["settings"]
@@ -139,6 +145,12 @@ def test_a_search_is_run_in_pieces_and_its_best_setting_is_judged(study, monkeyp
     of_noise = summary["recovered"]["swapped"]
     assert set(of_noise) == {"hydralora", "truncated"}
     assert of_noise["truncated"]["seeds"] == [1, 2]
+
+
+def _rows(run: Path) -> dict[str, set[str]]:
+    """Return file -> the rows that were measured of a run."""
+    files = (run / "losses").glob("[!.]*")
+    return {p.stem: set(json.loads(p.read_text())["rows"]) for p in files}
 
 
 def test_a_point_takes_over_the_settings_that_another_one_found(tree, tmp_path) -> None:
@@ -183,6 +195,22 @@ def test_a_point_takes_over_the_settings_that_another_one_found(tree, tmp_path) 
         ({"search_as": {"noise": {"clean": "other"}}}, r"search_as\.noise = 'other'"),
         ({"search_as": {"rank": {"clean": "clean"}}}, "search_as = 'rank'"),
         ({"search_as": {"noise": {}}, "search": {}}, "search_as would have no effect"),
+        ({"evaluate": {"losses_of_chosen": ["other"]}}, "losses_of_chosen = 'other'"),
+        ({"evaluate": {"losses_of_chosen": ["held_out"]}}, "names the file of choose_on"),
+        (
+            {
+                "claims": {
+                    "c": {
+                        "claim": "It helps",
+                        "metric": "loss:fresh",
+                        "better": "truncated@swapped/all",
+                        "than": "hydralora@swapped/all",
+                        "direction": "lower",
+                    }
+                }
+            },
+            "of its row 'chosen' alone",
+        ),
         ({"search": {"seed": {"a": {"seed": 3}}}}, r"search\.seed\.a: 'seed'"),
         ({"search": {"lr": {}}}, r"search\.lr"),
     ],
@@ -193,6 +221,8 @@ def test_what_does_not_fit_is_refused(tree, tmp_path, changes, message) -> None:
         tree |= changes
     elif isinstance(changes.get("recovered"), dict):
         tree["recovered"] |= changes["recovered"]
+    elif "evaluate" in changes:
+        tree["evaluate"] |= changes["evaluate"]
     else:
         tree |= changes
     path = tmp_path / "search.yaml"
