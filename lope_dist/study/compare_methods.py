@@ -22,10 +22,10 @@ from lope_dist.study.method_studies import CHOOSE_ON, JUDGED, MethodStudies
 from lope_dist.study.methods import ANSWER, METHODS, last_rate, refuse_other_adapters
 from lope_dist.study.observe import observe
 from lope_dist.study.recommend import recommend
+from lope_dist.study.records import RECORDS
 from lope_dist.study.report import FOLDER, write_study_report
 from lope_dist.study.run import RunRequest, run_study
 from lope_dist.study.sample import draw_sample
-from lope_dist.study.records import RECORDS
 from lope_dist.study.steps import recorded_seconds
 from lope_dist.study.summary import Summary, summarize
 

@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 
 from lope_dist.config.model import ModelConfig
 from lope_dist.config.schema import RunConfig
-from lope_dist.evaluate.harness.arguments import tokenizer_with
 from lope_dist.corpus.tokens.prompts import Form, render
+from lope_dist.evaluate.harness.arguments import tokenizer_with
 from lope_dist.model.build import architecture, load_tokenizer, read_tokenizer
 from lope_dist.train.premises.data import open_parts
 
@@ -56,7 +56,7 @@ def test_a_file_becomes_its_text(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_absent_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="none.jinja' cannot be read"):
+    with pytest.raises(ValidationError, match=r"none\.jinja' cannot be read"):
         ModelConfig(name_or_path="x", chat_template=str(tmp_path / "none.jinja"))
 
 
