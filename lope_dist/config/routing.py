@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lope_dist.config.train import StageConfig
 
-ROUTING_OPTIONS = ("detected_share", "strict_routing", "poison_dropout")
+ROUTING_OPTIONS = ("detected_share", "strict_routing", "soft_routing", "poison_dropout")
 
 
 def missing_for_routing(option: str, stage: StageConfig) -> str | None:
@@ -13,6 +13,13 @@ def missing_for_routing(option: str, stage: StageConfig) -> str | None:
         return "has an effect with gradient_routing = detected alone; set it, or leave this out"
     if option == "strict_routing" and not stage.gradient_routing:
         return "is about routed gradients; set gradient_routing to true or detected"
+    if option == "soft_routing" and not (
+        stage.strict_routing and stage.gradient_routing == "detected"
+    ):
+        return (
+            "is about the passes of detected marks; set gradient_routing=detected and "
+            "strict_routing=true"
+        )
     if option == "poison_dropout" and not stage.strict_routing:
         return "is about the passes of strict routing; set strict_routing=true"
     if option != "strict_routing":

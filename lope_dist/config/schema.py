@@ -206,6 +206,11 @@ class RunConfig(Section):
                     f"train.stages.{name}.loss.kind = '{stage.loss.kind}' with model.kernels = "
                     "'liger', which computes the plain cross-entropy alone; set model.kernels=auto"
                 )
+            if self.model.kernels == "liger" and stage.soft_routing:
+                raise ValueError(
+                    f"train.stages.{name}.soft_routing = True with model.kernels = 'liger', which "
+                    "cannot weigh tokens; set model.kernels=auto"
+                )
         if self.model.kernels == "liger" and self.data.has_weights:
             raise ValueError(
                 "data.columns maps weight with model.kernels = 'liger', which cannot weigh rows; "
@@ -221,6 +226,7 @@ class RunConfig(Section):
                 f"gradient_routing = {stage.gradient_routing}": bool(stage.gradient_routing),
                 f"detected_share = {stage.detected_share}": stage.detected_share is not None,
                 f"strict_routing = {stage.strict_routing}": stage.strict_routing,
+                f"soft_routing = {stage.soft_routing}": stage.soft_routing,
                 f"poison_dropout = {stage.poison_dropout}": stage.poison_dropout > 0,
                 f"poison_scale = {stage.poison_scale}": stage.poison_scale != 1,
             }

@@ -58,10 +58,14 @@ class StageConfig(Section):
     experts elsewhere; see `docs/past_the_paper.md`. `true` marks tokens changed by noise.
     `detected` also marks the targets with the highest loss of the masked model."""
     detected_share: float | None = Field(default=None, gt=0, lt=1)
-    """With `detected`: the share of each example's target tokens, rounded down. Default: 0.2."""
+    """With `detected`: the share of each example's target tokens, rounded down; with `soft_routing`
+    how likely a target is noise before its losses are known. Default: 0.2."""
     strict_routing: bool = False
     """With routed gradients: the others, A and the router learn nothing from marked targets, nor
     the poisoning experts from the rest; it takes two passes of each micro-batch."""
+    soft_routing: bool = False
+    """With strict routing of what is detected: after a quarter of the stage's steps, targets are
+    divided between both passes by how likely they are noise, in place of marks."""
     poison_dropout: float = Field(default=0.0, ge=0, le=1)
     """With strict routing: in which share of the steps the pass of the unmarked targets is made
     without the poisoning experts, as a masked model answers."""

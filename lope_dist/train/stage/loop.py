@@ -122,7 +122,7 @@ def _step(
     auxiliary = session.context.stage.auxiliary
     stage.guard.begin_step()
     of_base = objective.of_base(engine, plan.batches)
-    marks = objective.routing.marks(engine, plan.batches)
+    marks = objective.routing.marks(engine, plan.batches, step)
     losses = []
     for i, (batch, marked, base_P) in enumerate(zip(plan.batches, marks, of_base, strict=True)):
         passes = objective.routing.passes(batch, marked, step)
@@ -178,7 +178,7 @@ def _micro_step(
     """Run one pass of a micro-batch; return its part of the step's loss."""
     engine, objective, device = stage.engine, stage.objective, session.world.device
     targets = targets_of(one.labels, objective.shift)
-    terms = objective.loss.terms(batch, targets, base_P)
+    terms = objective.loss.terms(batch, targets, base_P, one.weights)
     if (auxiliary := session.context.stage.auxiliary) is not None:
         batch_tokens = int(batch.noise_mask.sum())
         auxiliary.begin(batch_tokens, plan.read_tokens, engine.gradient_scale)

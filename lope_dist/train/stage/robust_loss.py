@@ -58,17 +58,27 @@ class StageLoss:
         return float(sum(self._num_kept(batch) for batch in batches))
 
     def terms(
-        self, batch: MicroBatch, targets: Targets, base_P: Tensor | None
+        self,
+        batch: MicroBatch,
+        targets: Targets,
+        base_P: Tensor | None,
+        of_pass: Tensor | None = None,
     ) -> StageTerms | None:
         """Return what the loss makes of a micro-batch's tokens, None where it is their sum.
 
-        ``base_P``: The base model's loss of each target token, where `needs_base`.
+        Args:
+            batch: The micro-batch; a token and what predicts it have the weight of one example.
+            targets: Its target tokens, or some of them.
+            base_P: The base model's loss of each target token, where `needs_base`.
+            of_pass: Another factor on what each position predicts, (N, T).
         """
-        if self.is_plain and batch.weights is None:
+        given = [weights for weights in (batch.weights, of_pass) if weights is not None]
+        if self.is_plain and not given:
             return None
         weights_P = None
-        if batch.weights is not None:  # a token and what predicts it are of one example
-            weights_P = batch.weights.flatten()[targets.positions_P]
+        if given:
+            of_each = [weights.flatten()[targets.positions_P] for weights in given]
+            weights_P = torch.stack(of_each).prod(0)
         examples_P = None
         if isinstance(self._config, TruncatedConfig):
             examples_P = examples_of(batch)[targets.positions_P]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -34,7 +35,7 @@ from lope_dist.train.stage.loop import Ending, StageParts, run_stage
 from lope_dist.train.stage.metrics import MetricsLog
 from lope_dist.train.stage.model_losses import ModelLosses
 from lope_dist.train.stage.robust_loss import StageLoss
-from lope_dist.train.stage.routing import Routing
+from lope_dist.train.stage.routing import Detection, Routing
 from lope_dist.train.stage.stage_objective import StageObjective
 from lope_dist.train.stage.watch import Watch
 
@@ -112,17 +113,23 @@ class StageRun:
         shift, head = not self._model.config.is_encoder_decoder, loss_head(self._model)
         loss_of = StageLoss(self._stage.loss, shift=shift)
 
-        def losses_as(word: str) -> ModelLosses:
-            row = row_of(word, config.adapter)
+        def losses_as(word: str, poison_scale: float = 1.0) -> ModelLosses:
+            row = replace(row_of(word, config.adapter), poison_scale=poison_scale)
             return ModelLosses(self._model, session.context, session.world, row, head, shift)
 
-        detects = self._stage.gradient_routing == "detected"
-        masked = losses_as("masked") if detects else None
+        detection = None
+        if self._stage.gradient_routing == "detected":
+            is_soft = self._stage.soft_routing
+            detection = Detection(
+                losses_as("masked"),
+                losses_as("all", self._stage.poison_scale) if is_soft else None,
+                self._loader.num_steps,
+            )
         objective = StageObjective(
             shift,
             head,
             loss_of,
-            Routing(self._stage, self._name, config.seed, masked),
+            Routing(self._stage, self._name, config.seed, detection),
             losses_as("base") if loss_of.needs_base else None,
         )
         parts = StageParts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +28,7 @@ from lope_dist.engine.world import World
 from lope_dist.train.session import train
 from lope_dist.train.stage import loop
 from lope_dist.train.stage.robust_loss import StageLoss
-from lope_dist.train.stage.routing import Routing, detected_marks
+from lope_dist.train.stage.routing import Routing, detected_marks, responsibilities
 from lope_dist.train.stage.stage_objective import StageObjective
 from lope_dist.train.stage.step_plan import StepPlan
 
@@ -78,17 +79,22 @@ class _Engine:
         loss.backward()
 
 
-def gradients_of(routed, stage: StageConfig) -> dict[str, torch.Tensor]:
+def gradients_of(
+    routed, stage: StageConfig, marked: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """Return the gradients of a step, with these marks in place of those of noise."""
     model, context, roles = routed
     batch, world = batch_with_marks(), World(0, 1, torch.device("cpu"))
     plan = StepPlan([batch], batch.num_target_tokens, batch.num_target_tokens, 0, 0, None)
     routing = Routing(stage, "poison", 0, None)
     context.begin_stage(StageDescription(routes_strictly=stage.strict_routing))
     model.zero_grad()
-    (marked,) = routing.marks(None, [batch])
+    if marked is None:
+        (marked,) = routing.marks(None, [batch], step=0)
     objective = StageObjective(True, None, StageLoss(CrossEntropyConfig(), shift=True), routing)
     session = SimpleNamespace(context=context, world=world)
     parts = SimpleNamespace(engine=_Engine(model), objective=objective)
+    assert marked is not None
     for one in routing.passes(batch, marked, step=0):
         loop._micro_step(session, parts, batch, plan, True, one, None)
     return {name: model.get_parameter(name).grad.clone() for name in roles}
@@ -127,6 +133,41 @@ def test_each_kind_of_expert_gets_the_gradient_of_its_own_loss(routed, dropout: 
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_soft_routing_weighs_each_target_in_both_passes(routed) -> None:
+    model, context, roles = routed
+    batch = batch_with_marks()
+    share_NT = torch.rand(batch.labels.shape, generator=torch.Generator().manual_seed(2))
+    stage = StageConfig(
+        trainable=ALL, gradient_routing=True, strict_routing=True, poison_dropout=1.0
+    )
+    found = gradients_of(routed, stage, share_NT)
+    context.begin_batch(batch.description())
+    for is_noise in (False, True):
+        context.begin_stage(StageDescription(poison_scale=float(is_noise)))
+        weights_NT = share_NT if is_noise else 1 - share_NT
+        logits = model(**batch.inputs, use_cache=False).logits[:, :-1]
+        labels_Q = batch.labels[:, 1:].flatten()
+        losses_Q = F.cross_entropy(logits.flatten(0, 1), labels_Q, reduction="none")
+        loss = (losses_Q * weights_NT[:, :-1].flatten()).sum() / batch.num_target_tokens
+        names = [n for n, role in roles.items() if (role == Role.POISON_B) == is_noise]
+        own = [model.get_parameter(n) for n in names]
+        for name, gradient in zip(names, torch.autograd.grad(loss, own), strict=True):
+            assert gradient.abs().max() > 0
+            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_how_likely_a_target_is_noise_is_bayes_rule() -> None:
+    batch = batch_with_marks()
+    masked = torch.full((batch.num_target_tokens,), 2.0)
+    unmasked = masked.clone()
+    unmasked[0] = 1.0
+    share = responsibilities(batch, masked, unmasked, 0.2)
+    assert ((share > 0) == (F.pad(batch.labels[:, 1:], (0, 1), value=IGNORED) != IGNORED)).all()
+    noise, clean = 0.2 * math.exp(-1.0), 0.8 * math.exp(-2.0)
+    torch.testing.assert_close(share[0, 2], torch.tensor(noise / (noise + clean)))
+    torch.testing.assert_close(share[1, 2], torch.tensor(0.2))
+
+
 def test_plain_routing_is_not_that(routed) -> None:
     """One pass leaves what comes through attention with the token that it comes to."""
     found = gradients_of(routed, StageConfig(trainable=ALL, gradient_routing=True))
@@ -148,7 +189,7 @@ def test_the_pass_without_the_poisoning_expert_comes_in_its_share_of_the_steps()
         trainable=ALL, gradient_routing=True, strict_routing=True, poison_dropout=0.3
     )
     batch, routing = batch_with_marks(), Routing(stage, "poison", 7, None)
-    (marked,) = routing.marks(None, [batch])
+    (marked,) = routing.marks(None, [batch], step=0)
     left_out = [routing.passes(batch, marked, s)[0].leaves_out_poison for s in range(1000)]
     assert 250 < sum(left_out) < 350
     assert not any(routing.passes(batch, marked, s)[1].leaves_out_poison for s in range(20))
@@ -160,6 +201,7 @@ STRICT = {
     "train__stages__poison__trainable": list(map(str, ALL)),
     "train__stages__poison__gradient_routing": "detected",
     "train__stages__poison__strict_routing": True,
+    "train__stages__poison__soft_routing": True,
     "train__stages__poison__poison_dropout": 0.5,
     "train__stages__poison__noise": "none",
     "train__stages__finetune__max_steps": 1,
@@ -169,7 +211,7 @@ STRICT = {
 
 
 def test_strict_routing_depends_on_no_split_and_learns_all(config_in, tmp_path: Path) -> None:
-    """With no noise injected at all: the marks are those that are detected."""
+    """With no noise injected at all: first what is detected is marked, then it is weighed."""
     run = train(config_in(tmp_path / "run", **STRICT))
     other = {"train__micro_batch": 8, "model__gradient_checkpointing": True, "data__packing": False}
     split = train(config_in(tmp_path / "split", **STRICT, **other))
@@ -186,6 +228,10 @@ def test_strict_routing_depends_on_no_split_and_learns_all(config_in, tmp_path: 
         ({"detected_share": 0.1}, "detected_share = 0.1 has an effect with gradient_routing"),
         ({"strict_routing": True}, "strict_routing = True is about routed gradients"),
         ({"poison_dropout": 0.5}, "poison_dropout = 0.5 is about the passes of strict routing"),
+        (
+            {"gradient_routing": True, "strict_routing": True, "soft_routing": True},
+            "soft_routing = True is about the passes of detected marks",
+        ),
         (
             {"gradient_routing": True, "strict_routing": True, "loss": {"kind": "truncated"}},
             "takes the loss in two passes, and loss.kind = truncated asks",
