@@ -43,6 +43,21 @@ class GeneralizedConfig(Section):
     """Towards 0 it is the cross-entropy; 1 is the mean absolute error."""
 
 
+class MixtureConfig(Section):
+    """Targets as a mixture of what the model says and of noise that finds each of them as unlikely.
+
+    `-log((1 - share) p + share e^-noise_loss)` of each target token: the contamination model of
+    robust statistics. Its gradient is the cross-entropy's times how likely the target is clean.
+    """
+
+    kind: Literal["mixture"] = "mixture"
+    """The loss."""
+    share: float = Field(default=0.2, gt=0, lt=1)
+    """How likely a target is noise, before the model is asked."""
+    noise_loss: float = Field(default=6.0, gt=0)
+    """The cross-entropy of any token under the noise, in nats."""
+
+
 class LabelSmoothingConfig(Section):
     """Cross-entropy with a share of the target spread over the whole vocabulary."""
 
@@ -56,6 +71,7 @@ LossConfig = Annotated[
     Annotated[CrossEntropyConfig, Tag("cross_entropy")]
     | Annotated[TruncatedConfig, Tag("truncated")]
     | Annotated[GeneralizedConfig, Tag("generalized")]
+    | Annotated[MixtureConfig, Tag("mixture")]
     | Annotated[LabelSmoothingConfig, Tag("label_smoothing")],
     by_kind("cross_entropy"),
 ]

@@ -8,6 +8,7 @@ Shapes: P target tokens of a micro-batch, N its examples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from lope_dist.config.loss import (
     GeneralizedConfig,
     LabelSmoothingConfig,
     LossConfig,
+    MixtureConfig,
     TruncatedConfig,
 )
 from lope_dist.corpus.feed.batches import MicroBatch
@@ -120,6 +122,8 @@ class StageTerms:
         config = self.config
         if isinstance(config, GeneralizedConfig):
             return generalized(losses_P, config.q)
+        if isinstance(config, MixtureConfig):
+            return mixture(losses_P, config.share, config.noise_loss)
         if isinstance(config, TruncatedConfig):
             assert self.examples_P is not None
             by_P = losses_P.detach() if self.base_P is None else self.base_P
@@ -131,6 +135,13 @@ class StageTerms:
 def generalized(losses_P: Tensor, q: float) -> Tensor:
     """Return `(1 - p^q) / q` of tokens whose cross-entropy, `-log p`, is given."""
     return (1 - torch.exp(-q * losses_P)) / q  # not expm1: its gradient is 0 where p is small
+
+
+def mixture(losses_P: Tensor, share: float, noise_loss: float) -> Tensor:
+    """Return `-log((1 - share) p + share e^-noise_loss)` of tokens with cross-entropy `-log p`."""
+    clean_P = losses_P - math.log1p(-share)
+    noise = losses_P.new_tensor(noise_loss - math.log(share))
+    return -torch.logaddexp(-clean_P, -noise)
 
 
 def hardest(losses_P: Tensor, examples_P: Tensor, share: float) -> Tensor:

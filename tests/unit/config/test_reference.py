@@ -41,7 +41,7 @@ def test_every_key_of_a_full_run_has_a_row() -> None:
     for kind in ("adalora", "p_tuning", "prefix_tuning"):
         adapter: TypeAdapter = TypeAdapter(AnyAdapterConfig)
         tree["adapter"] |= adapter.validate_python({"kind": kind}).model_dump(mode="json")
-    for kind in ("truncated", "generalized", "label_smoothing"):
+    for kind in ("truncated", "generalized", "mixture", "label_smoothing"):
         loss: TypeAdapter = TypeAdapter(LossConfig)
         settings = loss.validate_python({"kind": kind}).model_dump(mode="json")
         tree["train"]["stages"]["<name>"]["loss"] |= settings
