@@ -140,7 +140,7 @@ def generalized(losses_P: Tensor, q: float) -> Tensor:
 def mixture(losses_P: Tensor, share: float, noise_loss: float) -> Tensor:
     """Return `-log((1 - share) p + share e^-noise_loss)` of tokens with cross-entropy `-log p`."""
     clean_P = losses_P - math.log1p(-share)
-    noise = losses_P.new_tensor(noise_loss - math.log(share))
+    noise = losses_P.new_full((), noise_loss - math.log(share))
     return -torch.logaddexp(-clean_P, -noise)
 
 
