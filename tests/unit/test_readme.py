@@ -161,11 +161,11 @@ def test_the_table_of_recipes_is_what_make_docs_writes() -> None:
 
 
 def test_effects_are_those_of_the_results() -> None:
-    """Each `effect [low, high]` is a claim of docs/results.json or of trials, as it is rounded."""
+    """Each `effect [low, high]` is of a claim or a share in docs/results.json, as it is rounded."""
     shown = README[README.index("## What was shown") : README.index("## Hardware")]
-    claims = json.loads((ROOT / "docs" / "results.json").read_text())["claims"]
-    for trials in (ROOT / "docs" / "results").glob("*/claims.json"):
-        claims += json.loads(trials.read_text())
+    results = json.loads((ROOT / "docs" / "results.json").read_text())
+    shares = [share for methods in results["recovered"].values() for share in methods.values()]
+    claims = results["claims"] + [{"effect": s["share"], "ci95": s["ci95"]} for s in shares]
     number = r"[+-]?\d+\.\d+"
     found = re.findall(rf"({number})\s+\[({number}), ({number})\]", FINDINGS + shown)
     assert len(found) > 30
@@ -182,18 +182,26 @@ def test_effects_are_those_of_the_results() -> None:
 
 def test_the_table_of_trials_is_of_its_figures() -> None:
     """Each loss, and each share of the noise's cost that is recovered."""
+    losses: dict[str, dict[str, list[float]]] = {}
     with (ROOT / "docs/results/noise_trials/figures.csv").open() as file:
-        losses = {(r["variant"], r["row"]): float(r["value"]) for r in csv.DictReader(file)}
-    table = FINDINGS[FINDINGS.index("| trained by | rows |") :].split("\n\n")[0].splitlines()[2:]
-    ceiling, floor = losses["ceiling", "all"], losses["floor", "all"]
-    variants = list(dict.fromkeys(variant for variant, _ in losses))
-    for variant, line in zip(variants, table, strict=True):
-        _, _, _, written, share, _, _ = (cell.strip() for cell in line.split("|"))
-        of_variant = {row: loss for (name, row), loss in losses.items() if name == variant}
-        assert written.split("; ") == [f"{loss:.3f}" for loss in of_variant.values()]
-        row = "all" if "unmasked" in share or "masked_plain" not in of_variant else "masked_plain"
-        recovered = (floor - of_variant[row]) / (floor - ceiling)
-        assert float(share.split()[0]) == pytest.approx(recovered, abs=0.005), variant
+        for figure in csv.DictReader(file):
+            of_row = losses.setdefault(f"{figure['variant']}@{figure['noise']}", {})
+            if figure["metric"] == "loss:fresh" and figure["seed"] != "mean":
+                of_row.setdefault(figure["row"], []).append(float(figure["value"]))
+    results = json.loads((ROOT / "docs/results.json").read_text())
+    shares = results["recovered"]["responses"]
+    table = FINDINGS[FINDINGS.index("| trained by | seeds |") :].split("\n\n")[0].splitlines()[2:]
+    for group, line in zip(losses, table, strict=True):
+        _, _, seeds, written, share, _, _ = (cell.strip() for cell in line.split("|"))
+        assert int(seeds) == len(next(iter(losses[group].values())))
+        means = [sum(values) / len(values) for values in losses[group].values()]
+        assert written.split("; ") == [f"{mean:.3f}" for mean in means]
+        if group.endswith("@clean"):
+            assert share == "1"
+        else:
+            known = shares[group.partition("@")[0]]
+            low, high = known["ci95"]
+            assert share in ("0", f"{known['share']:.2f} [{low:.2f}, {high:.2f}]")
 
 
 def test_pages_are_short_and_plain() -> None:
