@@ -15,11 +15,14 @@ from typer.testing import CliRunner
 
 from lope_dist.cli import app
 from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import write_json
 from lope_dist.study import run as running
 from lope_dist.study.cells import Study
 from lope_dist.study.children import Child
+from lope_dist.study.files import make_files
 from lope_dist.study.load import load_study
 from lope_dist.study.run import RunRequest, run_study
+from lope_dist.study.steps import steps_of
 from lope_dist.study.summary import summarize
 
 HYDRALORA = {"adapter.num_poison": 0}
@@ -145,6 +148,31 @@ def test_a_search_is_run_in_pieces_and_its_best_setting_is_judged(study, monkeyp
     of_noise = summary["recovered"]["swapped"]
     assert set(of_noise) == {"hydralora", "truncated"}
     assert of_noise["truncated"]["seeds"] == [1, 2]
+
+
+def test_a_loss_of_the_chosen_row_waits_for_what_chooses(study) -> None:
+    make_files(study)
+    decided = replace(study, settings={"truncated@swapped": ("low",)})
+    cell = next(c for c in decided.cells if c.group.variant == "truncated" and c.seed == 2)
+    names = [step.name for step in steps_of(decided, cell)]
+    assert names == ["train", "loss-held_out", "loss-fresh"], "what chooses comes first"
+
+    def rows_of_fresh() -> list[str]:
+        return steps_of(decided, cell)[2].inputs["rows"]
+
+    def measure(losses: dict[str, float]) -> None:
+        rows = {r: {"loss_per_token": x, "per_row": [[0, x, 1]]} for r, x in losses.items()}
+        write_json(cell.folder / "losses" / "held_out.json", {"data": "held_out", "rows": rows})
+
+    assert rows_of_fresh() == []
+    for step in steps_of(decided, cell)[:2]:
+        step.set_done(1.0)
+    measure({"all": 2.0})
+    assert rows_of_fresh() == [], "one of two rows is measured"
+    measure({"all": 2.0, "all:scale=0.5": 1.5})
+    assert rows_of_fresh() == ["all:scale=0.5"]
+    measure({"all": 1.0, "all:scale=0.5": 1.5})
+    assert rows_of_fresh() == ["all"]
 
 
 def _rows(run: Path) -> dict[str, set[str]]:
