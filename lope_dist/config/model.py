@@ -60,7 +60,7 @@ class ModelConfig(Section):
         if value is None or not value.endswith(".jinja"):
             return value
         try:
-            return Path(value).read_text()
+            return Path(value).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"the file '{value}' cannot be read ({error})") from None
 

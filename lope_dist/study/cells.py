@@ -76,6 +76,10 @@ class Study:
         made = self.folder / "data" / f"{name}.jsonl"
         return made if name in self.config.files else Path(name)
 
+    def loss_metric(self, name: str) -> str:
+        """Return the metric that the loss on one of these files is."""
+        return f"loss:{self.data_file(name).stem}"
+
     @cached_property
     def groups(self) -> dict[str, Group]:
         """All groups by name: variant after variant, the points of the last axis going fastest."""

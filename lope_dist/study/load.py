@@ -132,7 +132,7 @@ def _misfits_of_chosen_losses(study: Study) -> Iterator[str]:
     """Tell of losses that are taken of no chosen row, or are asked for of other rows too."""
     config = study.config
     of_chosen = config.evaluate.losses_of_chosen
-    metrics = {f"loss:{study.data_file(name).stem}" for name in of_chosen}
+    metrics = {study.loss_metric(name) for name in of_chosen}
     for name in of_chosen:
         if name not in config.evaluate.losses:
             yield _unknown("evaluate.losses_of_chosen", name, config.evaluate.losses)
@@ -176,7 +176,7 @@ def _misfits_of_search_as(study: Study) -> Iterator[str]:
 
 
 def _losses(study: Study) -> set[str]:
-    return {f"loss:{study.data_file(name).stem}" for name in study.config.evaluate.losses}
+    return {study.loss_metric(name) for name in study.config.evaluate.losses}
 
 
 def _misfits_of_figures(study: Study) -> Iterator[str]:

@@ -159,7 +159,7 @@ def losses_of(study: Study, cell: Cell) -> Seen:
             seen = Observation(
                 entry["loss_per_token"], str(path), entry.get("stderr"), (documents,)
             )
-            yield row, f"loss:{data.stem}", seen
+            yield row, study.loss_metric(name), seen
 
 
 def _scores(study: Study, cell: Cell) -> Seen:

@@ -193,9 +193,10 @@ class _Runner:
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self._is_stopping = True
 
-    def _as_it_is_now(self, step: Step) -> Step:
-        """Return a step with what earlier steps of its cell have decided."""
-        return next(s for s in steps_of(self._study, step.cell) if s.name == step.name)
+    def _missing(self, job: _Job) -> deque[Step]:
+        """Return what is left of a cell; its earlier steps may have decided what that is."""
+        steps = steps_of(self._study, job.cell)
+        return deque(step for step in steps if not (step.is_done or step.name in job.seconds))
 
     def _start(self, step: Step) -> Child:
         prepare(step)
@@ -210,7 +211,7 @@ class _Runner:
         if status == 0:
             step.set_done(job.child.seconds)
             job.seconds[step.name] = job.child.seconds
-            job.steps.popleft()
+            job.steps = self._missing(job)
             self._progress.advance()
             if not job.steps:
                 self._outcome.done.append(name)
@@ -218,7 +219,6 @@ class _Runner:
             elif self._is_stopping:
                 self._outcome.left.append(name)
             else:
-                job.steps[0] = self._as_it_is_now(job.steps[0])
                 job.child = self._start(job.steps[0])
                 return True
         elif status in (EXIT_PREEMPTED, EXIT_INTERRUPTED) or (

@@ -102,7 +102,7 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
 
 
 def _decides(study: Study, name: str) -> bool:
-    return study.config.choose_on == f"loss:{study.data_file(name).stem}"
+    return study.config.choose_on == study.loss_metric(name)
 
 
 def _is_asked(suite: SuiteConfig, cell: Cell, row: str) -> bool:

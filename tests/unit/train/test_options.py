@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
+from support.stopped_runs import stopped_at
 
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_lines
@@ -73,11 +73,7 @@ def test_micro_batches_and_checkpointing_change_nothing(
 def test_a_resume_in_the_stage_goes_on_with_the_sums(
     config_in, optional: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(optional, run)
-    for checkpoint in (run / "checkpoints").iterdir():
-        if checkpoint.name != "1-poison-step-000003":
-            shutil.rmtree(checkpoint)
+    run = stopped_at("1-poison-step-000003", optional, tmp_path / "run")
     config = config_in(run, **OPTIONS, train__checkpoint__keep_last=9)
     assert_alike(train(config, resume=True), optional)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.stopped_runs import stopped_at
 from torch import Tensor
 
 from lope_dist.core.errors import LopeError
@@ -64,11 +64,7 @@ def test_a_truncated_loss_is_below_the_plain_one(config_in, robust, tmp_path) ->
 def test_a_resume_goes_on_with_the_average_and_with_what_is_stepped(
     config_in, robust, tmp_path
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(robust, run)
-    for checkpoint in (run / "checkpoints").iterdir():
-        if checkpoint.name != "1-poison-step-000003":
-            shutil.rmtree(checkpoint)
+    run = stopped_at("1-poison-step-000003", robust, tmp_path / "run")
     config = config_in(run, **ROBUST, train__checkpoint__keep_last=9)
     assert_alike(train(config, resume=True), robust)
 
