@@ -73,9 +73,7 @@ def report(
     ],
     docs: Annotated[
         Path | None,
-        typer.Option(
-            help="Write results.md and results.json of all studies into this folder instead."
-        ),
+        typer.Option(help="Write a page of each study into this folder's results instead."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -84,13 +82,14 @@ def report(
     Example: lope study report smollm2_quick
     """
     from lope_dist.study.load import load_study
-    from lope_dist.study.report import write_results, write_study_report
+    from lope_dist.study.published import publish
+    from lope_dist.study.report import write_study_report
 
     loaded = [load_study(path) for path in studies]
     if docs is None:
         written = [write_study_report(study) for study in loaded]
     else:
-        written = [write_results(loaded, docs)]
+        written = [publish(study, docs) for study in loaded]
     if as_json:
         typer.echo(json.dumps([str(path) for path in written]))
     else:

@@ -1,10 +1,9 @@
-"""A study's report (Markdown, CSV, JSON, plots, one HTML page) and the project's results page."""
+"""A study's report: Markdown, CSV, JSON, plots and one HTML page."""
 
 from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,10 @@ from lope_dist.study.plots import study_figures
 from lope_dist.study.summary import Summary, summarize
 
 FOLDER = "reports"
+
+Figures = dict[str, tuple[Figure, str]]
+"""Name of a plot -> the plot and its caption."""
+
 _NOTES = (
     "Mean ± standard deviation over seeds; in brackets the paper's figure.",
     "Difference to the baseline, with a 95 % interval; * where three seeds or more exclude 0. "
@@ -42,52 +45,23 @@ def write_study_report(study: Study) -> Path:
     folder = study.folder / FOLDER / study.path.stem
     shutil.rmtree(folder, ignore_errors=True)  # plots of metrics that are no more
     figures = study_figures(summary)
-    images = {f"{name}.png": caption for name, (_, caption) in figures.items()}
-    for name, (figure, _) in figures.items():
-        write_atomic(folder / f"{name}.png", _png(figure))
     write_json(folder / "report.json", summary)
-    write_atomic(folder / "report.csv", tables.as_csv(summary))
-    write_atomic(folder / "report.md", f"# {summary['title']}\n\n{_markdown(summary, images)}")
+    write_markdown(summary, figures, folder / "report.md", folder / "report.csv")
     write_atomic(folder / "report.html", _html(summary, figures))
     return folder / "report.html"
 
 
-def write_results(studies: Sequence[Study], docs: Path) -> Path:
-    """Write `results.md`, `results.json` and `results/` of several studies; return the page's path.
-
-    `results.json`: ``seeds`` and ``claims``, each claim with the study that it is of, and where a
-    study asks for it ``recovered``: noise -> method -> ``share``, ``ci95``, ``seeds``.
-    `results/STUDY`: plots, and `figures.csv` with every figure by seed and the file of a run that
-    it is from.
-
-    Raises:
-        LopeError: as `write_study_report`.
-    """
-    parts, claims, seeds = [], [], {}
-    shares: dict[str, dict[str, Any]] = {}
-    for study in studies:
-        summary = summarize(study)
-        images = {}
-        for name, (figure, caption) in study_figures(summary).items():
-            path = Path("results") / study.path.stem / f"{name}.png"
-            images[str(path)] = caption
-            write_atomic(docs / path, _png(figure))
-        write_atomic(docs / "results" / study.path.stem / "figures.csv", tables.as_csv(summary))
-        parts.append(f"## {summary['title']}\n\n{_markdown(summary, images)}")
-        claims += [{"study": summary["study"], **claim} for claim in summary["claims"]]
-        seeds |= dict.fromkeys(summary["seeds"])
-        for noise, methods in summary["recovered"].items():
-            shares[noise] = shares.get(noise, {}) | methods
-    results = {"seeds": list(seeds), "claims": claims}
-    write_json(docs / "results.json", results | ({"recovered": shares} if shares else {}))
-    command = f"lope study report {' '.join(str(study.path) for study in studies)} --docs {docs}"
-    intro = (
-        f"# Results\n\nWritten by `{command}`. The claims are also in results.json, and every "
-        "figure by seed, with the file of the run that it is from, in "
-        "results/STUDY/figures.csv.\n\n"
-    )
-    write_atomic(docs / "results.md", intro + "\n".join(parts))
-    return docs / "results.md"
+def write_markdown(summary: Summary, figures: Figures, page: Path, figures_csv: Path) -> None:
+    """Write a study's tables as Markdown, plots beside them, and every figure by seed as CSV."""
+    for name, (figure, _) in figures.items():
+        write_atomic(page.with_name(f"{name}.png"), _png(figure))
+    write_atomic(figures_csv, tables.as_csv(summary))
+    plots = [f"![{caption}]({name}.png)" for name, (_, caption) in figures.items()]
+    parts = [f"# {summary['title']}", summary["about"], _facts(summary)]
+    for name, (note, content) in _sections(summary).items():
+        parts += [f"**{name}.** {note}", tables.markdown(content).rstrip()]
+    parts += [*plots, _sources(summary)]
+    write_atomic(page, "\n\n".join(part for part in parts if part) + "\n")
 
 
 def _sections(summary: Summary) -> dict[str, tuple[str, tables.Table]]:
@@ -129,15 +103,6 @@ def _facts(summary: Summary) -> str:
     return text + (f" Not run yet: {', '.join(missing)}." if missing else "")
 
 
-def _markdown(summary: Summary, images: dict[str, str]) -> str:
-    parts = [summary["about"], _facts(summary)]
-    for name, (note, content) in _sections(summary).items():
-        parts += [f"**{name}.** {note}", tables.markdown(content).rstrip()]
-    parts += [f"![{caption}]({path})" for path, caption in images.items()]
-    parts += [_sources(summary)]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
 def _sources(summary: Summary) -> str:
     files = sorted({p for row in summary["rows"] for p in _paths(row)})
     lines = "".join(f"- `{path}`\n" for path in files)
@@ -148,7 +113,7 @@ def _paths(row: dict[str, Any]) -> list[str]:
     return [path for figure in row["figures"].values() for path in figure["sources"].values()]
 
 
-def _html(summary: Summary, figures: dict[str, tuple[Figure, str]]) -> str:
+def _html(summary: Summary, figures: Figures) -> str:
     sections = {
         name: paragraph(note) + table(*content)
         for name, (note, content) in _sections(summary).items()

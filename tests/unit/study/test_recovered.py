@@ -9,10 +9,11 @@ import pytest
 from support.quick import quick
 from support.study_runs import write_runs
 
-from lope_dist.core.runlog import read_json
+from lope_dist.core.errors import LopeError
+from lope_dist.core.runlog import read_json, write_json
 from lope_dist.study.observe import Documents, Observation, Series
+from lope_dist.study.published import publish
 from lope_dist.study.recovered import share_of
-from lope_dist.study.report import write_results
 from lope_dist.study.summary import summarize
 
 FLOOR, CEILING = 2.1, 2.0
@@ -142,13 +143,34 @@ def test_floor_and_ceiling_are_of_the_best_baseline_and_the_same_for_all(study, 
     assert of["hydralora"]["share"] == pytest.approx(0, abs=1e-9)
     low, high = of["lope"]["ci95"]
     assert 0.4 < low < 0.6 < high < 0.8
-    write_results([study], tmp_path / "docs")
+    page = publish(study, tmp_path / "docs").read_text()
     written = read_json(tmp_path / "docs" / "results.json")["recovered"]["ocr"]["lope"]
     assert {"share", "ci95", "seeds"} <= written.keys()
     assert written["seeds"] == [1, 2, 3]
     assert (tmp_path / "docs/results" / study.path.stem / "recovered-ocr.png").exists()
-    page = (tmp_path / "docs" / "results.md").read_text()
     assert "| ocr | lope | 0.6" in page
+
+
+def test_studies_whose_runs_are_gone_stay_published(study, tmp_path) -> None:
+    write_runs(study, LOSS, dict.fromkeys(LOSS, 0.5))
+    docs = tmp_path / "docs"
+    of_gone = docs / "results" / "gone" / "results.json"
+    claim = {"claim": "It was so", "held": None, "effect": 0.1, "ci95": [-1, 1]}
+    gone = {"title": "Gone", "study": "gone.yaml", "seeds": [7], "claims": [claim]}
+    write_json(of_gone, gone | {"recovered": {"typing": {"lope": {"share": 0.25}}}})
+    publish(study, docs)
+    written = read_json(docs / "results.json")
+    assert written["seeds"] == [1, 2, 3, 7]
+    assert {"study": "gone.yaml", **claim} in written["claims"]
+    assert written["recovered"]["typing"] == {"lope": {"share": 0.25}}
+    assert set(written["recovered"]["ocr"]) == {"lora", "hydralora", "lope"}
+    assert "| [Gone](results/gone/README.md) | 7 | 0 | 0 | 1 |" in (docs / "results.md").read_text()
+
+    write_json(of_gone, gone | {"recovered": {"ocr": {"lope": {"share": 0.25}}}})
+    before = {path: path.read_bytes() for path in docs.rglob("*.*") if path.is_file()}
+    with pytest.raises(LopeError, match="shares of lope at the noise 'ocr' too"):
+        publish(study, docs)
+    assert {path: path.read_bytes() for path in docs.rglob("*.*") if path.is_file()} == before
 
 
 def test_what_is_not_trained_yet_is_left_out(study) -> None:

@@ -9,7 +9,8 @@ import pytest
 from support.study_runs import write_losses, write_runs
 
 from lope_dist.core.errors import LopeError
-from lope_dist.study.report import write_results, write_study_report
+from lope_dist.study.published import publish
+from lope_dist.study.report import write_study_report
 from lope_dist.study.summary import summarize
 
 LOSS = {"hydralora/all": 2.0, "hydralora/none": 2.5, "lope/masked": 1.8, "lope/all": 2.0}
@@ -211,15 +212,17 @@ def test_the_page_is_one_file_and_the_folder_has_every_form(study):
     assert report["rows"]
 
 
-def test_results_of_several_studies_are_one_page(study, tmp_path):
-    page = write_results([study], tmp_path / "docs").read_text()
+def test_what_is_published_stands_with_its_figures_and_claims(study, tmp_path):
+    page = publish(study, tmp_path / "docs").read_text()
     results = json.loads((tmp_path / "docs/results.json").read_text())
     assert results["seeds"] == [1, 2, 3]
     assert [entry["held"] for entry in results["claims"]].count(None) == 2
     assert all({"claim", "held", "effect", "ci95", "runs"} <= set(e) for e in results["claims"])
     images = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)
     assert images
-    assert all((tmp_path / "docs" / image).is_file() for image in images)
+    assert all((tmp_path / "docs/results/tiny_study" / image).is_file() for image in images)
+    index = (tmp_path / "docs/results.md").read_text()
+    assert "(results/tiny_study/README.md) | 1, 2, 3 |" in index
     lines = list(csv.DictReader((tmp_path / "docs/results/tiny_study/figures.csv").open()))
     (own,) = (
         line
