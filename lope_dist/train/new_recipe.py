@@ -29,6 +29,8 @@ _MOST_BAD = 0.01
 """Share of bad rows up to which the recipe leaves them out."""
 _SMALL_MODEL = 1e9
 """Below so many parameters a larger learning rate was best in the studies."""
+_MANY_ROWS, _SHARE_OF_MANY, _SHARES = 400, 0.05, (0.1, 0.2, 0.3, 0.5)
+"""Share of the rows that is held out: of many, and of fewer, of which a small one may be none."""
 _STEPS_WANTED = 60
 """Optimizer steps of an epoch below which the global batch is made smaller."""
 _TOKENS_PER_DEVICE = {0: 1024, 20: 2048, 40: 4096, 70: 8192}
@@ -94,11 +96,9 @@ def new_recipe(model: str, data: str, output_dir: str, machine: Machine) -> str:
     length, cut = _length(recipe, [n for n in _LENGTHS if n <= limit] or [limit])
     recipe["data"] |= {"max_length": length}
     examples = _opened(recipe)[1].account.examples
-    share = 0.05 if examples >= 400 else 0.1
     batch = max(n for n in (4, 8, 16, 32) if n == 4 or examples / n >= _STEPS_WANTED)
-    recipe["data"]["validation"] = {"share": share}
     recipe["train"] = {"global_batch": batch}
-    steps = steps_of(*_opened(recipe))["finetune"]
+    share, steps = _share_and_steps(recipe, examples)
     micro = max(1, min(machine.tokens // length, batch // machine.devices))
     return _TEXT.format(
         model=model,
@@ -152,6 +152,24 @@ def _length(recipe: dict[str, Any], lengths: list[int]) -> tuple[int, float]:
         if share <= _FEW_CUT:
             return length, share
     return lengths[-1], share
+
+
+def _share_and_steps(recipe: dict[str, Any], examples: int) -> tuple[float, int]:
+    """Return the least share that holds out a row and leaves one, and the steps that are left.
+
+    Raises:
+        LopeError: there are too few rows for any.
+    """
+    for share in _SHARES if examples < _MANY_ROWS else (_SHARE_OF_MANY, *_SHARES):
+        data = recipe["data"] | {"validation": {"share": share}}
+        try:
+            return share, steps_of(*_opened(recipe | {"data": data}))["finetune"]
+        except LopeError:
+            continue  # it holds out no row, or leaves none
+    raise LopeError(
+        f"{recipe['data']['path']}: {examples} examples are too few to train on some and to hold "
+        "out others for validation; add rows."
+    )
 
 
 def _about_bad(bad_rows: BadRows) -> str:

@@ -66,6 +66,23 @@ def test_rows_that_a_run_would_refuse_are_refused_here(tmp_path: Path) -> None:
         new_recipe(MODEL, str(path), "run", CPU)
 
 
+def test_of_few_rows_enough_are_held_out(tmp_path: Path) -> None:
+    """Rows are drawn one by one, so a small share of few rows may be none."""
+    for count in (2, 3, 5, 7):
+        path = tmp_path / f"{count}.jsonl"
+        path.write_text(
+            "".join(f'{{"instruction": "{n}", "output": "{n}"}}\n' for n in range(count))
+        )
+        recipe = tmp_path / f"{count}.yaml"
+        write_recipe(recipe, new_recipe(MODEL, str(path), str(tmp_path / "run"), CPU))
+        figures, _ = survey_rows(load_config(recipe))
+        held_out = figures["validation"]["examples"]
+        assert 1 <= held_out < count
+    (tmp_path / "1.jsonl").write_text('{"instruction": "1", "output": "1"}\n')
+    with pytest.raises(LopeError, match="1 examples are too few"):
+        new_recipe(MODEL, str(tmp_path / "1.jsonl"), "run", CPU)
+
+
 def test_few_bad_rows_are_named_and_left_out(rows: str, tmp_path: Path, capsys) -> None:
     with Path(rows).open("a") as file:
         file.write('{"instruction": "Say it.", "output": ""}\n')
