@@ -79,19 +79,31 @@ class MicroBatch:
         )
 
 
-def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Return rows of indices; each example goes to the first row that has room for it."""
-    rows: list[list[int]] = []
+def even_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Return few rows of indices that are about equally long, so that a batch of them pads little.
+
+    There are as many rows as first-fit decreasing needs. Each example, the longest first, then goes
+    to the shortest row. If one does not fit there, the rows are those of first-fit decreasing.
+    """
+    assert max(lengths, default=0) <= capacity, (max(lengths), capacity)
+    longest_first = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    filled: list[list[int]] = []
     room: list[int] = []
-    for index, length in enumerate(lengths):
-        assert length <= capacity, (length, capacity)
-        row = next((r for r, free in enumerate(room) if free >= length), len(rows))
-        if row == len(rows):
-            rows.append([])
+    for index in longest_first:
+        row = next((r for r, free in enumerate(room) if free >= lengths[index]), len(room))
+        if row == len(room):
+            filled.append([])
             room.append(capacity)
-        rows[row].append(index)
-        room[row] -= length
-    return rows
+        filled[row].append(index)
+        room[row] -= lengths[index]
+    even: list[list[int]] = [[] for _ in filled]
+    sizes = [0] * len(filled)
+    for index in longest_first:
+        row = sizes.index(min(sizes))
+        even[row].append(index)
+        sizes[row] += lengths[index]
+    rows = even if max(sizes, default=0) <= capacity else filled
+    return sorted(sorted(row) for row in rows)
 
 
 def build_batch(

@@ -26,7 +26,7 @@ from lope_dist.corpus.examples.source import ExampleSource
 from lope_dist.corpus.feed.batches import (
     MicroBatch,
     build_batch,
-    first_fit,
+    even_rows,
     without_content,
 )
 from lope_dist.corpus.feed.mixture import Mixture
@@ -157,7 +157,7 @@ class StageLoader:
             tokenized = [replace(tokens, corrupted=None) for tokens in tokenized]
         rows, size = [[index] for index in range(len(tokenized))], self._micro_batch
         if self._packs:
-            rows = first_fit([len(t.input_ids) for t in tokenized], self._data.max_length)
+            rows = even_rows([len(t.input_ids) for t in tokenized], self._data.max_length)
         return [
             self._build([[tokenized[i] for i in row] for row in rows[at : at + size]], epoch)
             for at in range(0, len(rows), size)

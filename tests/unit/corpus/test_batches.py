@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from support.tiny import small_llama
 from transformers import T5Config, T5ForConditionalGeneration
 
 from lope_dist.core.seeds import token_keys
-from lope_dist.corpus.feed.batches import build_batch, first_fit, without_content
+from lope_dist.corpus.feed.batches import build_batch, even_rows, without_content
 from lope_dist.corpus.tokens.encode import IGNORED, Tokenized
 
 PAD = 0
@@ -173,8 +174,35 @@ def test_a_batch_moves():
                                     *moved.token_keys.values())} == {"meta"}  # fmt: skip
 
 
-def test_first_fit():
-    assert first_fit([5, 4, 3, 6, 2], 8) == [[0, 2], [1, 4], [3]]
-    assert first_fit([], 8) == []
-    rows = first_fit([8] * 3, 8)
-    assert rows == [[0], [1], [2]]
+def test_rows_are_few_and_even():
+    assert even_rows([5, 4, 3, 6, 2], 12) == [[0, 1], [2, 3, 4]]
+    assert even_rows([5, 4, 3, 6, 2], 20) == [[0, 1, 2, 3, 4]]
+    assert even_rows([], 8) == []
+    assert even_rows([8] * 3, 8) == [[0], [1], [2]]
+
+
+def test_rows_that_even_ones_would_overflow_are_filled_first_fit():
+    """The shortest row would get both 2s, and the last one has no room for a 3."""
+    lengths, capacity = [3, 3, 2, 2, 2], 6
+    assert even_rows(lengths, capacity) == [[0, 1], [2, 3, 4]]
+
+
+def test_rows_hold_every_example_once_and_never_too_much():
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        lengths = random.integers(1, 101, random.integers(1, 40)).tolist()
+        rows = even_rows(lengths, 100)
+        assert sorted(index for row in rows for index in row) == [*range(len(lengths))]
+        sizes = [sum(lengths[index] for index in row) for row in rows]
+        assert max(sizes) <= 100
+        assert sum(sizes) > 50 * (len(rows) - 1)
+
+
+def test_short_examples_pad_little():
+    """A batch is as wide as its longest row, and the last of rows filled one by one is short."""
+    random = np.random.default_rng(0)
+    for count in (10, 16, 32):
+        lengths = random.integers(10, 60, count).tolist()
+        sizes = [sum(lengths[index] for index in row) for row in even_rows(lengths, 256)]
+        assert len(sizes) > 1
+        assert len(sizes) * max(sizes) < 1.04 * sum(sizes)
