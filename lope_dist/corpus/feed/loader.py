@@ -145,7 +145,7 @@ class StageLoader:
     def micro_batches(self, step: int) -> list[MicroBatch]:
         """Return this rank's part of a step; other ranks may have more micro-batches or fewer.
 
-        Packing is over the rank's part of one step.
+        Rows are packed, or sorted by length, within the rank's part of one step.
         """
         epoch = step // self._steps_per_epoch
         ids = self.example_ids(step)[self._rank :: self._world_size]
@@ -155,9 +155,11 @@ class StageLoader:
             tokenized = [replace(ex, weight=self._weight(ex.example_id)) for ex in tokenized]
         if not self.has_marks:  # a built corpus may have them for other stages
             tokenized = [replace(tokens, corrupted=None) for tokens in tokenized]
-        rows, size = [[index] for index in range(len(tokenized))], self._micro_batch
+        lengths, size = [len(example.input_ids) for example in tokenized], self._micro_batch
         if self._packs:
-            rows = even_rows([len(t.input_ids) for t in tokenized], self._data.max_length)
+            rows = even_rows(lengths, self._data.max_length)
+        else:  # like beside like, so that a batch pads little
+            rows = [[i] for i in sorted(range(len(lengths)), key=lambda i: -lengths[i])]
         return [
             self._build([[tokenized[i] for i in row] for row in rows[at : at + size]], epoch)
             for at in range(0, len(rows), size)

@@ -1,4 +1,5 @@
 import os
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,14 @@ def test_rows_and_micro_batches_keep_their_sizes(make_loader):
         for batch in batches:
             assert batch.num_target_tokens == int((batch.labels[:, 1:] != IGNORED).sum())
             assert batch.noise_mask.any(0)[-1]  # no column of padding alone
+
+
+def test_rows_of_a_micro_batch_are_of_like_length(make_loader):
+    batches = make_loader(global_batch=22, data={"packing": False}).micro_batches(1)
+    lengths = [batch.noise_mask.sum(1).tolist() for batch in batches]
+    assert len(batches) > 3
+    assert [*chain(*lengths)] == sorted(chain(*lengths), reverse=True)
+    assert lengths[0][0] > lengths[-1][-1]
 
 
 def test_targets_of_a_step_do_not_depend_on_the_split(make_loader):
