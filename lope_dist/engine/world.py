@@ -234,10 +234,10 @@ def _set_threads(local_size: int) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
 
 
-def calm_allocator() -> None:
+def calm_allocator(from_bytes: int = 1 << 17) -> None:
     """Make glibc give freed memory back: large tensors of many sizes otherwise fragment its heaps.
 
-    The same as MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_ and MALLOC_ARENA_MAX, but
+    Blocks of ``from_bytes`` and more are mapped by themselves. The same as MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_ and MALLOC_ARENA_MAX, but
     independent of who started the process. Each large tensor then costs page faults, so it is
     not for a training whose tensors have the same sizes in each step. Before a model is built: one
     without weights leaves a hole of its size in the heap, which tensors would fill for good.
@@ -247,6 +247,6 @@ def calm_allocator() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return
-    for option, value in ((_M_MMAP_THRESHOLD, 1 << 17), (_M_TRIM_THRESHOLD, 1 << 17)):
-        mallopt(option, value)
+    for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+        mallopt(option, from_bytes)
     mallopt(_M_ARENA_MAX, 2)

@@ -75,7 +75,7 @@ def _train(
 ) -> Path:
     check_installed(config.train.trackers)
     if config.engine.partitions_parameters:
-        calm_allocator()
+        calm_allocator(from_bytes=1 << 20)  # smaller ones save memory and cost much time
     plan = preflight(config)
     tokenizer = load_tokenizer(config.model)
     check_tokenizer(tokenizer, plan.model, config.model.name_or_path)
