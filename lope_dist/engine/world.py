@@ -237,10 +237,11 @@ def _set_threads(local_size: int) -> None:
 def calm_allocator(from_bytes: int = 1 << 17) -> None:
     """Make glibc give freed memory back: large tensors of many sizes otherwise fragment its heaps.
 
-    Blocks of ``from_bytes`` and more are mapped by themselves. The same as MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_ and MALLOC_ARENA_MAX, but
-    independent of who started the process. Each large tensor then costs page faults, so it is
-    not for a training whose tensors have the same sizes in each step. Before a model is built: one
-    without weights leaves a hole of its size in the heap, which tensors would fill for good.
+    Blocks of ``from_bytes`` and more are mapped by themselves. The same as
+    MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_ and MALLOC_ARENA_MAX, but independent of who
+    started the process. Each such tensor then costs page faults, so it is not for a training whose
+    tensors have the same sizes in each step. Before a model is built: one without weights leaves a
+    hole of its size in the heap, which tensors would fill for good.
     Elsewhere than glibc there is nothing to do.
     """
     try:
