@@ -13,7 +13,7 @@ from typing import Any
 from lope_dist.config.load import load_config
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.study.schema import StudyConfig, VariantConfig
+from lope_dist.study.schema import Overrides, StudyConfig, VariantConfig
 
 CHOSEN = "chosen"
 """A variant's row of `choose_from` that does best on `choose_on`, seed by seed."""
@@ -161,6 +161,18 @@ class Study:
         suffixes = ["@" + ",".join(at) for at in itertools.product(*self.config.axes.values())]
         return [at for at in suffixes if {better + at, than + at} <= self.groups.keys()]
 
+    def recipe(self) -> RunConfig:
+        """Return the study's recipe with the overrides that all variants have.
+
+        Raises:
+            LopeError: it is absent, or not valid.
+        """
+        return self._load(self.config.recipe, self.config.overrides)
+
+    def _load(self, recipe: str, overrides: Overrides) -> RunConfig:
+        values = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+        return load_config(self.path.parent / recipe, values)
+
     def _seeds(self, group: Group) -> tuple[int, ...]:
         seeds = self.config.variants[group.variant].seeds
         return self.config.seeds if seeds is None else seeds
@@ -181,9 +193,10 @@ class Study:
         values = zip(variant.search.values(), setting, strict=True) if setting else ()
         tried = [values_of[value] for values_of, value in values]
         overrides = _layered([study.overrides, *points, variant.overrides, *tried, last])
-        recipe = self.path.parent / (variant.recipe or study.recipe)
+        names = dict(zip(study.axes, group.points, strict=True))
+        overrides = {key: _at_points(value, names) for key, value in overrides.items()}
         try:
-            config = load_config(recipe, [f"{k}={json.dumps(v)}" for k, v in overrides.items()])
+            config = self._load(variant.recipe or study.recipe, overrides)
         except LopeError as error:
             raise LopeError(f"{self.path}, {group.name}: {error}") from None
         is_first = seed == self._seeds(group)[0]
@@ -199,6 +212,14 @@ def _layered(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
             overrides = {k: v for k, v in overrides.items() if not f"{k}.".startswith(f"{key}.")}
             overrides[key] = value
     return overrides
+
+
+def _at_points(value: Any, points: Mapping[str, str]) -> Any:
+    """Return an override's text with the points of the axes that it names."""
+    if isinstance(value, str):
+        for axis, point in points.items():
+            value = value.replace(f"{{{axis}}}", point)
+    return value
 
 
 def split_side(side: str) -> tuple[str, str]:

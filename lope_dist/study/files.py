@@ -1,13 +1,17 @@
-"""The data files that a study makes: some rows of a file, with noise or without."""
+"""The data files that a study makes: some rows of a file, with noise or without, or cleaned."""
 
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lope_dist.config.data import SourceConfig
+from lope_dist.config.load import dump_config
+from lope_dist.core.console import tell
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.core.fingerprint import fingerprint
@@ -16,7 +20,10 @@ from lope_dist.core.side_files import SideFile
 from lope_dist.corpus.corrupt import corrupt_file
 from lope_dist.corpus.rows.readers import find_rows
 from lope_dist.study.cells import Study
-from lope_dist.study.schema import FileConfig
+from lope_dist.study.children import Child
+from lope_dist.study.schema import CleaningConfig, FileConfig
+
+_POLL_S = 0.2
 
 
 def make_files(study: Study, *, again: bool = False) -> list[str]:
@@ -43,7 +50,7 @@ def _make(study: Study, name: str, again: bool, made: list[str], above: tuple[st
     if config.source in study.config.files:
         _make(study, config.source, again, made, (*above, name))
     source, target = study.data_file(config.source), study.data_file(name)
-    now = _description(config, source)
+    now = _description(study, config, source)
     record = _record(target)
     made_from = SideFile(record.name, dict[str, Any]).read(record.parent)
     if target.exists() and made_from is not None:  # else it was not made to its end
@@ -57,7 +64,10 @@ def _make(study: Study, name: str, again: bool, made: list[str], above: tuple[st
             )
     record.unlink(missing_ok=True)
     target.unlink(missing_ok=True)
-    _write(config, source, target)
+    if config.clean is None:
+        _write(config, source, target)
+    else:
+        _clean(study, config.clean, source, target)
     write_json(record, now)
     made.append(name)
 
@@ -66,7 +76,7 @@ def _record(target: Path) -> Path:
     return target.with_suffix(".made.json")
 
 
-def _description(config: FileConfig, source: Path) -> dict[str, Any]:
+def _description(study: Study, config: FileConfig, source: Path) -> dict[str, Any]:
     source_fingerprint = fingerprint([source])
     if source_fingerprint is None:
         raise LopeError(
@@ -74,7 +84,12 @@ def _description(config: FileConfig, source: Path) -> dict[str, Any]:
             "to the folder of the data sets."
         )
     tree = config.model_dump(mode="json")
-    return {**tree, "source": source.name, "source_fingerprint": source_fingerprint}
+    tree |= {"source": source.name, "source_fingerprint": source_fingerprint}
+    if config.clean is not None:
+        recipe = study.recipe()
+        tree["scored_by"] = recipe.model.model_dump(mode="json")
+        tree["template"] = recipe.data.template
+    return tree
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -96,6 +111,26 @@ def _write(config: FileConfig, source: Path, target: Path) -> None:
         corrupt_file(clean, target, config.noise, config.noise_seed, progress=False)
     finally:
         clean.unlink(missing_ok=True)
+
+
+def _clean(study: Study, config: CleaningConfig, source: Path, target: Path) -> None:
+    """Run `lope clean`; its list of dropped rows, summary and page come beside the file."""
+    recipe = target.with_suffix(".recipe.yaml")
+    write_atomic(recipe, dump_config(study.recipe()))
+    arguments = ["clean", str(source), "--model", str(recipe), "--out", str(target)]
+    arguments += ["--drop", str(config.drop), *(["--by", config.by] if config.by else [])]
+    tell(f"Cleaning {source}")
+    child = Child(arguments, target.with_suffix(".log"), os.cpu_count() or 1, grace_s=0)
+    try:
+        while (status := child.poll()) is None:
+            time.sleep(_POLL_S)
+    finally:
+        child.stop()
+    if status:
+        raise LopeError(
+            f"{target}: `lope clean` ended with status {status}: {child.last_lines()[-1]}; see "
+            f"{child.log}."
+        )
 
 
 def _rows(config: FileConfig, source: Path) -> list[dict[str, Any]]:

@@ -31,7 +31,16 @@ def _are_distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 Seeds = Annotated[tuple[int, ...], AfterValidator(_are_distinct), Field(min_length=1)]
 Name = Annotated[str, AfterValidator(_names_a_folder)]
 Overrides = dict[str, Any]
-"""Dotted key of a recipe -> value."""
+"""Dotted key of a recipe -> value. `{AXIS}` in a text is the point of that axis."""
+
+
+class CleaningConfig(Section):
+    """What `lope clean` leaves of a file; the base model of the study's recipe scores the rows."""
+
+    drop: float = Field(gt=0, lt=1)
+    """Share of the rows that goes, the noisiest ones."""
+    by: str | None = None
+    """The score that decides. Default: that of `lope clean`."""
 
 
 class FileConfig(Section):
@@ -48,6 +57,18 @@ class FileConfig(Section):
     """Noise put into them, as `lope corpus corrupt` does, which says in a column what was hit."""
     noise_seed: int = Field(default=614, ge=0)
     """What the noise is drawn from."""
+    clean: CleaningConfig | None = None
+    """Leave out the rows of the source that look noisy."""
+
+    @model_validator(mode="after")
+    def _is_cleaned_alone(self) -> FileConfig:
+        others = sorted(self.model_fields_set & {"rows", "max_characters", "noise"})
+        if self.clean is not None and others:
+            raise ValueError(
+                f"clean takes the source whole: give {', '.join(others)} to a file of its own, and "
+                "name that as the source"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rows_are_a_range(self) -> FileConfig:

@@ -1,5 +1,7 @@
 """From a study's file to its cells."""
 
+from pathlib import Path
+
 import pytest
 
 from lope_dist.core.errors import LopeError
@@ -44,6 +46,23 @@ def test_a_variant_may_train_on_a_file_of_its_own(make_study, study_tree):
         "hydralora": str(data / "clean.jsonl"),
         "lope": str(data / "train.jsonl"),
     }
+
+
+def test_an_override_may_name_the_point(make_study):
+    axes = {"noise": {"ocr": {"noise.data.rate": 0.1}, "typing": {"noise.data.rate": 0.2}}}
+    variants = {
+        "all": {"rows": ["all"], "overrides": {"adapter.num_poison": 0}},
+        "kept": {
+            "rows": ["all"],
+            "overrides": {"adapter.num_poison": 0, "data.path": "data/{noise}_kept.jsonl"},
+        },
+    }
+    keys = {"axes": axes, "variants": variants, "baseline": "all/all", "train_file": None}
+    study = make_study(seeds=[1], **keys)
+    paths = {cell.group.name: Path(cell.config.data.path).name for cell in study.cells}
+    assert paths["kept@ocr"] == "ocr_kept.jsonl"
+    assert paths["kept@typing"] == "typing_kept.jsonl"
+    assert paths["all@ocr"] == paths["all@typing"] == "alpaca.jsonl"
 
 
 def test_axes_multiply_the_variants_and_variants_win(make_study):

@@ -81,3 +81,41 @@ def test_a_changed_source_reaches_what_is_made_from_it(make_study, alpaca_file, 
 def test_sources_that_do_not_do_are_told(make_study, alpaca_file, file, part):
     with pytest.raises(LopeError, match=part):
         make_files(make_study(files={"train": {"source": str(alpaca_file)} | file}))
+
+
+def test_rows_that_look_noisy_are_left_out(make_study, study_tree):
+    files = study_tree["files"] | {
+        "kept": {"source": "clean", "clean": {"drop": 0.25, "by": "brevity"}}
+    }
+    study = make_study(files=files)
+    assert make_files(study) == ["train", "clean", "noisy", "kept"]
+    rows, kept = read(study.data_file("clean")), read(study.data_file("kept"))
+    dropped = read(study.data_file("kept").with_suffix(".dropped.jsonl"))
+    reasons = [row.pop("lope_clean") for row in dropped]
+    assert (len(kept), len(dropped)) == (15, 5)
+    assert all(row in kept or row in dropped for row in rows)
+    assert all("brevity" in reason["reason"] for reason in reasons)
+    assert make_files(study) == []
+
+    files["kept"] = {"source": "clean", "clean": {"drop": 0.5, "by": "brevity"}}
+    study = make_study(files=files)
+    with pytest.raises(LopeError, match=r"clean: .*0\.25.* -> .*0\.5"):
+        make_files(study)
+    assert make_files(study, again=True) == ["kept"]
+    assert len(read(study.data_file("kept"))) == 10
+
+
+def test_a_cleaning_that_fails_is_told_and_leaves_no_file(make_study, study_tree):
+    files = study_tree["files"] | {
+        "kept": {"source": "clean", "clean": {"drop": 0.25, "by": "beauty"}}
+    }
+    study = make_study(files=files)
+    with pytest.raises(LopeError, match=r"`lope clean` ended with status 2: .*beauty"):
+        make_files(study)
+    assert not study.data_file("kept").exists()
+
+
+def test_a_cleaned_file_takes_its_source_whole(make_study, study_tree):
+    kept = {"source": "clean", "rows": [0, 3], "clean": {"drop": 0.25}}
+    with pytest.raises(LopeError, match="give rows to a file of its own"):
+        make_study(files=study_tree["files"] | {"kept": kept})
