@@ -119,7 +119,7 @@ def _clean(study: Study, config: CleaningConfig, source: Path, target: Path) -> 
     write_atomic(recipe, dump_config(study.recipe()))
     arguments = ["clean", str(source), "--model", str(recipe), "--out", str(target)]
     arguments += ["--drop", str(config.drop), *(["--by", config.by] if config.by else [])]
-    tell(f"Cleaning {source}")
+    tell(f"Cleaning {source} into {target.name}")
     child = Child(arguments, target.with_suffix(".log"), os.cpu_count() or 1, grace_s=0)
     try:
         while (status := child.poll()) is None:
