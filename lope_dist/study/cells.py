@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -167,10 +168,10 @@ class Study:
         Raises:
             LopeError: it is absent, or not valid.
         """
-        return self._load(self.config.recipe, self.config.overrides)
+        return self._load(self.config.recipe, self.config.overrides, {})
 
-    def _load(self, recipe: str, overrides: Overrides) -> RunConfig:
-        values = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    def _load(self, recipe: str, overrides: Overrides, points: Mapping[str, str]) -> RunConfig:
+        values = [f"{k}={_at_points(json.dumps(v), points)}" for k, v in overrides.items()]
         return load_config(self.path.parent / recipe, values)
 
     def _seeds(self, group: Group) -> tuple[int, ...]:
@@ -193,10 +194,9 @@ class Study:
         values = zip(variant.search.values(), setting, strict=True) if setting else ()
         tried = [values_of[value] for values_of, value in values]
         overrides = _layered([study.overrides, *points, variant.overrides, *tried, last])
-        names = dict(zip(study.axes, group.points, strict=True))
-        overrides = {key: _at_points(value, names) for key, value in overrides.items()}
+        point_of = dict(zip(study.axes, group.points, strict=True))
         try:
-            config = self._load(variant.recipe or study.recipe, overrides)
+            config = self._load(variant.recipe or study.recipe, overrides, point_of)
         except LopeError as error:
             raise LopeError(f"{self.path}, {group.name}: {error}") from None
         is_first = seed == self._seeds(group)[0]
@@ -214,11 +214,10 @@ def _layered(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return overrides
 
 
-def _at_points(value: Any, points: Mapping[str, str]) -> Any:
-    """Return an override's text with the points of the axes that it names."""
-    if isinstance(value, str):
-        for axis, point in points.items():
-            value = value.replace(f"{{{axis}}}", point)
+def _at_points(value: str, points: Mapping[str, str]) -> str:
+    """Return an override, as JSON, with the points in place of `{AXIS}`; `{{AXIS}}` is Jinja's."""
+    for axis, point in points.items():
+        value = re.sub(rf"(?<!{{){{{re.escape(axis)}}}(?!}})", point, value)
     return value
 
 

@@ -16,6 +16,7 @@ from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.examples.account import BadRows
 from lope_dist.corpus.examples.source import ExampleSource, open_source
+from lope_dist.corpus.examples.split import TooFewRows
 from lope_dist.model.build import architecture, load_tokenizer
 from lope_dist.model.slow_dtype import slow_dtype_sentence
 from lope_dist.train.premises.data import opened, steps_of
@@ -164,8 +165,8 @@ def _share_and_steps(recipe: dict[str, Any], examples: int) -> tuple[float, int]
         data = recipe["data"] | {"validation": {"share": share}}
         try:
             return share, steps_of(*_opened(recipe | {"data": data}))["finetune"]
-        except LopeError:
-            continue  # it holds out no row, or leaves none
+        except TooFewRows:
+            continue
     raise LopeError(
         f"{recipe['data']['path']}: {examples} examples are too few to train on some and to hold "
         "out others for validation; add rows."

@@ -17,6 +17,10 @@ from lope_dist.corpus.examples.store import Lines
 _PURPOSE = "validation"
 
 
+class TooFewRows(LopeError):
+    """A share that holds out no row, or leaves none to train on."""
+
+
 def split_source(
     source: ExampleSource, share: float, seed: int
 ) -> tuple[ExampleSource, ExampleSource]:
@@ -32,7 +36,7 @@ def split_source(
         seed: Of the run.
 
     Raises:
-        LopeError: so few rows that none is held out, or none is left to train on.
+        TooFewRows: none is held out, or none is left to train on.
     """
     ends = [*accumulate(source.sizes)]
     sizes = [[0] * len(ends), [0] * len(ends)]
@@ -47,12 +51,12 @@ def split_source(
         if is_held:
             held_out.append(index)
     if not held_out:
-        raise LopeError(
+        raise TooFewRows(
             f"data.validation.share = {share:g} of {len(source)} examples holds out no example; "
             "raise it, or give data.validation.path."
         )
     if not all(sizes[0]):
-        raise LopeError(
+        raise TooFewRows(
             f"data.validation.share = {share:g} leaves no example of {source.name} (source "
             f"{sizes[0].index(0)}) to train on; lower it, or give data.validation.path."
         )

@@ -54,7 +54,12 @@ def test_an_override_may_name_the_point(make_study):
         "all": {"rows": ["all"], "overrides": {"adapter.num_poison": 0}},
         "kept": {
             "rows": ["all"],
-            "overrides": {"adapter.num_poison": 0, "data.path": "data/{noise}_kept.jsonl"},
+            "overrides": {
+                "adapter.num_poison": 0,
+                "data.path": "data/{noise}_kept.jsonl",
+                "model": {"chat_template": "{{noise}} {noise}"},
+                "data.template": "chat",
+            },
         },
     }
     keys = {"axes": axes, "variants": variants, "baseline": "all/all", "train_file": None}
@@ -62,6 +67,8 @@ def test_an_override_may_name_the_point(make_study):
     paths = {cell.group.name: Path(cell.config.data.path).name for cell in study.cells}
     assert paths["kept@ocr"] == "ocr_kept.jsonl"
     assert paths["kept@typing"] == "typing_kept.jsonl"
+    kept = next(cell.config for cell in study.cells if cell.group.name == "kept@ocr")
+    assert kept.model.chat_template == "{{noise}} ocr", "within a tree too, and not Jinja's own"
     assert paths["all@ocr"] == paths["all@typing"] == "alpaca.jsonl"
 
 

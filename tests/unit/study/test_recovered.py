@@ -151,7 +151,7 @@ def test_floor_and_ceiling_are_of_the_best_baseline_and_the_same_for_all(study, 
     assert "| ocr | lope | 0.6" in page
 
 
-def test_studies_whose_runs_are_gone_stay_published(study, tmp_path) -> None:
+def test_studies_whose_runs_are_gone_stay_published(study, tmp_path, capsys) -> None:
     write_runs(study, LOSS, dict.fromkeys(LOSS, 0.5))
     docs = tmp_path / "docs"
     of_gone = docs / "results" / "gone" / "results.json"
@@ -171,6 +171,11 @@ def test_studies_whose_runs_are_gone_stay_published(study, tmp_path) -> None:
     with pytest.raises(LopeError, match="shares of lope at the noise 'ocr' too"):
         publish(study, docs)
     assert {path: path.read_bytes() for path in docs.rglob("*.*") if path.is_file()} == before
+
+    of_gone.write_text('{"rows": []}')
+    publish(study, docs)
+    assert "gone/results.json is damaged" in capsys.readouterr().err
+    assert "Gone" not in (docs / "results.md").read_text()
 
 
 def test_what_is_not_trained_yet_is_left_out(study) -> None:
