@@ -217,7 +217,7 @@ def _layered(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _at_points(value: str, points: Mapping[str, str]) -> str:
     """Return an override, as JSON, with the points in place of `{AXIS}`; `{{AXIS}}` is Jinja's."""
     for axis, point in points.items():
-        value = re.sub(rf"{{{re.escape(axis)}}}(?!}})", point, value)
+        value = re.sub(re.escape(f"{{{axis}}}") + "(?!})", point, value)
     return value
 
 
