@@ -33,7 +33,11 @@ def run(
         typer.Option(help="Stop after this time, e.g. 10m. The same command continues."),
     ] = None,
     only: Annotated[
-        str | None, typer.Option(metavar="CELL", help="Only cells with this name or pattern.")
+        str | None,
+        typer.Option(
+            metavar="CELL",
+            help="Only cells with this name or pattern, and the tries that choose their settings.",
+        ),
     ] = None,
     redo_changed: Annotated[
         bool,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -137,9 +137,17 @@ class Study:
     @property
     def names(self) -> list[str]:
         """Names of all cells, also of those whose setting is not known yet."""
-        tries = [cell.name for cell in self.tries]
-        seeds, groups = self.config.seeds, self.groups.values()
-        return tries + [f"{g.name}/seed-{s}" for s in seeds for g in groups if s in self._seeds(g)]
+        return [cell.name for cell in self.tries] + self.names_of(self.groups)
+
+    def names_of(self, groups: Iterable[str]) -> list[str]:
+        """Return the names of the cells of groups, whether their setting is known or not."""
+        of_groups = [self.groups[name] for name in groups]
+        return [
+            f"{group.name}/seed-{seed}"
+            for seed in self.config.seeds
+            for group in of_groups
+            if seed in self._seeds(group)
+        ]
 
     def searched_as(self, group: Group) -> Group:
         """Return the group whose search decides on a group's settings; most decide on their own."""

@@ -9,7 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 
 from lope_dist.core.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, LopeError, suggest
@@ -37,7 +37,8 @@ class RunRequest:
     stop_after_s: float | None = None
     """When to stop in whole pieces."""
     only: str | None = None
-    """Pattern of the cells' names (`lope*/seed-614`)."""
+    """Pattern of the cells' names (`lope*/seed-614`), or a group's name. The tries that choose a
+    cell's settings are run with it."""
     redo_changed: bool = False
     """Remove and run again what was run otherwise."""
     grace_s: float = 120.0
@@ -69,7 +70,7 @@ def run_study(study: Study, request: RunRequest) -> Outcome:
         LopeError: nothing is started: a cell that is not valid, was run otherwise or is named by
             no pattern, data that are absent, or another process at work in the folder.
     """
-    _check_names(study, request.only)
+    asked = _asked(study, request.only)
     for cell in (*study.tries, *study.cells):
         rows_for(cell.rows, cell.config.adapter)  # a row that is unknown shows before any training
     for dtype in sorted({cell.config.model.dtype for cell in (*study.tries, *study.cells)}):
@@ -78,13 +79,43 @@ def run_study(study: Study, request: RunRequest) -> Outcome:
     stop_at = None if request.stop_after_s is None else time.monotonic() + request.stop_after_s
     with run_lock(study.folder):
         make_files(study, again=request.redo_changed)
-        _execute(study, study.tries, request, stop_at, outcome)
+        _execute(study, _of(asked, study.tries), request, stop_at, outcome)
         if not outcome.left:
             study = with_settings(study)
-            _execute(study, study.cells, request, stop_at, outcome)
-    if outcome.left:
-        outcome.left += [name for name in study.searched if _is_asked(name, name, request.only)]
+            _execute(study, _of(asked, study.cells), request, stop_at, outcome)
+    if outcome.left:  # else a search is open only where a try failed
+        outcome.left += [name for name in study.names_of(study.searched) if name in asked]
     return outcome
+
+
+def _asked(study: Study, only: str | None) -> set[str]:
+    """Return the names of the cells that a pattern asks for, and of the tries they wait for.
+
+    Raises:
+        LopeError: a pattern of no cell.
+    """
+    asked = {
+        name
+        for name in study.names
+        if only is None or fnmatch.fnmatchcase(name, only) or name.rpartition("/")[0] == only
+    }
+    if not asked:
+        raise LopeError(
+            f"--only: '{only}' is the name or pattern of no cell; there are "
+            f"{', '.join(study.names)}.{suggest(only or '', study.names)}"
+        )
+    deciding = {
+        study.searched_as(group).name
+        for group in study.groups.values()
+        if not asked.isdisjoint(study.names_of([group.name]))
+    }
+    return asked | {
+        cell.name for cell in study.tries if replace(cell.group, setting=()).name in deciding
+    }
+
+
+def _of(asked: set[str], cells: Sequence[Cell]) -> list[Cell]:
+    return [cell for cell in cells if cell.name in asked]
 
 
 def _execute(
@@ -94,11 +125,9 @@ def _execute(
     stop_at: float | None,
     outcome: Outcome,
 ) -> None:
-    """Run the missing steps of the requested cells."""
+    """Run the missing steps of cells."""
     todo: deque[tuple[Cell, deque[Step]]] = deque()
     for cell in cells:
-        if not _is_asked(cell.name, cell.group.name, request.only):
-            continue
         steps = steps_of(study, cell)
         refuse_changes(steps, redo=request.redo_changed)
         missing = deque(step for step in steps if not step.is_done)
@@ -124,19 +153,6 @@ def parse_duration(text: str) -> float:
             "example 90s, 10m or 2h."
         )
     return float(match[1]) * _SECONDS[match[2]]
-
-
-def _is_asked(name: str, group: str, only: str | None) -> bool:
-    return only is None or fnmatch.fnmatchcase(name, only) or group == only
-
-
-def _check_names(study: Study, only: str | None) -> None:
-    names = study.names
-    if not any(_is_asked(name, name.rpartition("/")[0], only) for name in names):
-        raise LopeError(
-            f"--only: '{only}' is the name or pattern of no cell; there are {', '.join(names)}."
-            f"{suggest(only or '', names)}"
-        )
 
 
 class _Runner:

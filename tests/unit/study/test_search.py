@@ -105,7 +105,8 @@ def test_a_search_is_run_in_pieces_and_its_best_setting_is_judged(study, monkeyp
     assert not [cell for cell in study.cells if cell.group.variant == "truncated"]
 
     stopped = run_study(study, RunRequest(stop_after_s=1e-9))
-    assert set(stopped.left) == names | {"truncated@swapped"}
+    judged = {"truncated@swapped/seed-1", "truncated@swapped/seed-2"}
+    assert set(stopped.left) == names | judged
     first = run_study(study, RunRequest(only="truncated=low@*"))
     assert (first.done, first.left, first.failed) == (["truncated=low@swapped/seed-1"], [], {})
     assert load_study(study.path).searched == ["truncated@swapped"], "one of two is measured"
@@ -264,6 +265,19 @@ def test_a_precision_that_is_slow_here_is_told_before_anything_runs(study, monke
     monkeypatch.setattr(running, "tell_slow_dtype", told.append)
     assert run_study(study, RunRequest(stop_after_s=1e-9)).left
     assert told == ["float32"]
+
+
+@pytest.mark.parametrize("only", ["truncated@swapped", "truncated@swapped/*"])
+def test_a_cell_is_asked_for_with_the_tries_that_choose_its_settings(study, only) -> None:
+    stopped = run_study(study, RunRequest(stop_after_s=1e-9, only=only))
+    assert stopped.left == [
+        "truncated=low@swapped/seed-1",
+        "truncated=high@swapped/seed-1",
+        "truncated@swapped/seed-1",
+        "truncated@swapped/seed-2",
+    ]
+    one = run_study(study, RunRequest(stop_after_s=1e-9, only="truncated=low@*"))
+    assert one.left == ["truncated=low@swapped/seed-1"], "a try asks for nothing else"
 
 
 def test_a_pattern_that_names_no_cell_is_refused(study) -> None:
