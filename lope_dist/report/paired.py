@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lope_dist.core.intervals import Variance, half_width, ratio_and_moves, variance_of_mean
+from lope_dist.core.metrics import metrics_of
 from lope_dist.core.questions import TaskScores, read_scores
-from lope_dist.report.read import is_finite
+from lope_dist.report.read import line_of
 
 BASE = "base"
 
@@ -40,16 +41,14 @@ def score_differences(run_dir: Path, results: dict[str, Any]) -> dict[tuple[str,
     differences = {}
     for name, entry in entries.items():
         for task, figures in entry["tasks"].items():
-            for metric in figures:
-                if metric not in base["tasks"].get(task, {}):
-                    continue
-                if not is_finite(figures[metric]) or not is_finite(base["tasks"][task][metric]):
+            of_base = metrics_of(base["tasks"].get(task, {}))
+            for metric in metrics_of(figures):
+                if metric not in of_base:
                     continue
                 pair = [read_scores(run_dir, row, task, metric) for row in (entry, base)]
                 difference = _of_scores(*pair)
                 if difference is not None:
-                    line = task if metric == "acc" else f"{task} ({metric})"
-                    differences[line, name] = difference
+                    differences[line_of(task, metric), name] = difference
     return differences
 
 

@@ -17,7 +17,7 @@ from lope_dist.report.page import (
 from lope_dist.report.paired import Difference, loss_differences, score_differences
 from lope_dist.report.read import RunFiles, ScoreTable, score_table
 from lope_dist.report.score_plots import plot_histogram, plot_results
-from lope_dist.report.tables import ABSENT, format_interval, format_score
+from lope_dist.report.tables import ABSENT, SCORES, format_interval, format_score
 
 
 def evaluation_section(run: RunFiles, drawn: Plots) -> str:
@@ -37,8 +37,7 @@ def evaluation_section(run: RunFiles, drawn: Plots) -> str:
         ]
 
     note = (
-        "Accuracy in percent ± one standard error over the questions. Masked: without the "
-        "poisoning expert; plain: and without compensation for it."
+        f"{SCORES}. Masked: without the poisoning expert; plain: and without compensation for it."
     )
     limits = _limits(run.results)
     content = paragraph(f"{note} {limits}".strip()) + table(head, rows(scores.overall()))
@@ -47,8 +46,10 @@ def evaluation_section(run: RunFiles, drawn: Plots) -> str:
             title = f"{group}: its {len(parts)} tasks"
             content += folded(title, table(head, rows(parts, f"{group}_")))
     content += _paired_scores(run, scores)
+    if (figure := plot_results(scores)) is None:
+        return content
     caption = "Scores, one standard error to each side"
-    return content + plots([drawn.add(plot_results(scores), "results", caption)], are_broad=True)
+    return content + plots([drawn.add(figure, "results", caption)], are_broad=True)
 
 
 def _paired_scores(run: RunFiles, scores: ScoreTable) -> str:
@@ -58,13 +59,16 @@ def _paired_scores(run: RunFiles, scores: ScoreTable) -> str:
     if not models:
         return ""
     lines = [line for line in scores.overall() if any(name == line for name, _ in differences)]
-    rows = [
-        [line, *(_difference(differences.get((line, model)), "+.1f", 100.0) for model in models)]
-        for line in lines
-    ]
+
+    def difference_of(line: str, model: str) -> str:
+        score = scores.scores.get((line, model))
+        unit = ("+.1f", 100.0) if score is not None and score.is_share else ("+.4g", 1.0)
+        return _difference(differences.get((line, model)), *unit)
+
+    rows = [[line, *(difference_of(line, model) for model in models)] for line in lines]
     note = (
-        "Difference to the base model in percentage points, taken question by question, with its "
-        "95 % interval."
+        "Difference to the base model, taken question by question, with its 95 % interval; of "
+        "shares in percentage points."
     )
     head = ["task", *models]
     return heading("Against the base model") + paragraph(note) + table(head, rows)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import yaml
 
 from lope_dist.config.sections import has_sections
 from lope_dist.core.errors import LopeError
+from lope_dist.core.metrics import is_share, metrics_of
 from lope_dist.core.side_files import (
     COST,
     MANIFEST,
@@ -81,6 +81,8 @@ class Score:
 
     value: float
     stderr: float | None
+    is_share: bool
+    """Whether percent is its unit."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,11 @@ def score_table(results: dict[str, Any]) -> ScoreTable:
     scores: dict[tuple[str, str], Score] = {}
     for row in results["rows"]:
         for task, figures in row["tasks"].items():
-            for metric, stderr in _metrics(figures).items():
-                line = task if metric == "acc" else f"{task} ({metric})"
+            for metric, figure in metrics_of(figures).items():
+                line = line_of(task, metric)
                 lines[line] = None
-                scores[line, row["name"]] = Score(float(figures[metric]), stderr)
+                in_percent = is_share(metric, [figure.value])
+                scores[line, row["name"]] = Score(figure.value, figure.stderr, in_percent)
     parts = {
         group: [task for task in tasks if task in lines]
         for group, tasks in results.get("groups", {}).items()
@@ -158,32 +161,16 @@ def score_table(results: dict[str, Any]) -> ScoreTable:
     return ScoreTable([row["name"] for row in results["rows"]], list(lines), scores, parts)
 
 
+def line_of(task: str, metric: str) -> str:
+    """Return what the line of a metric is called."""
+    return task if metric == "acc" else f"{task} ({metric})"
+
+
 def _by_stage(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     stages: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         stages.setdefault(str(line["stage"]), []).append(line)
     return stages
-
-
-def _metrics(figures: dict[str, Any]) -> dict[str, float | None]:
-    """Return the metrics of one task and their standard errors.
-
-    A metric is `acc` or what has a standard error beside it; a filter's name may follow:
-    `exact_match_strict` and `exact_match_stderr_strict`. The rest (limit, version) is not.
-    """
-    errors = {name.replace("_stderr", ""): name for name in figures if "_stderr" in name}
-    metrics: dict[str, float | None] = {}
-    for name, value in figures.items():
-        if is_finite(value) and (name == "acc" or name in errors):
-            stderr = figures.get(errors.get(name, ""))
-            metrics[name] = float(stderr) if is_finite(stderr) else None
-    return metrics
-
-
-def is_finite(value: Any) -> TypeGuard[float]:
-    """Return whether a JSON value is a finite number."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
 
 
 def _read_all(folder: Path, pattern: str, shape: Any) -> dict[str, dict[str, Any]]:

@@ -25,9 +25,16 @@ from lope_dist.report.style import (
 _SHOWN = 5  # curves that can be told apart, columns that a terminal has
 
 
-def plot_results(table: ScoreTable) -> Figure:
-    """Draw scores as bars with one standard error to each side; parts of groups are left out."""
-    lines, num_models = table.overall(), len(table.models)
+def plot_results(table: ScoreTable) -> Figure | None:
+    """Draw shares as bars with one standard error to each side; parts of groups are left out.
+
+    Returns:
+        None where there are no shares.
+    """
+    shares = {line for (line, _), score in table.scores.items() if score.is_share}
+    lines, num_models = [line for line in table.overall() if line in shares], len(table.models)
+    if not lines:
+        return None
     legend_rows = -(-num_models // 2)
     rows = (num_models + 1) * len(lines)
     size = (4.6, 0.8 + 0.17 * legend_rows + 0.13 * rows)
@@ -35,7 +42,7 @@ def plot_results(table: ScoreTable) -> Figure:
     height = 0.84 / num_models
     for i, model in enumerate(table.models):
         scores = [(k, table.scores.get((line, model))) for k, line in enumerate(lines)]
-        present = [(k, score) for k, score in scores if score is not None]
+        present = [(k, score) for k, score in scores if score is not None and score.is_share]
         centres = [k + (i - (num_models - 1) / 2) * height for k, _ in present]
         axes.barh(
             centres,

@@ -19,6 +19,7 @@ from lope_dist.report.read import RunFiles, read_run, score_table
 from lope_dist.report.style import PALETTE, SIZE, begin_at_zero, legend, panel
 from lope_dist.report.tables import (
     ABSENT,
+    SCORES,
     format_duration,
     format_score,
     stage_costs,
@@ -119,8 +120,7 @@ def _scores(runs: dict[str, RunFiles]) -> str:
         + [format_score(grids[name].scores.get((line, model))) for line in lines]
         for name, model in columns
     ]
-    note = "Accuracy in percent ± one standard error over the questions."
-    return paragraph(note) + table(["run", *lines], rows)
+    return paragraph(f"{SCORES}.") + table(["run", *lines], rows)
 
 
 def _losses(runs: dict[str, RunFiles]) -> str:

@@ -13,6 +13,7 @@ from rich.table import Table
 from lope_dist.report.read import RunFiles, Score, ScoreTable, score_table
 
 ABSENT = "–"
+SCORES = "Scores ± standard error; shares of right answers in %"
 _MOST_LINES = 20
 """Of a table on the console with the single tasks of its groups."""
 _COLUMN = 14
@@ -31,11 +32,12 @@ def console_table(
 
 
 def format_score(score: Score | None) -> str:
-    """Return ``"61.4 ± 1.2"``, in percent, or a dash."""
+    """Return ``"61.4 ± 1.2"``, a share in percent and others as they are, or a dash."""
     if score is None:
         return ABSENT
-    value = f"{100 * score.value:.1f}"
-    return value if score.stderr is None else f"{value} ± {100 * score.stderr:.1f}"
+    scale, spec, of_error = (100, ".1f", ".1f") if score.is_share else (1, ".4g", ".2g")
+    value = f"{scale * score.value:{spec}}"
+    return value if score.stderr is None else f"{value} ± {scale * score.stderr:{of_error}}"
 
 
 def format_interval(
@@ -62,7 +64,7 @@ def score_rows(table: ScoreTable) -> list[tuple[str, bool, list[str]]]:
 
 
 def results_console(results: dict[str, Any], width: int) -> list[Table]:
-    """Return `results.json` as rich tables: accuracy in percent ± standard error.
+    """Return `results.json` as rich tables: scores ± standard error, as `SCORES` says.
 
     One, unless its columns do not fit the console's ``width``. Of many tasks the groups' are left
     out.
@@ -78,7 +80,7 @@ def results_console(results: dict[str, Any], width: int) -> list[Table]:
     fit = max(1, (width - longest - 4) // _COLUMN)
     tables = []
     for first in range(0, max(1, len(table.models)), fit):
-        console = Table(title=None if tables else "Accuracy, % ± standard error")
+        console = Table(title=None if tables else SCORES)
         console.add_column("task", no_wrap=True)
         for model in table.models[first : first + fit]:
             # A long name is broken; a figure never is.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lope_dist.core.fingerprint import fingerprint
+from lope_dist.core.metrics import metrics_of
 from lope_dist.core.questions import read_scores
 from lope_dist.core.side_files import COST, METRICS, RESULTS, ROUTER, loss_file
 from lope_dist.evaluate.loaded.rows import rows_for
@@ -77,6 +78,15 @@ class Observations:
     def metrics(self) -> list[str]:
         """Return all metrics in the order in which they were met."""
         return list(dict.fromkeys(metric for _, _, metric in self._series))
+
+    def values(self, metric: str) -> list[float]:
+        """Return a metric's figures of all rows and seeds."""
+        return [
+            seen.value
+            for (_, _, of), series in self._series.items()
+            if of == metric
+            for seen in series.values()
+        ]
 
     def rows(self) -> list[tuple[str, str]]:
         """Return all (group, row) in the order in which they were met."""
@@ -168,12 +178,10 @@ def _scores(study: Study, cell: Cell) -> Seen:
     entries = {e["name"]: e for e in table["rows"]}
     for row, entry in _asked(cell, entries):
         for task, figures in entry["tasks"].items():
-            for metric, value in figures.items():
-                stderr = figures.get(_stderr_of(metric))
-                if stderr is not None or metric == "acc":
-                    documents = _questions(cell.folder, entry, task, metric)
-                    seen = Observation(value, str(path), stderr, documents)
-                    yield row, f"{metric}:{task}", seen
+            for metric, figure in metrics_of(figures).items():
+                documents = _questions(cell.folder, entry, task, metric)
+                seen = Observation(figure.value, str(path), figure.stderr, documents)
+                yield row, f"{metric}:{task}", seen
 
 
 def _questions(run: Path, entry: dict[str, Any], task: str, metric: str) -> tuple[Documents, ...]:
@@ -187,14 +195,6 @@ def _questions(run: Path, entry: dict[str, Any], task: str, metric: str) -> tupl
         )
         for of_task in read_scores(run, entry, task, metric)
     )
-
-
-def _stderr_of(metric: str) -> str:
-    """Return the key of a metric's standard error; a filter's name stands behind both."""
-    for name in ("exact_match", "acc_norm", "acc"):
-        if metric == name or metric.startswith(f"{name}_"):
-            return f"{name}_stderr{metric.removeprefix(name)}"
-    return f"{metric}_stderr"
 
 
 def _drift(_study: Study, cell: Cell) -> Seen:

@@ -7,6 +7,7 @@ import statistics
 from dataclasses import asdict
 from typing import Any
 
+from lope_dist.core.metrics import is_share
 from lope_dist.study.cells import Study, rows_of, split_side
 from lope_dist.study.claims import judge
 from lope_dist.study.compare import compare
@@ -14,6 +15,8 @@ from lope_dist.study.observe import Observations, curves, observe
 from lope_dist.study.recovered import recovered
 
 Summary = dict[str, Any]
+
+_MEASURED_IN_TRAINING = ("drift:", "poison_weight:")
 
 
 def summarize(study: Study) -> Summary:
@@ -36,7 +39,7 @@ def summarize(study: Study) -> Summary:
         "seeds": list(config.seeds),
         "baseline": config.baseline,
         "axes": {name: list(points) for name, points in config.axes.items()},
-        "shares": [metric for metric in observations.metrics() if _is_share(study, metric)],
+        "shares": [metric for metric in observations.metrics() if _is_share(observations, metric)],
         "columns": list(config.columns) or _columns(observations),
         "missing": [
             *(f"{name} (its setting is not chosen yet)" for name in study.searched),
@@ -70,15 +73,15 @@ def _asked(observations: Observations) -> list[tuple[str, str]]:
 
 
 def _columns(observations: Observations) -> list[str]:
-    shown = [m for m in observations.metrics() if m.startswith(("loss:", "acc:", "exact_match"))]
+    shown = [m for m in observations.metrics() if not m.startswith(_MEASURED_IN_TRAINING)]
     means = (m for m in observations.study.config.means if m in observations.metrics())
     return list(dict.fromkeys((*shown, *means)))
 
 
-def _is_share(study: Study, metric: str) -> bool:
+def _is_share(observations: Observations, metric: str) -> bool:
     """Tell whether a metric is shown in percent."""
-    first = study.config.means.get(metric, (metric,))[0]
-    return first.partition(":")[0].startswith(("acc", "exact_match"))
+    first = observations.study.config.means.get(metric, (metric,))[0]
+    return is_share(first.partition(":")[0], observations.values(metric))
 
 
 def _row(observations: Observations, name: str, row: str) -> dict[str, Any]:

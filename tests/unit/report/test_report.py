@@ -23,7 +23,9 @@ from support.made_up_run import (
 from lope_dist.core.errors import LopeError
 from lope_dist.report.html import write_report
 from lope_dist.report.read import read_run, score_table
+from lope_dist.report.score_plots import plot_results
 from lope_dist.report.tables import (
+    SCORES,
     format_duration,
     print_counts,
     print_results,
@@ -188,7 +190,7 @@ def test_a_table_too_wide_for_the_console_is_continued_below(monkeypatch, capsys
     assert max(map(len, printed.splitlines())) <= 60
     for i in range(9):
         assert f"{50 + i}.0 ± 10.0" in printed
-    assert printed.count("Accuracy") == 1
+    assert printed.count(SCORES) == 1
 
 
 def test_damaged_lines_are_left_out_and_told(run, capsys):
@@ -220,6 +222,25 @@ def test_rows_of_scores_hold_errors_and_a_dash_for_what_is_absent():
     assert rows["tense"] == (True, ["41.0 ± 8.0", "77.0"])
     assert rows["gsm8k (exact_match_strict)"] == (False, ["10.0 ± 2.0", "–"])
     assert len(rows) == 3
+
+
+def test_only_shares_are_in_percent_and_a_metric_needs_no_error():
+    figures = {
+        "perplexity": 3.9071, "perplexity_stderr": 0.0812, "acc": 0.7, "num_docs": 200,
+        "bits_per_byte": 0.6831, "f1": 88.2, "exact_match_strict": 1.0, "num_fewshot": 5,
+        "limit": 200.0, "version": 3.0,
+    }  # fmt: skip
+    table = score_table({"rows": [{"name": "base", "tasks": {"t": figures}}]})
+    assert {name: cells[0] for name, _, cells in score_rows(table)} == {
+        "t (perplexity)": "3.907 ± 0.081",
+        "t": "70.0",
+        "t (bits_per_byte)": "0.6831",
+        "t (f1)": "88.2",
+        "t (exact_match_strict)": "100.0",
+    }
+    (axes,) = plot_results(table).axes
+    assert [bar.get_width() for bar in axes.patches] == [70.0, 100.0]
+    assert plot_results(score_table({"rows": [{"name": "b", "tasks": {"t": {"bleu": 3.0}}}]})) is None
 
 
 def test_console_tables_hold_the_figures(capsys):
