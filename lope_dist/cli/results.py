@@ -17,6 +17,7 @@ from lope_dist.cli.options import (
     TimeoutOption,
     show,
 )
+from lope_dist.cli.run_console import keep_log_of
 from lope_dist.core.console import open_console
 from lope_dist.core.errors import LopeError
 
@@ -92,6 +93,7 @@ def evaluate(
             from lope_dist.evaluate.losses.measure import measure_losses
             from lope_dist.report.losses import print_losses
 
+            keep_log_of(run, "eval")
             with ranks(replace(settings, kept=_KEPT_ROWS)) as world:
                 table = measure_losses(run, losses, world=world, base=base)
                 if is_main(world):

@@ -22,10 +22,20 @@ def on_run_console(verb: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(verb)
     def held(*, run: Path, **options: Any) -> None:
-        if not (run / _CHECKPOINTS).is_dir() or not os.access(run, os.W_OK):
+        if not _may_have_logs(run):
             return verb(run=run, **options)
         with open_console():
-            keep_log_in(run / _LOGS, verb.__name__)
+            keep_log_of(run, verb.__name__)
             return verb(run=run, **options)
 
     return held
+
+
+def keep_log_of(run: Path, verb: str) -> None:
+    """Keep the log of an open console in the run's folder, if that may have one."""
+    if _may_have_logs(run):
+        keep_log_in(run / _LOGS, verb)
+
+
+def _may_have_logs(run: Path) -> bool:
+    return (run / _CHECKPOINTS).is_dir() and os.access(run, os.W_OK)

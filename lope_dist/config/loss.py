@@ -46,13 +46,13 @@ class GeneralizedConfig(Section):
 class MixtureConfig(Section):
     """Targets as a mixture of what the model says and of noise that finds each of them as unlikely.
 
-    `-log((1 - share) p + share e^-noise_loss)` of each target token: the contamination model of
+    `-log((1 - prior) p + prior e^-noise_loss)` of each target token: the contamination model of
     robust statistics. Its gradient is the cross-entropy's times how likely the target is clean.
     """
 
     kind: Literal["mixture"] = "mixture"
     """The loss."""
-    share: float = Field(default=0.2, gt=0, lt=1)
+    prior: float = Field(default=0.2, gt=0, lt=1)
     """How likely a target is noise, before the model is asked."""
     noise_loss: float = Field(default=6.0, gt=0)
     """The cross-entropy of any token under the noise, in nats."""

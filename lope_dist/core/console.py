@@ -44,6 +44,8 @@ class Console:
         self.err = cast(TextIO, SparedStream(sys.stderr, self._lose_console))
         self.before = sys.stdout, sys.stderr
         self.rank, self.num_hidden = rank, 0
+        self._hidden: list[str] = []
+        """Warnings of libraries that no file holds yet."""
         has_console = rank == 0
         self.copied_out = self.copied(self.out, has_console)
         self.copied_err = self.copied(self.err, has_console)
@@ -84,7 +86,9 @@ class Console:
         if record.levelno >= logging.ERROR:
             self.show_error(f"{record.name}: {text}")
         else:
-            self.num_hidden += record.levelno >= logging.WARNING
+            if record.levelno >= logging.WARNING:
+                self.num_hidden += 1
+                self._hidden += [f"{record.name}: {text.rstrip()}"] if self.log.path is None else []
             self.keep(f"{record.name} {record.levelname}", text)
         return False
 
@@ -110,10 +114,13 @@ class Console:
             print("".join(["What was said before:\n", *last]), file=self.err, flush=True)
 
     def tell_hidden(self) -> None:
-        """Say where the warnings are that were not shown."""
+        """Say where the warnings are that were not shown; show them if that is nowhere."""
         if self.num_hidden and self.rank == 0 and self.log.path is not None:
             plural = "s" if self.num_hidden > 1 else ""
             tell(f"{self.num_hidden} warning{plural} of libraries: {self.log.path}")
+        elif self.log.path is None:
+            for text in self._hidden:
+                print(text, file=self.err, flush=True)
 
     def _lose_console(self, reason: str) -> None:
         self.keep("error", f"The console takes no more ({reason}): all goes on, shown to nobody.")

@@ -24,6 +24,9 @@ PACKAGES = (
     "liger-kernel",
 )
 """Packages that take part in a result, so that their versions must be equal on all hosts."""
+OPTIONAL = frozenset({"liger-kernel"})
+"""Those of them that a host need not have, as long as none has it."""
+ABSENT = "not installed"
 _ROOT = Path(lope_dist.__file__).parent
 
 
@@ -34,7 +37,7 @@ def package_versions() -> dict[str, str]:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
-            versions[name] = "not installed"
+            versions[name] = ABSENT
     return versions
 
 

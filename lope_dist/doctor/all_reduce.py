@@ -15,12 +15,14 @@ def time_all_reduce(question: dict[str, Any]) -> dict[str, Any]:
     """Join the group and return the seconds of an all-reduce of 4 MiB and of 4 bytes.
 
     Args:
-        question: `rank`, `size`, `local_rank`, `address`, `port`, `interface`, `timeout_s`.
+        question: `rank`, `size`, `local_rank`, `local_size`, `address`, `port`, `interface`,
+            `timeout_s`.
     """
     variables = {
         "RANK": question["rank"],
         "WORLD_SIZE": question["size"],
         "LOCAL_RANK": question["local_rank"],
+        "LOCAL_WORLD_SIZE": question["local_size"],
         "MASTER_ADDR": question["address"],
         "MASTER_PORT": question["port"],
     }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lope_dist.config.schema import RunConfig
+from lope_dist.core.versions import ABSENT, OPTIONAL
 from lope_dist.doctor.finding import Finding, bad, good
 
 Answers = dict[str, dict[str, Any]]
@@ -20,15 +21,17 @@ def versions(answers: Answers) -> Iterator[Finding]:
     for package in first:
         by_host = {host: packages[package] for host, packages in reported.items()}
         most = Counter(by_host.values()).most_common(1)[0][0]
-        odd = {host: v for host, v in by_host.items() if v != most or v == "not installed"}
+        must_be_there = package not in OPTIONAL
+        odd = {h: v for h, v in by_host.items() if v != most or (v == ABSENT and must_be_there)}
         for host, version in odd.items():
             are_equal = False
             fix = f"on {host}: pip install {package}=={most}"
             if package in ("python", "lope_dist"):
                 fix = f"bring {host} to the same {package} as the others"
-            elif most == "not installed":
-                fix = f"on {host}: pip install {package}"
-            yield bad(f"{package} on {host}", f"{version}, others have {most}", fix)
+            elif most == ABSENT:
+                fix = f"on {host}: pip {'install' if version == ABSENT else 'uninstall'} {package}"
+            others = f", others have {most}" if most != version else ""
+            yield bad(f"{package} on {host}", f"{version}{others}", fix)
     if are_equal:
         shown = ", ".join(f"{name} {first[name]}" for name in ("lope_dist", "torch", "deepspeed"))
         where = f"equal on {len(answers)} hosts: " if len(answers) > 1 else ""
@@ -36,11 +39,18 @@ def versions(answers: Answers) -> Iterator[Finding]:
 
 
 def devices(answers: Answers, hosts: dict[str, int]) -> Iterator[Finding]:
-    """A host has a device for each of its slots."""
+    """A host has a device for each of its slots; all have CUDA devices, or none has."""
+    have_cuda = [host for host, answer in answers.items() if answer["devices"] is not None]
     for host, answer in answers.items():
         num, slots = answer["devices"], hosts.get(host)
         check = f"devices of {host}"
-        if num is None:
+        if num is None and have_cuda:
+            yield bad(
+                check,
+                f"no CUDA device can be used, which {', '.join(have_cuda)} can",
+                f"see what nvidia-smi says on {host}, and mend its driver or container",
+            )
+        elif num is None:
             yield good(check, "CPU")
         elif slots is not None and slots > num:
             yield bad(check, f"{slots} slots, but {num} CUDA devices", f"write slots={num}")
@@ -83,13 +93,15 @@ def space(answers: Answers, min_free_gib: float) -> Iterator[Finding]:
 
 def files(answers: Answers, config: RunConfig) -> Iterator[Finding]:
     """Model and data are there, and the same on every host."""
-    names = {"model": config.model.name_or_path, "data": config.data.path}
+    names = {"model": config.model.name_or_path, "data": ", ".join(config.data.paths)}
     keys = {"model": "model.name_or_path", "data": "data.path"}
     for what, name in names.items():
-        prints = {host: answer["prints"][what] for host, answer in answers.items()}
+        prints = {h: a["prints"][what] for h, a in answers.items() if what in a["prints"]}
         absent = [host for host, value in prints.items() if value is None]
         check = f"{what} '{name}'"
-        if absent:
+        if not prints:
+            yield good(check, "on the hub, not compared")
+        elif absent:
             yield bad(
                 check,
                 f"absent on {', '.join(absent)}",
@@ -152,7 +164,12 @@ def network(answers: Answers, interface: str | None) -> Iterator[Finding]:
                 f"set engine.interface={min(routes, default='eth0')}",
             )
         else:
-            yield good(check, f"reaches the others by {', '.join(sorted(routes))}")
+            address = answer["interfaces"].get(interface, answer["address"])
+            is_first = host == next(iter(answers))
+            launch = f"; launch with --master_addr {address}"
+            is_said = is_first and address != answer["address"]
+            by = ", ".join(sorted(routes))
+            yield good(check, f"reaches the others by {by}{launch if is_said else ''}")
 
 
 def common_interface(answers: Answers) -> str | None:

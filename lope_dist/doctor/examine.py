@@ -99,6 +99,7 @@ def _probe(config: RunConfig | None, hosts: dict[str, int]) -> dict[str, dict[st
     if config is not None:
         folders["output_dir"] = str(output)
         files = {"model": model_files(config.model), "data": data_files(config.data)}
+        files = {what: paths for what, paths in files.items() if paths}
     question: dict[str, Any] = {"hosts": list(hosts), "folders": folders, "files": files}
     with _marker(output) as marker:
         question["marker"] = marker
@@ -161,11 +162,14 @@ def _all_reduce(
     answers: dict[str, dict[str, Any]], hosts: dict[str, int], interface: str | None
 ) -> Finding:
     """Start a process group over the hosts and time it."""
-    names = list(hosts) or [_LOCAL]
-    local = answers[names[0]].get("devices") or 2
-    ranks = [(name, i) for name in names for i in range(hosts.get(name, local))]
+    sizes = hosts or {_LOCAL: answers[_LOCAL]["devices"] or 2}
+    ranks = [(name, i) for name, size in sizes.items() for i in range(size)]
     check = f"all-reduce over {len(ranks)} ranks"
-    address = answers[names[0]]["names"].get(names[0], ["127.0.0.1"])[0]
+    address = "127.0.0.1"
+    if hosts:
+        first = next(iter(hosts))
+        told = answers[first]
+        address = told["interfaces"].get(interface) or told["address"] or told["names"][first][0]
     base = {
         "size": len(ranks),
         "address": address,
@@ -174,8 +178,8 @@ def _all_reduce(
         "timeout_s": 60.0,
     }
     processes = [start(name if hosts else None, ["all-reduce"]) for name, _ in ranks]
-    for rank, ((_, local_rank), process) in enumerate(zip(ranks, processes, strict=True)):
-        question = base | {"rank": rank, "local_rank": local_rank}
+    for rank, ((name, local_rank), process) in enumerate(zip(ranks, processes, strict=True)):
+        question = base | {"rank": rank, "local_rank": local_rank, "local_size": sizes[name]}
         assert process.stdin is not None
         process.stdin.write(json.dumps(question))
         process.stdin.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lope_dist.config.data import DataConfig
 from lope_dist.config.model import ModelConfig
+from lope_dist.corpus.rows.readers import is_meant_as_a_path
 
 
 def model_files(config: ModelConfig) -> list[str]:
@@ -26,10 +27,11 @@ def model_files(config: ModelConfig) -> list[str]:
 
 
 def data_files(config: DataConfig) -> list[str]:
-    """Return the data's files and folders; a hub data set's name stands for itself."""
+    """Return the data's files and folders; hub data sets are left out."""
     files: list[str] = []
     validation = config.of_validation
     for path in (*config.paths, *(validation.paths if validation else ())):
         matched = sorted(glob.glob(str(Path(path).expanduser()), recursive=True))
-        files += [str(Path(match).absolute()) for match in matched] or [path]
+        here = [str(Path(match).absolute()) for match in matched]
+        files += here or ([path] if is_meant_as_a_path(path) else [])
     return files

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import psutil
 from lope_dist.core.files import nearest_existing
 from lope_dist.core.fingerprint import fingerprint
 from lope_dist.core.versions import code_version, package_versions
+from lope_dist.engine.rendezvous import first_address
 
 
 def probe(question: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +30,10 @@ def probe(question: dict[str, Any]) -> dict[str, Any]:
         "own_name": _resolve(socket.gethostname()),
         "names": {name: _resolve(name) for name in question["hosts"]},
         "routes": {name: _interface_towards(name) for name in question["hosts"]},
-        "interfaces": sorted(psutil.net_if_addrs()),
+        "interfaces": {
+            name: first_address(entries) for name, entries in sorted(psutil.net_if_addrs().items())
+        },
+        "address": _launchers_address(),
         "versions": _versions(),
         "devices": _num_devices(),
         "free": {key: _free(Path(path)) for key, path in question["folders"].items()},
@@ -47,6 +52,15 @@ def _resolve(name: str) -> list[str]:
         return sorted({str(info[4][0]) for info in socket.getaddrinfo(name, None)})
     except OSError:
         return []
+
+
+def _launchers_address() -> str | None:
+    """Return the address that DeepSpeed's launcher takes for this host when it is the first."""
+    try:
+        done = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return next(iter(done.stdout.split()), None)
 
 
 def _interface_towards(name: str) -> str | None:

@@ -75,13 +75,13 @@ def address_of(interface: str) -> str:
     host = socket.gethostname()
     if interface not in interfaces:
         listed = ", ".join(
-            f"{name} ({_first(interfaces[name]) or 'no address'})" for name in interfaces
+            f"{name} ({first_address(interfaces[name]) or 'no address'})" for name in interfaces
         )
         raise LopeError(
             f"engine.interface = '{interface}' is no network interface of {host}, which has "
             f"{listed}.{suggest(interface, interfaces)}"
         )
-    address = _first(interfaces[interface])
+    address = first_address(interfaces[interface])
     if address is None:
         raise LopeError(
             f"engine.interface = '{interface}' has no address on {host}; is it up "
@@ -90,7 +90,8 @@ def address_of(interface: str) -> str:
     return address
 
 
-def _first(addresses: list) -> str | None:
+def first_address(addresses: list) -> str | None:
+    """Return of an interface's addresses, as psutil lists them, IPv4 before IPv6."""
     for family in (socket.AF_INET, socket.AF_INET6):
         for entry in addresses:
             if entry.family == family:

@@ -16,8 +16,9 @@ ROLES = {
     "normal_b": ("normal B", PALETTE[4]),
     "poison_b": ("poisoning B", POISON),
     "router": ("router", PALETTE[5]),
+    "adapter": ("adapter", PALETTE[2]),
 }
-"""How a role is called and drawn."""
+"""How each role is called and drawn; `adapter` is one of peft's."""
 Lines = Sequence[dict[str, Any]]
 """Lines of `metrics.jsonl`."""
 

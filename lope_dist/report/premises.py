@@ -7,10 +7,6 @@ from typing import Any
 from lope_dist.report.page import table
 from lope_dist.report.read import RunFiles
 
-_ROWS = (
-    *("model", "quantization", "adapter", "attention", "packing", "head", "kernels", "dropout"),
-    *("batch", "memory", "output", "init_from", "parts"),
-)
 _COUNTS = {
     "rows": "rows",
     "examples": "examples",
@@ -31,7 +27,7 @@ def premises_section(run: RunFiles) -> str:
     if not premises_of_starts:
         return ""
     premises = premises_of_starts[-1]
-    rows = [[key, str(premises[key])] for key in _ROWS if premises.get(key)]
+    rows = [[key, value] for key, value in premises.items() if isinstance(value, str)]
     data = premises.get("data")
     if isinstance(data, dict):
         rows.append(["data", _counts(data)])

@@ -123,7 +123,7 @@ class StageTerms:
         if isinstance(config, GeneralizedConfig):
             return generalized(losses_P, config.q)
         if isinstance(config, MixtureConfig):
-            return mixture(losses_P, config.share, config.noise_loss)
+            return mixture(losses_P, config.prior, config.noise_loss)
         if isinstance(config, TruncatedConfig):
             assert self.examples_P is not None
             by_P = losses_P.detach() if self.base_P is None else self.base_P
@@ -137,10 +137,10 @@ def generalized(losses_P: Tensor, q: float) -> Tensor:
     return (1 - torch.exp(-q * losses_P)) / q  # not expm1: its gradient is 0 where p is small
 
 
-def mixture(losses_P: Tensor, share: float, noise_loss: float) -> Tensor:
-    """Return `-log((1 - share) p + share e^-noise_loss)` of tokens with cross-entropy `-log p`."""
-    clean_P = losses_P - math.log1p(-share)
-    noise = losses_P.new_full((), noise_loss - math.log(share))
+def mixture(losses_P: Tensor, prior: float, noise_loss: float) -> Tensor:
+    """Return `-log((1 - prior) p + prior e^-noise_loss)` of tokens with cross-entropy `-log p`."""
+    clean_P = losses_P - math.log1p(-prior)
+    noise = losses_P.new_full((), noise_loss - math.log(prior))
     return -torch.logaddexp(-clean_P, -noise)
 
 

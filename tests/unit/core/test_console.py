@@ -124,6 +124,19 @@ def test_what_no_log_keeps_is_shown_before_an_error(run) -> None:
     assert done.stderr.rstrip().endswith("before the folder is known")
 
 
+def test_what_no_log_keeps_is_shown_at_a_good_end(run) -> None:
+    done = run("""
+        with open_console():
+            import chatty
+            chatty.talk()
+            print("ours")
+    """)
+    assert done.stdout == "ours\n"
+    for said in SAID[1:]:
+        assert said in done.stderr
+    assert "an info" not in done.stderr
+
+
 def test_a_full_disk_ends_the_log_and_not_the_run(run) -> None:
     done = run("""
         with open_console() as console:

@@ -14,7 +14,8 @@ HOST: dict[str, Any] = {
     "own_name": ["10.0.0.1"],
     "names": {"a": ["10.0.0.1"], "b": ["10.0.0.2"]},
     "routes": {"a": "lo", "b": "eth0"},
-    "interfaces": ["eth0", "lo"],
+    "interfaces": {"eth0": "10.0.0.1", "lo": "127.0.0.1"},
+    "address": "10.0.0.1",
     "versions": {
         "lope_dist": "0.1.0 (abc)",
         "python": "3.11.7",
@@ -85,13 +86,13 @@ def test_each_difference_is_told_with_its_fix(
 
 
 def test_a_named_interface_must_be_there_and_lead_to_the_others(answers) -> None:
-    answers["b"]["interfaces"] = ["ib0", "lo"]
+    answers["b"]["interfaces"] = {"ib0": "10.1.0.2", "lo": "127.0.0.1"}
     answers["b"]["routes"]["a"] = "ib0"
     (absent,) = all_of(answers, None, "eth0")
     assert absent[0] == "network of b"
     assert "it has ib0, lo" in absent[1]
     assert compare.common_interface(answers) is None
-    answers["b"]["interfaces"].append("eth0")
+    answers["b"]["interfaces"]["eth0"] = "10.0.0.2"
     (elsewhere,) = all_of(answers, None, "eth0")
     assert "ib0" in elsewhere[1]
 
@@ -99,6 +100,47 @@ def test_a_named_interface_must_be_there_and_lead_to_the_others(answers) -> None
 def test_a_loopback_name_does_not_matter_once_the_interface_is_named(answers) -> None:
     answers["b"]["own_name"] = ["127.0.1.1"]
     assert all_of(answers, None, "eth0") == []
+
+
+def test_the_launchers_address_is_told_where_it_is_not_the_interfaces(answers) -> None:
+    assert "master_addr" not in next(compare.network(answers, "eth0")).detail
+    answers["a"]["address"] = "192.168.1.5"
+    first, other = compare.network(answers, "eth0")
+    assert first.ok
+    assert first.detail.endswith("launch with --master_addr 10.0.0.1")
+    assert "master_addr" not in other.detail
+    assert "master_addr" not in next(compare.network(answers, None)).detail
+
+
+def test_an_optional_package_may_be_absent_everywhere(answers) -> None:
+    for host in answers.values():
+        host["versions"]["liger-kernel"] = "not installed"
+    assert all_of(answers) == []
+    answers["b"]["versions"]["liger-kernel"] = "0.8.0"
+    (problem,) = all_of(answers)
+    assert problem[0].startswith("liger-kernel on ")
+    for host in answers.values():
+        host["versions"] |= {"liger-kernel": "0.8.0", "torch": "not installed"}
+    assert {check for check, _, _ in all_of(answers)} == {"torch on a", "torch on b"}
+
+
+def test_a_host_without_its_devices_is_found_by_the_others(answers) -> None:
+    answers["b"]["devices"] = None
+    ((check, detail, fix),) = all_of(answers)
+    assert check == "devices of b"
+    assert "which a can" in detail
+    assert "nvidia-smi" in fix
+    answers["a"]["devices"] = None
+    assert all_of(answers) == [], "CPU ranks"
+
+
+def test_a_data_set_of_the_hub_is_not_compared(answers, tiny_config) -> None:
+    config = tiny_config()
+    for host in answers.values():
+        del host["prints"]["data"]
+    assert all_of(answers, config) == []
+    (data,) = [f for f in compare.files(answers, config) if f.check.startswith("data")]
+    assert "on the hub" in data.detail
 
 
 def test_rows_of_all_hosts_are_the_same() -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from support.made_up_run import POISON_WEIGHT, RANKING, RESULTS, ROUTER, metric_lines
 
-from lope_dist.report.plots import plot_drift, plot_loss, plot_lr, running_mean
+from lope_dist.core.roles import ADAPTER_ROLES
+from lope_dist.report.plots import ROLES, plot_drift, plot_loss, plot_lr, running_mean
 from lope_dist.report.read import score_table
 from lope_dist.report.router_plots import plot_poison_weight, plot_usage, usage_scale
 from lope_dist.report.score_plots import plot_histogram, plot_results
@@ -43,6 +44,10 @@ def test_results_plot_draws_every_whole_score_with_its_error():
     assert sorted(bar.get_width() for bar in axes.patches) == pytest.approx([10.0, 50.12, 87.34])
     assert axes.get_xlim() == (0, 100)
     assert "accuracy, %" in axes.get_xlabel()
+
+
+def test_every_role_has_a_name_and_a_colour():
+    assert tuple(ROLES) == ADAPTER_ROLES
 
 
 def test_histogram_tells_noisy_from_clean_examples():

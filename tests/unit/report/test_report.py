@@ -240,7 +240,9 @@ def test_only_shares_are_in_percent_and_a_metric_needs_no_error():
     }
     (axes,) = plot_results(table).axes
     assert [bar.get_width() for bar in axes.patches] == [70.0, 100.0]
-    assert plot_results(score_table({"rows": [{"name": "b", "tasks": {"t": {"bleu": 3.0}}}]})) is None
+    assert (
+        plot_results(score_table({"rows": [{"name": "b", "tasks": {"t": {"bleu": 3.0}}}]})) is None
+    )
 
 
 def test_console_tables_hold_the_figures(capsys):

@@ -27,7 +27,8 @@ def make(folder, base: dict[int, float], masked: dict[int, float]):
     (folder / "run.yaml").write_text(SETTINGS.replace("train: {", "train: {global_batch: 8, "))
     data = {"rows": 1234, "cut": 0, "bad_rows": {"bad": 2}, "steps": {"poison": 4}}
     premises = {"model": "tiny <b>", "packing": "on: asked", "facts": {}, "data": data,
-                "output": "runs/x; go on with --resume"}  # fmt: skip
+                "output": "runs/x; go on with --resume",
+                "precision": "bfloat16 is emulated"}  # fmt: skip
     starts = [{"status": "finished", "ranks": [{}, {}], "premises": premises}]
     (folder / "manifest.json").write_text(json.dumps({"starts": starts}))
     rows = []
@@ -53,6 +54,7 @@ def test_sections_of_a_run_are_there(tmp_path):
         "2 ranks",
         "poison 4",
         "runs/x; go on",
+        "bfloat16 is emulated",
     ):
         assert text in page
     assert "<td>1.5000 (step 4)</td>" in page, "the least validation loss and its step"

@@ -89,8 +89,8 @@ def by_hand(config, weights: Weights) -> tuple[float, float, dict[tuple[int, int
                 term = (1 - torch.exp(logs[t][example.labels[t + 1]]) ** config.q) / config.q
             if config.kind == "mixture":
                 p = torch.exp(logs[t][example.labels[t + 1]])
-                noise = config.share * math.exp(-config.noise_loss)
-                term = -torch.log((1 - config.share) * p + noise)
+                noise = config.prior * math.exp(-config.noise_loss)
+                term = -torch.log((1 - config.prior) * p + noise)
             if config.kind == "label_smoothing":
                 s = config.smoothing
                 term = (1 - s) * losses[t] - s * logs[t].mean()
@@ -104,7 +104,7 @@ KINDS = [
     TruncatedConfig(share=0.3),
     GeneralizedConfig(q=0.4),
     GeneralizedConfig(q=1.0),
-    MixtureConfig(share=0.3, noise_loss=3.0),
+    MixtureConfig(prior=0.3, noise_loss=3.0),
     LabelSmoothingConfig(smoothing=0.2),
 ]
 SPLITS = {

@@ -15,7 +15,7 @@ from lope_dist.corpus.rows.readers.files import ALLOWED, FileRows, has_known_suf
 from lope_dist.corpus.rows.readers.folders import find_split, is_cache
 from lope_dist.corpus.rows.readers.hub import HubRows
 
-__all__ = ["Rows", "find_rows"]
+__all__ = ["Rows", "find_rows", "is_meant_as_a_path"]
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -62,7 +62,7 @@ def _local_rows(name: str, section: SourceConfig) -> list[FileRows]:
         files = [match for match in matches if match.is_file() and not is_cache(match)]
         if not files:
             raise _nothing_at(name, "matches no file")
-    if not files and _is_meant_as_a_path(name):
+    if not files and is_meant_as_a_path(name):
         raise _nothing_at(name, "does not exist")
     if files:
         _check_no_hub_settings(name, streaming=section.streaming, subset=section.subset)
@@ -74,7 +74,7 @@ def _local_rows(name: str, section: SourceConfig) -> list[FileRows]:
     return [FileRows(file) for file in files]
 
 
-def _is_meant_as_a_path(name: str) -> bool:
+def is_meant_as_a_path(name: str) -> bool:
     """Tell whether this can be no data set of the hub, or lies in a folder that is there."""
     path = Path(name)
     return (
