@@ -17,8 +17,11 @@
 set -euo pipefail
 num_nodes=${NUM_NODES:-${SLURM_NNODES:-}}
 node_rank=${NODE_RANK:-${SLURM_NODEID:-${JOB_COMPLETION_INDEX:-}}}
+grace=${LOPE_GRACE_S:-60}
+# torchrun has a time of its own, 30 s, after which it kills its ranks.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-${grace%.*}}
 exec python "$(dirname "$0")/supervise.py" --max-restarts "${LOPE_MAX_RESTARTS:-10}" \
-  --grace "${LOPE_GRACE_S:-60}" -- \
+  --grace "$grace" -- \
   torchrun --nnodes "${num_nodes:?set NUM_NODES: how many hosts}" \
   --node_rank "${node_rank:?set NODE_RANK: this host, from 0}" \
   --nproc_per_node "${RANKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-gpu}}" \

@@ -25,8 +25,8 @@ class EngineConfig(Section):
     above the slowest honest wait, such as for rank 0 to write a checkpoint."""
     interface: str | None = None
     """Network interface that joins the hosts, such as `eth0`; every host must have it. gloo and
-    NCCL use it alone, and the rendezvous listens on its address alone. Default: theirs. Not with
-    `kind: local`, which joins no hosts."""
+    NCCL's sockets use it alone, and the rendezvous listens on its address alone; over InfiniBand
+    NCCL goes by its cards. Default: theirs. Not with `kind: local`, which joins no hosts."""
     reduce_bucket_numel: int = Field(default=5_000_000, ge=1)
     """Elements of a gradient bucket; adapters are small, so larger ones only waste memory."""
     prefetch_bucket_numel: int = Field(default=50_000_000, ge=0)

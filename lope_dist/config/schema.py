@@ -91,16 +91,23 @@ class RunConfig(Section):
             )
         return self
 
+    def why_flash_attention_mixes_examples(self) -> str | None:
+        """Return why packed examples would attend to each other, and what to do; else None."""
+        rows = self.train.micro_batch
+        is_flash = self.model.attention == "flash_attention_2"
+        if not is_flash or self.data.packing is not True or rows == 1:
+            return None
+        return (
+            f"train.micro_batch = {rows} with data.packing and model.attention = "
+            "'flash_attention_2', which keeps packed examples apart only in a batch of one row; "
+            "set train.micro_batch=1 (and a larger data.max_length), data.packing=false or "
+            "model.attention=sdpa"
+        )
+
     @model_validator(mode="after")
     def _flash_attention_packs_one_row(self) -> RunConfig:
-        rows = self.train.micro_batch
-        if self.model.attention == "flash_attention_2" and self.data.packing is True and rows > 1:
-            raise ValueError(
-                f"train.micro_batch = {rows} with data.packing and model.attention = "
-                "'flash_attention_2', which keeps packed examples apart only in a batch of one "
-                "row; set train.micro_batch=1 (and a larger data.max_length), "
-                "data.packing=false or model.attention=sdpa"
-            )
+        if reason := self.why_flash_attention_mixes_examples():
+            raise ValueError(reason)
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -112,6 +113,8 @@ def _start(parent: int, adopt: Callable[..., None], inherited: tuple[Any, ...]) 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     end_with_parent(parent, signal.SIGKILL)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)  # OpenMP's threads do not live through a fork: it waits for them
     adopt(*inherited)
 
 

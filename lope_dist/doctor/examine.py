@@ -199,7 +199,7 @@ def _all_reduce(
     small = max(answer["small_s"] for answer, _ in answered)
     rate = answered[0][0]["bytes"] / slowest / 1e6
     kind = "NCCL" if answered[0][0]["device"] == "cuda" else "gloo"
-    over = f" over {interface}" if interface else ""
+    over = f" over {interface}" if interface and kind == "gloo" else ""  # NCCL may have InfiniBand
     return good(
         check,
         f"{kind}{over}: 4 MiB in {1e3 * slowest:.1f} ms ({rate:.0f} MB/s), "

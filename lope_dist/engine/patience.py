@@ -2,7 +2,8 @@
 
 `Peers` ends a run whose ranks are gone or hang, and counts only time in which it could look. A
 process group ends it as soon as a collective has taken longer than its timeout by the clock on
-the wall: after a night with the lid closed that is every run.
+the wall: after a night with the lid closed that is every run. NCCL keeps its clock: a kernel that
+hangs on a device leaves all ranks alike, so that nothing else would ever end them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def connect(device: torch.device) -> None:
 
 
 def be_patient() -> None:
-    """Leave it to `Peers` to end what hangs, in every process group that there is by now.
+    """Leave it to `Peers` to end what hangs, in every gloo group that there is by now.
 
     DeepSpeed makes groups of its own, with a library's timeout of 10 or 30 minutes.
     """
@@ -34,5 +35,6 @@ def be_patient() -> None:
     set_timeout = getattr(dist.distributed_c10d, "_set_pg_timeout", None)
     if set_timeout is None or not dist.is_initialized():
         return
-    for group in list(dist.distributed_c10d._world.pg_map):
-        set_timeout(timedelta(seconds=_LAST_RESORT_S), group)
+    for group, (backend, _) in list(dist.distributed_c10d._world.pg_map.items()):
+        if backend != "nccl":
+            set_timeout(timedelta(seconds=_LAST_RESORT_S), group)

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from lope_dist.config.engine import EngineConfig
-from lope_dist.core.errors import LopeError, PeerLost
+from lope_dist.core.errors import LopeError, PeerLost, first_line
 from lope_dist.core.ports import free_port
 from lope_dist.engine.patience import be_patient, connect
 from lope_dist.engine.peers import Peers
@@ -85,20 +85,24 @@ class World:
         return result
 
     @contextmanager
-    def failures_named(self) -> Iterator[None]:
+    def failures_named(self, if_memory_is_short: str) -> Iterator[None]:
         """Context in which a collective's failure names the rank that caused it.
 
         An error of this rank's own is passed on, and told to the others.
 
+        Args:
+            if_memory_is_short: What to do where the device's memory does not suffice.
+
         Raises:
             PeerLost: another rank is gone; the sentence names it.
+            LopeError: the device's memory does not suffice.
         """
-        if self._peers is None:
-            yield
-            return
         try:
-            yield
+            with lack_of_memory_named(if_memory_is_short):
+                yield
         except BaseException as error:
+            if self._peers is None:
+                raise
             is_collective = _is_of_a_collective(error)
             cause = self._peers.blame() if is_collective else None
             reason = (cause or str(error).strip() or type(error).__name__).splitlines()[0]
@@ -135,13 +139,30 @@ class World:
         return tensor.tolist()
 
 
+@contextmanager
+def lack_of_memory_named(remedy: str) -> Iterator[None]:
+    """Context in which a device without enough memory is a mistake of the user, with a remedy.
+
+    Raises:
+        LopeError: the device's memory does not suffice.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        rank = os.environ.get("RANK", "0")
+        raise LopeError(
+            f"The device of rank {rank} has too little memory ({first_line(error)}); {remedy}."
+        ) from error
+
+
 def start_world(config: EngineConfig) -> World:
     """Join the process group that the launcher's environment describes.
 
     Collective: yes. Without a launcher this is a world of one.
 
     Raises:
-        LopeError: the local engine under several ranks; no network interface of the given name.
+        LopeError: the local engine under several ranks; more ranks than devices; no network
+            interface of the given name.
         PeerLost: ranks that do not come, or that cannot connect to each other.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -211,10 +232,20 @@ def _meet(config: EngineConfig, device: torch.device) -> Peers | None:
 
 
 def rank_device() -> torch.device:
-    """Return where this rank computes: the GPU of its place on the host, else the CPU."""
+    """Return where this rank computes: the GPU of its place on the host, else the CPU.
+
+    Raises:
+        LopeError: the host has fewer GPUs than ranks.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if local_rank >= (num := torch.cuda.device_count()):
+        raise LopeError(
+            f"The launcher started more ranks than the {num} CUDA devices of this host "
+            f"(CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}); start "
+            "one rank for each device."
+        )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
 

@@ -16,6 +16,7 @@ from lope_dist.core.files import telling_disk_errors
 from lope_dist.engine.world import calm_allocator, start_world
 from lope_dist.model.build import load_tokenizer
 from lope_dist.model.fingerprint import fingerprints
+from lope_dist.model.source import model_folder
 from lope_dist.model.tokenizer_fit import check_tokenizer
 from lope_dist.train.checkpoint.folder import Checkpoint, install_checkpoint, read_state
 from lope_dist.train.checkpoint.progress import RunProgress
@@ -37,6 +38,11 @@ from lope_dist.train.stage.drift import values_at_stage_start
 from lope_dist.train.stage.metrics import trim_metrics
 from lope_dist.train.stage.stage import StageRun
 from lope_dist.train.trackers.base import check_installed
+
+_LESS_MEMORY = (
+    "set a smaller train.micro_batch or data.max_length, or model.gradient_checkpointing=true; "
+    "`lope plan CONFIG` tells what fits"
+)
 
 
 def train(
@@ -82,8 +88,9 @@ def _train(
     config = dated(config, tokenizer)
     source, validation = open_parts(config, tokenizer, plan.model.config)
     with StopRequest() as stop:
+        model_folder(config.model)  # to load it may take longer than ranks wait for each other
         world = start_world(config.engine)
-        with world.failures_named(), ExitStack() as held:
+        with world.failures_named(_LESS_MEMORY), ExitStack() as held:
             tell_rows(config, source, validation, tokenizer, plan.model.config, world)
             inputs = Inputs(config, world, stop, plan, source, validation, tokenizer, {})
             inputs.hold = world.on_main(lambda: held.enter_context(run_lock(inputs.run_dir)))

@@ -17,13 +17,14 @@ from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.memory import format_bytes
 from lope_dist.engine.advice import USABLE
 from lope_dist.engine.processes import local_size, num_ranks
-from lope_dist.engine.world import World, calm_allocator, start_world
+from lope_dist.engine.world import World, calm_allocator, lack_of_memory_named, start_world
 from lope_dist.evaluate.loaded.sizing import plan_evaluation
 from lope_dist.evaluate.loaded.stopping import stopping_at_ctrl_c
 from lope_dist.model.build import architecture, build_meta_model
 from lope_dist.model.placement import Placement, Replicated
 
 Base = Literal["auto", "whole", "sharded"]
+_LESS_MEMORY = "give a smaller --batch-size, or --base sharded on more devices"
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,14 @@ def ranks(settings: RankSettings) -> Iterator[World | None]:
         )
     with stopping_at_ctrl_c(settings.kept):
         if num_ranks() == 1 and settings.base != "sharded":
-            yield None
+            with lack_of_memory_named(_LESS_MEMORY):
+                yield None
             return
         engine = EngineConfig(
             zero_stage=2, timeout_s=settings.timeout_s, interface=settings.interface
         )
         world = start_world(engine)
-        with world.failures_named():
+        with world.failures_named(_LESS_MEMORY):
             yield world
             world.close()
 

@@ -25,6 +25,9 @@ def take_recorded(inputs: Inputs, checkpoint: Checkpoint | None) -> None:
     The main rank looks: into the checkpoint to go on from, or else into the run's folder.
 
     Collective: yes.
+
+    Raises:
+        LopeError: with what the run asks for now, its packed examples would attend to each other.
     """
     asked, here = inputs.config, inputs.plan.config
     recorded = {"attention": here.model.attention, "packing": here.data.packing}
@@ -36,28 +39,37 @@ def take_recorded(inputs: Inputs, checkpoint: Checkpoint | None) -> None:
                 recorded[key] = value
     (recorded, *_) = map(json.loads, exchange(json.dumps(recorded), inputs.world))
     inputs.config = with_settled(asked, **recorded)
+    if reason := inputs.config.why_flash_attention_mixes_examples():
+        raise LopeError(f"The run began with packing and FlashAttention: {reason}.")
 
 
 def prove(session: Session, *, is_resumed: bool) -> str:
     """Prove the loaded model's premises and settle packing; return whether it is on, and why.
 
-    A resumed run keeps what was settled as it began.
+    A resumed run keeps what was settled as it began, and proves it anew: its host, its libraries
+    and its micro-batches may be others.
 
     Collective: yes.
 
     Raises:
-        LopeError: packing is asked for and the model leaks, or the base draws random numbers.
+        LopeError: packing is asked for, or was on as the run began, and the model leaks; or the
+            base draws random numbers.
     """
     prove_repeatable(session)
     packing, why = session.config.data.packing, "as the run began"
-    if packing == "auto" or (packing and not is_resumed):
+    if packing:
         reason = prove_packing(session)
         if reason is not None and packing is True:
-            raise LopeError(
-                f"data.packing = true, and {reason}; set data.packing=auto or data.packing=false."
+            remedy = (
+                "go on with the libraries and settings that it began with"
+                if is_resumed
+                else "set data.packing=auto or data.packing=false"
             )
-        packing = reason is None
+            raise LopeError(f"data.packing = true, and {reason}; {remedy}.")
         why = reason or "measured: two packed examples do not attend to each other"
+        if is_resumed and packing is True:
+            why = f"as the run began; {why}"
+        packing = reason is None
         if reason is not None and session.world.is_main:
             print(f"data.packing is off: {reason}.", file=sys.stderr)
     elif not is_resumed:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -59,3 +61,28 @@ def test_a_worker_that_stands_still_is_noticed_while_others_go_on(
 def test_an_error_of_the_work_comes_through(pool) -> None:
     with pytest.raises(ZeroDivisionError):
         Watch(pool, "a build", 20).result(pool.submit(divmod, 1, 0))
+
+
+PARALLEL = """
+import torch
+from lope_dist.core.workers import in_order
+
+torch.set_num_threads(2)
+torch.ones(1 << 20).add_(1)  # starts OpenMP's threads, which a fork does not take along
+
+
+def make(number):
+    return int((torch.zeros(1 << 20) + number).max())
+
+
+made = in_order(make, range(3), 1, what="the test", remedy="mend it", limit_s=20)
+print([result for _, result in made])
+"""
+
+
+def test_a_worker_computes_after_its_parent_has_used_all_threads() -> None:
+    variables = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", PARALLEL], env=variables, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "[0, 1, 2]\n", done.stderr[-500:]

@@ -6,7 +6,7 @@ import torch
 from lope_dist.config.engine import EngineConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.engine.patience import be_patient
-from lope_dist.engine.world import World, start_world
+from lope_dist.engine.world import World, rank_device, start_world
 
 LOCAL = EngineConfig(kind="local")
 _LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -32,6 +32,22 @@ def test_local_engine_under_several_ranks_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(LopeError, match=r"launcher started 2; use engine\.kind=deepspeed"):
         start_world(LOCAL)
+
+
+def test_a_device_without_enough_memory_is_a_mistake_that_is_not_tried_again() -> None:
+    world = World(0, 1, torch.device("cpu"))
+    told = r"rank 0 has too little memory \(CUDA.*\); take less\.$"
+    with pytest.raises(LopeError, match=told) as caught, world.failures_named("take less"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+    assert caught.value.status == 2
+
+
+def test_more_ranks_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(LopeError, match="more ranks than the 2 CUDA devices"):
+        rank_device()
 
 
 def test_only_the_first_rank_is_main() -> None:

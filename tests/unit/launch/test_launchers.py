@@ -29,14 +29,20 @@ def _run(script: str, arguments: list[str], folder: Path, **variables: str) -> t
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
     # What is looked at is the command line; that real launchers take it is shown elsewhere.
-    for name in ("python", "scontrol", "srun"):
+    for name in ("python", "scontrol", "srun", "scancel"):
         program = tools / name
         body = 'echo "$(basename "$0") $*"\n'
+        if name == "python":
+            body += 'echo "torchrun kills after ${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-}"\n'
         if name == "scontrol":
             body = 'case $1 in show) printf "alpha\\nbeta\\n";; *) echo "scontrol $*";; esac\n'
         if name == "srun":
             body += 'sleep "${SRUN_SLEEP_S:-0}" & wait $!\nexit "${SRUN_STATUS:-0}"\n'
-            body = "trap 'kill $!; echo terminated; exit 75' TERM\n" + body
+            # As the real one: a SIGTERM kills the tasks; another process ends them in peace.
+            body = "trap 'kill $!; echo killed; exit 137' TERM\n" + body
+            body = "trap 'kill $!; echo terminated; exit 75' USR2\necho $$ > $0.pid\n" + body
+        if name == "scancel":
+            body += '[[ $1 == --signal=TERM ]] && kill -USR2 "$(cat "$(dirname "$0")/srun.pid")"\n'
         program.write_text("#!/bin/bash\n" + body)
         program.chmod(0o755)
     done = subprocess.run(
@@ -57,7 +63,7 @@ def test_torchrun_takes_its_place_from_slurm_and_from_kubernetes(tmp_path: Path)
     for variables in (slurm, kubernetes):
         status, out = _run(
             "torchrun.sh", ["launch/train.py", "--config", "c"], tmp_path,
-            MASTER_ADDR="alpha", **variables,
+            MASTER_ADDR="alpha", LOPE_GRACE_S="100", **variables,
         )  # fmt: skip
         assert status == 0
         assert out.startswith("python launch/supervise.py") or "/supervise.py" in out
@@ -65,6 +71,10 @@ def test_torchrun_takes_its_place_from_slurm_and_from_kubernetes(tmp_path: Path)
             "-- torchrun --nnodes 4 --node_rank 3 --nproc_per_node 8 --master_addr alpha "
             "--master_port 29500 --max-restarts 0 launch/train.py --config c"
         ) in out
+        assert "--grace 100 --" in out
+        assert "torchrun kills after 100" in out, (
+            "a checkpoint is given the time that was asked for"
+        )
 
 
 def test_a_variable_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -140,7 +150,7 @@ def test_slurm_passes_its_warning_on_and_waits(tmp_path: Path) -> None:
     process.send_signal(10)
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 75
-    assert out == "terminated\nscontrol requeue 1\n"
+    assert out == "scancel --signal=TERM 1\nterminated\nscontrol requeue 1\n"
 
 
 def test_the_kubernetes_manifest_is_valid_and_consistent() -> None:

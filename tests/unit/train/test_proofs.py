@@ -1,6 +1,7 @@
 """What is proved on the loaded model before step 0, and what a run makes of it."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,20 +84,42 @@ def test_training_with_the_proofs_is_training_without_them(make, monkeypatch) ->
 
 
 def test_a_resume_keeps_what_was_settled(make, monkeypatch) -> None:
-    """Even where it would decide otherwise today."""
+    """Even where it would choose otherwise today; what it must not do is to go on with a leak."""
     config = make("mistral", checkpoint={"every_steps": 1})
     folder = train(config)
     settled = (folder / "run.yaml").read_text()
     assert "attention: sdpa" in settled
-    monkeypatch.setattr(settle, "prove_packing", lambda session: "it leaks today")
-    monkeypatch.setattr("lope_dist.model.build.choose_attention", _always_eager)
-    import shutil
-
     shutil.rmtree(folder / "checkpoints" / "1-one")
+    with monkeypatch.context() as today:
+        today.setattr(settle, "prove_packing", lambda session: "it leaks today")
+        with pytest.raises(LopeError, match="it leaks today; go on with the libraries"):
+            train(config, resume=True)
+    monkeypatch.setattr("lope_dist.model.build.choose_attention", _always_eager)
     train(config, resume=True)
     assert (folder / "run.yaml").read_text() == settled
     own = yaml.safe_load((folder / "checkpoints" / "1-one" / "run.yaml").read_text())
     assert (own["data"]["packing"], own["model"]["attention"]) == (True, "sdpa")
+
+
+def test_a_resume_does_not_mix_the_examples_of_several_rows_by_flash_attention(
+    make, monkeypatch
+) -> None:
+    """As on a GPU, where a run of one row a micro-batch goes on with more."""
+    config = make("mistral", checkpoint={"every_steps": 1}, micro_batch=1)
+    folder = train(config)
+    shutil.rmtree(folder / "checkpoints" / "1-one")
+    monkeypatch.setattr(settle, "read_recorded", _with_flash_attention)
+    larger = config.train.model_copy(update={"micro_batch": 4})
+    before = (folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(LopeError, match=r"micro_batch = 4 .*apart only in a batch of one row"):
+        train(config.model_copy(update={"train": larger}), resume=True)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def _with_flash_attention(content: bytes):
+    tree = yaml.safe_load(content)
+    tree["model"]["attention"] = "flash_attention_2"
+    return tree
 
 
 def _always_eager(wanted, *_, **__):
