@@ -170,6 +170,24 @@ class Study:
         suffixes = ["@" + ",".join(at) for at in itertools.product(*self.config.axes.values())]
         return [at for at in suffixes if {better + at, than + at} <= self.groups.keys()]
 
+    def judges_on_what_chose(self, side: str, metric: str) -> bool:
+        """Tell whether a side's setting or row was chosen on a metric, which would flatter it."""
+        group, row = split_side(side)
+        variant = self.config.variants[group.partition("@")[0]]
+        metrics = (metric, *self.config.means.get(metric, ()))
+        return self.config.choose_on in metrics and bool(variant.search or row == CHOSEN)
+
+    def judged_rows(self, group: Group, metric: str) -> list[str]:
+        """Return the rows of a group, other than `chosen`, that claims judge on a metric."""
+        sides = [
+            split_side(side)
+            for claim in self.config.claims.values()
+            if claim.metric == metric
+            for side in (claim.better, claim.than)
+        ]
+        names = (group.variant, group.name)
+        return list(dict.fromkeys(row for of, row in sides if of in names and row != CHOSEN))
+
     def recipe(self) -> RunConfig:
         """Return the study's recipe with the overrides that all variants have.
 

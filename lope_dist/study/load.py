@@ -10,7 +10,7 @@ from lope_dist.config.load import load_section
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.roles import ADAPTER_ROLES
 from lope_dist.core.shipped import shipped_config
-from lope_dist.study.cells import CHOSEN, Study, rows_of, split_side
+from lope_dist.study.cells import Study, rows_of, split_side
 from lope_dist.study.schema import StudyConfig
 from lope_dist.study.search import with_settings
 
@@ -140,16 +140,6 @@ def _misfits_of_chosen_losses(study: Study) -> Iterator[str]:
         yield "evaluate.losses_of_chosen would have no effect: no variant has choose_from."
     if config.choose_on in metrics:
         yield f"evaluate.losses_of_chosen names the file of choose_on = '{config.choose_on}'."
-    for name, claim in config.claims.items():
-        for side in (claim.better, claim.than):
-            group, row = split_side(side)
-            variant = config.variants.get(group.partition("@")[0])
-            chooses = variant is not None and bool(variant.choose_from)
-            if claim.metric in metrics and chooses and row != CHOSEN:
-                yield (
-                    f"claims.{name} judges '{side}' on {claim.metric}, which "
-                    f"evaluate.losses_of_chosen takes of its row '{CHOSEN}' alone."
-                )
 
 
 def _misfits_of_search_as(study: Study) -> Iterator[str]:
@@ -217,7 +207,7 @@ def _misfits_of_claims(study: Study) -> Iterator[str]:
                     yield _unknown(f"claims.{name}.{key}", row, ADAPTER_ROLES)
             elif side not in sides:
                 yield _unknown(f"claims.{name}.{key}", side, sides)
-            elif row == CHOSEN and claim.metric == config.choose_on:
+            elif study.judges_on_what_chose(side, claim.metric):
                 yield (
                     f"claims.{name} judges '{side}' on {claim.metric}, which it was chosen on; "
                     "judge it on the loss of other rows."

@@ -136,8 +136,8 @@ class EvaluateConfig(Section):
     losses: tuple[str, ...] = ()
     """Files whose loss per response token is taken: names of `files`, or paths."""
     losses_of_chosen: tuple[str, ...] = ()
-    """Those of them that variants with `choose_from` take of the row `chosen` alone, which saves
-    the rest of the rows. Default: none."""
+    """Those of them that variants with `choose_from` take of the row `chosen` and of rows that a
+    claim judges on it, which saves the rest of the rows. Default: none."""
     loss_batch_size: int = Field(default=8, ge=1)
     """Examples of a forward pass of these."""
     suites: dict[Name, SuiteConfig] = Field(default_factory=dict)
@@ -205,8 +205,8 @@ class StudyConfig(Section):
     """What each run is scored on."""
     choose_on: str | None = None
     """`loss:FILE` on which, for each seed, the row `chosen` of a variant is chosen: the one of its
-    `choose_from` with the lowest loss. The settings of `search` are chosen on it too. Not a file
-    that claims are judged on."""
+    `choose_from` with the lowest loss. The settings of `search` are chosen on it too. No claim
+    judges on it what it has chosen."""
     search_as: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Axis: point: the point whose settings it takes over, in place of a `search` of its own."""
     recovered: RecoveredConfig | None = None

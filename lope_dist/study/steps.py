@@ -63,7 +63,7 @@ def recorded_seconds(study: Study, cell: Cell) -> dict[str, float]:
 def steps_of(study: Study, cell: Cell) -> list[Step]:
     """Return all steps of a cell in order: training, losses, suites.
 
-    A loss of the chosen row alone has no row before the step that decides on it is done.
+    A loss of `losses_of_chosen` has no row before the step that decides on the chosen one is done.
 
     Raises:
         LopeError: a file whose loss is asked for is absent.
@@ -82,7 +82,8 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
         rows = cell.rows
         if name in settings.losses_of_chosen and variant.choose_from:
             best = best_row(study, cell)
-            rows = () if best is None else (best.row,)
+            judged = study.judged_rows(cell.group, study.loss_metric(name))
+            rows = tuple(dict.fromkeys((best.row, *judged))) if best is not None else ()
         experts = ("--experts", ",".join(rows))
         arguments = ("loss", str(cell.folder), str(path), *experts)
         arguments += ("--batch-size", str(settings.loss_batch_size))

@@ -231,14 +231,29 @@ def test_a_point_takes_over_the_settings_that_another_one_found(tree, tmp_path) 
                 "claims": {
                     "c": {
                         "claim": "It helps",
-                        "metric": "loss:fresh",
+                        "metric": "loss:held_out",
                         "better": "truncated@swapped/all",
                         "than": "hydralora@swapped/all",
                         "direction": "lower",
                     }
                 }
             },
-            "of its row 'chosen' alone",
+            "'truncated@swapped/all' on loss:held_out, which it was chosen on",
+        ),
+        (
+            {
+                "means": {"both": ["loss:fresh", "loss:held_out"]},
+                "claims": {
+                    "c": {
+                        "claim": "It helps",
+                        "metric": "both",
+                        "better": "hydralora@swapped/all",
+                        "than": "truncated@swapped/chosen",
+                        "direction": "lower",
+                    }
+                },
+            },
+            "'truncated@swapped/chosen' on both, which it was chosen on",
         ),
         ({"search": {"seed": {"a": {"seed": 3}}}}, r"search\.seed\.a: 'seed'"),
         ({"search": {"lr": {}}}, r"search\.lr"),
@@ -258,6 +273,19 @@ def test_what_does_not_fit_is_refused(tree, tmp_path, changes, message) -> None:
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
     with pytest.raises(LopeError, match=message):
         load_study(path)
+
+
+def test_rows_that_a_claim_judges_are_scored_beside_the_chosen_one(tree, tmp_path) -> None:
+    claim = {"claim": "Half helps", "metric": "loss:fresh", "direction": "lower"}
+    sides = {"better": "truncated@swapped/all:scale=0.5", "than": "truncated@swapped/chosen"}
+    tree["claims"] = {"half": claim | sides}
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    study = load_study(path)
+    rows = {name: study.judged_rows(group, "loss:fresh") for name, group in study.groups.items()}
+    assert rows.pop("truncated@swapped") == ["all:scale=0.5"]
+    assert not any(rows.values())
+    assert study.judged_rows(study.groups["truncated@swapped"], "loss:held_out") == []
 
 
 def test_a_precision_that_is_slow_here_is_told_before_anything_runs(study, monkeypatch) -> None:
