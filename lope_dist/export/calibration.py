@@ -11,9 +11,12 @@ from lope_dist.evaluate.loaded.load import LoadedRun
 from lope_dist.model.families import decoder_start_of
 from lope_dist.train.premises.data import open_rows
 
+_MOST_ROWS, _MOST_TOKENS = 4, 8192
+"""Of a forward pass; the logits of four models are held at a time."""
+
 
 def calibration_batches(
-    run: LoadedRun, path: str | None, num_rows: int, rows_per_batch: int = 4
+    run: LoadedRun, path: str | None, num_rows: int
 ) -> tuple[list[MicroBatch], list[MicroBatch]]:
     """Return batches to average over and other ones to compare on, at most ``num_rows`` each.
 
@@ -24,7 +27,6 @@ def calibration_batches(
         run: As whose rows they are read.
         path: File of examples; None for those that the run trained on.
         num_rows: Examples of each part.
-        rows_per_batch: Examples of a forward pass.
 
     Raises:
         LopeError: the file holds no examples, or bad ones.
@@ -35,6 +37,7 @@ def calibration_batches(
     config = config.model_copy(update={"data": data})
     source = open_rows(config, run.tokenizer, arch)
     half = max(1, min(num_rows, len(source) // 2))
+    rows_per_batch = max(1, min(_MOST_ROWS, _MOST_TOKENS // data.max_length))
     sizes = {"global_batch": half, "micro_batch": rows_per_batch}
     changes = {"noise": NoiseConfig(), "train": config.train.model_copy(update=sizes)}
     loader = StageLoader(

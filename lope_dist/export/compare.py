@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lope_dist.core.logits import chunk_rows
 from lope_dist.corpus.feed.batches import MicroBatch
 from lope_dist.corpus.tokens.encode import IGNORED
 from lope_dist.evaluate.loaded.load import LoadedRun
@@ -51,19 +52,11 @@ def compare(
         with run.context.answering("none"):
             base, _ = _predictions(run.model, batch)
         exported, _ = _predictions(stock, batch)
-        sums = {
-            "kl": _kl(routed, exported),
-            "kl_base": _kl(routed, base),
-            "agreement": (routed.argmax(-1) == exported.argmax(-1)).sum(),
-            "distance": (exported - routed).square().sum(),
-            "distance_read": (exported - ours).square().sum(),
-            "spread": (routed - routed.mean(-1, keepdim=True)).square().sum(),
-        }
-        for name, logp in (("routed", routed), ("exported", exported), ("base", base)):
-            sums[f"accuracy_{name}"] = (logp.argmax(-1) == targets).sum()
-            sums[f"loss_{name}"] = F.nll_loss(logp, targets, reduction="sum")
-        for name, value in sums.items():
-            totals[name] = totals.get(name, 0.0) + float(value)
+        rows = chunk_rows(routed.shape[-1])
+        parts = (x.split(rows) for x in (routed, ours, base, exported, targets))
+        for some_tokens in zip(*parts, strict=True):
+            for name, value in _sums(*some_tokens).items():
+                totals[name] = totals.get(name, 0.0) + float(value)
         totals["tokens"] = totals.get("tokens", 0.0) + targets.numel()
     tokens, spread = totals.pop("tokens"), totals.pop("spread")
     distances = {
@@ -74,14 +67,34 @@ def compare(
     return means | distances | {"tokens": tokens}
 
 
+def _sums(
+    routed_PV: Tensor, ours_PV: Tensor, base_PV: Tensor, exported_PV: Tensor, targets_P: Tensor
+) -> dict[str, Tensor]:
+    """Return sums over some tokens, of the logits of each model."""
+    logits = (routed_PV, ours_PV, base_PV, exported_PV)
+    routed, ours, base, exported = (logits_PV.float().log_softmax(-1) for logits_PV in logits)
+    sums = {
+        "kl": _kl(routed, exported),
+        "kl_base": _kl(routed, base),
+        "agreement": (routed.argmax(-1) == exported.argmax(-1)).sum(),
+        "distance": (exported - routed).square().sum(),
+        "distance_read": (exported - ours).square().sum(),
+        "spread": (routed - routed.mean(-1, keepdim=True)).square().sum(),
+    }
+    for name, logp in (("routed", routed), ("exported", exported), ("base", base)):
+        sums[f"accuracy_{name}"] = (logp.argmax(-1) == targets_P).sum()
+        sums[f"loss_{name}"] = F.nll_loss(logp, targets_P, reduction="sum")
+    return sums
+
+
 def _kl(routed: Tensor, other: Tensor) -> Tensor:
     return F.kl_div(other, routed, reduction="sum", log_target=True)
 
 
 def _predictions(model: nn.Module, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities and labels of the target tokens.
+    """Return logits and labels of the target tokens.
 
-    Shapes: float32 (targets, vocabulary), int64 (targets,).
+    Shapes: (targets, vocabulary) in the model's dtype, int64 (targets,).
     """
     here = next(p.device for p in model.parameters() if not p.is_meta)
     inputs = {name: tensor.to(here) for name, tensor in batch.inputs.items()}
@@ -89,5 +102,4 @@ def _predictions(model: nn.Module, batch: MicroBatch) -> tuple[Tensor, Tensor]:
     if "decoder_input_ids" not in inputs:
         logits, labels = logits[:, :-1], labels[:, 1:]
     is_target = labels != IGNORED
-    selected = logits[is_target.to(logits.device)].to(labels.device)
-    return selected.float().log_softmax(-1), labels[is_target]
+    return logits[is_target.to(logits.device)].to(labels.device), labels[is_target]
