@@ -72,14 +72,15 @@ def reply(
     Raises:
         LopeError: a conversation that the run's template cannot show, or one too long.
     """
-    prompt, ends = _prompt(run, turns)
+    (prompt, _), ends = _rendered(run, turns), ends_of_answer(run)
     _check_length(run, len(prompt), decoding.max_new_tokens)
     ids = torch.tensor([prompt], device=run.model.device)
     model: Any = run.model
-    settings: dict[str, Any] = {"do_sample": decoding.temperature > 0}
+    # All that a model's generation_config.json may say otherwise.
+    settings: dict[str, Any] = {"do_sample": decoding.temperature > 0, "repetition_penalty": 1.0}
     if settings["do_sample"]:
         torch.manual_seed(decoding.seed)
-        settings |= {"temperature": decoding.temperature, "top_p": decoding.top_p}
+        settings |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": 0}
     output = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
@@ -141,8 +142,18 @@ def rows_of(run: LoadedRun, experts: Sequence[str]) -> list[Row]:
     return rows_for(experts, run.config.adapter, is_purified=is_purified)
 
 
-def _prompt(run: LoadedRun, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
-    """Return the tokens before an answer as in training, and those that end one."""
+def ends_of_answer(run: LoadedRun) -> list[int]:
+    """Return the tokens that end an answer: those of the run's template and the model's own."""
+    _, learnt = _rendered(run, [Turn("user", _ANSWER)])
+    ends = set(learnt) & set(run.tokenizer.all_special_ids)
+    usual = getattr(run.model.generation_config, "eos_token_id", None)
+    usual = usual if isinstance(usual, list) else [usual]
+    ends |= {end for end in (*usual, run.tokenizer.eos_token_id) if isinstance(end, int)}
+    return sorted(ends)
+
+
+def _rendered(run: LoadedRun, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
+    """Return the tokens before an answer, and those of some answer with its end."""
     assert turns[-1].role == "user", "a user's turn comes last"
     history = tuple(replace(turn, is_learnt=False) for turn in turns)
     example = Example(0, (*history, Turn("assistant", _ANSWER)))
@@ -151,11 +162,7 @@ def _prompt(run: LoadedRun, turns: Sequence[Turn]) -> tuple[list[int], list[int]
     (tokens,) = encode([example], replace(form, max_length=_LONGEST))
     learnt = [i for i, label in enumerate(tokens.labels) if label != IGNORED]
     prompt = tokens.input_ids if is_encoder_decoder else tokens.input_ids[: learnt[0]]
-    ends = {tokens.labels[i] for i in learnt} & set(run.tokenizer.all_special_ids)
-    usual = getattr(run.model.generation_config, "eos_token_id", None)
-    usual = usual if isinstance(usual, list) else [usual]
-    ends |= {end for end in (*usual, run.tokenizer.eos_token_id) if isinstance(end, int)}
-    return list(prompt), sorted(ends)
+    return list(prompt), [tokens.labels[i] for i in learnt]
 
 
 def _check_length(run: LoadedRun, num_tokens: int, more: int) -> None:

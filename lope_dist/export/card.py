@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lope_dist.config.schema import RunConfig
+from lope_dist.core.metrics import is_share, metrics_of
 from lope_dist.export.formats import Written
 
 _TITLES = {
@@ -72,8 +73,8 @@ def model_card(
     ]
     if written.comparison is not None:
         parts.append(_comparison(written.comparison))
-    if results is not None and results.get("rows"):
-        parts.append(_results(results))
+    if results is not None and (lines := _results(results["rows"], identity["adapter_sha256"])):
+        parts.append(lines)
     parts.append(
         "The licences of the base model and of the data hold. Method: LoPE, arXiv 2505.23868.\n"
     )
@@ -136,11 +137,23 @@ def _comparison(stats: Mapping[str, float]) -> str:
     return f"## Beside the routed model\n\n{tokens}\n\n{head}{_rows(rows)}"
 
 
-def _results(results: Mapping[str, Any]) -> str:
-    tasks = sorted({task for row in results["rows"] for task in row["tasks"]})
-    lines = [f"| of the run | {' | '.join(tasks)} |", "| --- " * (len(tasks) + 1) + "|"]
-    for row in results["rows"]:
-        scores = (row["tasks"].get(task, {}).get("acc") for task in tasks)
-        cells = ("" if score is None else f"{100 * score:.1f}" for score in scores)
+def _results(rows: Sequence[Mapping[str, Any]], adapter: str) -> str:
+    """Return the scores of the base and of this adapter, not those of another checkpoint."""
+    of_this = [r for r in rows if r["name"] == "base" or r.get("adapter_sha256") == adapter]
+    columns: dict[str, dict[str, str]] = {}
+    for row in of_this:
+        for task, figures in row["tasks"].items():
+            limit = figures.get("limit")
+            of_part = "" if limit is None else f", limit {limit:g}"
+            for metric, figure in metrics_of(figures).items():
+                unit = 100 if is_share(metric, [figure.value]) else 1
+                title = f"{task}, {metric}{' %' if unit == 100 else ''}{of_part}"
+                columns.setdefault(title, {})[row["name"]] = f"{unit * figure.value:.4g}"
+    if not columns:
+        return ""
+    lines = [f"| of the run | {' | '.join(columns)} |", "| --- " * (len(columns) + 1) + "|"]
+    for row in of_this:
+        cells = (values.get(row["name"], "") for values in columns.values())
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    return "## Scores of the run\n\nlm-eval, accuracy %.\n\n" + "\n".join(lines) + "\n"
+    note = "Scored by lm-eval; with a limit, only so many documents of a task."
+    return f"## Scores of the run\n\n{note}\n\n" + "\n".join(lines) + "\n"

@@ -163,6 +163,8 @@ def _base_config(run: LoadedRun) -> PretrainedConfig:
         config = config.get_text_config()
     assert type(config) is type(model.config)
     vars(config).pop("quantization_config", None)
+    if config.tie_word_embeddings and not model.all_tied_weights_keys:
+        config.tie_word_embeddings = False  # the files hold another head
     config.architectures = [type(model).__name__]
     config.dtype = settings.dtype
     return config

@@ -12,11 +12,13 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError, first_line, suggest
@@ -141,8 +143,21 @@ def load_model(config: ModelConfig, placement: Placement, progress: bool) -> Pre
         # ZeRO-3, where parameters are released in between.
         model.gradient_checkpointing_enable({"use_reentrant": True})
         model.enable_input_require_grads()
+    if (folder / GENERATION_CONFIG_NAME).is_file():
+        model.generation_config = _generation_config(folder)
     model.eval()
     return model
+
+
+def _generation_config(folder: Path) -> GenerationConfig:
+    """Read how the model's answers end, and how they are drawn where nothing else is said."""
+    try:
+        return GenerationConfig.from_pretrained(folder)
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise LopeError(
+            f"{folder / GENERATION_CONFIG_NAME} cannot be read ({reason}); restore or remove it."
+        ) from None
 
 
 def decide_head(model: PreTrainedModel) -> None:

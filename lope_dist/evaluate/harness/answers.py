@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lope_dist.core.errors import LopeError
 from lope_dist.core.files import open_nofollow
 from lope_dist.core.fingerprint import json_hash
 from lope_dist.engine.exchange import exchange
@@ -84,6 +85,22 @@ def agree(answers: dict[int, Any], world: World) -> dict[int, Any]:
     """Return the answers that every rank knows. Collective: yes."""
     of_ranks = [set(json.loads(text)) for text in exchange(json.dumps(sorted(answers)), world)]
     return {index: answers[index] for index in set.intersection(*of_ranks)}
+
+
+def refuse_other_requests(kind: str, requests: Sequence[Any], world: World) -> None:
+    """Refuse to share requests out that are not the same on every rank. Collective: yes.
+
+    Raises:
+        LopeError: they differ, as where a host has another revision of a data set.
+    """
+    hashes = exchange(json_hash([kind, *requests]), world)
+    odd = [rank for rank, other in enumerate(hashes) if other != hashes[0]]
+    if odd:
+        raise LopeError(
+            f"Rank {odd[0]} has other questions than rank 0, and answers would go to wrong ones: "
+            "the hosts' data sets or task definitions differ; give all hosts the same "
+            "(HF_HOME on a shared file system, or one copied cache)."
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -67,10 +67,14 @@ def check_device(name: str | None, device: torch.device) -> None:
     Raises:
         LopeError: it is another one.
     """
-    if name is not None and torch.device(name).type != device.type:
+    if name is None:
+        return
+    asked = torch.device(name)
+    is_other_index = device.type == "cuda" and asked.index not in (None, device.index)
+    if asked.type != device.type or is_other_index:
         raise LopeError(
-            f"--device {name}: the run was loaded on {device.type}, the only device of this host; "
-            "leave the option out."
+            f"--device {name}: the run was loaded on {device}; leave the option out, and choose a "
+            "GPU by CUDA_VISIBLE_DEVICES."
         )
 
 

@@ -12,7 +12,8 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
 from lope_dist.core.errors import LopeError
-from lope_dist.evaluate.harness.answers import KeptAnswers, agree, as_answer
+from lope_dist.evaluate.asking import ends_of_answer
+from lope_dist.evaluate.harness.answers import KeptAnswers, agree, as_answer, refuse_other_requests
 from lope_dist.evaluate.harness.arguments import check_arguments, check_device, tokenizer_with
 from lope_dist.evaluate.harness.batching import likelihood_batches, text_batches
 from lope_dist.evaluate.harness.cache import use_table_of
@@ -53,7 +54,10 @@ class LopeLM(_HFLM):
         loaded = run if isinstance(run, LoadedRun) else load_run(run, experts=experts)
         check_device(device, loaded.model.device)
         tokenizer = tokenizer_with(arguments, loaded.tokenizer, loaded.config.model)
-        super().__init__(pretrained=loaded.model, tokenizer=tokenizer, **arguments)
+        with _tied_as_loaded(loaded.model):
+            super().__init__(pretrained=loaded.model, tokenizer=tokenizer, **arguments)
+        if loaded.model.generation_config is not None:
+            loaded.model.generation_config.eos_token_id = ends_of_answer(loaded)
         self.run = loaded
         self._facts: dict[str, Any] = {}
         self._arguments = {k: v for k, v in arguments.items() if k != "batch_size"}
@@ -203,6 +207,7 @@ class LopeLM(_HFLM):
         """Return kept answers and, for batches that are not whole, new ones from the ranks."""
         answers = self._kept.find(kind, arguments) if self._kept is not None else {}
         if self.run.world is not None:
+            refuse_other_requests(kind, arguments, self.run.world)
             answers = agree(answers, self.run.world)
         open_batches = [batch for batch in batches if not answers.keys() >= set(batch)]
         of_batches = answer_batches(
@@ -269,6 +274,16 @@ class LopeLM(_HFLM):
             "scale": row.scale,
             "poison_scale": row.poison_scale,
         }
+
+
+@contextmanager
+def _tied_as_loaded(model: Any) -> Iterator[None]:
+    """Context in which `HFLM` ties no weights: a head may be apart in the files, or adapted."""
+    model.tie_weights = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        del model.tie_weights
 
 
 register_model("lope")(LopeLM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.metadata import version
 from numbers import Real
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from filelock import FileLock
 from lm_eval.api.group import Group
 
+from lope_dist.core.console import tell
 from lope_dist.core.questions import is_figure, mean
 from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import RESULTS
@@ -88,12 +90,21 @@ def record(
 
 
 def plain_metrics(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return lm-eval's `metric,filter` keys as plain names, `none` filters left out."""
-    plain = {}
+    """Return lm-eval's `metric,filter` keys as plain names, `none` filters left out.
+
+    What is not a finite number, such as a mean over no question, is left out and told.
+    """
+    plain, undefined = {}, []
     for key, value in metrics.items():
         metric, comma, kind = key.partition(",")
         if comma and isinstance(value, int | float):
-            plain[_plain_name(metric, kind)] = float(value)
+            name = _plain_name(metric, kind)
+            if math.isfinite(value):
+                plain[name] = float(value)
+            elif "_stderr" not in metric:
+                undefined.append(name)
+    if undefined:
+        tell(f"Not defined on these questions, and left out: {', '.join(undefined)}.")
     return plain
 
 

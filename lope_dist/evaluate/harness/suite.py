@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from lm_eval.evaluator import evaluate
 
 from lope_dist.config.suite import SuiteConfig
@@ -23,9 +20,12 @@ from lope_dist.evaluate.harness.answers import KeptAnswers
 from lope_dist.evaluate.harness.lm import LopeLM
 from lope_dist.evaluate.harness.suite_file import load_suite
 from lope_dist.evaluate.harness.tasks import (
+    SEED,
     LoadedSuite,
     Unit,
     load_tasks,
+    refuse_long_answers,
+    seed_everything,
     suite_of_tasks,
     task_manager,
 )
@@ -36,7 +36,6 @@ from lope_dist.train.checkpoint.folder import Checkpoint
 from lope_dist.train.run.folder import LOGS
 
 _evaluate: Any = evaluate  # its decorator hides its parameters
-_SEED = 1234  # lm-eval's own, with which few-shot examples of published figures are drawn
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,8 @@ def evaluate_run(
                 "chat template; leave the option out, or use a model that has one."
             )
         model = LopeLM(loaded, "none", batch_size=request.batch_size)
+        for unit in suite.units:
+            refuse_long_answers(unit.tasks, model.max_length, model.max_gen_toks)
         for row in {row.name: row for row, _, _ in plan}.values():
             model.choose(row)  # what a row cannot answer shows now, not after hours of others
         for row, unit, names in plan:
@@ -243,11 +244,9 @@ def score_tasks(
     model: LopeLM, tasks: dict[str, Any], limit: float | None, apply_chat_template: bool
 ) -> dict[str, Any]:
     """Return what lm-eval makes of the model's answers. Collective: yes, with a world."""
-    random.seed(0)
-    np.random.seed(_SEED)
-    torch.manual_seed(_SEED)
+    seed_everything()
     for task in tasks.values():
-        task.set_fewshot_seed(_SEED)
+        task.set_fewshot_seed(SEED)
     with library_output_to_log():
         return _evaluate(
             lm=model,

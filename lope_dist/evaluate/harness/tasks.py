@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from lm_eval.api.group import Group
 from lm_eval.config.group import AggMetricConfig
 from lm_eval.tasks import TaskManager
@@ -14,6 +17,9 @@ from lm_eval.tasks import TaskManager
 from lope_dist.config.suite import SuiteConfig, SuiteNoise, SuiteTask
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.evaluate.harness.noisy_tasks import corrupt_questions
+
+SEED = 1234
+"""lm-eval's own, with which few-shot examples of published figures are drawn."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ def load_tasks(suite: SuiteConfig, manager: TaskManager, where: str) -> LoadedSu
 def _load(
     entry: SuiteTask, suite: SuiteConfig, manager: TaskManager
 ) -> tuple[Unit, dict[str, Group]]:
+    seed_everything()  # some tasks shuffle as they are loaded
     try:
         loaded = manager.load([entry.task])
     except Exception as error:  # whatever a data set's loader and a hub's client raise
@@ -127,6 +134,7 @@ def _load(
         ) from error
     tasks, groups = loaded["tasks"], loaded.get("groups", {})
     for name, task in tasks.items():
+        _refuse_what_cannot_be_asked(name, task)
         _set_fewshot(name, task, entry.num_fewshot)
     noise = None
     if suite.noise is not None:
@@ -137,6 +145,46 @@ def _load(
         tasks = {task.task_name: task for task in tasks.values()}
     limit = entry.limit if entry.limit is not None else suite.limit
     return Unit(entry.task, dict(tasks), limit, noise), dict(groups)
+
+
+def _refuse_what_cannot_be_asked(name: str, task: Any) -> None:
+    if getattr(task, "UNSAFE_CODE", False):
+        raise LopeError(
+            f"Task '{name}' runs code that the model writes, which lope eval does not; leave it "
+            "out, or score an export with lm-eval's --confirm_run_unsafe_code in a sandbox."
+        )
+    if getattr(task, "MULTIMODAL", False):
+        raise LopeError(f"Task '{name}' shows images or sound, and a run reads text; leave it out.")
+
+
+def refuse_long_answers(tasks: Mapping[str, Any], max_length: int, default: int) -> None:
+    """Refuse tasks whose answers may be as long as all that the model reads.
+
+    Args:
+        tasks: Name -> task.
+        max_length: Tokens of a prompt and its answer together.
+        default: Tokens of an answer where a task does not say.
+
+    Raises:
+        LopeError: names the task.
+    """
+    for name, task in tasks.items():
+        if task.OUTPUT_TYPE != "generate_until":
+            continue
+        longest = (task.config.generation_kwargs or {}).get("max_gen_toks", default)
+        if longest >= max_length:
+            raise LopeError(
+                f"Task '{name}' asks for answers of up to {longest} tokens, and the model reads "
+                f"{max_length} with the prompt; leave it out, or define it with a smaller "
+                "max_gen_toks."
+            )
+
+
+def seed_everything() -> None:
+    """Set the seeds that lm-eval sets before it loads and before it scores."""
+    random.seed(0)
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
 
 
 def _set_fewshot(name: str, task: Any, num_fewshot: int | None) -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from lm_eval.models.utils import normalize_gen_kwargs
 
+from lope_dist.core.errors import LopeError
 from lope_dist.engine.world import World
 from lope_dist.evaluate.harness import answers
-from lope_dist.evaluate.harness.answers import KeptAnswers, agree
+from lope_dist.evaluate.harness.answers import KeptAnswers, agree, refuse_other_requests
 
 CHOICE = ("Räksmörgås?", " yes"), (-1.25e-7, True)
 TEXT = ("Count", {"until": ["\n"], "do_sample": False}), "1 2\n3 \u2028"
@@ -80,3 +81,18 @@ def test_ranks_agree_on_what_all_of_them_know(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(answers, "exchange", lambda text, world: told)
     world = World(0, 2, torch.device("cpu"))
     assert agree({0: "a", 2: "b", 5: "c"}, world) == {2: "b", 5: "c"}
+
+
+def test_other_questions_on_another_rank_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes: list[str] = []
+
+    def exchange(text: str, _: World) -> list[str]:
+        hashes.append(text)
+        return [hashes[0], text]
+
+    monkeypatch.setattr(answers, "exchange", exchange)
+    world = World(1, 2, torch.device("cpu"))
+    refuse_other_requests("loglikelihood", [CHOICE[0], ("Q", " A")], world)
+    refuse_other_requests("loglikelihood", [CHOICE[0], ("Q", " A")], world)
+    with pytest.raises(LopeError, match="Rank 1 has other questions"):
+        refuse_other_requests("loglikelihood", [("Q", " A"), CHOICE[0]], world)

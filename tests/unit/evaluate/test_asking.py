@@ -57,6 +57,20 @@ def test_what_is_drawn_depends_on_the_seed_alone(loaded) -> None:
     assert drawn(1) == drawn(1) != drawn(2)
 
 
+def test_only_what_was_asked_for_narrows_the_draw(loaded, monkeypatch) -> None:
+    """Of itself transformers draws from the 50 likeliest tokens."""
+    given: dict[str, object] = {}
+    generate = loaded.model.generate
+
+    def note(*arguments, **settings):
+        given.update(settings)
+        return generate(*arguments, **settings)
+
+    monkeypatch.setattr(loaded.model, "generate", note)
+    reply(loaded, [Turn("user", "Draw")], Decoding(2, 1.0))
+    assert (given["top_k"], given["top_p"], given["repetition_penalty"]) == (0, 1.0, 1.0)
+
+
 def test_settings_without_effect_and_talks_too_long_are_refused(loaded) -> None:
     for settings, name in (({"top_p": 0.5}, "--top-p"), ({"seed": 3}, "--seed")):
         with pytest.raises(LopeError, match=f"{name} .*--temperature 0"):

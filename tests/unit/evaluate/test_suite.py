@@ -1,13 +1,19 @@
+import json
+import math
+import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from lope_dist.config.suite import SuiteConfig, SuiteTask
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, write_json
 from lope_dist.engine.world import World
-from lope_dist.evaluate.harness import suite
+from lope_dist.evaluate.harness import suite, tasks
 from lope_dist.evaluate.harness.lm import LopeLM
 from lope_dist.evaluate.harness.results import plain_metrics
 from lope_dist.evaluate.harness.suite import EvalRequest, evaluate_run
@@ -213,3 +219,54 @@ def test_plain_metrics_keep_filters_apart_and_drop_what_is_no_number() -> None:
         "sample_len": 4,
     }
     assert plain_metrics(metrics) == {"acc": 1.0, "exact_match_strict": 0.5}
+
+
+def test_a_metric_without_a_question_is_left_out_and_told(capsys) -> None:
+    metrics = {"acc,none": 0.5, "bias,none": math.nan, "bias_stderr,none": math.nan}
+    assert plain_metrics(metrics) == {"acc": 0.5}
+    assert "left out: bias." in capsys.readouterr().err
+
+
+def test_tasks_are_loaded_with_the_seeds_of_lm_eval() -> None:
+    class Manager:
+        def load(self, names):
+            self.drawn = random.random(), np.random.rand(), torch.rand(1).item()
+            return {"tasks": {}}
+
+    drawn = []
+    for seed in (1, 2):
+        random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+        manager = Manager()
+        tasks._load(SuiteTask(task="t"), SuiteConfig(tasks=(SuiteTask(task="t"),)), manager)
+        drawn.append(manager.drawn)
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"unsafe_code": True}, "'tiny_own' runs code that the model writes"),
+        ({"doc_to_image": "q"}, "'tiny_own' shows images or sound"),
+        (
+            {"output_type": "generate_until", "generation_kwargs": {"max_gen_toks": 512}},
+            "'tiny_own' asks for answers of up to 512 tokens, and the model reads 512",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("_quick")
+def test_what_a_run_cannot_answer_is_refused_before_any_question(
+    run_copy: Path, task_dir: Path, request_of, more, told: str
+) -> None:
+    """As lm-eval would only after the tasks before it."""
+    text = (task_dir / "tiny_choice.yaml").read_text().replace("tiny_choice", "tiny_own")
+    for key in more.keys() & {"output_type"}:
+        text = re.sub(f"{key}: .*\n", "", text).replace("doc_to_choice: c\n", "")
+        text = text.replace("metric: acc", "metric: exact_match")
+    own = task_dir / "tiny_own.yaml"
+    own.write_text(text + "".join(f"{key}: {json.dumps(value)}\n" for key, value in more.items()))
+    try:
+        with pytest.raises(LopeError, match=told):
+            evaluate_run(run_copy, request_of("tiny_choice,tiny_own", "masked"))
+    finally:
+        own.unlink()
+    assert not (run_copy / "results.json").exists()

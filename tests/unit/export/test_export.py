@@ -23,6 +23,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.evaluate.loaded.load import load_run
 from lope_dist.export import purified
 from lope_dist.export.calibration import calibration_batches
+from lope_dist.export.card import _results
 from lope_dist.export.lora import write_peft
 from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.export.static import StaticLinear, static_lora, swapped
@@ -275,3 +276,24 @@ def test_an_upload_that_fails_keeps_the_export(trained, tmp_path, monkeypatch, c
     assert "Exact" in output.out
     assert "'someone/something'" in output.err
     assert load_run(out).context.is_purified
+
+
+def test_the_card_has_the_scores_of_this_adapter_alone() -> None:
+    figures = {"acc": 0.9, "acc_stderr": 0.1, "limit": 20.0, "num_docs": 20}
+    rows = [
+        {"name": "base", "tasks": {"piqa": figures | {"acc": 0.7}}},
+        {
+            "name": "masked",
+            "adapter_sha256": "new",
+            "tasks": {"gsm8k": {"exact_match_strict": 0.25}},
+        },
+        {"name": "all", "adapter_sha256": "old", "tasks": {"piqa": figures}},
+    ]
+    lines = _results(rows, "new").splitlines()
+    assert lines[4:] == [
+        "| of the run | piqa, acc %, limit 20 | gsm8k, exact_match % |",
+        "| --- | --- | --- |",
+        "| base | 70 |  |",
+        "| masked |  | 25 |",
+    ]
+    assert _results(rows[2:], "new") == ""
