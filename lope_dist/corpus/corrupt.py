@@ -21,6 +21,7 @@ from lope_dist.core.files import write_atomic
 from lope_dist.corpus.examples.source import Example, ExampleSource, open_source
 from lope_dist.corpus.rows.layouts import Layout
 from lope_dist.corpus.rows.readers import find_rows
+from lope_dist.corpus.rows.readers.arrow import stored
 from lope_dist.corpus.tokens.views import field_at, with_noise
 from lope_dist.noise.mix import DATA_NOISE, check_operations, example_keys
 
@@ -108,6 +109,7 @@ def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None) -> 
         write_atomic(path, "".join(lines))
         return
     if schema is not None:
+        rows = [stored(row, schema) for row in rows]
         schema = schema.append(pa.field(COLUMN, pa.string()))
     sink = pa.BufferOutputStream()
     try:

@@ -7,9 +7,11 @@ a comparison of the two texts would have to guess (swapped words, an answer of a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 
 from lope_dist.noise.spaceless import inner_borders, is_spaceless
+from lope_dist.noise.words import is_protected
 
 Marks = bytearray
 """One byte for each code point of a text: 1 in a word that noise changed, else 0. What stands
@@ -27,8 +29,8 @@ def marks_after(text: str, marks: Marks, changes: Iterable[Change], new: str) ->
     """Return the marks of ``new``, which the changes, in order, make of a text with marks.
 
     A changed character marks its whole word. Where only something is missing, it is the word
-    that lost a character; for a dropped word, the one that now follows in its place, or at the
-    end of a text the last one.
+    that lost a character; for a dropped word, the one that now follows in its place, or the one
+    before where none follows or noise leaves that alone.
     """
     moved, gaps, done = bytearray(), [], 0
     for start, end, inserted in changes:
@@ -39,10 +41,12 @@ def marks_after(text: str, marks: Marks, changes: Iterable[Change], new: str) ->
         done = end
     moved += marks[done:]
     assert len(moved) == len(new), (len(moved), len(new))
+    words = list(_words(new)) if gaps or 1 in moved else []
     for at, is_word_gone in gaps:
-        if (position := _beside(new, at, is_word_gone)) is not None:
+        position = _beside_word(new, words, at) if is_word_gone else _beside(new, at)
+        if position is not None:
             moved[position] = 1
-    for start, end in _words(new) if 1 in moved else ():
+    for start, end in words:
         if moved.find(1, start, end) >= 0:
             moved[start:end] = b"\1" * (end - start)
     return moved
@@ -65,13 +69,14 @@ def _words(text: str) -> Iterator[tuple[int, int]]:
         yield start, match.end()
 
 
-def _beside(text: str, at: int, is_word_gone: bool) -> int | None:
-    """Return the place that is marked for what is missing before ``at``."""
-    if not is_word_gone:
-        is_inside = at < len(text) and not text[at].isspace()
-        return at if is_inside else at - 1 if at > 0 else None
-    after = _WORD.search(text, at)
-    if after is not None:
-        return after.start()
-    before = len(text[:at].rstrip())
-    return before - 1 if before else None
+def _beside(text: str, at: int) -> int | None:
+    """Return the place that is marked for characters that are missing before ``at``."""
+    is_inside = at < len(text) and not text[at].isspace()
+    return at if is_inside else at - 1 if at > 0 else None
+
+
+def _beside_word(text: str, words: Sequence[tuple[int, int]], at: int) -> int | None:
+    """Return the place that is marked for a word that is missing before ``at``."""
+    number = bisect_right(words, at, key=lambda word: word[1])
+    beside = [*words[number : number + 1], *words[max(0, number - 1) : number]]
+    return next((start for start, end in beside if not is_protected(text[start:end])), None)

@@ -87,9 +87,12 @@ def build(
 
     Raises:
         LopeError: the folder holds another corpus or cannot be written, this node's part is
-            being built already, an example that cannot be encoded, or a worker that died.
+            being built already, an example that cannot be encoded, a template in which marks are
+            lost, or a worker that died.
     """
     assert 0 <= node_rank < num_nodes
+    if recipe.tokens.has_marks:
+        recipe.tokens.check_marks(recipe.plan.fingerprint.views[-1])
     try:
         (folder / SHARDS).mkdir(parents=True, exist_ok=True)
         claim(recipe.plan, folder)

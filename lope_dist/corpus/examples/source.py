@@ -23,6 +23,7 @@ from lope_dist.corpus.examples.account import Account, BadRows
 from lope_dist.corpus.examples.lines import example_of
 from lope_dist.corpus.examples.store import Lines, StoreWriter, open_store
 from lope_dist.corpus.examples.survey import LocatedRow, survey
+from lope_dist.corpus.examples.unused import Unused
 from lope_dist.corpus.rows.layouts import Layout, parsed_rows
 from lope_dist.corpus.rows.readers import Rows, find_rows
 from lope_dist.corpus.rows.turns import Example, RowError, Turn
@@ -31,10 +32,8 @@ from lope_dist.corpus.tokens.slow_text import SlowRow
 
 __all__ = ["Example", "ExampleSource", "Turn", "open_source"]
 
-_FORM = 4
+_FORM = 5
 """Of what is written; raise it when the same rows come to other examples."""
-_SILENT_KEYS = {"name", "tool_call_id", "id"}
-"""Keys of messages that most templates do without, and that say nothing to learn."""
 
 
 class ExampleSource:
@@ -166,6 +165,7 @@ class _Pass:
         self._account = Account()
         self._files: list[Rows] = []
         self._layouts: list[Layout] = []
+        self._unused = Unused(form)
 
     def run(
         self, inputs: list[tuple[SourceConfig, list[Rows]]], writer: StoreWriter
@@ -201,7 +201,7 @@ class _Pass:
                 f"Nothing of {', '.join(self._config.paths)} can be learnt: every answer lies "
                 f"beyond data.max_length = {self._config.max_length}; raise it."
             )
-        account.unused = self._unused()
+        account.unused = self._unused.sentences(self._layouts)
         return {
             "fingerprint": digest.hexdigest(),
             "sizes": sizes,
@@ -243,20 +243,6 @@ class _Pass:
         for file in files:
             self._files.append(file)
             for _, number, row in parsed_rows([file], layout):
+                if isinstance(row, Example):
+                    self._unused.look_at(row)
                 yield (len(self._files) - 1, number), row
-
-    def _unused(self) -> list[str]:
-        """Return what of the rows reaches no token."""
-        unused = {str(name) or "''" for layout in self._layouts for name in layout.unused}
-        columns = sorted(unused)
-        sentences = [f"columns that are not read: {', '.join(columns)}"] if columns else []
-        if self._form is None:
-            return sentences
-        chat = self._form.source if self._form.template == "chat" else None
-        keys = {key for layout in self._layouts for key in layout.message_keys} - _SILENT_KEYS
-        if any(layout.has_tools for layout in self._layouts):
-            keys.add("tools")
-        unseen = sorted(key for key in keys if chat is None or not chat.mentions(key))
-        if unseen:
-            sentences.append(f"what the template does not show: {', '.join(unseen)}")
-        return sentences

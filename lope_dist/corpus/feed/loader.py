@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from lope_dist.config.data import DataConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.config.train import StageConfig
+from lope_dist.core.console import tell
 from lope_dist.core.errors import LopeError
 from lope_dist.core.fingerprint import json_hash
 from lope_dist.core.workers import in_order
@@ -31,6 +32,7 @@ from lope_dist.corpus.feed.batches import (
 )
 from lope_dist.corpus.feed.mixture import Mixture
 from lope_dist.corpus.tokens.encode import Tokenized
+from lope_dist.corpus.tokens.marking import MarksLost
 from lope_dist.corpus.tokens.prompts import Form
 from lope_dist.corpus.tokens.views import CLEAN, FreshTokens, TokenProvider, noisy_view
 from lope_dist.noise.mix import check_operations
@@ -57,7 +59,8 @@ class StageLoader:
 
     Raises:
         LopeError: packing with an encoder-decoder model, an unknown noise operation, a
-            tokenizer that the template does not fit, or a `data.corpus` of another run.
+            tokenizer that the template does not fit, a template in which needed marks are lost,
+            or a `data.corpus` of another run.
     """
 
     def __init__(
@@ -149,8 +152,7 @@ class StageLoader:
         """
         epoch = step // self._steps_per_epoch
         ids = self.example_ids(step)[self._rank :: self._world_size]
-        view = noisy_view(epoch) if self._injects_text and self._noise.text.is_on else CLEAN
-        tokenized = [row.tokens for row in self._provider.rows(view, ids)]
+        tokenized = [row.tokens for row in self._provider.rows(self._view(epoch), ids)]
         if self._source.has_weights:
             tokenized = [replace(ex, weight=self._weight(ex.example_id)) for ex in tokenized]
         if not self.has_marks:  # a built corpus may have them for other stages
@@ -201,9 +203,25 @@ class StageLoader:
             loss_on_corrupted=self._loss_on_corrupted,
         )
 
+    def _view(self, epoch: int) -> str:
+        return noisy_view(epoch) if self._injects_text and self._noise.text.is_on else CLEAN
+
     def _open_provider(self, stage: StageConfig) -> TokenProvider:
         if self._data.corpus is None:
-            return FreshTokens(self._source, self._form, self._noise, self._seed, self.has_marks)
+            tokens = FreshTokens(self._source, self._form, self._noise, self._seed, self.has_marks)
+            try:
+                if self.has_marks:
+                    tokens.check_marks(self._view(0))
+            except MarksLost:
+                if self._needs_marks:
+                    raise
+                self.has_marks = False
+                if self._rank == 0:
+                    tell(
+                        "The chat template hides which tokens noise hits: the router's weights are "
+                        "not told apart by them."
+                    )
+            return replace(tokens, has_marks=self.has_marks)
         needed = fingerprint_of(
             self._form,
             self._noise,

@@ -19,6 +19,7 @@ from lope_dist.config.data import FORMATS, MAPPED_FIELDS, SourceConfig
 from lope_dist.corpus.rows.messages import (
     MessageReader,
     PlacedTurn,
+    check_answer,
     flag,
     kind_of,
     listed,
@@ -143,7 +144,10 @@ class Layout:
             for field in ("prompt", "completion"):
                 is_answer = field == "completion"
                 if isinstance(row[field], list | Mapping):
-                    placed += self._reader.read(row, field, is_learnt=is_answer)
+                    turns = self._reader.read(row, field, is_learnt=is_answer)
+                    if is_answer:
+                        check_answer(turns, self._columns.get(field, field))
+                    placed += turns
                 else:
                     role = "assistant" if is_answer else "user"
                     placed.append(PlacedTurn(Turn(role, _text(row, field)), (field,)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lope_dist.config.data import MESSAGE_FIELDS, SourceConfig
@@ -136,6 +136,22 @@ class MessageReader:
             if value is not None and not flag(value, f"the {field}{where}"):
                 return False
         return True
+
+
+def check_answer(completion: Sequence[PlacedTurn], column: str) -> None:
+    """Check that the messages of a completion hold no question.
+
+    Raises:
+        RowError: they do, as a whole conversation would, whose question the prompt has too.
+    """
+    asking = next((t.turn.role for t in completion if t.turn.role in ("system", "user")), None)
+    if asking is not None:
+        raise RowError(
+            "question in the completion",
+            f"the completion (column '{column}') has a message of role '{asking}'; it must be the "
+            "answer alone; where this column holds the whole conversation, leave out data.format "
+            f"and set data.columns={{messages: {column}}}",
+        )
 
 
 _FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}

@@ -73,6 +73,16 @@ class ChatTemplate:
         messages = [_message(turn) for turn in example.turns]
         return [self._answer(messages, index, example.tools) for index in example.learnt]
 
+    def shows(self, example: Example, index: int) -> bool:
+        """Return whether the template writes the text of a turn before the last answer.
+
+        Raises:
+            RowError: the template refuses the conversation.
+        """
+        messages = [_message(turn) for turn in example.turns[: example.learnt[-1] + 1]]
+        messages[index]["content"] += MARK
+        return MARK in self._source.apply(messages, example.tools, is_prompt=False)
+
     def _answer(self, messages: list[dict[str, Any]], index: int, tools: Any) -> Answer:
         history, answer = messages[:index], messages[index]
         if self._source.has_thoughts_in_text:

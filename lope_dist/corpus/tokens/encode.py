@@ -41,6 +41,8 @@ def encode(
     examples: Sequence[Example],
     form: Form,
     marks: Sequence[TextMarks | None] | None = None,
+    *,
+    is_strict: bool = True,
 ) -> list[Tokenized]:
     """Return the tokens of examples, cut at ``form.max_length``, labels only on their targets.
 
@@ -54,10 +56,11 @@ def encode(
     What one example becomes does not depend on the others.
 
     ``marks``: what noise changed in each example; given, it is told of the tokens.
+    ``is_strict``: as `marked_pieces`'.
 
     Raises:
         LopeError: what `render` raises; with marks also a tokenizer that does not tell where
-            its tokens come from, or a chat template that changes the texts.
+            its tokens come from, or, if strict, a chat template that changes the texts.
     """
     pieces = []
     for example in examples:
@@ -67,7 +70,7 @@ def encode(
             raise located(error, example) from None
     if marks is not None:
         pieces = [
-            marked_pieces(example, of_example, changed or {}, form)
+            marked_pieces(example, of_example, changed or {}, form, is_strict=is_strict)
             for example, of_example, changed in zip(examples, pieces, marks, strict=True)
         ]
     return tokenize(examples, pieces, form, has_marks=marks is not None)

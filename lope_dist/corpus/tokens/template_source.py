@@ -21,6 +21,7 @@ THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _MOST_SECONDS, _MOST_MIB = 20.0, 1024
 """Of one conversation; honest templates take a millisecond."""
 _DATE_CALL = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+_TAG = re.compile(r"<[^<>\s{}%'\"]+>|\[/?[A-Z_]+\]")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -54,6 +55,9 @@ class TemplateSource:
             _names(every, name) for name in THOUGHTS
         )
         """Whether it looks for thoughts in an answer's text, and nowhere else."""
+        names = sorted({*_TAG.findall(every)}, key=len, reverse=True)
+        self.tags = re.compile("|".join(map(re.escape, names)) or "(?!)")
+        """The words in brackets that it writes, and may look for in a text, as `</think>`."""
 
     @property
     def identity(self) -> list[Any]:

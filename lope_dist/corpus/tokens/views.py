@@ -29,6 +29,7 @@ from lope_dist.noise.mix import (
 CLEAN = "clean"
 """The view without injected noise; the data set's own noise is in it."""
 _DONOR_TRIES = 8
+_PROVED = 64
 
 
 def noisy_view(epoch: int) -> str:
@@ -191,8 +192,16 @@ class FreshTokens:
     has_marks: bool = False
     """Whether rows tell which tokens noise changed."""
 
-    def rows(self, view: str, ids: Sequence[int]) -> list[Row]:
-        """Return examples of a view, in the order asked for."""
+    def check_marks(self, view: str) -> None:
+        """Check on the first examples of a view that what noise changed in them can be told.
+
+        Raises:
+            MarksLost: a chat template that writes other texts once the marks are in them.
+        """
+        self.rows(view, range(min(_PROVED, len(self.source))), is_strict=True)
+
+    def rows(self, view: str, ids: Sequence[int], *, is_strict: bool = False) -> list[Row]:
+        """Return examples of a view, in the order asked for; ``is_strict``: as `encode`'s."""
         epoch = epoch_of(view)
         views = stage_views(
             [self.source[index] for index in ids],
@@ -205,7 +214,7 @@ class FreshTokens:
         )
         examples = [view.example for view in views]
         marks = [view.marks for view in views] if self.has_marks else None
-        tokens = encode(examples, self.form, marks)
+        tokens = encode(examples, self.form, marks, is_strict=is_strict)
         return [Row(tokenized, view.hits) for tokenized, view in zip(tokens, views, strict=True)]
 
 

@@ -151,3 +151,18 @@ def test_every_format_keeps_its_form(tmp_path, row, texts):
     assert all(set(r) == {*row, "kept", "noise"} for r in found)
     assert sum(texts(r) != texts(row) for r in found) > 30
     assert summary.rows_hit == sum(r["noise"] != "[]" for r in found) > 30
+
+
+def test_a_column_of_json_is_written_as_it_was(tmp_path):
+    rows = [{"text": f"A text of some words\nand number {i}", "more": {"a": i}} for i in range(40)]
+    storage = {name: [json.dumps(row[name]) for row in rows] for name in ("text", "more")}
+    columns = {n: pa.ExtensionArray.from_storage(pa.json_(), pa.array(storage[n])) for n in storage}
+    source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    pq.write_table(pa.table(columns), source)
+    corrupt_file(source, target, CONFIG, 3, progress=False)
+    written = pq.read_table(target)
+    assert written.schema.field("text").type == pa.json_()
+    assert written["more"].to_pylist() == storage["more"]
+    texts = [json.loads(text) for text in written["text"].to_pylist()]
+    assert any(text != row["text"] for text, row in zip(texts, rows, strict=True))
+    assert sum("\n" in text for text in texts) > 30

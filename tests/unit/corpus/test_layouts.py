@@ -95,6 +95,20 @@ def test_bad_conversations(open_rows, conversation, reason):
         open_rows(ROW_OF_FORMAT["sharegpt"], {"conversations": conversation})
 
 
+def test_a_whole_conversation_is_no_completion(open_rows):
+    """Its question would be learnt; as `messages` it is read."""
+    ask = {"role": "user", "content": "q"}
+    row = {
+        "prompt": "q",
+        "chosen": [ask, {"role": "assistant", "content": "a"}],
+        "rejected": [ask, {"role": "assistant", "content": "b"}],
+    }
+    with pytest.raises(LopeError, match=r"'chosen'.*'user'.*data\.columns={messages: chosen}"):
+        open_rows(row, columns={"completion": "chosen"})
+    (example,) = open_rows(row, columns={"messages": "chosen"}).read()
+    assert [turn.text for turn in example.turns] == ["q", "a"]
+
+
 def test_empty_responses_of_the_other_formats(open_rows):
     for row, what in (({"prompt": "q", "completion": " "}, "completion"), ({"text": "\n"}, "text")):
         with pytest.raises(LopeError, match=rf"line 1: {what} is empty"):

@@ -40,6 +40,19 @@ def test_a_change_marks_its_words(changes, new, expected):
     assert marked(new, marks_after(TEXT, bytearray(len(TEXT)), changes, new)) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "change", "expected"),
+    [
+        ("a one two </think> b", (5, 9, ""), ["one"]),  # no noise is on </think>
+        ("a <think> one </think> b", (9, 13, ""), []),
+        ("<think> one two </think>", (7, 11, ""), ["two"]),
+    ],
+)
+def test_a_word_that_noise_leaves_alone_is_not_marked(text, change, expected):
+    new = text[: change[0]] + text[change[1] :]
+    assert marked(new, marks_after(text, bytearray(len(text)), [change], new)) == expected
+
+
 def test_earlier_marks_move_with_their_words():
     before = bytearray(len(TEXT))
     before[8:13] = b"\1" * 5

@@ -7,6 +7,7 @@ from typing import Any
 
 from lope_dist.config.data import SourceConfig
 from lope_dist.core.errors import LopeError, first_line
+from lope_dist.corpus.rows.readers.arrow import BATCH, rows_of
 from lope_dist.corpus.rows.readers.base import NumberedRows, Select
 from lope_dist.corpus.rows.turns import RowError
 
@@ -40,7 +41,10 @@ class HubRows:
             names = rows.column_names
             if names:
                 rows = rows.select_columns(select(names))
-            yield from enumerate(rows, start=1)
+            # As Arrow, for its types tell which nulls are members that are absent.
+            tables = rows.with_format("arrow")
+            batches = tables if self._section.streaming else tables.iter(BATCH)
+            yield from enumerate(rows_of(iter(batches)), start=1)
         except RowError as error:  # of the columns, not of a row
             raise LopeError(f"Data set '{self.name}': {error}.") from None
         except Exception as error:
