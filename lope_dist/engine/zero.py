@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lope_dist.config.engine import EngineConfig
 from lope_dist.config.train import OptimizerConfig
 from lope_dist.engine.ds_config import build_ds_config
+from lope_dist.engine.expert_lists import gather_experts_whole
 from lope_dist.engine.groups import Group, describe_groups
 from lope_dist.engine.optimizer import build_adamw, set_lr
 from lope_dist.engine.patience import be_patient
@@ -53,6 +54,8 @@ class ZeroEngine:
         self._trained = {names[id(p)]: p for group in groups for p in group["params"]}
         self._peaks = {group["name"]: group["lr"] for group in groups}
         largest = max(_numel(p) for group in groups for p in group["params"])
+        if self._stage == 3:
+            gather_experts_whole(model)
         self._engine: Any
         self._engine, *_ = deepspeed.initialize(
             model=model,  # pyright: ignore[reportArgumentType]

@@ -32,7 +32,10 @@ def choose_attention(
         LopeError: an explicit one that this model does not have, or that is not installed.
     """
     has_sdpa = bool(getattr(model_class, "_supports_sdpa", False))
+    # Some models compute with other implementations than flash-attn's alone.
+    known = getattr(model_class, "_compatible_flash_implementations", None)
     has_flash = bool(getattr(model_class, "_supports_flash_attn", False))
+    has_flash &= known is None or FLASH in known
     flash_runs = flash_runs_here(dtype)
     if requested == "auto":
         if has_flash and flash_runs and allows_flash:

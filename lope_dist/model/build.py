@@ -39,6 +39,8 @@ from lope_dist.model.source import description_folder, local_folder, model_folde
 from lope_dist.model.stream import load_weights
 from lope_dist.model.weight_reads import mark_read_outside
 
+_IMPOSSIBLE = (ValueError, TypeError, ArithmeticError)
+"""What transformers raises where numbers of an architecture do not go together."""
 _MOST_SECONDS = 300.0
 """Of building the modules, without weights; the largest models take a few."""
 
@@ -62,7 +64,7 @@ def architecture(config: ModelConfig) -> PretrainedConfig:
             _check_architecture(config, folder)
         try:
             return AutoConfig.for_model(model_type, **values)
-        except (StrictDataclassError, ValueError, TypeError, ArithmeticError) as error:
+        except (StrictDataclassError, *_IMPOSSIBLE) as error:
             reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
             raise LopeError(f"model.architecture: {reason}.") from None
     return _architecture_of(description_folder(config), config)
@@ -200,8 +202,9 @@ def _architecture_of(folder: Path, config: ModelConfig) -> PretrainedConfig:
     refuse_endless(_description(folder), str(folder / "config.json"))
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=config.runs_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise LopeError(f"{folder / 'config.json'} cannot be used: {first_line(error)}.") from None
+    except (OSError, StrictDataclassError, *_IMPOSSIBLE, KeyError) as error:
+        reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        raise LopeError(f"{folder / 'config.json'} cannot be used: {reason}.") from None
 
 
 def _description(folder: Path) -> dict[str, Any]:

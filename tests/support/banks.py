@@ -34,19 +34,40 @@ MODELS: dict[str, dict[str, Any]] = {
     "gpt_oss": _SIZES | {"num_local_experts": 4},
     "llama4_text": _SIZES
     | {"num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 128},
+    "switch_transformers": {
+        "vocab_size": 258,
+        "d_model": 64,
+        "d_kv": 16,
+        "d_ff": 128,
+        "num_layers": 2,
+        "num_sparse_encoder_layers": 1,
+        "num_decoder_layers": 2,
+        "num_sparse_decoder_layers": 1,
+        "num_heads": 4,
+        "num_experts": 8,
+        "expert_capacity": 512,
+        "router_jitter_noise": 0.0,
+        "initializer_factor": 1.0,
+        "decoder_start_token_id": 257,
+        "eos_token_id": 256,
+        "pad_token_id": 257,
+    },
     "gpt2": _FUSED | {"n_embd": 64, "n_layer": 2, "n_head": 4},
     "falcon": _FUSED | {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
 }
-TARGETS = {"gpt2": ["c_attn"], "falcon": ["query_key_value"]}
+TARGETS = {"gpt2": ["c_attn"], "falcon": ["query_key_value"], "switch_transformers": ["q", "v"]}
 """Layers to adapt, where they are not `q_proj` and `v_proj`."""
 
 
 def save_model(folder: Path, model_type: str, **changes: Any) -> None:
     """Write a random model in float32 as transformers writes it, with the byte tokenizer."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
+
+    from lope_dist.model.auto_class import auto_class
 
     torch.manual_seed(0)
     config = AutoConfig.for_model(model_type, **MODELS[model_type] | changes)
-    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    auto = auto_class(config, remote=False)
+    auto.from_config(config, dtype=torch.float32).save_pretrained(folder)
     save_byte_tokenizer(folder)

@@ -35,11 +35,12 @@ def preflight(config: RunConfig) -> Plan:
     Raises:
         LopeError: an unknown noise operation or architecture, an attention that the model does
             not have, a target that matches no layer, packing or routed gradients with an
-            encoder-decoder.
+            encoder-decoder, recomputation of layers that share keys and values.
     """
     check_operations(config.noise)
     arch = architecture(config.model)
     check_packing(config.data, arch.is_encoder_decoder)
+    _check_recomputation(config, arch)
     _check_routing(config, arch.is_encoder_decoder)
     config = _settled(config, arch)
     model = build_meta_model(config.model, arch)
@@ -67,6 +68,20 @@ def with_settled(config: RunConfig, *, attention: str, packing: bool | str) -> R
             "data": config.data.model_copy(update={"packing": packing}),
         }
     )
+
+
+def _check_recomputation(config: RunConfig, arch: PretrainedConfig) -> None:
+    """Refuse to recompute layers that read keys and values of an earlier one.
+
+    A layer is recomputed by itself: what it reads of another one has no gradient then.
+    """
+    num_shared = getattr(arch.get_text_config(), "num_kv_shared_layers", 0)
+    if config.model.gradient_checkpointing and num_shared:
+        raise LopeError(
+            f"model.gradient_checkpointing = true with {arch.model_type}, whose last {num_shared} "
+            "layers read the keys and values of earlier ones: the gradients would be wrong. Set "
+            "model.gradient_checkpointing=false, and a smaller train.micro_batch if memory is short."
+        )
 
 
 def _check_routing(config: RunConfig, is_encoder_decoder: bool) -> None:

@@ -29,6 +29,7 @@ CELLS = [
     ("gpt_oss", "nf4", True),
     ("falcon", "nf4", False),
     ("gpt2", "nf4", False),
+    ("switch_transformers", "nf4", False),
     ("deep", "nf4", False),
     ("deep", "none", False),
 ]
@@ -94,7 +95,7 @@ for name, quantization, recomputes in CELLS:
     run = session.train(validate_config(tree, "cell"))
     losses = [line["loss"] for line in read_lines(run / "metrics.jsonl")]
     # The first forward passes find modules one by one.
-    results[cell] = {"losses": losses, "peak": max(held), "modules": len(modules)}
+    results[cell] = {"losses": losses, "peak": max(held, default=0), "modules": len(modules)}
 if os.environ.get("RANK", "0") == "0":
     out.write_text(json.dumps(results))
 leave()

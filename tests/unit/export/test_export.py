@@ -285,7 +285,7 @@ def test_the_card_has_the_scores_of_this_adapter_alone() -> None:
         {
             "name": "masked",
             "adapter_sha256": "new",
-            "tasks": {"gsm8k": {"exact_match_strict": 0.25}},
+            "tasks": {"gsm8k": {"exact_match": 0.25}},
         },
         {"name": "all", "adapter_sha256": "old", "tasks": {"piqa": figures}},
     ]

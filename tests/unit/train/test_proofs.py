@@ -10,9 +10,11 @@ import torch
 import yaml
 from support.architectures import save_tiny
 from support.quick import quick
+from transformers import AutoConfig
 
 from lope_dist.config.load import validate_config
 from lope_dist.core.errors import LopeError
+from lope_dist.train.premises.preflight import _check_recomputation
 from lope_dist.train.run import settle
 from lope_dist.train.session import train
 
@@ -114,6 +116,19 @@ def test_a_resume_does_not_mix_the_examples_of_several_rows_by_flash_attention(
     with pytest.raises(LopeError, match=r"micro_batch = 4 .*apart only in a batch of one row"):
         train(config.model_copy(update={"train": larger}), resume=True)
     assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("num_shared", [1, 0])
+def test_layers_that_share_keys_and_values_are_not_recomputed(num_shared: int) -> None:
+    shape = {"num_hidden_layers": 2, "num_kv_shared_layers": num_shared}
+    arch = AutoConfig.for_model("gemma4_text", **shape)
+    config = SimpleNamespace(model=SimpleNamespace(gradient_checkpointing=True))
+    if not num_shared:
+        return _check_recomputation(config, arch)
+    with pytest.raises(LopeError, match=r"gemma4_text, whose last 1 .*checkpointing=false"):
+        _check_recomputation(config, arch)
+    config.model.gradient_checkpointing = False
+    return _check_recomputation(config, arch)
 
 
 def _with_flash_attention(content: bytes):
