@@ -80,7 +80,8 @@ def _check_recomputation(config: RunConfig, arch: PretrainedConfig) -> None:
         raise LopeError(
             f"model.gradient_checkpointing = true with {arch.model_type}, whose last {num_shared} "
             "layers read the keys and values of earlier ones: the gradients would be wrong. Set "
-            "model.gradient_checkpointing=false, and a smaller train.micro_batch if memory is short."
+            "model.gradient_checkpointing=false, and where memory is short a smaller "
+            "train.micro_batch."
         )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import Diverged, LopeError
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.engine.local import LocalEngine
 from lope_dist.train.session import train
@@ -74,9 +74,11 @@ def test_one_more_than_allowed_ends_the_run_even_after_a_resume(tiny_config, mon
     config = tiny_config(train__max_skipped_steps=1, train__checkpoint__every_steps=1, **SHORT)
     with pytest.MonkeyPatch.context() as patch:
         spoil(patch, {0, 1}, gradient=True)
-        with pytest.raises(LopeError, match=r"Step 1: .* nan; examples \[") as e:
+        with pytest.raises(Diverged, match=r"Step 1: .* nan; examples \[") as e:
             train(config)
     assert "1 steps" in str(e.value)
+    (start,) = read_json(Path(config.output_dir) / "manifest.json")["starts"]
+    assert (start["status"], start["diverged"]) == ("failed", True)
     with pytest.MonkeyPatch.context() as patch:
         spoil(patch, {0}, gradient=True)  # step 1 of the stage, where the resume begins
         with pytest.raises(LopeError, match=r"Step 1: .* nan"):

@@ -14,6 +14,7 @@ from transformers import AutoConfig
 
 from lope_dist.config.load import validate_config
 from lope_dist.core.errors import LopeError
+from lope_dist.train import session
 from lope_dist.train.premises.preflight import _check_recomputation
 from lope_dist.train.run import settle
 from lope_dist.train.session import train
@@ -206,3 +207,20 @@ def test_a_token_beyond_the_embedding_ends_the_run(make) -> None:
     with pytest.raises(LopeError, match="embedding"):
         train(config)
     assert not Path(config.output_dir).exists()
+
+
+def test_weights_are_there_before_ranks_wait_for_each_other(
+    make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first download may take longer than `engine.timeout_s`."""
+    order: list[str] = []
+    monkeypatch.setattr(session, "model_folder", lambda config: order.append("weights"))
+
+    def start_world(engine):
+        order.append("world")
+        raise LopeError("far enough")
+
+    monkeypatch.setattr(session, "start_world", start_world)
+    with pytest.raises(LopeError, match="far enough"):
+        train(make("mistral"))
+    assert order == ["weights", "world"]

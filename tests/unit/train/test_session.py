@@ -278,23 +278,6 @@ def test_data_without_any_target_are_refused_before_the_first_step(tiny_config) 
         train(tiny_config(data__max_length=8, **SHORT))
 
 
-def test_weights_are_there_before_ranks_wait_for_each_other(
-    tiny_config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A first download may take longer than `engine.timeout_s`."""
-    order: list[str] = []
-    monkeypatch.setattr(session, "model_folder", lambda config: order.append("weights"))
-
-    def start_world(engine):
-        order.append("world")
-        raise LopeError("far enough")
-
-    monkeypatch.setattr(session, "start_world", start_world)
-    with pytest.raises(LopeError, match="far enough"):
-        train(tiny_config(**SHORT))
-    assert order == ["weights", "world"]
-
-
 def test_what_is_wrong_is_found_before_the_folder_is_claimed(tiny_config) -> None:
     config = tiny_config(adapter__targets=["q_prj"])
     with pytest.raises(LopeError, match=r"'q_prj'.*'q_proj'"):
