@@ -47,6 +47,10 @@ def refuse_newer(written: object, newest: int, what: object) -> None:
         )
 
 
+class Diverged(LopeError):
+    """Training came to a loss or gradient that is not finite; the message is one sentence."""
+
+
 class PeerLost(LopeError):
     """Another rank, its host or the network to it is gone; the message is one sentence."""
 

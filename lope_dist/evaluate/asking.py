@@ -7,22 +7,18 @@ print(reply(run, [Turn("user", "Name three colours.")]))
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import TextStreamer
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.rows.turns import Example, Turn
-from lope_dist.corpus.tokens.encode import IGNORED, encode
-from lope_dist.corpus.tokens.prompts import Form
+from lope_dist.corpus.rows.turns import Turn
 from lope_dist.evaluate.loaded.load import PURIFIED, LoadedRun
 from lope_dist.evaluate.loaded.parallel import answer_batches
+from lope_dist.evaluate.loaded.prompts import ends_of_answer, rendered
 from lope_dist.evaluate.loaded.rows import Row, rows_for
-
-_ANSWER = "x"  # stands for the answer while a prompt is rendered
-_LONGEST = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ def reply(
     Raises:
         LopeError: a conversation that the run's template cannot show, or one too long.
     """
-    (prompt, _), ends = _rendered(run, turns), ends_of_answer(run)
+    (prompt, _), ends = rendered(run, turns), ends_of_answer(run)
     _check_length(run, len(prompt), decoding.max_new_tokens)
     ids = torch.tensor([prompt], device=run.model.device)
     model: Any = run.model
@@ -140,29 +136,6 @@ def rows_of(run: LoadedRun, experts: Sequence[str]) -> list[Row]:
     """
     is_purified = run.checkpoint.stage == PURIFIED
     return rows_for(experts, run.config.adapter, is_purified=is_purified)
-
-
-def ends_of_answer(run: LoadedRun) -> list[int]:
-    """Return the tokens that end an answer: those of the run's template and the model's own."""
-    _, learnt = _rendered(run, [Turn("user", _ANSWER)])
-    ends = set(learnt) & set(run.tokenizer.all_special_ids)
-    usual = getattr(run.model.generation_config, "eos_token_id", None)
-    usual = usual if isinstance(usual, list) else [usual]
-    ends |= {end for end in (*usual, run.tokenizer.eos_token_id) if isinstance(end, int)}
-    return sorted(ends)
-
-
-def _rendered(run: LoadedRun, turns: Sequence[Turn]) -> tuple[list[int], list[int]]:
-    """Return the tokens before an answer, and those of some answer with its end."""
-    assert turns[-1].role == "user", "a user's turn comes last"
-    history = tuple(replace(turn, is_learnt=False) for turn in turns)
-    example = Example(0, (*history, Turn("assistant", _ANSWER)))
-    is_encoder_decoder = bool(run.model.config.is_encoder_decoder)
-    form = Form.of(run.config.data, run.tokenizer, is_encoder_decoder=is_encoder_decoder)
-    (tokens,) = encode([example], replace(form, max_length=_LONGEST))
-    learnt = [i for i, label in enumerate(tokens.labels) if label != IGNORED]
-    prompt = tokens.input_ids if is_encoder_decoder else tokens.input_ids[: learnt[0]]
-    return list(prompt), [tokens.labels[i] for i in learnt]
 
 
 def _check_length(run: LoadedRun, num_tokens: int, more: int) -> None:

@@ -197,7 +197,10 @@ class Study:
         return self._load(self.config.recipe, self.config.overrides, {})
 
     def _load(self, recipe: str, overrides: Overrides, points: Mapping[str, str]) -> RunConfig:
-        values = [f"{k}={_at_points(json.dumps(v), points)}" for k, v in overrides.items()]
+        values = [
+            f"{k}={_at_points(json.dumps(v, ensure_ascii=False), points)}"
+            for k, v in overrides.items()
+        ]
         return load_config(self.path.parent / recipe, values)
 
     def _seeds(self, group: Group) -> tuple[int, ...]:

@@ -46,6 +46,11 @@ class Clock:
         self._scoring[run] = self._seconds[run] - seconds.get("train", 0.0)
 
     @property
+    def has_measured(self) -> bool:
+        """Whether it knows how long a run takes."""
+        return bool(self._seconds)
+
+    @property
     def left(self) -> float:
         """Seconds to the end."""
         return max(0.0, self._end - time.monotonic())

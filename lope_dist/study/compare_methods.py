@@ -9,6 +9,7 @@ more minutes, the same command continues.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lope_dist.config.schema import RunConfig
 from lope_dist.core.console import tell
 from lope_dist.core.errors import LopeError, Preempted
 from lope_dist.study.cells import Study
+from lope_dist.study.changes import diverged
 from lope_dist.study.clock import FACTORS, MOST_SEEDS, STOPPING_S, Clock, plan
 from lope_dist.study.method_studies import CHOOSE_ON, JUDGED, MethodStudies
 from lope_dist.study.methods import ANSWER, METHODS, last_rate, refuse_other_adapters
@@ -71,25 +73,32 @@ def compare_methods(config: RunConfig, request: CompareRequest) -> dict[str, Any
     return _outcome(studies, factors, chosen, summary) | {"page": str(page)}
 
 
-def _run(clock: Clock, study: Study, *, keep_scoring: bool = False) -> bool:
+def _run(
+    clock: Clock, study: Study, *, keep_scoring: bool = False, may_diverge: bool = False
+) -> bool:
     """Run a study's cells one after the other; return whether all of them are done.
 
     Args:
         clock: How much time there is; it learns how long each run takes.
         study: Whose cells.
         keep_scoring: Stop while there is time left to score the best run of each method.
+        may_diverge: A run that diverged is done, and not an error.
 
     Raises:
         LopeError: one failed.
         Preempted: a signal came.
     """
     for cell in study.cells:
+        if may_diverge and diverged(cell):
+            continue
         was_trained = (cell.folder / RECORDS / "train.json").exists()
         left = clock.left_for_search if keep_scoring else clock.left
         end = time.monotonic() + left
         outcome = run_study(
             study, RunRequest(stop_after_s=left, only=cell.name, grace_s=STOPPING_S)
         )
+        if may_diverge and diverged(cell):
+            continue
         for name, message in outcome.failed.items():
             raise LopeError(f"The run {name} failed: {message} ({cell.folder / RECORDS})")
         if outcome.left and time.monotonic() < end:
@@ -106,9 +115,10 @@ def _search(studies: MethodStudies, clock: Clock) -> tuple[float, ...]:
     """Train all methods at one learning rate after the other; return those that all were at."""
     done: list[float] = []
     for factor in FACTORS:
-        if done and len(done) >= plan(clock.num_runs).num_rates:
+        if clock.has_measured and len(done) >= plan(clock.num_runs).num_rates:
             break
-        if not _run(clock, studies.search([*done, factor]), keep_scoring=bool(done)):
+        study = studies.search([*done, factor])
+        if not _run(clock, study, keep_scoring=bool(done), may_diverge=True):
             break
         done.append(factor)
     if not done:
@@ -117,15 +127,41 @@ def _search(studies: MethodStudies, clock: Clock) -> tuple[float, ...]:
 
 
 def _best(studies: MethodStudies, factors: tuple[float, ...]) -> dict[str, float]:
-    """Return for each method the factor of least loss on the rows to choose on."""
+    """Return for each method the factor of least loss on the rows to choose on.
+
+    Raises:
+        LopeError: a method diverged at all of them.
+    """
     observations = observe(studies.search(factors))
+    gone = _diverged(studies, factors)
     seed = studies.config.seed
 
     def loss(method: str, factor: float) -> float:
         series = observations.series(studies.name(method, factor), ANSWER[method], CHOOSE_ON)
         return series[seed].value
 
-    return {m: min(factors, key=lambda factor, m=m: loss(m, factor)) for m in METHODS}
+    best = {}
+    for method in METHODS:
+        left = [factor for factor in factors if factor not in gone[method]]
+        if not left:
+            raise LopeError(
+                f"{METHODS[method]} diverged at every learning rate that was tried "
+                f"({_rates(studies, factors)}); give the recipe's last stage a smaller lr, and "
+                "another --out."
+            )
+        best[method] = min(left, key=lambda factor, m=method: loss(m, factor))
+    return best
+
+
+def _diverged(studies: MethodStudies, factors: Sequence[float]) -> dict[str, list[float]]:
+    """Return for each method the factors at which its training diverged."""
+    cells = {cell.group.name: cell for cell in studies.search(factors).cells}
+    return {m: [f for f in factors if diverged(cells[studies.name(m, f)])] for m in METHODS}
+
+
+def _rates(studies: MethodStudies, factors: Sequence[float]) -> str:
+    rate = last_rate(studies.config)
+    return ", ".join(f"{rate * factor:.2g}" for factor in sorted(factors))
 
 
 def _add_seeds(studies: MethodStudies, chosen: dict[str, float], clock: Clock) -> int:
@@ -189,6 +225,9 @@ def _notes(
         )
     if len(factors) == 1:
         notes.append("Only the recipe's learning rate was tried: the time was short.")
+    for method, gone in _diverged(studies, factors).items():
+        if gone:
+            notes.append(f"{METHODS[method]} diverged at {_rates(studies, gone)}.")
     ends = {min(factors), max(factors)}
     edge = [METHODS[m] for m, f in chosen.items() if len(factors) > 1 and f in ends]
     if edge:

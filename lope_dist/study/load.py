@@ -13,6 +13,7 @@ from lope_dist.core.shipped import shipped_config
 from lope_dist.study.cells import Study, rows_of, split_side
 from lope_dist.study.schema import StudyConfig
 from lope_dist.study.search import with_settings
+from lope_dist.study.suites import misfits_of_suites
 
 
 def load_study(path: Path) -> Study:
@@ -51,6 +52,8 @@ def _misfits(study: Study) -> Iterator[str]:
     yield from _misfits_of_choices(study)
     yield from _misfits_of_chosen_losses(study)
     yield from _misfits_of_search_as(study)
+    yield from _misfits_of_losses(study)
+    yield from misfits_of_suites(study)
     yield from _misfits_of_figures(study)
     yield from _misfits_of_claims(study)
     yield from _misfits_of_recovered(study)
@@ -169,6 +172,28 @@ def _losses(study: Study) -> set[str]:
     return {study.loss_metric(name) for name in study.config.evaluate.losses}
 
 
+def _misfits_of_losses(study: Study) -> Iterator[str]:
+    """Tell of files whose losses would be one metric, and written over each other."""
+    names: dict[str, str] = {}
+    for name in study.config.evaluate.losses:
+        metric = study.loss_metric(name)
+        if (other := names.setdefault(metric, name)) != name:
+            yield f"evaluate.losses: '{other}' and '{name}' would both be {metric}; rename one."
+
+
+def _misfits_of_metrics(study: Study) -> Iterator[str]:
+    """Tell of losses and means that the study does not have; metrics of tasks are not known."""
+    config, losses = study.config, _losses(study)
+    named = [("columns", config.columns), ("paper", config.paper)]
+    named += [(f"means.{name}", metrics) for name, metrics in config.means.items()]
+    for key, metrics in named:
+        for metric in metrics:
+            if metric.startswith("loss:") and metric not in losses:
+                yield _unknown(key, metric, losses)
+            elif ":" not in metric and metric not in config.means:
+                yield _unknown(key, metric, config.means)
+
+
 def _misfits_of_figures(study: Study) -> Iterator[str]:
     config = study.config
     variants = {f"{name}/{row}" for name, v in config.variants.items() for row in rows_of(v)}
@@ -180,7 +205,8 @@ def _misfits_of_figures(study: Study) -> Iterator[str]:
         for row in suite.rows or ():
             if row not in rows:
                 yield _unknown(f"evaluate.suites.{name}.rows", row, rows)
-    sides = _sides(study)
+    yield from _misfits_of_metrics(study)
+    sides = _sides_of_groups(study)
     for metric, figures in config.paper.items():
         for side in figures:
             if side not in sides:
@@ -221,10 +247,16 @@ def _misfits_of_claims(study: Study) -> Iterator[str]:
 
 def _sides(study: Study) -> set[str]:
     """Return all that a claim can compare: GROUP/ROW, and VARIANT/ROW for each point."""
+    return _sides_of_groups(study) | {
+        f"{name}/{row}" for name, v in study.config.variants.items() for row in rows_of(v)
+    }
+
+
+def _sides_of_groups(study: Study) -> set[str]:
+    """Return GROUP/ROW of all groups: with axes each is VARIANT@POINT."""
     variants = study.config.variants
-    names = {name: name for name in variants}
-    names |= {name: group.variant for name, group in study.groups.items()}
-    return {f"{name}/{row}" for name, of in names.items() for row in rows_of(variants[of])}
+    groups = study.groups.items()
+    return {f"{name}/{row}" for name, g in groups for row in rows_of(variants[g.variant])}
 
 
 def _unknown(key: str, given: str, allowed: Any) -> str:

@@ -16,6 +16,8 @@ ANSWER = {"lope": "masked", "hydralora": "all", "lora": "all"}
 """The row of experts that a method is used with."""
 ROWS = {"lope": ("masked", "all"), "hydralora": ("all",), "lora": ("all", "base")}
 """The rows that are scored; the base model's once, beside LoRA."""
+_OF_ANY_METHOD = ("lr", "weight_decay", "schedule", "warmup_ratio", "loss", "ema_decay")
+"""Settings of LoPE's last stage that the others take over; and `groups` of roles that they have."""
 _PLAIN = {"adapter.compensation": {"mode": "none"}}
 
 
@@ -57,7 +59,8 @@ def variant(config: RunConfig, method: str, factor: float, num_steps: int) -> Va
         stages = {name: _scaled(stage, factor) for name, stage in config.train.stages.items()}
     else:
         num_normal = 1 if method == "lora" else adapter.num_normal
-        stages = {"finetune": _one_stage(config, num_normal, factor, num_steps)}
+        one_stage = _one_stage(config, num_normal, num_steps)
+        stages = {"finetune": _scaled(one_stage, factor)}
         overrides |= {"adapter.num_normal": num_normal, "adapter.num_poison": 0, **_PLAIN}
     if method == "hydralora":
         overrides["adapter.router"] = "input"
@@ -93,19 +96,22 @@ def _scaled(stage: StageConfig, factor: float) -> dict[str, Any]:
     return tree
 
 
-def _one_stage(config: RunConfig, num_normal: int, factor: float, num_steps: int) -> dict[str, Any]:
-    """Return the last stage's settings for an adapter without poisoning experts, over all steps."""
+def _one_stage(config: RunConfig, num_normal: int, num_steps: int) -> StageConfig:
+    """Return the last stage for an adapter without poisoning experts, over all steps.
+
+    What needs noise, marks or poisoning experts is left at its default: that is LoPE's own.
+    """
     stages = [*config.train.stages.values()]
     last = stages[-1]
     (plain,) = default_stages(num_normal, 0).values()
-    return plain.model_dump(mode="json") | {
-        "lr": _rounded(last.lr * factor),
-        "weight_decay": last.weight_decay,
-        "schedule": last.schedule,
-        "warmup_ratio": last.warmup_ratio,
-        "epochs": sum(stage.epochs for stage in stages),
-        "max_steps": num_steps,
-    }
+    return plain.model_copy(
+        update={key: getattr(last, key) for key in _OF_ANY_METHOD}
+        | {
+            "groups": {role: g for role, g in last.groups.items() if role in plain.trainable},
+            "epochs": sum(stage.epochs for stage in stages),
+            "max_steps": num_steps,
+        }
+    )
 
 
 def _rounded(rate: float) -> float:

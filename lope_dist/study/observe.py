@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from lope_dist.core.questions import read_scores
 from lope_dist.core.side_files import COST, METRICS, RESULTS, ROUTER, loss_file
 from lope_dist.evaluate.loaded.rows import rows_for
 from lope_dist.study.cells import CHOSEN, Cell, Study
+from lope_dist.study.changes import changes_of
 from lope_dist.study.records import recorded_inputs
+from lope_dist.study.suites import Limits, limits_of
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ class Observations:
         self.seconds: dict[str, dict[int, dict[str, Any]]] = {}
         """Group -> seed -> `cost.json`."""
         self.trained: set[str] = set()
-        """Names of the cells that are trained to their end."""
+        """Names of the cells that are trained to their end, and as they are described now."""
+        self.changed: dict[str, list[str]] = {}
+        """Cell whose run is another one than is described now -> how it differs."""
         self.chosen: dict[str, dict[int, str]] = {}
         """Group -> seed -> the row that `chosen` is there."""
 
@@ -129,11 +134,15 @@ class Observations:
 def observe(study: Study) -> Observations:
     """Read the results of a study's runs so far. Damaged files are left out and reported."""
     observations = Observations(study)
+    scores = partial(_scores, limits_of(study))
     for cell in study.cells:
+        if changes := changes_of(cell):
+            observations.changed[cell.name] = changes
+            continue
         if recorded_inputs(cell, "train") is None:
             continue  # drift and cost of a part of a run are not those of the run
         observations.trained.add(cell.name)
-        for reader in (losses_of, _scores, _drift, _router):
+        for reader in (losses_of, scores, _drift, _router):
             for row, metric, seen in reader(study, cell):
                 observations.add(cell, row, metric, replace(seen, is_base=row in ("none", "base")))
         if (cost := COST.read(cell.folder)) is not None:
@@ -172,16 +181,28 @@ def losses_of(study: Study, cell: Cell) -> Seen:
             yield row, study.loss_metric(name), seen
 
 
-def _scores(study: Study, cell: Cell) -> Seen:
+def _scores(limits: Limits, _study: Study, cell: Cell) -> Seen:
     path = cell.folder / RESULTS.name
-    table = RESULTS.read(cell.folder) or {"rows": []}
+    table: dict[str, Any] = RESULTS.read(cell.folder) or {"rows": []}
     entries = {e["name"]: e for e in table["rows"]}
     for row, entry in _asked(cell, entries):
         for task, figures in entry["tasks"].items():
+            if not _has_asked_limit(limits, table.get("groups", {}), entry["tasks"], task):
+                continue  # scored by hand
             for metric, figure in metrics_of(figures).items():
                 documents = _questions(cell.folder, entry, task, metric)
                 seen = Observation(figure.value, str(path), figure.stderr, documents)
                 yield row, f"{metric}:{task}", seen
+
+
+def _has_asked_limit(
+    limits: Limits, groups: dict[str, list[str]], tasks: dict[str, dict[str, Any]], task: str
+) -> bool:
+    """Tell whether a task, and each one of a group, is scored with a limit that a suite asks."""
+    figures = tasks.get(task, {})
+    if "limit" in figures and figures["limit"] not in limits.get(task, limits[""]):
+        return False
+    return all(_has_asked_limit(limits, groups, tasks, of) for of in groups.get(task, ()))
 
 
 def _questions(run: Path, entry: dict[str, Any], task: str, metric: str) -> tuple[Documents, ...]:

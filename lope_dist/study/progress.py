@@ -30,6 +30,10 @@ class Progress:
         parts = ", ".join(f"{step} {format_duration(s)}" for step, s in seconds.items())
         self._print(f"{cell}: done ({parts})")
 
+    def tell_diverged(self, cell: str) -> None:
+        """Print the line of a try whose training diverged."""
+        self._print(f"{cell}: training diverged; no try of its search is worse")
+
     def tell_failed(self, cell: str, step: Step, status: int, lines: list[str]) -> None:
         """Print a cell's line and the end of its log."""
         head = f"{cell}: {step.name} failed with status {status}; {step.log} ends with"

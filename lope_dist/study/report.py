@@ -100,7 +100,7 @@ def _chosen_note(summary: Summary) -> str:
 def _facts(summary: Summary) -> str:
     missing = summary["missing"]
     text = f"Seeds {', '.join(map(str, summary['seeds']))}. Study file: {summary['study']}."
-    return text + (f" Not run yet: {', '.join(missing)}." if missing else "")
+    return text + (f" Missing: {', '.join(missing)}." if missing else "")
 
 
 def _sources(summary: Summary) -> str:

@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import FrameType
 
+from lope_dist.core.console import tell
 from lope_dist.core.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED, LopeError, suggest
 from lope_dist.evaluate.loaded.rows import rows_for
 from lope_dist.model.slow_dtype import tell_slow_dtype
 from lope_dist.study.cells import Cell, Study
+from lope_dist.study.changes import diverged
 from lope_dist.study.children import Child
 from lope_dist.study.files import make_files
 from lope_dist.study.progress import Progress
-from lope_dist.study.search import with_settings
+from lope_dist.study.search import all_diverged, with_settings
 from lope_dist.study.steps import Step, prepare, refuse_changes, steps_of
 from lope_dist.train.run.lock import run_lock
 
@@ -82,9 +84,13 @@ def run_study(study: Study, request: RunRequest) -> Outcome:
         _execute(study, _of(asked, study.tries), request, stop_at, outcome)
         if not outcome.left:
             study = with_settings(study)
+            for group, why in all_diverged(study).items():
+                tell(f"{group}: {why}.")
+                outcome.failed |= {name: why for name in study.names_of([group]) if name in asked}
             _execute(study, _of(asked, study.cells), request, stop_at, outcome)
     if outcome.left:  # else a search is open only where a try failed
-        outcome.left += [name for name in study.names_of(study.searched) if name in asked]
+        names = study.names_of(study.searched)
+        outcome.left += [name for name in names if name in asked - outcome.failed.keys()]
     return outcome
 
 
@@ -118,6 +124,11 @@ def _of(asked: set[str], cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.name in asked]
 
 
+def _diverged_as_try(cell: Cell) -> bool:
+    """Tell whether this is a try of a search that diverged, which is what it was to find out."""
+    return bool(cell.group.setting) and diverged(cell)
+
+
 def _execute(
     study: Study,
     cells: Sequence[Cell],
@@ -128,10 +139,9 @@ def _execute(
     """Run the missing steps of cells."""
     todo: deque[tuple[Cell, deque[Step]]] = deque()
     for cell in cells:
-        steps = steps_of(study, cell)
-        refuse_changes(steps, redo=request.redo_changed)
-        missing = deque(step for step in steps if not step.is_done)
-        if missing:
+        refuse_changes(cell, redo=request.redo_changed)
+        missing = deque(step for step in steps_of(study, cell) if not step.is_done)
+        if missing and not _diverged_as_try(cell):
             todo.append((cell, missing))
         else:
             outcome.done.append(cell.name)
@@ -215,7 +225,7 @@ class _Runner:
         return deque(step for step in steps if not (step.is_done or step.name in job.seconds))
 
     def _start(self, step: Step) -> Child:
-        prepare(step)
+        prepare(self._study, step)
         return Child(step.arguments, step.log, self._num_threads, self._grace_s)
 
     def _goes_on(self, job: _Job) -> bool:
@@ -241,6 +251,9 @@ class _Runner:
             self._is_stopping and status in (-signal.SIGTERM, -signal.SIGKILL)
         ):
             self._outcome.left.append(name)
+        elif _diverged_as_try(job.cell):
+            self._outcome.done.append(name)
+            self._progress.tell_diverged(name)
         else:
             lines = job.child.last_lines()
             self._outcome.failed[name] = f"{step.name}: status {status}: {lines[-1]}"

@@ -52,6 +52,8 @@ def draw_sample(config: RunConfig, num_rows: int, folder: Path) -> Sample:
         )
     batch = config.train.global_batch
     apart = config.data.of_validation
+    if apart is not None:
+        _refuse_other_looks(config.data, apart)
     rows = _drawn(config, config.data, num_rows)
     num_trained = int(len(rows) * (_TRAINED if apart is None else 1)) // batch * batch
     held_out = rows[num_trained:]
@@ -80,6 +82,23 @@ def draw_sample(config: RunConfig, num_rows: int, folder: Path) -> Sample:
     return Sample(
         files, num_trained, len(parts["choose_on"]), len(parts["held_out"]), apart is None
     )
+
+
+def _refuse_other_looks(data: DataConfig, apart: DataConfig) -> None:
+    """Refuse rows that the runs could not read: a file of the sample is read as the training rows.
+
+    Raises:
+        LopeError: one of the settings that say what rows look like differs.
+    """
+    read_as = data.of_file("sample.jsonl")
+    for key in ("format", "columns", "roles", "message_keys"):
+        given, needed = getattr(apart, key), getattr(read_as, key)
+        if given != needed:
+            raise LopeError(
+                f"lope compare reads held-out rows as it reads the rows to train on, and "
+                f"data.validation.{key} = {given!r} differs from data.{key} = {needed!r}; write "
+                "those rows in the same form, or leave data.validation out."
+            )
 
 
 def _drawn(config: RunConfig, data: DataConfig, num_rows: int) -> list[dict[str, Any]]:

@@ -219,6 +219,7 @@ class StudyConfig(Section):
     baseline: str
     """VARIANT/ROW that the tables compare with; at each point of the axes with its own."""
     paper: dict[str, dict[str, float]] = Field(default_factory=dict)
-    """Published figures: metric: VARIANT/ROW: value; accuracies in percent."""
+    """Published figures: metric: VARIANT/ROW, with axes VARIANT@POINT/ROW: value; accuracies in
+    percent."""
     claims: dict[Name, ClaimConfig] = Field(default_factory=dict)
     """What is to be judged, by name, so that layers can add to each other's."""

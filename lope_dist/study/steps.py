@@ -7,21 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lope_dist.config.load import dump_config
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.core.fingerprint import fingerprint
 from lope_dist.core.runlog import write_json
-from lope_dist.core.side_files import SideFile
-from lope_dist.evaluate.harness.suite_file import load_suite
 from lope_dist.study.cells import Cell, Study
+from lope_dist.study.changes import STARTED, changes_of, differing, training_inputs, with_date
 from lope_dist.study.records import RECORDS, record_of, recorded_inputs
-from lope_dist.study.schema import SuiteConfig
 from lope_dist.study.search import best_row
-from lope_dist.train.checkpoint.method import method_differences
-from lope_dist.train.checkpoint.recorded import load_recorded
+from lope_dist.study.suites import is_asked, suite_arguments, suite_inputs
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,8 @@ class Step:
     @property
     def is_done(self) -> bool:
         """Whether the command ended well with these inputs."""
-        return recorded_inputs(self.cell, self.name) == self.inputs
+        before = recorded_inputs(self.cell, self.name)
+        return before is not None and not differing(before, self.inputs)
 
     def set_done(self, seconds: float) -> None:
         """Record that the command ended well."""
@@ -68,11 +64,9 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
     Raises:
         LopeError: a file whose loss is asked for is absent.
     """
-    made = {str(study.data_file(name)) for name in study.config.files}
-    trains_on = cell.config.data.path  # a file of the study's by `train_file`, or by an override
-    data = fingerprint([Path(trains_on)]) if trains_on in made else None
     config = cell.folder / RECORDS / "run.yaml"
-    steps = [Step("train", cell, ("train", str(config), "--resume", "auto"), {"data": data})]
+    training = ("train", str(config), "--resume", "auto")
+    steps = [Step("train", cell, training, training_inputs(cell.config))]
     settings, variant = study.config.evaluate, study.config.variants[cell.group.variant]
     is_try = bool(cell.group.setting)  # judged on nothing but what decides
     for name in sorted(settings.losses, key=lambda name: not _decides(study, name)):
@@ -93,10 +87,10 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
         inputs = {"rows": list(rows), "data": data_fingerprint}
         steps.append(Step(f"loss-{path.stem}", cell, arguments, inputs))
     for name, suite in () if is_try else settings.suites.items():
-        rows = [row for row in cell.rows if _is_asked(suite, cell, row)]
-        arguments = ("eval", str(cell.folder), *_suite_arguments(study, suite))
+        rows = [row for row in cell.rows if is_asked(suite, cell, row)]
+        arguments = ("eval", str(cell.folder), *suite_arguments(study, suite))
         if rows:
-            inputs = {"rows": rows, "suite": _suite_inputs(study, suite)}
+            inputs = {"rows": rows, "suite": suite_inputs(study, suite)}
             arguments += ("--experts", ",".join(rows))
             steps.append(Step(f"eval-{name}", cell, arguments, inputs))
     return steps
@@ -106,26 +100,21 @@ def _decides(study: Study, name: str) -> bool:
     return study.config.choose_on == study.loss_metric(name)
 
 
-def _is_asked(suite: SuiteConfig, cell: Cell, row: str) -> bool:
-    asked = suite.rows
-    return asked is None or row in asked or f"{cell.group.variant}/{row}" in asked
-
-
-def prepare(step: Step) -> None:
+def prepare(study: Study, step: Step) -> None:
     """Write what the command reads: the cell's configuration."""
-    write_atomic(step.cell.folder / RECORDS / "run.yaml", dump_config(step.cell.config))
+    records = step.cell.folder / RECORDS
+    write_atomic(records / "run.yaml", dump_config(with_date(study, step.cell)))
     if step.name == "train":
-        write_json(step.cell.folder / RECORDS / "started.json", step.inputs)
+        write_json(records / STARTED.name, step.inputs)
 
 
-def refuse_changes(steps: list[Step], *, redo: bool) -> None:
+def refuse_changes(cell: Cell, *, redo: bool) -> None:
     """Hold a run that is there against its cell as it is described now.
 
     Raises:
         LopeError: it was trained otherwise, and ``redo`` does not say to remove it.
     """
-    cell = steps[0].cell
-    changes = _changes(steps[0])
+    changes = changes_of(cell)
     if changes and redo:
         shutil.rmtree(cell.folder)
     elif changes:
@@ -134,55 +123,3 @@ def refuse_changes(steps: list[Step], *, redo: bool) -> None:
             "--redo-changed to remove its folder and run it again, or set output_dir to another "
             "folder."
         )
-
-
-def _changes(train: Step) -> list[str]:
-    recorded = train.cell.folder / "run.yaml"
-    if not recorded.is_file():
-        return []
-    try:
-        # Through the schema: settings that are newer than the run have their defaults there.
-        before = yaml.safe_load(dump_config(load_recorded(recorded)))
-    except LopeError as error:
-        return [str(error)]
-    changes = method_differences(before, yaml.safe_load(dump_config(train.cell.config)))
-    started = train.cell.folder / RECORDS / "started.json"
-    then = SideFile(started.name, dict[str, Any]).read(started.parent) or train.inputs
-    if then != train.inputs:
-        changes.append(f"training data: fingerprint {then['data']} -> {train.inputs['data']}")
-    return changes
-
-
-def _suite_inputs(study: Study, suite: SuiteConfig) -> dict[str, Any]:
-    """Return what the scores depend on: the settings, and what their files say now."""
-    inputs = suite.model_dump(mode="json", exclude={"rows"})
-    folder = suite.include_path
-    if (name := _suite_name(study, suite)) is not None:
-        content = load_suite(name)
-        folder = folder or content.include_path
-        inputs["content"] = content.model_dump(mode="json", exclude={"include_path"})
-    if folder is not None:
-        inputs["task_files"] = fingerprint([folder])
-    return inputs
-
-
-def _suite_name(study: Study, suite: SuiteConfig) -> str | None:
-    if suite.suite is None:
-        return None
-    beside = study.path.parent / suite.suite
-    return str(beside) if beside.is_file() else suite.suite
-
-
-def _suite_arguments(study: Study, suite: SuiteConfig) -> tuple[str, ...]:
-    name = _suite_name(study, suite)
-    arguments = ("--tasks", ",".join(suite.tasks)) if name is None else ("--suite", name)
-    options = {
-        "--include-path": suite.include_path,
-        "--num-fewshot": suite.num_fewshot,
-        "--limit": suite.limit,
-        "--batch-size": suite.batch_size,
-    }
-    for option, value in options.items():
-        if value is not None:
-            arguments += (option, str(value))
-    return arguments

@@ -9,10 +9,12 @@ from typing import Any
 
 from lope_dist.core.metrics import is_share
 from lope_dist.study.cells import Study, rows_of, split_side
+from lope_dist.study.changes import changes_of, diverged
 from lope_dist.study.claims import judge
 from lope_dist.study.compare import compare
 from lope_dist.study.observe import Observations, curves, observe
 from lope_dist.study.recovered import recovered
+from lope_dist.study.search import all_diverged, tries_of
 
 Summary = dict[str, Any]
 
@@ -41,10 +43,7 @@ def summarize(study: Study) -> Summary:
         "axes": {name: list(points) for name, points in config.axes.items()},
         "shares": [metric for metric in observations.metrics() if _is_share(observations, metric)],
         "columns": list(config.columns) or _columns(observations),
-        "missing": [
-            *(f"{name} (its setting is not chosen yet)" for name in study.searched),
-            *(cell.name for cell in study.cells if cell.name not in observations.trained),
-        ],
+        "missing": _missing(observations),
         "settings": _settings(study),
         "search_as": config.search_as,
         "rows": [_row(observations, group, row) for group, row in _asked(observations)],
@@ -56,8 +55,19 @@ def summarize(study: Study) -> Summary:
         "claims": judge(observations),
         "recovered": recovered(observations),
         "cost": _cost(observations),
-        "drift": _drift(study),
+        "drift": _drift(observations),
     }
+
+
+def _missing(observations: Observations) -> list[str]:
+    """Return the groups and cells without figures, and why if that is not that they did not run."""
+    study, failed = observations.study, all_diverged(observations.study)
+    searched = [f"{n} ({failed.get(n, 'its setting is not chosen yet')})" for n in study.searched]
+    tries = [c for group, of in tries_of(study).items() if group in study.searched for c in of]
+    changed = observations.changed | {c.name: x for c in tries if (x := changes_of(c))}
+    cells = [c.name for c in study.cells if c.name not in observations.trained | changed.keys()]
+    run_otherwise = [f"{n} (was run otherwise: {'; '.join(x)})" for n, x in changed.items()]
+    return [*searched, *cells, *run_otherwise]
 
 
 def _asked(observations: Observations) -> list[tuple[str, str]]:
@@ -127,6 +137,7 @@ def _figure(observations: Observations, name: str, row: str, metric: str) -> dic
 
 def _settings(study: Study) -> list[dict[str, Any]]:
     """Return of each group that was searched what was chosen, and whether it is at an end."""
+    tries = tries_of(study)
     return [
         {
             "group": name,
@@ -134,6 +145,7 @@ def _settings(study: Study) -> list[dict[str, Any]]:
             "value": value,
             "tried": list(values),
             "is_at_end": len(values) > 2 and value in {*list(values)[:1], *list(values)[-1:]},
+            "diverged": [",".join(c.group.setting) for c in tries[name] if diverged(c)],
         }
         for name, setting in study.settings.items()
         for (key, values), value in zip(
@@ -157,8 +169,10 @@ def _cost(observations: Observations) -> dict[str, dict[str, Any]]:
     return costs
 
 
-def _drift(study: Study) -> list[dict[str, Any]]:
-    first = {cell.group.name: cell for cell in reversed(study.cells)}  # cells are seed by seed
+def _drift(observations: Observations) -> list[dict[str, Any]]:
+    study = observations.study
+    cells = [cell for cell in study.cells if cell.name in observations.trained]
+    first = {cell.group.name: cell for cell in reversed(cells)}  # cells are seed by seed
     return [
         {"group": name, "stage": stage, "role": role, "points": points}
         for name in study.groups

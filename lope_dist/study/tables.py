@@ -75,7 +75,8 @@ def settings(summary: Summary) -> Table:
             setting["group"],
             setting["name"],
             setting["value"] + (" (at the end)" if setting["is_at_end"] else ""),
-            ", ".join(setting["tried"]),
+            ", ".join(setting["tried"])
+            + "".join(f"; {tried} diverged" for tried in setting["diverged"]),
         ]
         for setting in summary["settings"]
     ]

@@ -62,7 +62,7 @@ def write_answers(cell: Cell, right: dict[str, dict[str, list[bool]]]) -> None:
     for row, tasks in right.items():
         entry = {"name": row, "experts": row, "tasks": {}}
         for task, answers in tasks.items():
-            mean, settings = float(np.mean(answers)), {"limit": len(answers)}
+            mean, settings = float(np.mean(answers)), {"limit": None, "num_fewshot": 0}
             stderr = (mean * (1 - mean) / len(answers)) ** 0.5
             entry["tasks"][task] = {"acc": mean, "acc_stderr": stderr, **settings}
             scores = {"acc": {i: float(answer) for i, answer in enumerate(answers)}}

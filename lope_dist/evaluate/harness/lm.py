@@ -12,7 +12,6 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
 from lope_dist.core.errors import LopeError
-from lope_dist.evaluate.asking import ends_of_answer
 from lope_dist.evaluate.harness.answers import KeptAnswers, agree, as_answer, refuse_other_requests
 from lope_dist.evaluate.harness.arguments import check_arguments, check_device, tokenizer_with
 from lope_dist.evaluate.harness.batching import likelihood_batches, text_batches
@@ -21,6 +20,7 @@ from lope_dist.evaluate.harness.facts import model_facts
 from lope_dist.evaluate.harness.logits_kept import first_needed, trims_logits
 from lope_dist.evaluate.loaded.load import LoadedRun, load_run
 from lope_dist.evaluate.loaded.parallel import answer_batches, is_main
+from lope_dist.evaluate.loaded.prompts import ends_of_answer
 from lope_dist.evaluate.loaded.rows import Row, rows_for, usual_answer
 
 _HFLM: Any = HFLM  # its own registration hides its type

@@ -2,8 +2,8 @@
 
     fingerprints, seed, config_sha256     what was trained on what
     stages                                steps, tokens, last loss of each
-    starts: [ {started, ended, status, reason, command, code, packages, ranks, environment,
-               premises} ]
+    starts: [ {started, ended, status, reason, diverged, command, code, packages, ranks,
+               environment, premises} ]
 
 A start that was killed has no end; the next one marks it `interrupted`. Of the environment only
 named variables are kept, and user:password@ leaves every URL.
@@ -26,6 +26,7 @@ from typing import Any
 
 from lope_dist.config.load import dump_config
 from lope_dist.config.schema import RunConfig
+from lope_dist.core.errors import Diverged
 from lope_dist.core.files import telling_disk_errors
 from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import MANIFEST, MANIFEST_FORMAT, METRICS
@@ -104,6 +105,7 @@ def recorded(
     except BaseException as error:
         start["status"] = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
         lines = str(error).strip().splitlines()
+        start["diverged"] = isinstance(error, Diverged)
         start["reason"] = redact(lines[0] if lines else type(error).__name__)
         raise
     else:

@@ -5,6 +5,7 @@ its own, whatever stands in the first: else the model does not keep packed examp
 training forward must be repeatable: else some dropout of the base is on.
 
 The base alone is asked. An adapter's layers compute each token by itself, so they cannot leak.
+Virtual tokens are asked once with the base, which takes them in its own code.
 
 Shapes: T tokens, D hidden.
 """
@@ -19,7 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from lope_dist.adapters.base import adapter_modules
-from lope_dist.core.errors import LopeError
+from lope_dist.adapters.prompts import refusal
+from lope_dist.config.baselines import PromptConfig
+from lope_dist.core.errors import LopeError, first_line
 from lope_dist.corpus.feed.batches import MicroBatch, build_batch
 from lope_dist.corpus.tokens.encode import Tokenized
 from lope_dist.engine.gathering import gathering
@@ -108,6 +111,31 @@ def prove_repeatable(session: Session) -> None:
                 f"the {stream}'s input, so an adapter there cannot learn from every token; leave "
                 "it out."
             )
+
+
+def prove_virtual_tokens(session: Session) -> None:
+    """Prove that the model runs with the adapter's virtual tokens, and that they change its answer.
+
+    Behind `prove_repeatable`, so what fails here is the tokens' doing. Collective: yes.
+
+    Raises:
+        LopeError: it does not run, or nothing changes.
+    """
+    model, adapter = session.model, session.config.adapter
+    if not isinstance(adapter, PromptConfig):
+        return
+    inputs = _Batches(session).alone(1).to(session.world.device).inputs
+    with _asking(session, training=True):
+        without = last_hidden(model, inputs)
+        try:
+            with session.context.answering("all"):
+                states = last_hidden(model, inputs)
+        except (torch.OutOfMemoryError, torch.distributed.DistError):
+            raise
+        except Exception as error:  # of any kind: transformers' own code, called in an unusual way
+            raise refusal(model, adapter, f"it cannot run ({first_line(error)})") from error
+    if states.shape != without.shape or torch.equal(states, without):
+        raise refusal(model, adapter, "virtual tokens change none of its answers")
 
 
 class _Batches:

@@ -13,7 +13,7 @@ from lope_dist.engine.exchange import exchange
 from lope_dist.train.checkpoint.descriptions import read_recorded
 from lope_dist.train.checkpoint.folder import CONFIG, Checkpoint
 from lope_dist.train.premises.preflight import with_settled
-from lope_dist.train.run.proofs import prove_packing, prove_repeatable
+from lope_dist.train.run.proofs import prove_packing, prove_repeatable, prove_virtual_tokens
 from lope_dist.train.run.setup import Inputs, Session
 
 _SETTLED = ("model", "attention"), ("data", "packing")
@@ -53,9 +53,10 @@ def prove(session: Session, *, is_resumed: bool) -> str:
 
     Raises:
         LopeError: packing is asked for, or was on as the run began, and the model leaks; or the
-            base draws random numbers.
+            base draws random numbers, or cannot have the adapter's virtual tokens.
     """
     prove_repeatable(session)
+    prove_virtual_tokens(session)
     packing, why = session.config.data.packing, "as the run began"
     if packing:
         reason = prove_packing(session)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lope_dist.adapters.usage import RouterUsage
 from lope_dist.core.console import tell
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import Diverged
 from lope_dist.corpus.feed.batches import MicroBatch
 from lope_dist.engine.world import World
 from lope_dist.train.checkpoint.progress import StageProgress
@@ -40,7 +40,7 @@ class StepGuard:
         Collective: yes.
 
         Raises:
-            LopeError: no more steps may be skipped.
+            Diverged: no more steps may be skipped.
         """
         bad = [i for i, value in enumerate(values) if not math.isfinite(value)]
         bad_ids = {i for index in bad for i in batches[index].example_ids}
@@ -57,7 +57,7 @@ class StepGuard:
         """Skip a step whose gradient is not finite, which the engine has not made, or end the run.
 
         Raises:
-            LopeError: no more steps may be skipped.
+            Diverged: no more steps may be skipped.
         """
         reason = f"the gradient's norm is {norm}"
         self._skip(step, reason, list(ids), f"Step {step}: {reason}; examples {list(ids)}")
@@ -67,7 +67,7 @@ class StepGuard:
             spent = ""
             if self._max:
                 spent = f" {self._max} steps of this stage were skipped before."
-            raise LopeError(
+            raise Diverged(
                 f"{sentence}. Lower the learning rate, look at these examples, or raise "
                 f"train.max_skipped_steps = {self._max}.{spent}"
             )

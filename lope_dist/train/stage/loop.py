@@ -69,7 +69,7 @@ def run_stage(
     A step without a target on any rank changes nothing and is counted; all ranks see that alike.
 
     Raises:
-        LopeError: a loss or a gradient that is not finite, before its step changes any weight;
+        Diverged: a loss or a gradient that is not finite, before its step changes any weight;
             the message names step, rank and example ids.
     """
     progress = stage.progress

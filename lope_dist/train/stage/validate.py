@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lope_dist.adapters.rows import row_of
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.train import StageConfig
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import Diverged, LopeError
 from lope_dist.core.roles import Role
 from lope_dist.corpus.feed.batches import MicroBatch
 from lope_dist.corpus.feed.loader import StageLoader
@@ -51,7 +51,8 @@ class Validator:
         ``base``: the base model's loss, if it is known.
 
         Raises:
-            LopeError: a loss that is not finite, or rows in which nothing is learnt.
+            Diverged: a loss that is not finite.
+            LopeError: rows in which nothing is learnt.
         """
         session = self._session
         losses: dict[str, float] = {}
@@ -105,7 +106,7 @@ class Validator:
                 "data.validation to other rows."
             )
         if not math.isfinite(total):
-            raise LopeError(
+            raise Diverged(
                 f"The loss of '{word}' on the validation rows is not finite; start over with a "
                 "smaller learning rate."
             )

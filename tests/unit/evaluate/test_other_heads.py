@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from support.architectures import save_tiny
 
 from lope_dist.config.load import validate_config
-from lope_dist.evaluate.asking import ends_of_answer
 from lope_dist.evaluate.harness.lm import LopeLM
 from lope_dist.evaluate.loaded.load import LoadedRun, load_run
+from lope_dist.evaluate.loaded.prompts import ends_of_answer
 from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.train.session import train
 

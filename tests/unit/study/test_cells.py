@@ -72,6 +72,12 @@ def test_an_override_may_name_the_point(make_study):
     assert paths["all@ocr"] == paths["all@typing"] == "alpaca.jsonl"
 
 
+def test_any_text_may_stand_in_an_override(make_study):
+    text = "{{ '\U0001f600 \u2192 \\n' }} \"quoted\"\n"
+    overrides = {"model.chat_template": text, "data.template": "chat"}
+    assert make_study(overrides=overrides).cells[0].config.model.chat_template == text
+
+
 def test_axes_multiply_the_variants_and_variants_win(make_study):
     axes = {
         "noise": {"none": {"noise.data.rate": 0}, "strong": {"noise.data.rate": 0.3}},
@@ -163,6 +169,7 @@ def test_a_suite_may_be_asked_of_some_rows_alone(make_study, study_tree):
         make_study(evaluate={"suites": suites})
 
 
+PIQA = {"tasks": ["piqa"]}
 DRIFT = {"claim": "x", "metric": "drift:poison", "better": "lope/shared_a", "than": "lope/poison_b"}
 CLAIM = {"claim": "x", "metric": "acc:piqa", "better": "lope/masked", "than": "hydralora/all"}
 
@@ -203,6 +210,34 @@ CLAIM = {"claim": "x", "metric": "acc:piqa", "better": "lope/masked", "than": "h
         ({"claims": {"c": CLAIM | {"than": "lora/all"}}}, ["claims.c.than", "'lora/all'"]),
         ({"claims": {"c": CLAIM | {"metric": "loss:clean"}}}, ["claims.c.metric", "'loss:clean'"]),
         ({"claims": {"c": CLAIM | {"metric": "mean"}}}, ["claims.c.metric", "'mean'"]),
+        (
+            {"evaluate": {"losses": ["clean"]}, "columns": ["loss:clena"]},
+            ["columns = 'loss:clena'", "mean 'loss:clean'"],
+        ),
+        ({"columns": ["both"]}, ["columns = 'both'"]),
+        ({"means": {"m": ["loss:clean"]}}, ["means.m = 'loss:clean'"]),
+        ({"means": {"m": ["acc"]}}, ["means.m = 'acc'"]),
+        ({"paper": {"loss:clean": {"lope/all": 1}}}, ["paper = 'loss:clean'"]),
+        (
+            {
+                "axes": {"rank": {"r2": {"adapter.rank": 2}}},
+                "paper": {"acc:piqa": {"lope/all": 1}},
+            },
+            ["paper.acc:piqa = 'lope/all'", "mean 'lope@r2/all'"],
+        ),
+        (
+            {"evaluate": {"losses": ["clean", "elsewhere/clean.parquet"]}},
+            ["'clean' and 'elsewhere/clean.parquet'", "loss:clean"],
+        ),
+        (
+            {"evaluate": {"suites": {"a": PIQA, "b": PIQA | {"limit": 5}}}},
+            ["'a' and 'b'", "'piqa'", "limit: None and 5"],
+        ),
+        (
+            {"evaluate": {"suites": {"a": {"suite": "paper"}, "b": PIQA | {"num_fewshot": 5}}}},
+            ["'a' and 'b'", "'piqa'", "num_fewshot"],
+        ),
+        ({"evaluate": {"suites": {"a": {"suite": "papre"}}}}, ["suites.a: ", "mean 'paper'"]),
         ({"paper": {"acc:piqa": {"lope/none": 1}}}, ["paper.acc:piqa", "'lope/none'"]),
         ({"seed": [1]}, ["'seed' in the top level", "mean 'seeds'"]),
         ({"seeds": []}, ["seeds"]),
@@ -220,6 +255,21 @@ def test_what_does_not_fit_is_told(make_study, changes, parts):
         make_study(**changes)
     for part in ["tiny_study.yaml", *parts]:
         assert part in str(caught.value)
+
+
+def test_names_that_fit_and_suites_that_ask_alike_are_taken(make_study, study_tree):
+    variants = study_tree["variants"]
+    make_study(
+        axes={"rank": {"r2": {"adapter.rank": 2}, "r4": {"adapter.rank": 4}}},
+        evaluate={
+            "losses": ["clean"],
+            "suites": {"a": PIQA, "b": {"tasks": ["piqa", "siqa"]}, "c": {"suite": "paper_noisy"}},
+        },
+        means={"m": ["loss:clean", "acc:piqa"]},
+        columns=["m", "loss:clean", "acc:siqa", "drift:poison"],
+        paper={"acc:piqa": {"lope@r4/all": 1}, "m": {"lope@r2/masked": 2}},
+        variants=variants,
+    )
 
 
 def test_a_cell_that_is_not_valid_is_named(make_study):

@@ -77,6 +77,47 @@ def test_rows_to_judge_on_come_from_the_validation_file(config, tmp_path):
     assert all("Clean" in row for row in held_out)
 
 
+@pytest.mark.parametrize(
+    ("key", "looks"),
+    [
+        ("format", {"format": "prompt"}),
+        ("columns", {"columns": {"instruction": "question", "output": "answer"}}),
+        ("roles", {"roles": {"narrator": "user"}}),
+        ("message_keys", {"message_keys": {"role": "speaker"}}),
+    ],
+)
+def test_held_out_rows_of_another_form_are_refused(config, alpaca_file, tmp_path, key, looks):
+    tree = config.model_dump(mode="json")
+    tree["data"]["validation"] = {"path": str(alpaca_file), **looks}
+    with pytest.raises(LopeError, match=rf"data\.validation\.{key} = .*data\.{key} = "):
+        draw_sample(validate_config(tree, "test"), 1000, tmp_path)
+    assert not (tmp_path / "rows").exists()
+
+
+def test_what_is_no_part_of_lope_reaches_every_method(config, tmp_path):
+    tree = config.model_dump(mode="json")
+    settings = {
+        "loss": {"kind": "truncated", "share": 0.3, "by": "base"},
+        "ema_decay": 0.9,
+        "weight_decay": 0.1,
+        "groups": {"normal_b": {"lr": 0.5}, "router": {"lr": 0.02, "weight_decay": 0.0}},
+    }
+    tree["train"]["stages"]["finetune"] |= settings
+    tree["train"]["stages"]["poison"]["loss"] = {"kind": "label_smoothing"}
+    config = validate_config(tree, "test")
+    studies = MethodStudies(config, draw_sample(config, 1000, tmp_path), tmp_path)
+    studies.write_recipe()
+    stages = {c.group.variant: c.config.train.stages for c in studies.search([3.0]).cells}
+    lope = stages["lope-0.03"]["finetune"]
+    for name in ("lora-0.03", "hydralora-0.03"):
+        (stage,) = stages[name].values()
+        for key in ("lr", "weight_decay", "schedule", "warmup_ratio", "loss", "ema_decay"):
+            assert getattr(stage, key) == getattr(lope, key), key
+        assert stage.groups == {r: g for r, g in lope.groups.items() if r in stage.trainable}
+    assert stages["hydralora-0.03"]["finetune"].groups[Role.ROUTER].lr == pytest.approx(0.06)
+    assert Role.ROUTER not in stages["lora-0.03"]["finetune"].groups
+
+
 def test_all_methods_take_the_same_steps_and_lope_keeps_its_stages(config, tmp_path):
     sample = draw_sample(config, 1000, tmp_path)
     studies = MethodStudies(config, sample, tmp_path)

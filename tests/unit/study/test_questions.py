@@ -17,7 +17,14 @@ MEANS = {"both": ["acc:piqa", "acc:siqa"]}
 @pytest.fixture
 def study(make_study):
     variants = {"lope": {"rows": ["masked", "all"]}}
-    return make_study(seeds=[1, 2], variants=variants, baseline="lope/all", means=MEANS)
+    suites = {"s": {"tasks": ["piqa", "siqa", "group"]}}
+    return make_study(
+        seeds=[1, 2],
+        variants=variants,
+        baseline="lope/all",
+        means=MEANS,
+        evaluate={"suites": suites},
+    )
 
 
 def answers(share: float, size: int, seed: int = 0) -> list[bool]:
@@ -70,7 +77,7 @@ def test_scores_that_are_older_than_the_figures_are_not_used(study):
     write(study, {"piqa": answers(0.6, 300)}, {"piqa": answers(0.6, 300, seed=1)})
     path = study.cells[0].folder / "results.json"
     table = json.loads(path.read_text())
-    table["rows"][0]["tasks"]["piqa"]["limit"] = 200
+    table["rows"][0]["tasks"]["piqa"]["num_fewshot"] = 5
     path.write_text(json.dumps(table))
     assert effect_of(study, "acc:piqa").over == "unpaired documents and seeds"
 

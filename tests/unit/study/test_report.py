@@ -27,6 +27,7 @@ def claim(sentence: str, metric: str, better: str, than: str, direction: str = "
     }
 
 
+SUITES = {"slices": {"tasks": ["piqa", "siqa"], "limit": 9}}
 CLAIMS = [
     claim("lower loss", "loss:clean", "lope/masked", "hydralora/all", "lower"),
     claim("higher loss", "loss:clean", "lope/masked", "hydralora/all"),
@@ -42,7 +43,7 @@ CLAIMS = [
 def study(make_study):
     made = make_study(
         seeds=[1, 2, 3],
-        evaluate={"losses": ["clean"]},
+        evaluate={"losses": ["clean"], "suites": SUITES},
         means={"both": ["acc:piqa", "acc:siqa"]},
         paper={"acc:piqa": {"lope/masked": 76.28}},
         claims={str(i): claim for i, claim in enumerate(CLAIMS)},
@@ -87,7 +88,7 @@ def test_a_row_is_chosen_on_another_files_loss_seed_by_seed(make_study, study_tr
     sides = {"better": "lope/chosen", "than": "hydralora/all"}
     made = make_study(
         variants=variants,
-        evaluate={"losses": ["noisy", "clean"]},
+        evaluate={"losses": ["noisy", "clean"], "suites": SUITES},
         choose_on="loss:noisy",
         claims={"c": claim("chosen", "loss:clean", **sides, direction="lower")},
     )
@@ -183,6 +184,23 @@ def test_sides_that_were_trained_on_other_amounts_are_told(study):
     assert note in write_study_report(study).with_suffix(".md").read_text()
 
 
+def test_a_score_with_another_limit_than_a_suite_asks_for_is_left_out(study):
+    path = study.folder / "runs/lope/seed-2/results.json"
+    table = json.loads(path.read_text())
+    (entry,) = [entry for entry in table["rows"] if entry["name"] == "masked"]
+    entry["tasks"]["piqa"]["limit"] = 5
+    entry["tasks"]["both_tasks"] = {"acc": 0.6}
+    entry["tasks"]["siqa_alone"] = {"acc": 0.5}
+    table["groups"] = {"both_tasks": ["piqa", "siqa"], "siqa_alone": ["siqa"]}
+    path.write_text(json.dumps(table))
+    rows = {f"{row['group']}/{row['row']}": row["figures"] for row in summarize(study)["rows"]}
+    seeds = {metric: set(figure["values"]) for metric, figure in rows["lope/masked"].items()}
+    assert seeds["acc:piqa"] == seeds["both"] == {"1", "3"}
+    assert seeds["acc:siqa"] == {"1", "2", "3"}
+    assert "acc:both_tasks" not in seeds, "one of its tasks is scored with another limit"
+    assert seeds["acc:siqa_alone"] == {"2"}
+
+
 def test_every_number_has_its_file(study):
     write_study_report(study)
     with (study.folder / "reports/tiny_study/report.csv").open() as file:
@@ -238,14 +256,17 @@ def test_cells_that_were_not_run_are_named(make_study):
     study = make_study(evaluate={"losses": ["clean"]}, claims={"a": CLAIMS[0]})
     write_study_report(study)
     text = (study.folder / "reports/tiny_study/report.md").read_text()
-    assert "Not run yet: hydralora/seed-1, lope/seed-1, hydralora/seed-2, lope/seed-2" in text
+    assert "Missing: hydralora/seed-1, lope/seed-1, hydralora/seed-2, lope/seed-2" in text
     assert "| open |" in text
 
 
 def test_an_axis_of_numbers_is_drawn_as_one(make_study):
     axes = {"data_noise": {"0.05": {"noise.data.rate": 0.05}, "0.3": {"noise.data.rate": 0.3}}}
     study = make_study(
-        axes=axes, seeds=[1], evaluate={"losses": ["clean"]}, claims={"a": CLAIMS[0]}
+        axes=axes,
+        seeds=[1],
+        evaluate={"losses": ["clean"], "suites": SUITES},
+        claims={"a": CLAIMS[0]},
     )
     sides = [f"{group}/{row}" for group in study.groups for row in _rows(study, group)]
     write_runs(study, dict.fromkeys(sides, 2.0), dict.fromkeys(sides, 0.5))

@@ -155,8 +155,6 @@ def test_a_training_file_that_an_axis_chooses_is_watched_too(make_study, study_t
     assert len(inputs) == 4
     assert None not in inputs
     assert inputs[0] == inputs[2] != inputs[1] == inputs[3]
-    elsewhere = make_study(train_file=None, seeds=[1])  # the recipe's own data
-    assert steps_of(elsewhere, elsewhere.cells[0])[0].inputs == {"data": None}
 
 
 def test_a_row_that_is_unknown_shows_before_any_training(make_study):

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
+from support.in_process import InProcess
 
-from lope_dist.cli import app
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import write_json
 from lope_dist.study import run as running
 from lope_dist.study.cells import Study
-from lope_dist.study.children import Child
 from lope_dist.study.files import make_files
 from lope_dist.study.load import load_study
 from lope_dist.study.run import RunRequest, run_study
@@ -27,24 +23,6 @@ from lope_dist.study.summary import summarize
 
 HYDRALORA = {"adapter.num_poison": 0}
 LR = {"low": {"train.stages.finetune.lr": 1e-5}, "high": {"train.stages.finetune.lr": 1e-2}}
-
-
-class InProcess(Child):
-    """A command run at once in this process, in place of a child: what it does is the same."""
-
-    def __init__(self, arguments: Sequence[str], log: Path, _threads: int, _grace: float) -> None:
-        self.log, self.started = log, time.monotonic()
-        result = CliRunner().invoke(app, list(arguments))
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(f"{result.output}\n{result.exception!r}")
-        self._status = result.exit_code
-
-    def poll(self) -> int:
-        """Return its status."""
-        return self._status
-
-    def stop(self) -> None:
-        """Do nothing: it has ended."""
 
 
 @pytest.fixture

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.architectures import save_tiny
 from support.baselines import BASELINES, WITHOUT_POISON, roles_of
 from support.quick import quick
 
 from lope_dist.adapters.lope import model_roles
+from lope_dist.adapters.prompts import VirtualTokens
 from lope_dist.config.load import validate_config
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
@@ -145,6 +147,32 @@ def test_the_regulariser_keeps_adaloras_matrices_orthogonal(config_in, tmp_path:
         ]
         far[weight] = float(sum(norms))
     assert far[0.5] < 0.9 * far[0.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "model_type", "reason"),
+    [
+        ("prefix_tuning", "deepseek_v3", "Sizes of tensors"),  # of its keys and its values
+        ("p_tuning_mlp", "gemma3", "masks are made before"),
+    ],
+)
+def test_a_model_that_cannot_run_with_virtual_tokens_ends_the_run(
+    config_in, tmp_path: Path, name: str, model_type: str, reason: str
+) -> None:
+    model = str(save_tiny(tmp_path / "model", model_type))
+    config = config_of(config_in, tmp_path / "run", name, model__name_or_path=model)
+    kind = METHODS[name]["kind"]
+    with pytest.raises(LopeError, match=rf"'{kind}'.* {model_type} .*{reason}.*'adalora'"):
+        session.train(config)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_model_that_takes_no_notice_of_virtual_tokens_ends_the_run(
+    config_in, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VirtualTokens, "_enter", lambda self, decoder, args, kwargs: (args, kwargs))
+    with pytest.raises(LopeError, match=r"'prefix_tuning'.* llama .*change none"):
+        session.train(config_of(config_in, tmp_path / "run", "prefix_tuning"))
 
 
 def test_noise_reaches_a_baseline_too(config_in, tmp_path: Path) -> None:
