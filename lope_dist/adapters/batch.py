@@ -30,6 +30,8 @@ class BatchDescription:
     corrupted_targets: Tensor | None = None
     """bool (N, T): the tokens that predict a marked one. While the model trains, the poisoning
     experts learn from these alone, and the normal ones from the others."""
+    example_lengths: Tensor | None = None
+    """(N, T): how many tokens the example has that a token is of."""
     leaves_out_poison: bool = False
     """While the model trains, the poisoning experts weigh nothing in this pass."""
     _usage_marks: dict[tuple[bool, int, torch.device], Tensor] = field(

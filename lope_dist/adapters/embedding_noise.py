@@ -26,18 +26,23 @@ _CHUNK = 1 << 24  # numbers drawn at once
 
 
 def noisy_embeddings(
-    E_NTD: Tensor, keys_NT: Tensor, mask_NT: Tensor, config: EmbeddingNoiseConfig, salt: int
+    E_NTD: Tensor,
+    keys_NT: Tensor,
+    mask_NT: Tensor,
+    lengths_NT: Tensor | None,
+    config: EmbeddingNoiseConfig,
+    salt: int,
 ) -> Tensor:
     """Return `E + alpha N M` in E's dtype.
 
     With `scale: neftune`, alpha is divided by sqrt(length D); the length is the number of
-    real tokens of the row, never the padded one.
+    tokens of a token's example, whatever shares its row. Only then are ``lengths_NT`` read.
     """
-    mask_NT1 = mask_NT.to(torch.float32).unsqueeze(-1)
-    ratio_NT1 = config.alpha * mask_NT1
+    ratio_NT1 = config.alpha * mask_NT.to(torch.float32).unsqueeze(-1)
     if config.scale == "neftune":
-        length_N11 = mask_NT1.sum(1, keepdim=True).clamp(min=1)
-        ratio_NT1 = ratio_NT1 * (length_N11 * E_NTD.shape[-1]).rsqrt()
+        assert lengths_NT is not None
+        length_NT1 = lengths_NT.to(torch.float32).unsqueeze(-1).clamp(min=1)
+        ratio_NT1 = ratio_NT1 * (length_NT1 * E_NTD.shape[-1]).rsqrt()
     noise_NTD = torch.empty_like(E_NTD, requires_grad=False)
     tokens = max(1, _CHUNK // (E_NTD.shape[0] * E_NTD.shape[-1]))
     for at in range(0, E_NTD.shape[1], tokens):  # the random bits take several times E's bytes
@@ -80,13 +85,17 @@ class EmbeddingNoiseHook:
         config, batch = self.context.stage.embedding_noise, self.context.batch
         if config is None or config.alpha == 0 or not embedding.training or not self.is_running:
             return E_NTD
-        stream = self.context.noise_stream
-        keys_NT, mask_NT = batch.token_keys.get(stream), batch.noise_mask
-        shape = E_NTD.shape[:-1]
-        if keys_NT is None or keys_NT.shape != shape or mask_NT is None or mask_NT.shape != shape:
+        stream, shape = self.context.noise_stream, E_NTD.shape[:-1]
+        keys_NT, mask_NT, lengths_NT = (
+            given if given is not None and given.shape == shape else None
+            for given in (batch.token_keys.get(stream), batch.noise_mask, batch.example_lengths)
+        )
+        needs_lengths = config.scale == "neftune"
+        if keys_NT is None or mask_NT is None or (needs_lengths and lengths_NT is None):
             raise LopeError(
-                "Embedding noise needs a key and a mask for each token: "
-                f"token_keys['{stream}'] and noise_mask of shape {tuple(shape)}; describe the "
-                "batch (context.begin_batch) before each training forward, or call model.eval()."
+                "Embedding noise needs a key and a mask for each token, and the length of its "
+                f"example for scale = 'neftune': token_keys['{stream}'], noise_mask and "
+                f"example_lengths of shape {tuple(shape)}; describe the batch "
+                "(context.begin_batch) before each training forward, or call model.eval()."
             )
-        return noisy_embeddings(E_NTD, keys_NT, mask_NT, config, self.salt)
+        return noisy_embeddings(E_NTD, keys_NT, mask_NT, lengths_NT, config, self.salt)

@@ -21,6 +21,7 @@ import torch
 from peft import PrefixEncoder, PrefixTuningConfig, PromptEncoder, PromptEncoderConfig
 from torch import Tensor, nn
 from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin
 
 from lope_dist.adapters.base import AdapterModule
 from lope_dist.adapters.context import AdapterContext
@@ -48,7 +49,9 @@ class VirtualTokens(nn.Module, AdapterModule):
         super().__init__()
         self.arch, self.config, self.context, self.seed = arch, config, context, seed
         self._num_prepended = 0
-        self._cache_name = ""  # of the decoder's argument
+        self._lends_cache = False
+        self._names: tuple[str, ...] = ()  # of the decoder's arguments
+        self._cache_name = ""
         with torch.device(device):
             self.encoder: Any = build_encoder(config, arch)
 
@@ -69,20 +72,19 @@ class VirtualTokens(nn.Module, AdapterModule):
         return self.encoder(tokens_V.expand(rows, -1))
 
     def install(self, decoder: nn.Module) -> None:
-        """Hook the stack of layers with its embedding, which is called with keywords."""
+        """Hook the stack of layers with its embedding."""
+        self._names = tuple(inspect.signature(decoder.forward).parameters)
         # transformers 5.24 renamed the argument.
-        names = inspect.signature(decoder.forward).parameters
-        self._cache_name = "cache" if "cache" in names else "past_key_values"
+        self._cache_name = "cache" if "cache" in self._names else "past_key_values"
         decoder.register_forward_pre_hook(self._enter, with_kwargs=True)
         decoder.register_forward_hook(self._leave)
 
     def _enter(self, decoder: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Change how the decoder is called."""
-        self._num_prepended = 0
+        self._num_prepended, self._lends_cache = 0, False
         if self.context.answer.experts == "none":
             return args, kwargs
-        assert not args, "the decoder is called with keywords"
-        kwargs = dict(kwargs)
+        kwargs = dict(zip(self._names, args, strict=False)) | kwargs
         cache, ids, embeds = (
             kwargs.get(key) for key in (self._cache_name, "input_ids", "inputs_embeds")
         )
@@ -99,13 +101,16 @@ class VirtualTokens(nn.Module, AdapterModule):
             kwargs |= {"input_ids": None, "inputs_embeds": torch.cat([prompt_NVD, embeds], dim=1)}
             self._num_prepended = self.config.num_virtual_tokens
         elif not is_begun:
+            self._lends_cache = cache is None
             kwargs[self._cache_name] = self._filled(cache, given, decoder)
-        return args, kwargs
+        return (), kwargs
 
     def _leave(self, decoder: Any, args: Any, output: Any) -> Any:
-        """Leave the real tokens' hidden states."""
+        """Leave the real tokens' hidden states, and no cache that nobody asked for."""
         if self._num_prepended:
             output.last_hidden_state = output.last_hidden_state[:, self._num_prepended :]
+        if self._lends_cache:
+            setattr(output, self._cache_name, None)
         return output
 
     def _shift(self, kwargs: dict[str, Any], rows: int, prepends: bool) -> None:
@@ -113,14 +118,15 @@ class VirtualTokens(nn.Module, AdapterModule):
         virtual = self.config.num_virtual_tokens
         mask_NT, positions_NT = kwargs.get("attention_mask"), kwargs.get("position_ids")
         if mask_NT is not None:
-            assert mask_NT.dim() == 2, "the mask tells real tokens from padding"
+            is_plain = isinstance(mask_NT, Tensor) and mask_NT.dim() == 2
+            assert is_plain, "its attention masks are made before its decoder is called"
             kwargs["attention_mask"] = torch.cat([mask_NT.new_ones(rows, virtual), mask_NT], dim=1)
         if positions_NT is not None:
             positions_NT = positions_NT + virtual
             if prepends:
                 first_V = torch.arange(virtual, device=positions_NT.device)
-                before_NV = first_V.expand(positions_NT.shape[0], -1)
-                positions_NT = torch.cat([before_NV, positions_NT], dim=1)
+                before_NV = first_V.expand(*positions_NT.shape[:-1], -1)  # some have several axes
+                positions_NT = torch.cat([before_NV, positions_NT], dim=-1)
             kwargs["position_ids"] = positions_NT
 
     def _filled(self, cache: Any, given: Tensor, decoder: Any) -> Any:
@@ -143,31 +149,58 @@ def attach_prompt(
     """Put virtual tokens before the sequences of a frozen model.
 
     Raises:
-        LopeError: an encoder-decoder model.
+        LopeError: a model whose structure tells that it cannot have them.
     """
-    if model.config.is_encoder_decoder:
-        raise LopeError(
-            f"adapter.kind = '{config.kind}' with an encoder-decoder model "
-            f"({type(model).__name__}) is not supported; use a decoder-only model, or "
-            "adapter.kind = 'adalora' or 'lope'."
-        )
+    if reason := _why_not(model, config):
+        raise refusal(model, config, reason)
     device = next(model.parameters()).device
-    prompt = VirtualTokens(model.config, config, context, seed=seed, device=device)
+    arch = model.config.get_text_config(decoder=True)
+    prompt = VirtualTokens(arch, config, context, seed=seed, device=device)
     if device.type != "meta":
         initialize_module(prompt)
     prompt.train(model.training)
     model.add_module("prompt", prompt)
-    prompt.install(model.get_decoder())
+    prompt.install(_stack(model))
+
+
+def refusal(model: PreTrainedModel, config: PromptConfig, reason: str) -> LopeError:
+    """Return the error of a model that cannot have virtual tokens."""
+    return LopeError(
+        f"adapter.kind = '{config.kind}' does not work with this {model.config.model_type} model "
+        f"({type(model).__name__}): {reason}; use adapter.kind = 'adalora' or 'lope'."
+    )
+
+
+def _why_not(model: PreTrainedModel, config: PromptConfig) -> str | None:
+    """Return what in a model's structure keeps virtual tokens out; None: nothing is known."""
+    if model.config.is_encoder_decoder:
+        return "it is an encoder-decoder"
+    arch = model.config.get_text_config(decoder=True)
+    keeps_keys = [isinstance(layer, CacheLayerMixin) for layer in DynamicCache(config=arch).layers]
+    if not any(keeps_keys):
+        return "none of its layers is attention"
+    if isinstance(config, PTuningConfig):
+        reads_ids = hasattr(_stack(model), "embed_tokens_per_layer")
+        return "its layers read the tokens' ids, which virtual tokens lack" if reads_ids else None
+    without = keeps_keys.count(False)
+    return f"{without} of its layers keep no keys and values" if without else None
+
+
+def _stack(model: PreTrainedModel) -> nn.Module:
+    """Return the stack of layers with its embedding, without the head."""
+    decoder = model.get_decoder()
+    if decoder is not model:
+        return decoder
+    embedding = model.get_input_embeddings()  # a class that names its stack in its own way
+    return next(child for child in model.children() if embedding in child.modules())
 
 
 def build_encoder(config: PromptConfig, arch: PretrainedConfig) -> nn.Module:
     """Return peft's encoder for an architecture, with its own random values."""
-    layers, heads, width = _sizes(arch)
     common: dict[str, Any] = {
         "task_type": "CAUSAL_LM",
         "num_virtual_tokens": config.num_virtual_tokens,
         "num_transformer_submodules": 1,
-        "num_layers": layers,
     }
     if isinstance(config, PTuningConfig):
         return PromptEncoder(
@@ -178,8 +211,11 @@ def build_encoder(config: PromptConfig, arch: PretrainedConfig) -> nn.Module:
                 **common,
             )
         )
+    layers, heads, width = _sizes(arch)
     return PrefixEncoder(
-        PrefixTuningConfig(token_dim=heads * width, num_attention_heads=heads, **common)
+        PrefixTuningConfig(
+            num_layers=layers, token_dim=heads * width, num_attention_heads=heads, **common
+        )
     )
 
 

@@ -22,6 +22,7 @@ from lope_dist.model.name_mapping import NameMap, map_names, may_be_missing
 from lope_dist.model.nf4 import PackedWeight, packed_weights
 from lope_dist.model.nf4_layout import BLOCK
 from lope_dist.model.origin import Origin, origins
+from lope_dist.model.weight_kinds import is_linear
 
 Owner = tuple[nn.Module, str]
 _SHOWN = 8
@@ -73,7 +74,7 @@ def take_inventory(model: PreTrainedModel, files: TensorFiles, dtype: torch.dtyp
 
     Raises:
         LopeError: tensors that are missing, unexpected, of another shape or packed in a way
-            that the model does not use, all listed.
+            that the model does not use, or left unpacked where it packs them, all listed.
     """
     available = files.names()
     packed_parts = {
@@ -108,11 +109,35 @@ def take_inventory(model: PreTrainedModel, files: TensorFiles, dtype: torch.dtyp
             problems += prequantized.misfits(origin, packed, files)
         else:
             problems += _misfits(origin, tensor, files, is_nf4=packed is not None)
+    problems += _left_whole(slots, model.get_output_embeddings())
     if problems:
         more = len(problems) - _SHOWN
         shown = "; ".join(problems[:_SHOWN]) + (f"; {more} more" if more > 0 else "")
         raise LopeError(f"The weights do not fit {type(model).__name__}: {shown}.")
     return Inventory(slots, sorted(left_out))
+
+
+def _left_whole(slots: list[Slot], head: nn.Module | None) -> Iterator[str]:
+    """Yield that the files hold layers in 16 bits beside packed ones, which would be packed here.
+
+    The head and banks of experts are no such layers: transformers packs none, whoever asks.
+    """
+    left: list[str] = []
+    packed: list[str] = []
+    for slot in slots:
+        module, _ = slot.owners[slot.origin.target]
+        if slot.packed is not None:
+            is_left = not slot.is_prequantized and is_linear(module) and module is not head
+            (left if is_left else packed).extend(slot.owners)
+    if not left or not any(slot.is_prequantized for slot in slots):
+        return
+    entries = prequantized.entries_for(left, packed)
+    skipped = ",".join(dict.fromkeys(["lm_head", *entries]))
+    yield (
+        f"{left[0]}{f' and {len(left) - 1} more' if len(left) > 1 else ''}, not packed in the "
+        f"files beside packed ones, would be quantized; set model.skip_modules=[{skipped}], with "
+        "what else it names, to leave them as they are"
+    )
 
 
 def _of_other_parts(

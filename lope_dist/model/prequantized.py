@@ -10,7 +10,8 @@ X.weight.quant_state.bitsandbytes__nf4    JSON as uint8: type, block size, shape
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from typing import Any
 
@@ -72,6 +73,31 @@ def misfits(origin: Origin, packed: PackedWeight, files: TensorFiles) -> Iterato
         yield f"{name} has shape {state.get('shape')}, not {shape}"
         return
     yield from _part_misfits(name, packed, files)
+
+
+def entries_for(left: Sequence[str], packed: Iterable[str]) -> list[str]:
+    """Return few entries of `model.skip_modules` that name some weights and none of the packed."""
+    forbidden = {entry for name in packed for entry in _entries(name)}
+    counts = Counter(entry for name in left for entry in _entries(name))
+    chosen: list[str] = []
+    for name in left:
+        entries = _entries(name)
+        if not entries & set(chosen):
+            chosen.append(
+                max(entries - forbidden, key=lambda each: (counts[each], -len(each), each))
+            )
+    return chosen
+
+
+def _entries(name: str) -> set[str]:
+    """Return the dotted parts of a weight's name that name a module the weight is in."""
+    modules = name.split(".")[:-1]
+    return {
+        ".".join(modules[start:end])
+        for end in range(1, len(modules) + 1)
+        for start in range(end)
+        if not modules[start].isdigit()
+    }
 
 
 def nested_scales(name: str, files: TensorFiles, device: torch.device) -> NestedScales:

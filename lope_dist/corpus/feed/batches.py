@@ -47,6 +47,8 @@ class MicroBatch:
     epoch, example and place in the example, on nothing else; 0 at padding."""
     noise_mask: Tensor
     """int64 (N, T) over `input_ids`: 1 at real tokens, 0 at padding."""
+    example_lengths: Tensor
+    """int64 (N, T) over `input_ids`: the tokens of a token's example, 0 at padding."""
     corrupted_mask: Tensor | None
     """bool (N, T) over `input_ids`: the tokens of words that noise changed; None where nobody
     asked."""
@@ -64,7 +66,12 @@ class MicroBatch:
 
     def description(self) -> BatchDescription:
         """Return what the adapters need to know of the batch."""
-        return BatchDescription(self.token_keys, self.noise_mask, self.corrupted_mask)
+        return BatchDescription(
+            self.token_keys,
+            self.noise_mask,
+            self.corrupted_mask,
+            example_lengths=self.example_lengths,
+        )
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """Return the batch with its tensors on ``device``."""
@@ -74,6 +81,7 @@ class MicroBatch:
             labels=self.labels.to(device),
             token_keys={name: t.to(device) for name, t in self.token_keys.items()},
             noise_mask=self.noise_mask.to(device),
+            example_lengths=self.example_lengths.to(device),
             corrupted_mask=None if self.corrupted_mask is None else self.corrupted_mask.to(device),
             weights=None if self.weights is None else self.weights.to(device),
         )
@@ -161,6 +169,7 @@ def build_batch(
         labels=labels_NT,
         token_keys=token_keys,
         noise_mask=mask_NT,
+        example_lengths=_example_lengths(rows),
         corrupted_mask=_corrupted(rows),
         weights=_weights(rows),
         example_ids=tuple(example.example_id for example in examples),
@@ -220,6 +229,11 @@ def _corrupted(rows: Sequence[Sequence[Tokenized]]) -> Tensor | None:
         for row in marks
     ]
     return _pad(flat, 0, torch.bool)
+
+
+def _example_lengths(rows: Sequence[Sequence[Tokenized]]) -> Tensor:
+    lengths = [[len(example.input_ids) for example in row] for row in rows]
+    return _pad([[length for length in row for _ in range(length)] for row in lengths], 0)
 
 
 def _weights(rows: Sequence[Sequence[Tokenized]]) -> Tensor | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import peft
 import pytest
 import torch
 from pydantic import TypeAdapter
+from support.architectures import tiny_arch
 from support.baselines import BASELINES
 from support.tiny import small_llama
 from torch.nn import functional as F
@@ -22,6 +25,7 @@ from lope_dist.adapters.rank_allocation import RankAllocation
 from lope_dist.config.baselines import AdaLoraConfig, AnyAdapterConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.roles import Role
+from lope_dist.model.auto_class import auto_class
 
 PROMPTS = [name for name in BASELINES if name != "adalora"]
 IDS = torch.arange(24).view(2, 12) % 60
@@ -110,12 +114,32 @@ def test_virtual_tokens_are_pefts(name: str) -> None:
     torch.testing.assert_close(found[mask.bool()], wanted[mask.bool()])
 
 
-@pytest.mark.parametrize("name", BASELINES)
+def random(model_type: str, **changes):
+    """Return a random model of a type in memory."""
+    torch.manual_seed(0)
+    arch = tiny_arch(model_type, **changes)
+    return auto_class(arch, remote=False).from_config(arch, dtype=torch.float32).eval()
+
+
+CALLED_OTHERWISE = ("gpt2", "falcon", "mpt", "llama4_text", "qwen2_vl")
+"""Their decoders take positional arguments, keep no cache by default, or stand elsewhere."""
+
+
+@pytest.mark.parametrize(
+    ("name", "model_type"),
+    [
+        *((name, "llama") for name in BASELINES),
+        *product(("p_tuning_mlp", "prefix_tuning"), CALLED_OTHERWISE),
+    ],
+)
 @torch.no_grad()
-def test_generation_sees_the_adapter_at_every_token(name: str) -> None:
+def test_generation_sees_the_adapter_at_every_token(name: str, model_type: str) -> None:
     """With a cache and left padding it chooses what the whole forward pass chooses."""
-    model, _ = adapted(name)
+    model = small_llama() if model_type == "llama" else random(model_type)
+    base = model(input_ids=IDS).logits
+    adapted(name, model=model)
     trained(model)
+    assert not torch.equal(model(input_ids=IDS).logits, base)
     ids, mask = IDS.clone(), torch.ones_like(IDS)
     ids[1, :4] = mask[1, :4] = 0
     new = model.generate(
@@ -124,7 +148,7 @@ def test_generation_sees_the_adapter_at_every_token(name: str) -> None:
     for row, start in ((0, 0), (1, 4)):
         so_far = ids[row : row + 1, start:]
         for _ in range(4):
-            best = model(so_far).logits[:, -1].argmax(-1, keepdim=True)
+            best = model(input_ids=so_far).logits[:, -1].argmax(-1, keepdim=True)
             so_far = torch.cat([so_far, best], dim=1)
         assert torch.equal(new[row, start:], so_far[0])
 
@@ -134,8 +158,27 @@ def test_an_encoder_decoder_takes_no_virtual_tokens(name: str) -> None:
     t5 = T5ForConditionalGeneration(
         T5Config(d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2, vocab_size=30)
     )
-    with pytest.raises(LopeError, match=r"encoder-decoder.* \(T5For"):
+    with pytest.raises(LopeError, match=r"\(T5For.*encoder-decoder"):
         adapted(name, model=t5)
+
+
+@pytest.mark.parametrize(
+    ("name", "model_type", "reason"),
+    [
+        ("prefix_tuning", "qwen3_5_text", "1 of its layers keep no keys"),
+        ("prefix_tuning", "mamba2", "none of its layers is attention"),
+        ("p_tuning", "mamba2", "none of its layers is attention"),
+        ("p_tuning", "gemma3n_text", "read the tokens' ids"),
+    ],
+)
+def test_what_a_models_structure_rules_out_is_told_without_weights(
+    name: str, model_type: str, reason: str
+) -> None:
+    kind = config_of(name).kind
+    with torch.device("meta"):
+        model = random(model_type)
+    with pytest.raises(LopeError, match=rf"'{kind}'.* {model_type} .*{reason}.*'adalora'"):
+        adapted(name, model=model)
 
 
 def test_dropout_is_that_of_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

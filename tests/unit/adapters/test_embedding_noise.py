@@ -13,10 +13,13 @@ from lope_dist.adapters.embedding_noise import install, noisy_embeddings
 from lope_dist.config.adapter import CompensationConfig
 from lope_dist.config.noise import EmbeddingNoiseConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.corpus.feed.batches import build_batch
+from lope_dist.corpus.tokens.encode import Tokenized
 
 KeysOf = Callable[[list[int], int], Tensor]
 IDS = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+NEFTUNE = EmbeddingNoiseConfig(alpha=5, scale="neftune")
 
 
 def attach(model: nn.Module, keys: dict[str, Tensor], stream: str = "decoder") -> AdapterContext:
@@ -63,17 +66,41 @@ def test_noise_is_off_in_eval_and_without_the_setting(llama: nn.Module, keys_of:
 
 def test_noise_does_not_depend_on_batch_or_padding(keys_of: KeysOf) -> None:
     keys, E, config = keys_of([5, 3], 5), torch.randn(2, 5, 8), EmbeddingNoiseConfig(alpha=0.5)
-    whole = noisy_embeddings(E, keys, MASK, config, 1)
-    alone = noisy_embeddings(E[1:, :3], keys[1:, :3], MASK[1:, :3], config, 1)
+    whole = noisy_embeddings(E, keys, MASK, None, config, 1)
+    alone = noisy_embeddings(E[1:, :3], keys[1:, :3], MASK[1:, :3], None, config, 1)
     assert torch.equal(alone, whole[1:, :3])
 
 
 def test_neftune_divides_by_the_root_of_real_length_and_width(keys_of: KeysOf) -> None:
     keys, E = keys_of([5, 3], 5), torch.zeros(2, 5, 8)
-    paper = noisy_embeddings(E, keys, MASK, EmbeddingNoiseConfig(alpha=5), 1)
-    neftune = noisy_embeddings(E, keys, MASK, EmbeddingNoiseConfig(alpha=5, scale="neftune"), 1)
+    lengths = MASK.sum(1, keepdim=True) * MASK
+    paper = noisy_embeddings(E, keys, MASK, None, EmbeddingNoiseConfig(alpha=5), 1)
+    neftune = noisy_embeddings(E, keys, MASK, lengths, NEFTUNE, 1)
     torch.testing.assert_close(neftune[0], paper[0] / (5 * 8) ** 0.5)
     torch.testing.assert_close(neftune[1], paper[1] / (3 * 8) ** 0.5)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+@pytest.mark.parametrize("behind", [0, 1])
+def test_neftune_noise_does_not_depend_on_what_shares_the_row(
+    llama: nn.Module, before: int, behind: int
+) -> None:
+    """A shorter row beside it is padded, which changes nothing either."""
+    lengths = {7: 6, 1: 3, 2: 9, 3: 4, 4: 20}
+    made = {n: Tokenized(n, [5 + n] * t, [5 + n] * t, was_cut=False) for n, t in lengths.items()}
+    context = attach(llama, {})
+    context.begin_stage(StageDescription(embedding_noise=NEFTUNE))
+
+    def embedded(rows: list[list[Tokenized]], is_packed: bool) -> Tensor:
+        batch = build_batch(rows, is_packed=is_packed, pad_id=0, seed=1, epoch=2)
+        context.begin_batch(batch.description())
+        return llama.get_input_embeddings().train()(batch.inputs["input_ids"])
+
+    alone = embedded([[made[7]]], is_packed=False)[0]
+    others = [made[n] for n in (1, 2)[:before]]
+    row = [*others, made[7], *[made[3]][:behind]]
+    start = sum(len(each.input_ids) for each in others)
+    assert torch.equal(embedded([row, [made[4]]], is_packed=True)[0, start : start + 6], alone)
 
 
 @pytest.mark.parametrize("shares_module", [False, True])
@@ -111,4 +138,9 @@ def test_noise_without_keys_or_mask_is_refused(llama: nn.Module, keys_of: KeysOf
         llama.train()(IDS)
     context.begin_batch(BatchDescription({}, MASK))
     with pytest.raises(LopeError, match=r"token_keys.*noise_mask.*\(2, 5\)"):
+        llama(IDS)
+    context.begin_batch(BatchDescription({"decoder": keys_of([5, 3], 5)}, MASK))
+    llama(IDS)
+    context.begin_stage(StageDescription(embedding_noise=NEFTUNE))
+    with pytest.raises(LopeError, match=r"neftune.*example_lengths.*\(2, 5\)"):
         llama(IDS)

@@ -170,8 +170,8 @@ def test_a_batch_without_content_teaches_nothing(attention, is_packed):
 
 def test_a_batch_moves():
     moved = padded().to("meta")
-    assert {t.device.type for t in (*moved.inputs.values(), moved.labels, moved.noise_mask,
-                                    *moved.token_keys.values())} == {"meta"}  # fmt: skip
+    masks = (moved.noise_mask, moved.example_lengths, *moved.token_keys.values())
+    assert {t.device.type for t in (*moved.inputs.values(), moved.labels, *masks)} == {"meta"}
 
 
 def test_rows_are_few_and_even():

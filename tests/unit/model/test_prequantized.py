@@ -1,6 +1,7 @@
 """Checkpoints that bitsandbytes packed, and the working buffer."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def _load(folder: Path, **settings) -> torch.nn.Module:
     return load_model(ModelConfig(name_or_path=str(folder), **settings), CPU, progress=False)
 
 
-def _pack(source: Path, target: Path, *, nested: bool, storage: torch.dtype) -> Path:
+def _pack(
+    source: Path, target: Path, *, nested: bool, storage: torch.dtype, skipped: list | None = None
+) -> Path:
     """Let transformers quantize and save a model."""
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -36,6 +39,7 @@ def _pack(source: Path, target: Path, *, nested: bool, storage: torch.dtype) -> 
         bnb_4bit_use_double_quant=nested,
         bnb_4bit_compute_dtype=torch.float32,
         bnb_4bit_quant_storage=storage,
+        llm_int8_skip_modules=skipped,
     )
     AutoModelForCausalLM.from_pretrained(
         source, dtype=torch.float32, quantization_config=settings
@@ -129,6 +133,39 @@ def test_other_settings_than_the_files_are_refused(packed: Path) -> None:
         _load(packed, skip_modules=("lm_head", "up_proj"))
     with pytest.raises(LopeError, match="packed bytes"):
         _load(packed, quantization="none")
+
+
+@pytest.mark.parametrize(
+    ("skipped", "named"),
+    [
+        (["model.layers.1.mlp", "lm_head"], ["layers.1.mlp"]),
+        (["v_proj", "lm_head"], ["v_proj"]),
+        (["model.layers.0.self_attn", "down_proj", "lm_head"], ["down_proj", "layers.0.self_attn"]),
+        (["model.layers.1", "lm_head"], ["layers.1"]),
+    ],
+)
+def test_layers_that_were_left_unpacked_are_to_be_named(
+    tmp_path: Path, tiny_llama: Path, skipped: list[str], named: list[str]
+) -> None:
+    """With what the error says, the base is the one that transformers loads."""
+    folder = _pack(tiny_llama, tmp_path, nested=True, storage=torch.uint8, skipped=skipped)
+    with pytest.raises(LopeError, match=r"would be quantized; set model\.skip_modules=") as told:
+        _load(folder)
+    (entries,) = re.findall(r"skip_modules=\[(.*?)\]", str(told.value))
+    assert entries.split(",")[0] == "lm_head"
+    assert sorted(entries.split(",")[1:]) == named
+    ours = _load(folder, skip_modules=tuple(entries.split(",")))
+    _assert_same_weights(ours, _load(tiny_llama, skip_modules=tuple(skipped)))
+    stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    whole = {name: p for name, p in stock.named_parameters() if p.is_floating_point()}
+    for name, parameter in ours.named_parameters():
+        if name in whole:
+            assert torch.equal(parameter, whole.pop(name)), name
+    assert not whole
+
+
+def test_the_head_of_a_packed_model_may_be_quantized(tiny_llama: Path, packed: Path) -> None:
+    _assert_same_weights(_load(packed, skip_modules=()), _load(tiny_llama, skip_modules=()))
 
 
 def test_a_small_buffer_bounds_each_read_and_changes_no_bit(
