@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.banks import MODELS, save_model
+from support.banks import LISTS, MODELS, save_model
 from support.launching import REPOSITORY, run_ranks, succeed
 from support.quick import quick
 from support.tiny import tiny_tree
@@ -35,7 +35,7 @@ def found(request, alpaca_file: Path, tmp_path_factory: pytest.TempPathFactory) 
     """What the cells gave, in one launch an engine."""
     cells = LAUNCHES[request.param]
     folder = tmp_path_factory.mktemp("banks")
-    for name in MODELS:
+    for name in (*MODELS, *LISTS):
         save_model(folder / name, name)
     save_model(folder / "deep", "mixtral", **DEEP)
     tree = tiny_tree(folder, alpaca_file, folder)

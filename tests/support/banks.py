@@ -34,6 +34,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "gpt_oss": _SIZES | {"num_local_experts": 4},
     "llama4_text": _SIZES
     | {"num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 128},
+    "gpt2": _FUSED | {"n_embd": 64, "n_layer": 2, "n_head": 4},
+    "falcon": _FUSED | {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
+}
+LISTS: dict[str, dict[str, Any]] = {
     "switch_transformers": {
         "vocab_size": 258,
         "d_model": 64,
@@ -52,9 +56,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "eos_token_id": 256,
         "pad_token_id": 257,
     },
-    "gpt2": _FUSED | {"n_embd": 64, "n_layer": 2, "n_head": 4},
-    "falcon": _FUSED | {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
 }
+"""An encoder-decoder whose experts are a list of modules."""
 TARGETS = {"gpt2": ["c_attn"], "falcon": ["query_key_value"], "switch_transformers": ["q", "v"]}
 """Layers to adapt, where they are not `q_proj` and `v_proj`."""
 
@@ -67,7 +70,7 @@ def save_model(folder: Path, model_type: str, **changes: Any) -> None:
     from lope_dist.model.auto_class import auto_class
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(model_type, **MODELS[model_type] | changes)
+    config = AutoConfig.for_model(model_type, **(MODELS | LISTS)[model_type] | changes)
     auto = auto_class(config, remote=False)
     auto.from_config(config, dtype=torch.float32).save_pretrained(folder)
     save_byte_tokenizer(folder)
