@@ -62,11 +62,13 @@ def advise(
     device: int,
     node: int | None,
     one_row: bool,
+    may_recompute: bool = True,
     hardware: Hardware,
 ) -> Advice:
     """Return the recommendation for devices of ``device`` bytes and nodes of ``node`` bytes.
 
     ``one_row``: the attention implementation allows micro-batches of one row only.
+    ``may_recompute``: the model's layers may be recomputed.
     """
     usable = int(USABLE * device)
     least = {stage: plan_rank(sizes, run, stage, 1) for stage in (2, 3)}
@@ -82,11 +84,11 @@ def advise(
     candidates = [
         _choice(sizes, replace(run, shard=shard, checkpointing=on), stage, usable, most, hardware)
         for stage, shard in sharings
-        for on in (False, True)
+        for on in ((False, True) if may_recompute else (False,))
     ]
     choices = sorted(filter(None, candidates), key=lambda choice: -choice.speed.tokens_per_s)
     if not choices:
-        return _fits_nowhere(sizes, run, usable)
+        return _fits_nowhere(sizes, replace(run, checkpointing=may_recompute), usable)
     chosen, why = _choose(run, choices, least[2].base_weights + least[2].statistics, usable)
     return Advice(
         chosen.zero_stage,
@@ -179,12 +181,12 @@ def _rows_that_fit(sizes: Sizes, run: Settings, stage: int, usable: int, most: i
 
 
 def _fits_nowhere(sizes: Sizes, run: Settings, usable: int) -> Advice:
-    run = replace(run, checkpointing=True)
     least = {stage: plan_rank(sizes, run, stage, 1) for stage in (2, 3)}
     smallest = min((2, 3), key=lambda stage: max(least[stage].total, least[stage].load_peak))
     need = max(least[smallest].total, least[smallest].load_peak)
+    recomputed = ", recomputed," if run.checkpointing else ""
     text = (
-        f"It fits in neither stage: even one row a micro-batch, recomputed, takes "
+        f"It fits in neither stage: even one row a micro-batch{recomputed} takes "
         f"{format_bytes(need)} under ZeRO-{smallest}, and {format_bytes(usable)} of a device are "
         "usable."
     )

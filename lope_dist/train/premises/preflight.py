@@ -70,12 +70,17 @@ def with_settled(config: RunConfig, *, attention: str, packing: bool | str) -> R
     )
 
 
+def num_sharing_layers(arch: PretrainedConfig) -> int:
+    """Return how many layers read the keys and values of earlier ones: none is recomputed then."""
+    return getattr(arch.get_text_config(), "num_kv_shared_layers", 0) or 0
+
+
 def _check_recomputation(config: RunConfig, arch: PretrainedConfig) -> None:
     """Refuse to recompute layers that read keys and values of an earlier one.
 
     A layer is recomputed by itself: what it reads of another one has no gradient then.
     """
-    num_shared = getattr(arch.get_text_config(), "num_kv_shared_layers", 0)
+    num_shared = num_sharing_layers(arch)
     if config.model.gradient_checkpointing and num_shared:
         raise LopeError(
             f"model.gradient_checkpointing = true with {arch.model_type}, whose last {num_shared} "

@@ -18,7 +18,7 @@ from lope_dist.engine.sizes import Settings, Sizes, packed_bytes
 from lope_dist.engine.speed import Hardware
 from lope_dist.model.nf4 import packed_weights
 from lope_dist.model.quantization import quantization_of
-from lope_dist.train.premises.preflight import preflight
+from lope_dist.train.premises.preflight import num_sharing_layers, preflight
 from lope_dist.train.premises.saved_tensors import chosen_experts, kept_activations, layers_of
 
 
@@ -56,7 +56,13 @@ def plan_run(
     run = settings_of(config, world_size, ranks_per_node)
     one_row = config.model.attention == "flash_attention_2" and config.data.packing is not False
     advice = advise(
-        sizes, run, device=gpu_memory, node=node_memory, one_row=one_row, hardware=hardware
+        sizes,
+        run,
+        device=gpu_memory,
+        node=node_memory,
+        one_row=one_row,
+        may_recompute=not num_sharing_layers(model.config),
+        hardware=hardware,
     )
     plan = {
         "model": config.model.name_or_path,

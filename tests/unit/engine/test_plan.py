@@ -202,6 +202,23 @@ def test_flash_attention_with_packing_takes_one_row() -> None:
     assert (advice.micro_batch, advice.accumulation_steps) == (1, 4)
 
 
+def test_layers_that_may_not_be_recomputed_are_not_advised_to_be() -> None:
+    def ways(*, may_recompute: bool) -> set[bool]:
+        advice = advise(
+            L7,
+            RUN,
+            device=80 * GiB,
+            node=None,
+            one_row=False,
+            may_recompute=may_recompute,
+            hardware=Hardware(),
+        )
+        return {choice.gradient_checkpointing for choice in advice.choices}
+
+    assert ways(may_recompute=True) == {False, True}
+    assert ways(may_recompute=False) == {False}
+
+
 def test_a_node_without_memory_for_its_processes_is_told() -> None:
     advice = advise(L7, RUN, device=80 * GiB, node=8 * GiB, one_row=False, hardware=Hardware())
     assert advice.zero_stage is None
