@@ -29,9 +29,9 @@ def noisy_embeddings(
     E_NTD: Tensor,
     keys_NT: Tensor,
     mask_NT: Tensor,
-    lengths_NT: Tensor | None,
     config: EmbeddingNoiseConfig,
     salt: int,
+    lengths_NT: Tensor | None = None,
 ) -> Tensor:
     """Return `E + alpha N M` in E's dtype.
 
@@ -98,4 +98,4 @@ class EmbeddingNoiseHook:
                 f"example_lengths of shape {tuple(shape)}; describe the batch "
                 "(context.begin_batch) before each training forward, or call model.eval()."
             )
-        return noisy_embeddings(E_NTD, keys_NT, mask_NT, lengths_NT, config, self.salt)
+        return noisy_embeddings(E_NTD, keys_NT, mask_NT, config, self.salt, lengths_NT)

@@ -66,16 +66,16 @@ def test_noise_is_off_in_eval_and_without_the_setting(llama: nn.Module, keys_of:
 
 def test_noise_does_not_depend_on_batch_or_padding(keys_of: KeysOf) -> None:
     keys, E, config = keys_of([5, 3], 5), torch.randn(2, 5, 8), EmbeddingNoiseConfig(alpha=0.5)
-    whole = noisy_embeddings(E, keys, MASK, None, config, 1)
-    alone = noisy_embeddings(E[1:, :3], keys[1:, :3], MASK[1:, :3], None, config, 1)
+    whole = noisy_embeddings(E, keys, MASK, config, 1)
+    alone = noisy_embeddings(E[1:, :3], keys[1:, :3], MASK[1:, :3], config, 1)
     assert torch.equal(alone, whole[1:, :3])
 
 
 def test_neftune_divides_by_the_root_of_real_length_and_width(keys_of: KeysOf) -> None:
     keys, E = keys_of([5, 3], 5), torch.zeros(2, 5, 8)
     lengths = MASK.sum(1, keepdim=True) * MASK
-    paper = noisy_embeddings(E, keys, MASK, None, EmbeddingNoiseConfig(alpha=5), 1)
-    neftune = noisy_embeddings(E, keys, MASK, lengths, NEFTUNE, 1)
+    paper = noisy_embeddings(E, keys, MASK, EmbeddingNoiseConfig(alpha=5), 1)
+    neftune = noisy_embeddings(E, keys, MASK, NEFTUNE, 1, lengths)
     torch.testing.assert_close(neftune[0], paper[0] / (5 * 8) ** 0.5)
     torch.testing.assert_close(neftune[1], paper[1] / (3 * 8) ** 0.5)
 
