@@ -17,6 +17,18 @@ def flash_runs_here(dtype: str) -> bool:
     return torch.cuda.is_available() and is_flash_attn_2_available() and dtype == "bfloat16"
 
 
+def refuse_flash(requested: str, why: str) -> None:
+    """Refuse FlashAttention for a model that it cannot compute; ``why`` follows "the model".
+
+    Raises:
+        LopeError: it is requested.
+    """
+    if requested == FLASH:
+        raise LopeError(
+            f"model.attention = '{FLASH}', and the model {why}; set model.attention=auto."
+        )
+
+
 def choose_attention(
     requested: str, model_class: type[Any], dtype: str, *, allows_flash: bool = True
 ) -> str:

@@ -24,7 +24,7 @@ from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError, first_line, suggest
 from lope_dist.core.limits import bounded
 from lope_dist.core.runlog import read_json
-from lope_dist.model.attention import choose_attention
+from lope_dist.model.attention import choose_attention, refuse_flash
 from lope_dist.model.auto_class import auto_class, model_class
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.dropout import switch_off_dropout, without_dropout
@@ -74,7 +74,12 @@ def attention_of(config: ModelConfig, arch: PretrainedConfig, *, allows_flash: b
     """Return the attention that the model is built with; see `choose_attention`."""
     if config.runs_remote_code:
         return config.attention  # its class is not known yet, and transformers tells
+    if has_alibi := bool(getattr(arch, "alibi", False)):
+        refuse_flash(
+            config.attention, "adds a bias (ALiBi) to its scores"
+        )
     auto = auto_class(arch, remote=False)
+    allows_flash &= not has_alibi
     return choose_attention(
         config.attention, model_class(auto, arch), config.dtype, allows_flash=allows_flash
     )

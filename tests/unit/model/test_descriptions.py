@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from support.architectures import save_tiny
-from transformers import GptOssForCausalLM, LlamaForCausalLM
+from transformers import AutoConfig, GptOssForCausalLM, LlamaForCausalLM
 
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.model import attention
-from lope_dist.model.build import architecture
+from lope_dist.model.build import architecture, attention_of
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,19 @@ def test_a_description_that_cannot_be_is_one_sentence(tmp_path: Path, change) ->
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(LopeError, match=r"config\.json cannot be used: .+\.$"):
         architecture(ModelConfig(name_or_path=str(folder)))
+
+
+@pytest.mark.parametrize(("alibi", "chosen"), [(False, "flash_attention_2"), (True, "sdpa")])
+def test_flash_attention_is_left_out_where_scores_have_a_bias(monkeypatch, alibi, chosen) -> None:
+    monkeypatch.setattr(attention, "flash_runs_here", lambda dtype: True)
+    arch = AutoConfig.for_model("falcon", alibi=alibi)
+    assert attention_of(ModelConfig(name_or_path="x"), arch) == chosen
+    flash = ModelConfig(name_or_path="x", attention="flash_attention_2")
+    if not alibi:
+        assert attention_of(flash, arch) == "flash_attention_2"
+        return
+    with pytest.raises(LopeError, match=r"ALiBi.*attention=auto"):
+        attention_of(flash, arch)
 
 
 def test_flash_attention_is_left_out_where_a_model_computes_with_another_one(monkeypatch) -> None:
