@@ -75,9 +75,7 @@ def attention_of(config: ModelConfig, arch: PretrainedConfig, *, allows_flash: b
     if config.runs_remote_code:
         return config.attention  # its class is not known yet, and transformers tells
     if has_alibi := bool(getattr(arch, "alibi", False)):
-        refuse_flash(
-            config.attention, "adds a bias (ALiBi) to its scores"
-        )
+        refuse_flash(config.attention, "adds a bias (ALiBi) to its scores")
     auto = auto_class(arch, remote=False)
     allows_flash &= not has_alibi
     return choose_attention(
