@@ -21,6 +21,7 @@ import os
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
@@ -44,8 +45,8 @@ class Console:
         self.err = cast(TextIO, SparedStream(sys.stderr, self._lose_console))
         self.before = sys.stdout, sys.stderr
         self.rank, self.num_hidden = rank, 0
-        self._hidden: list[str] = []
-        """Warnings of libraries that no file holds yet."""
+        self._hidden: deque[str] = deque(maxlen=_LAST_ENTRIES)
+        """The last warnings of libraries that no file holds yet."""
         has_console = rank == 0
         self.copied_out = self.copied(self.out, has_console)
         self.copied_err = self.copied(self.err, has_console)
@@ -88,7 +89,8 @@ class Console:
         else:
             if record.levelno >= logging.WARNING:
                 self.num_hidden += 1
-                self._hidden += [f"{record.name}: {text.rstrip()}"] if self.log.path is None else []
+                if self.log.path is None:
+                    self._hidden.append(f"{record.name}: {text.rstrip()}")
             self.keep(f"{record.name} {record.levelname}", text)
         return False
 
@@ -119,6 +121,8 @@ class Console:
             plural = "s" if self.num_hidden > 1 else ""
             tell(f"{self.num_hidden} warning{plural} of libraries: {self.log.path}")
         elif self.log.path is None:
+            if (num_earlier := self.num_hidden - len(self._hidden)) > 0:
+                print(f"({num_earlier} earlier warnings of libraries)", file=self.err)
             for text in self._hidden:
                 print(text, file=self.err, flush=True)
 

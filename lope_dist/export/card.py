@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from lope_dist.config.schema import RunConfig
-from lope_dist.core.metrics import is_share, metrics_of
 from lope_dist.export.formats import Written
+from lope_dist.report.read import score_table
+from lope_dist.report.tables import SCORES, format_score, part_asked
 
 _TITLES = {
     "purified": "LoPE adapter, purified",
@@ -139,21 +140,18 @@ def _comparison(stats: Mapping[str, float]) -> str:
 
 def _results(rows: Sequence[Mapping[str, Any]], adapter: str) -> str:
     """Return the scores of the base and of this adapter, not those of another checkpoint."""
-    of_this = [r for r in rows if r["name"] == "base" or r.get("adapter_sha256") == adapter]
-    columns: dict[str, dict[str, str]] = {}
-    for row in of_this:
-        for task, figures in row["tasks"].items():
-            limit = figures.get("limit")
-            of_part = "" if limit is None else f", limit {limit:g}"
-            for metric, figure in metrics_of(figures).items():
-                unit = 100 if is_share(metric, [figure.value]) else 1
-                title = f"{task}, {metric}{' %' if unit == 100 else ''}{of_part}"
-                columns.setdefault(title, {})[row["name"]] = f"{unit * figure.value:.4g}"
-    if not columns:
+    of_this = {
+        "rows": [r for r in rows if r["name"] == "base" or r.get("adapter_sha256") == adapter]
+    }
+    table = score_table(of_this)
+    if not table.lines:
         return ""
-    lines = [f"| of the run | {' | '.join(columns)} |", "| --- " * (len(columns) + 1) + "|"]
-    for row in of_this:
-        cells = (values.get(row["name"], "") for values in columns.values())
-        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    note = "Scored by lm-eval; with a limit, only so many documents of a task."
+    lines = [
+        f"| of the run | {' | '.join(table.models)} |",
+        "| --- " * (len(table.models) + 1) + "|",
+    ]
+    for line in table.lines:
+        cells = (format_score(table.scores.get((line, model))) for model in table.models)
+        lines.append(f"| {line} | {' | '.join(cells)} |")
+    note = f"{SCORES}. {part_asked(of_this)}".strip()
     return f"## Scores of the run\n\n{note}\n\n" + "\n".join(lines) + "\n"

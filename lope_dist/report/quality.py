@@ -17,7 +17,7 @@ from lope_dist.report.page import (
 from lope_dist.report.paired import Difference, loss_differences, score_differences
 from lope_dist.report.read import RunFiles, ScoreTable, score_table
 from lope_dist.report.score_plots import plot_histogram, plot_results
-from lope_dist.report.tables import ABSENT, SCORES, format_interval, format_score
+from lope_dist.report.tables import ABSENT, SCORES, format_interval, format_score, part_asked
 
 
 def evaluation_section(run: RunFiles, drawn: Plots) -> str:
@@ -39,7 +39,7 @@ def evaluation_section(run: RunFiles, drawn: Plots) -> str:
     note = (
         f"{SCORES}. Masked: without the poisoning expert; plain: and without compensation for it."
     )
-    limits = _limits(run.results)
+    limits = part_asked(run.results)
     content = paragraph(f"{note} {limits}".strip()) + table(head, rows(scores.overall()))
     for group, parts in scores.parts.items():
         if parts:
@@ -149,17 +149,3 @@ def _detection(detection: dict[str, Any]) -> str:
     ]
     note = "AUROC of each score, ± one standard error; the noisy examples of a group in brackets."
     return paragraph(note) + table(head, rows)
-
-
-def _limits(results: dict[str, Any]) -> str:
-    """Say if not all documents of the tasks were asked."""
-    limits = {
-        figures["limit"]
-        for row in results["rows"]
-        for figures in row["tasks"].values()
-        if figures.get("limit") is not None
-    }
-    if not limits:
-        return ""
-    shares = ", ".join(f"{limit:g}" for limit in sorted(limits))
-    return f"Only a part of each task's documents was asked (--limit {shares})."

@@ -63,6 +63,20 @@ def score_rows(table: ScoreTable) -> list[tuple[str, bool, list[str]]]:
     ]
 
 
+def part_asked(results: dict[str, Any]) -> str:
+    """Say if not all documents of the tasks were asked."""
+    limits = {
+        figures["limit"]
+        for row in results["rows"]
+        for figures in row["tasks"].values()
+        if figures.get("limit") is not None
+    }
+    if not limits:
+        return ""
+    shares = ", ".join(f"{limit:g}" for limit in sorted(limits))
+    return f"Only a part of each task's documents was asked (--limit {shares})."
+
+
 def results_console(results: dict[str, Any], width: int) -> list[Table]:
     """Return `results.json` as rich tables: scores ± standard error, as `SCORES` says.
 

@@ -128,10 +128,14 @@ def test_what_no_log_keeps_is_shown_at_a_good_end(run) -> None:
     done = run("""
         with open_console():
             import chatty
+            for _ in range(60):
+                chatty.log.warning("again and again")
             chatty.talk()
             print("ours")
     """)
     assert done.stdout == "ours\n"
+    assert 0 < done.stderr.count("again and again") < 50, "memory is bounded"
+    assert "earlier warnings of libraries)" in done.stderr
     for said in SAID[1:]:
         assert said in done.stderr
     assert "an info" not in done.stderr

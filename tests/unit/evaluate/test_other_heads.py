@@ -10,6 +10,7 @@ import torch
 from lm_eval.api.instance import Instance
 from safetensors.torch import load_file, save_file
 from support.architectures import save_tiny
+from support.tiny import tiny_tree
 
 from lope_dist.config.load import validate_config
 from lope_dist.evaluate.harness.lm import LopeLM
@@ -26,20 +27,11 @@ def run_of(tmp_path: Path, alpaca_file):
     """Return a function: folder of a model, targets -> the folder of a run of two steps."""
 
     def run(model: Path, targets: list[str]) -> Path:
-        tree = {
-            "output_dir": str(tmp_path / "run"),
-            "model": {"name_or_path": str(model), "dtype": "float32", "quantization": "none"},
-            "adapter": {"rank": 2, "dropout": 0.0, "targets": targets},
-            "data": {"path": str(alpaca_file), "max_length": 256},
-            "train": {
-                "global_batch": 8,
-                "micro_batch": 4,
-                "stages": {
-                    "one": {"trainable": ["shared_a", "normal_b"], "lr": 0.05, "max_steps": 2}
-                },
-            },
-            "engine": {"kind": "local"},
-        }
+        tree = tiny_tree(model, alpaca_file, tmp_path / "run")
+        tree["model"]["quantization"] = "none"
+        tree["adapter"] = {"rank": 2, "targets": targets}
+        stage = {"trainable": ["shared_a", "normal_b"], "lr": 0.05, "max_steps": 2}
+        tree["train"]["stages"] = {"one": stage}
         return train(validate_config(tree, "test"))
 
     return run

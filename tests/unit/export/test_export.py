@@ -289,11 +289,12 @@ def test_the_card_has_the_scores_of_this_adapter_alone() -> None:
         },
         {"name": "all", "adapter_sha256": "old", "tasks": {"piqa": figures}},
     ]
-    lines = _results(rows, "new").splitlines()
-    assert lines[4:] == [
-        "| of the run | piqa, acc %, limit 20 | gsm8k, exact_match % |",
+    text = _results(rows, "new")
+    assert "--limit 20" in text
+    assert text.splitlines()[4:] == [
+        "| of the run | base | masked |",
         "| --- | --- | --- |",
-        "| base | 70 |  |",
-        "| masked |  | 25 |",
+        "| piqa | 70.0 ± 10.0 | – |",
+        "| gsm8k (exact_match) | – | 25.0 |",
     ]
     assert _results(rows[2:], "new") == ""
