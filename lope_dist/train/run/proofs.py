@@ -2,7 +2,8 @@
 
 Two examples share a row, and the second one's hidden states must be what they are in a row of
 its own, whatever stands in the first: else the model does not keep packed examples apart. And a
-training forward must be repeatable: else some dropout of the base is on.
+training forward must be repeatable: else some dropout of the base is on. Where layers are
+recomputed, none may read what another one computed: it would have no gradient.
 
 The base alone is asked. An adapter's layers compute each token by itself, so they cannot leak.
 Virtual tokens are asked once with the base, which takes them in its own code.
@@ -35,6 +36,8 @@ from lope_dist.model.probes import (
     mode,
     vocabulary,
 )
+from lope_dist.model.side_inputs import side_inputs
+from lope_dist.train.premises.saved_tensors import layers_of
 from lope_dist.train.run.setup import Session
 
 _SHORTEST, _BEYOND_WINDOW = 48, 16
@@ -111,6 +114,30 @@ def prove_repeatable(session: Session) -> None:
                 f"the {stream}'s input, so an adapter there cannot learn from every token; leave "
                 "it out."
             )
+
+
+def prove_recomputation(session: Session) -> None:
+    """Prove that layers which are recomputed have the gradients of layers which are not.
+
+    Collective: yes.
+
+    Raises:
+        LopeError: a layer reads what another one computed, beside the hidden states.
+    """
+    model = session.model
+    if not session.config.model.gradient_checkpointing:
+        return
+    inputs = _Batches(session).alone(1).to(session.world.device).inputs
+    with _asking(session, training=False):
+        read = side_inputs(layers_of(model), lambda: last_hidden(model, inputs))
+    if read:
+        name, what = next(iter(read.items()))
+        raise LopeError(
+            f"model.gradient_checkpointing = true, and the layer '{name}' of this "
+            f"{model.config.model_type} model reads {what}: the gradients would be wrong. Set "
+            "model.gradient_checkpointing=false, and where memory is short a smaller "
+            "train.micro_batch."
+        )
 
 
 def prove_virtual_tokens(session: Session) -> None:

@@ -13,7 +13,12 @@ from lope_dist.engine.exchange import exchange
 from lope_dist.train.checkpoint.descriptions import read_recorded
 from lope_dist.train.checkpoint.folder import CONFIG, Checkpoint
 from lope_dist.train.premises.preflight import with_settled
-from lope_dist.train.run.proofs import prove_packing, prove_repeatable, prove_virtual_tokens
+from lope_dist.train.run.proofs import (
+    prove_packing,
+    prove_recomputation,
+    prove_repeatable,
+    prove_virtual_tokens,
+)
 from lope_dist.train.run.setup import Inputs, Session
 
 _SETTLED = ("model", "attention"), ("data", "packing")
@@ -53,10 +58,12 @@ def prove(session: Session, *, is_resumed: bool) -> str:
 
     Raises:
         LopeError: packing is asked for, or was on as the run began, and the model leaks; or the
-            base draws random numbers, or cannot have the adapter's virtual tokens.
+            base draws random numbers, cannot have the adapter's virtual tokens, or has layers
+            that cannot be recomputed.
     """
     prove_repeatable(session)
     prove_virtual_tokens(session)
+    prove_recomputation(session)
     packing, why = session.config.data.packing, "as the run began"
     if packing:
         reason = prove_packing(session)

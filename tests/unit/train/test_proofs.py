@@ -15,6 +15,7 @@ from transformers import AutoConfig
 from lope_dist.config.load import validate_config
 from lope_dist.core.errors import LopeError
 from lope_dist.train import session
+from lope_dist.train.premises import preflight
 from lope_dist.train.premises.preflight import _check_recomputation
 from lope_dist.train.run import settle
 from lope_dist.train.session import train
@@ -130,6 +131,26 @@ def test_layers_that_share_keys_and_values_are_not_recomputed(num_shared: int) -
         _check_recomputation(config, arch)
     config.model.gradient_checkpointing = False
     return _check_recomputation(config, arch)
+
+
+def test_layers_that_read_each_other_without_a_word_in_the_config_are_found(
+    make, monkeypatch
+) -> None:
+    shape = {
+        "num_hidden_layers": 3,
+        "num_kv_shared_layers": 1,
+        "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+        "activation_sparsity_pattern": [0.0] * 3,
+    }
+    recomputed = {"gradient_checkpointing": True}
+    config = make("gemma3n_text", model=shape, targets=["q_proj"])
+    train(config)
+    monkeypatch.setattr(preflight, "num_sharing_layers", lambda arch: 0)
+    tree = config.model_dump(mode="json")
+    tree |= {"output_dir": f"{config.output_dir}_2", "model": tree["model"] | recomputed}
+    reads = r"layers\.2' of this gemma3n_text model reads what 'model\.layers\.1' computed"
+    with pytest.raises(LopeError, match=reads):
+        train(validate_config(tree, "test"))
 
 
 def _with_flash_attention(content: bytes):
