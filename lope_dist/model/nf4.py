@@ -25,6 +25,8 @@ from lope_dist.model.nf4_cpu import quantize_on_cpu
 from lope_dist.model.nf4_layout import BLOCK, PackedLayout
 
 NESTED_BLOCK = 256
+_MOST_AT_ONCE = 1 << 30
+"""Weights, in whole blocks: bitsandbytes counts them in 32 bits on a GPU."""
 """Scales that share one scale of scales (double quantization)."""
 
 
@@ -94,7 +96,15 @@ class PackedWeight:
 
     def dequantize(self, data: Tensor) -> Tensor:
         """Return the weight of ``shape`` in the storage's dtype; ``data`` as for `split`."""
-        return bnb.dequantize_4bit(*self.split(data))
+        numel = self.layout.numel
+        if numel <= _MOST_AT_ONCE:
+            return bnb.dequantize_4bit(*self.split(data))
+        whole = torch.empty(numel, dtype=self.layout.storage, device=data.device)
+        for start in range(0, numel, _MOST_AT_ONCE):
+            stop = min(start + _MOST_AT_ONCE, numel)
+            part, first = self.dequantize_part(data, start, stop)
+            whole[start:stop] = part[start - first : stop - first]
+        return whole.view(self.shape)
 
     def dequantize_part(self, data: Tensor, start: int, stop: int) -> tuple[Tensor, int]:
         """Return a run of the flat weight that holds elements [start, stop), and its begin.

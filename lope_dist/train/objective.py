@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lope_dist.corpus.feed.batches import sent
 from lope_dist.corpus.tokens.encode import IGNORED
 from lope_dist.model.loss_head import LossHead, Targets
 
@@ -59,7 +60,7 @@ def summed_loss(
         device: Where the model computes.
         of_tokens: Given, the sum is of what it makes of each token's loss.
     """
-    targets = Targets(*(t.to(device, non_blocking=True) for t in targets))
+    targets = Targets(*(sent(t, device) for t in targets))
     if of_tokens is not None:
         return of_tokens.sum(_losses(forward, head, targets, of_tokens.smoothing))
     if head is None:
@@ -76,7 +77,7 @@ def token_losses(
 
     Arguments are those of `summed_loss`; there is no gradient.
     """
-    targets = Targets(*(t.to(device, non_blocking=True) for t in targets))
+    targets = Targets(*(sent(t, device) for t in targets))
     return _losses(forward, head, targets)
 
 

@@ -46,9 +46,11 @@ def trained_losses(folder: Path, made: dict[str, Any]) -> list[float]:
     if made["engine"]["kind"] == "deepspeed":
         recipe = folder / "recipe.yaml"
         recipe.write_text(yaml.safe_dump(made, sort_keys=False))
-        accelerator = {"DS_ACCELERATOR": "cuda"} if torch.cuda.is_available() else {}
+        on_gpu = torch.cuda.is_available()
+        accelerator = {"DS_ACCELERATOR": "cuda"} if on_gpu else {}
         command = ["launch/train.py", "--config", str(recipe)]
-        (rank,) = run_ranks(command, 1, folder=folder, environment=accelerator)
+        # A warm rank is forked from a process whose imports asked the GPU: CUDA has no fork.
+        (rank,) = run_ranks(command, 1, folder=folder, environment=accelerator, is_warm=not on_gpu)
         assert rank.status == 0, rank.output[-3000:]
     else:
         from lope_dist.config.load import validate_config

@@ -75,16 +75,27 @@ class MicroBatch:
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """Return the batch with its tensors on ``device``."""
+        mask, weights = self.corrupted_mask, self.weights
         return replace(
             self,
-            inputs={name: t.to(device) for name, t in self.inputs.items()},
-            labels=self.labels.to(device),
-            token_keys={name: t.to(device) for name, t in self.token_keys.items()},
-            noise_mask=self.noise_mask.to(device),
-            example_lengths=self.example_lengths.to(device),
-            corrupted_mask=None if self.corrupted_mask is None else self.corrupted_mask.to(device),
-            weights=None if self.weights is None else self.weights.to(device),
+            inputs={name: sent(t, device) for name, t in self.inputs.items()},
+            labels=sent(self.labels, device),
+            token_keys={name: sent(t, device) for name, t in self.token_keys.items()},
+            noise_mask=sent(self.noise_mask, device),
+            example_lengths=sent(self.example_lengths, device),
+            corrupted_mask=None if mask is None else sent(mask, device),
+            weights=None if weights is None else sent(weights, device),
         )
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor of the host on ``device``, without waiting for what a GPU has queued.
+
+    A copy from memory that is not pinned waits until the GPU has come to it.
+    """
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def even_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:

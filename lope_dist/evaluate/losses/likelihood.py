@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lope_dist.core.errors import LopeError
-from lope_dist.corpus.feed.batches import MicroBatch, build_batch
+from lope_dist.corpus.feed.batches import MicroBatch, build_batch, sent
 from lope_dist.corpus.rows.turns import Example
 from lope_dist.corpus.tokens.encode import Tokenized, encode
 from lope_dist.corpus.tokens.prompts import Form
@@ -90,7 +90,7 @@ def losses_of(run: LoadedRun, batch: MicroBatch, labels_NT: Tensor) -> TokenLoss
     """Return the loss of the tokens that ``labels_NT`` names, as the context is set."""
     targets = targets_of(labels_NT, shift=not run.model.config.is_encoder_decoder)
     device = run.model.device
-    inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+    inputs = {name: sent(tensor, device) for name, tensor in batch.inputs.items()}
     losses_P = token_losses(
         lambda: run.model(**inputs, use_cache=False), loss_head(run.model), targets, device
     )

@@ -23,7 +23,7 @@ from lope_dist.config.loss import (
     MixtureConfig,
     TruncatedConfig,
 )
-from lope_dist.corpus.feed.batches import MicroBatch
+from lope_dist.corpus.feed.batches import MicroBatch, sent
 from lope_dist.model.loss_head import Targets
 from lope_dist.train.objective import targets_of
 
@@ -115,7 +115,7 @@ class StageTerms:
         """Return the summed loss; weights are its factors, and choose no token."""
         losses_P = self._of_each(losses_P)
         if self.weights_P is not None:
-            losses_P = losses_P * self.weights_P.to(losses_P.device)
+            losses_P = losses_P * sent(self.weights_P, losses_P.device)
         return losses_P.sum()
 
     def _of_each(self, losses_P: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class StageTerms:
         if isinstance(config, TruncatedConfig):
             assert self.examples_P is not None
             by_P = losses_P.detach() if self.base_P is None else self.base_P
-            is_hard_P = hardest(by_P, self.examples_P.to(by_P.device), config.share)
+            is_hard_P = hardest(by_P, sent(self.examples_P, by_P.device), config.share)
             return losses_P.masked_fill(is_hard_P, 0.0)
         return losses_P
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from lope_dist.adapters.batch import BatchDescription
 from lope_dist.config.train import StageConfig
 from lope_dist.core.seeds import example_rng
-from lope_dist.corpus.feed.batches import MicroBatch
+from lope_dist.corpus.feed.batches import MicroBatch, sent
 from lope_dist.corpus.tokens.encode import IGNORED
 from lope_dist.engine.base import Engine
 from lope_dist.train.objective import targets_of
@@ -48,9 +48,10 @@ class Pass:
 
     def of(self, batch: MicroBatch) -> BatchDescription:
         """Return what the adapters need to know of this pass of a batch, on its device."""
+        marked, device = self.marked, batch.labels.device
         return replace(
             batch.description(),
-            corrupted_targets=None if self.marked is None else self.marked.to(batch.labels.device),
+            corrupted_targets=None if marked is None else sent(marked, device),
             leaves_out_poison=self.leaves_out_poison,
         )
 

@@ -4,6 +4,7 @@ import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from lope_dist.model import nf4
 from lope_dist.model.nf4 import NF4Linear, quantize, quantize_scales
 from lope_dist.model.nf4_layout import PackedLayout
 
@@ -109,6 +110,24 @@ def test_packed_weight_and_state_are_bitsandbytes_own(storage: torch.dtype, nest
         assert torch.equal(state.state2.code, expected_state.state2.code)
     back = bnb.dequantize_4bit(packed, state)
     assert torch.equal(back, bnb.dequantize_4bit(expected, expected_state))
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_weight_too_large_for_one_call_is_the_same(nested: bool, monkeypatch) -> None:
+    torch.manual_seed(1)
+    layer = NF4Linear(300, 512, False, torch.float32, nested)  # nine and three eighths of the parts
+    _fill(layer, torch.randn(512, 300))
+    whole, sizes = layer.dequantized(), []
+    at_once = bnb.dequantize_4bit
+
+    def counting(packed, state):
+        sizes.append(state.shape.numel())
+        return at_once(packed, state)
+
+    monkeypatch.setattr(nf4, "_MOST_AT_ONCE", 64 * 256)
+    monkeypatch.setattr(nf4.bnb, "dequantize_4bit", counting)
+    assert torch.equal(layer.dequantized(), whole)
+    assert len(sizes) == 10 and max(sizes) == 64 * 256
 
 
 @pytest.mark.parametrize("storage", [torch.bfloat16, torch.float32])
