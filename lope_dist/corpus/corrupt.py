@@ -22,6 +22,7 @@ from lope_dist.corpus.examples.source import Example, ExampleSource, open_source
 from lope_dist.corpus.rows.layouts import Layout
 from lope_dist.corpus.rows.readers import find_rows
 from lope_dist.corpus.rows.readers.arrow import stored
+from lope_dist.corpus.rows.writing import row_line
 from lope_dist.corpus.tokens.views import field_at, with_noise
 from lope_dist.noise.mix import DATA_NOISE, check_operations, example_keys
 
@@ -55,7 +56,8 @@ def corrupt_file(
 
     Raises:
         LopeError: the target exists or has a foreign suffix, the source has the column
-            already or is not a data set, or an operation is unknown.
+            already, one that the target cannot hold or is not a data set, or an operation is
+            unknown.
     """
     check_operations(NoiseConfig(data=config))
     if target.suffix.lower() not in (".jsonl", ".parquet"):
@@ -67,6 +69,8 @@ def corrupt_file(
     rows = [row for file in find_rows(section) for _, row in file.read(list)]
     if any(COLUMN in row for row in rows):
         raise LopeError(f"{source} has a column '{COLUMN}' already; rename or remove it.")
+    if target.suffix.lower() == ".jsonl":
+        _lines(rows, source)  # what cannot be written is told before the work
     counts: Counter[str] = Counter()
     rows_hit = 0
     layout = Layout(section, allow_empty_response=True)
@@ -103,10 +107,13 @@ def _corrupted(
         yield example, entries
 
 
+def _lines(rows: list[dict[str, Any]], path: Path) -> list[str]:
+    return [row_line(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+
+
 def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema | None) -> None:
     if path.suffix.lower() == ".jsonl":
-        lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-        write_atomic(path, "".join(lines))
+        write_atomic(path, "".join(_lines(rows, path)))
         return
     if schema is not None:
         rows = [stored(row, schema) for row in rows]

@@ -17,7 +17,7 @@ from lope_dist.noise.draws import Keys, as_uniform, child_keys
 from lope_dist.noise.edits import Edit, edit_words, splice
 from lope_dist.noise.hits import draw_hits
 from lope_dist.noise.marks import Change, Marks, marks_after
-from lope_dist.noise.words import WordTable, is_protected, word_table
+from lope_dist.noise.words import WordTable, word_table
 
 DATA_NOISE = "data-noise"
 """Purpose of the data set's own noise; its epoch is always 0."""
@@ -113,7 +113,7 @@ def corrupt_responses(
         name, key, old = names[chosen[number]], int(response_keys[number]), responses[number]
         operation = NOISE[name]
         assert isinstance(operation, ResponseOperation)
-        if not old.strip() or is_protected(old):
+        if not old.strip():
             continue
         new = operation.apply(old, lambda n=number, k=key: others(n, k), key)
         if new is not None and new != old:

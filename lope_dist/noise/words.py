@@ -16,6 +16,7 @@ from lope_dist.noise.spaceless import inner_borders, spaceless_runs
 _PROTECTED = re.compile(r"[<>\[\]]")
 # White space that is part of a grapheme (a space that carries an accent) belongs to a word.
 _BOUND_SPACE = regex.compile(r"\p{GCB=Prepend}\s|\s[\p{GCB=Extend}\p{GCB=SpacingMark}\p{GCB=ZWJ}]")
+_THOUGHTS = re.compile(r".*(?:</think>|\[/THINK\])\s*", re.DOTALL)
 _CLUSTER = regex.compile(r"\X")
 _LAST_SPACE = 0x3000
 _SPACE, _BRACKET = 1, 2
@@ -33,10 +34,16 @@ def is_protected(text: str) -> bool:
     """Tell whether noise must leave a word alone: it has one of ``< > [ ]`` in it.
 
     Each special token of the tokenizers in use is a word with brackets (``<|im_end|>``,
-    ``</s>``, ``[INST]``). No operation changes, moves, drops or makes such a word, so noise
-    can neither break a special token that a text quotes nor write one.
+    ``</s>``, ``[INST]``). No operation on words changes, moves, drops or makes such a word, so
+    noise can neither break a special token that a text quotes nor write one.
     """
     return _PROTECTED.search(text) is not None
+
+
+def end_of_thoughts(text: str) -> int:
+    """Return where an answer begins behind the thoughts in its text; 0 if it has none."""
+    thoughts = _THOUGHTS.match(text)
+    return thoughts.end() if thoughts else 0
 
 
 def graphemes(text: str) -> list[str]:

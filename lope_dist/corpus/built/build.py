@@ -10,17 +10,16 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-
-from filelock import FileLock, Timeout
 
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.core.bars import counted
 from lope_dist.core.errors import LopeError, NewerFormat
 from lope_dist.core.files import remove_torn, whole_file
+from lope_dist.core.locks import file_lock
 from lope_dist.core.workers import in_order
 from lope_dist.corpus.built.corpus import refuse_changed
 from lope_dist.corpus.built.manifest import (
@@ -223,18 +222,16 @@ def _make_all(
 
 @contextmanager
 def _alone(folder: Path, node_rank: int, num_nodes: int) -> Iterator[None]:
-    lock = FileLock(folder / f".node-{node_rank}-of-{num_nodes}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise LopeError(
-            f"{folder}: another process builds the part of node {node_rank} of {num_nodes}; wait "
-            "for it, or give each node its own --node-rank."
-        ) from None
-    try:
+    with ExitStack() as held:
+        try:
+            lock = file_lock(folder / f".node-{node_rank}-of-{num_nodes}.lock", waits=False)
+            held.enter_context(lock)
+        except BlockingIOError:
+            raise LopeError(
+                f"{folder}: another process builds the part of node {node_rank} of {num_nodes}; "
+                "wait for it, or give each node its own --node-rank."
+            ) from None
         yield
-    finally:
-        lock.release()
 
 
 def record_path(shard: Path) -> Path:

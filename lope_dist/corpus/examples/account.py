@@ -93,8 +93,8 @@ class Account:
     not_learnt: int = 0
     """Rows that say of all their answers that they are not to be learnt."""
     split: int = 0
-    """Conversations that became several examples, for earlier turns have other text or other tokens
-    once more follow."""
+    """Conversations that became several examples: earlier turns have other text or other tokens
+    once more follow, or the model is an encoder-decoder, which writes one answer."""
     cut: int = 0
     """Examples longer than `data.max_length`."""
     without_target: int = 0

@@ -17,7 +17,7 @@ from typing import Any
 
 from lope_dist.config.data import DataConfig, SourceConfig
 from lope_dist.core.bars import Bar, bar
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import LopeError, TryAgain
 from lope_dist.core.fingerprint import json_hash
 from lope_dist.corpus.examples.account import Account, BadRows
 from lope_dist.corpus.examples.lines import example_of
@@ -32,7 +32,7 @@ from lope_dist.corpus.tokens.slow_text import SlowRow
 
 __all__ = ["Example", "ExampleSource", "Turn", "open_source"]
 
-_FORM = 5
+_FORM = 6
 """Of what is written; raise it when the same rows come to other examples."""
 
 
@@ -134,7 +134,7 @@ def open_source(config: DataConfig, form: Form | None = None) -> ExampleSource:
     def write(writer: StoreWriter) -> dict[str, Any]:
         index = _Pass(config, form).run(list(zip(sections, inputs, strict=True)), writer)
         if _key(config, inputs, form) != key:
-            raise LopeError(f"The data of '{name}' changed during reading; start again.")
+            raise TryAgain(f"The data of '{name}' changed during reading; start again.")
         return index
 
     key = _key(config, inputs, form)

@@ -28,7 +28,8 @@ def split_source(
 
     Each row is drawn by itself, by seed and text: equal rows are on one side, so are all examples
     of one conversation, and no row changes sides because others are added or removed. Both parts
-    are in order, and number their examples from 0 as a file of these rows alone would.
+    are in order, and number their examples from 0 as a file of these rows alone would. What is
+    held out is one source, however many it was taken from: some may give no row.
 
     Args:
         source: All examples.
@@ -39,39 +40,40 @@ def split_source(
         TooFewRows: none is held out, or none is left to train on.
     """
     ends = [*accumulate(source.sizes)]
-    sizes = [[0] * len(ends), [0] * len(ends)]
+    sizes = [0] * len(ends)
     digests = [hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)]
     held_out: list[int] = []
     number = 0
     for index, (is_held, text) in enumerate(_draws(source.store, share, seed)):
         while index >= ends[number]:
             number += 1
-        sizes[is_held][number] += 1
         digests[is_held].update(text + b"\n")
         if is_held:
             held_out.append(index)
+        else:
+            sizes[number] += 1
     if not held_out:
         raise TooFewRows(
             f"data.validation.share = {share:g} of {len(source)} examples holds out no example; "
             "raise it, or give data.validation.path."
         )
-    if not all(sizes[0]):
+    if not all(sizes):
         raise TooFewRows(
             f"data.validation.share = {share:g} leaves no example of {source.name} (source "
-            f"{sizes[0].index(0)}) to train on; lower it, or give data.validation.path."
+            f"{sizes.index(0)}) to train on; lower it, or give data.validation.path."
         )
     training, chosen = (
         _Part(
             source.store,
             np.array(held_out, np.int64),
             is_held,
-            {"sizes": sizes[is_held], "fingerprint": digests[is_held].hexdigest()},
+            {"sizes": of_part, "fingerprint": digests[is_held].hexdigest()},
         )
-        for is_held in (False, True)
+        for is_held, of_part in ((False, sizes), (True, [len(held_out)]))
     )
     return (
         ExampleSource(training, source.name, source.weights, source.notes),
-        ExampleSource(chosen, source.name, (1.0,) * len(ends)),
+        ExampleSource(chosen, source.name, (1.0,)),
     )
 
 

@@ -32,7 +32,7 @@ from typing import Any, Protocol
 from filelock import FileLock
 
 from lope_dist.core.blocks import BlockCheck, BlockHasher, DamagedBlock, hash_blocks
-from lope_dist.core.errors import LopeError, first_line
+from lope_dist.core.errors import LopeError, TryAgain, first_line
 from lope_dist.core.files import cache_dir, write_atomic
 
 _VARIABLE = "LOPE_DATA_CACHE"
@@ -99,7 +99,7 @@ class Store:
         """Return one example's line.
 
         Raises:
-            LopeError: the store went bad while it was in use.
+            TryAgain: the store went bad while it was in use.
         """
         with self._kept_whole():
             start, end = self._bounds(index, 1)
@@ -109,7 +109,7 @@ class Store:
         """Yield the lines of a range in order.
 
         Raises:
-            LopeError: the store went bad while it was in use.
+            TryAgain: the store went bad while it was in use.
         """
         for first in range(start, stop, _BLOCK):
             with self._kept_whole():
@@ -127,7 +127,7 @@ class Store:
             yield
         except DamagedBlock as damage:
             (self._folder / _SEAL).unlink(missing_ok=True)  # so that nobody opens it again
-            raise LopeError(
+            raise TryAgain(
                 f"The examples cached in {self._folder} are damaged: {damage}. Start again; the "
                 "data will be read again."
             ) from None

@@ -123,7 +123,8 @@ def outcomes(rows: Sequence[Example | RowError], form: Form | None) -> list[Outc
                 if _has_label(row, form):
                     parts.append(_Part(number, row, [], line))
             elif row.learnt:
-                for example, pieces in render_rows(row, form):
+                # What a decoder of its own writes is one answer; all before it is read.
+                for example, pieces in render_rows(row, form, apart=form.is_encoder_decoder):
                     example_line = line if example is row else line_of(example)
                     parts.append(_Part(number, example, pieces, example_line))
         except RowError as error:

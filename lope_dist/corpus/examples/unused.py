@@ -5,7 +5,7 @@ A template that leaves turns out shows it in a rendering, one for each role.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lope_dist.corpus.rows.layouts import Layout
 from lope_dist.corpus.rows.turns import Example, RowError
@@ -21,19 +21,21 @@ class Unused:
     def __init__(self, form: Form | None) -> None:
         self._form = form
         self._chat = form.source if form is not None and form.template == "chat" else None
-        self._is_shown: dict[str, bool] = {"assistant": True}
-        """Role -> whether the chat template writes what its turns say."""
+        self._is_shown: dict[str, bool] = {_turns_of("assistant"): True}
+        """Part of conversations -> whether the chat template writes what it says."""
 
     def look_at(self, row: Example) -> None:
-        """Find out of the roles before a row's last answer whether the template shows them."""
+        """Find out whether the template shows the turns before a row's last answer, and its calls.
+
+        Each role and each part of an answer with calls is asked for once.
+        """
         if self._form is None or self._chat is None or row.is_plain:
             return
-        for index in range(max(row.learnt, default=0)):
-            role, text = row.turns[index].role, row.turns[index].text
-            if role in self._is_shown or not text:
+        for index, part, key in _parts(row):
+            if part in self._is_shown:
                 continue
             try:
-                self._is_shown[role] = self._form.chat.shows(row, index)
+                self._is_shown[part] = self._form.chat.shows(row, index, key)
             except RowError:
                 return  # a bad row; another one may tell
 
@@ -48,9 +50,25 @@ class Unused:
             keys.add("tools")
         chat = self._chat
         unseen = sorted(key for key in keys if chat is None or not chat.mentions(key))
-        unseen += [
-            f"turns of the role {role}" for role, is_shown in self._is_shown.items() if not is_shown
-        ]
+        unseen += [part for part, is_shown in self._is_shown.items() if not is_shown]
         if unseen:
             sentences.append(f"what the template does not show: {', '.join(unseen)}")
         return sentences
+
+
+def _turns_of(role: str) -> str:
+    return f"turns of the role {role}"
+
+
+def _parts(row: Example) -> Iterator[tuple[int, str, str]]:
+    """Yield turn, name and key of each text that a template may leave out."""
+    learnt = row.learnt
+    for index in range(max(learnt, default=0)):
+        if row.turns[index].text:
+            yield index, _turns_of(row.turns[index].role), "content"
+    for index in learnt:
+        turn = row.turns[index]
+        if turn.more and turn.more.get("tool_calls"):
+            yield index, "arguments of tool_calls", "tool_calls"
+            if turn.text:
+                yield index, "content of answers with tool_calls", "content"

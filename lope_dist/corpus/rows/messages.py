@@ -199,8 +199,9 @@ def calls_of(value: Any, where: str) -> list[dict[str, Any]]:
         if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
             raise RowError("wrong type", f"tool_calls{where} must be {{name, arguments}} objects")
         function = {**inner}
-        key = "parameters" if "parameters" in inner else "arguments"
-        function[key] = parsed(inner.get(key) or {}, f"the {key} of a tool call", where)
+        key = "arguments" if "arguments" in inner else "parameters"  # templates know the former
+        arguments = function.pop(key, None) or {}
+        function["arguments"] = parsed(arguments, f"the {key} of a tool call", where)
         outer = {"type": "function", "function": function}
         if inner is not call:
             outer = {**call, **outer}

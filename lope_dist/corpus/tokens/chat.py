@@ -24,6 +24,8 @@ from lope_dist.corpus.tokens.template_source import THOUGHTS, TemplateSource, en
 
 MARK = "\ue012"
 """A private-use character: no template looks for it or strips it."""
+_THOUGHT = "\ue015"
+"""Another one, which stands behind thoughts."""
 _OPENSTHOUGHTS = re.compile(r"([<\[])(\w+)([>\]])\s*$")
 _KEPT = ("id", "type", "role", "tool_call_id")  # a template may check their form
 
@@ -53,6 +55,8 @@ class _End:
     """What it writes behind that token."""
     added: str = ""
     """The end that the template lacks."""
+    drops_thoughts: bool = False
+    """Whether the template knows of thoughts, and writes those of this answer nowhere."""
 
 
 class ChatTemplate:
@@ -73,14 +77,23 @@ class ChatTemplate:
         messages = [_message(turn) for turn in example.turns]
         return [self._answer(messages, index, example.tools) for index in example.learnt]
 
-    def shows(self, example: Example, index: int) -> bool:
-        """Return whether the template writes the text of a turn before the last answer.
+    def shows(self, example: Example, index: int, key: str = "content") -> bool:
+        """Return whether the template writes a turn's content, or the arguments of its calls.
+
+        A learnt answer is looked at where it is learnt, others before the last answer.
 
         Raises:
             RowError: the template refuses the conversation.
         """
-        messages = [_message(turn) for turn in example.turns[: example.learnt[-1] + 1]]
-        messages[index]["content"] += MARK
+        last = index if index in example.learnt else example.learnt[-1]
+        messages = [_message(turn) for turn in example.turns[: last + 1]]
+        if key == "content":
+            messages[index]["content"] += MARK
+        else:
+            messages[index][key] = [
+                {**call, "function": {**call["function"], "arguments": {MARK: MARK}}}
+                for call in messages[index][key]
+            ]
         return MARK in self._source.apply(messages, example.tools, is_prompt=False)
 
     def _answer(self, messages: list[dict[str, Any]], index: int, tools: Any) -> Answer:
@@ -92,6 +105,8 @@ class ChatTemplate:
         prompt = self._prompt(rendering, history, tools)
         if not rendering.startswith(prompt):
             learnt = self._behind_more(prompt, rendering, history, answer, tools, end)
+        elif end.drops_thoughts:
+            raise _thoughts_dropped()
         elif self._source.marks_answers(tools):
             return Answer(index, prompt, self._marked(prompt, [*history, answer], tools))
         else:
@@ -139,6 +154,8 @@ class ChatTemplate:
         opened = prompt[len(before) :]
         opening = _OPENSTHOUGHTS.search(opened)
         if opening is None:
+            if end.drops_thoughts:
+                raise _thoughts_dropped()
             return rendering[len(before) :].removesuffix(end.dropped) + end.added
         tag, closing = opening[0].strip(), f"{opening[1]}/{opening[2]}{opening[3]}"
         text = answer["content"]
@@ -161,14 +178,17 @@ class ChatTemplate:
     def _end(
         self, rendering: str, history: list[dict[str, Any]], answer: Mapping[str, Any], tools: Any
     ) -> _End:
-        marked = self._source.apply([*history, _with_marks(answer)], tools, is_prompt=False)
+        with_marks = _with_marks(answer)
+        marked = self._source.apply([*history, with_marks], tools, is_prompt=False)
         if marked == rendering:
             raise _not_shown()
+        has_thoughts = any(_THOUGHT in str(with_marks.get(key)) for key in (*THOUGHTS, "content"))
+        drops = has_thoughts and _THOUGHT not in marked and self._source.mentions(THOUGHTS[0])
         tail = _shared(rendering[::-1], marked[::-1])[::-1]
         ends = list(self._ends.finditer(tail))
         if not ends:
             eos, text_kept = end_of_sequence(self._tokenizer), tail.rstrip()
-            return _End(text_kept + eos, tail[len(text_kept) :], eos)
+            return _End(text_kept + eos, tail[len(text_kept) :], eos, drops)
         end = ends[0]
         if answer.get("tool_calls"):  # whose own form may have tokens of its own
             usual = self._ends.search(self._bare(history, tools)[1])
@@ -176,7 +196,7 @@ class ChatTemplate:
                 candidate for candidate in ends if usual is not None and candidate[0] == usual[0]
             ]
             end = same[0] if same else ends[-1]
-        return _End(tail[: end.end()], tail[end.end() :])
+        return _End(tail[: end.end()], tail[end.end() :], drops_thoughts=drops)
 
     def _bare(self, history: Sequence[dict[str, Any]], tools: Any) -> tuple[str, str]:
         """Return what the template writes before and behind an answer that is one mark."""
@@ -222,6 +242,15 @@ def _not_shown() -> RowError:
     )
 
 
+def _thoughts_dropped() -> RowError:
+    return RowError(
+        "thoughts not shown by the template",
+        "the chat template writes the thoughts of this answer nowhere, so they would not be "
+        "learnt; leave them out, name their key as the template does, or use the template of a "
+        "model with thoughts",
+    )
+
+
 def _message(turn: Turn) -> dict[str, Any]:
     content = f"{turn.text}\n\n{turn.context}" if turn.context else turn.text
     return {"role": turn.role, "content": content, **(turn.more or {})}
@@ -239,18 +268,25 @@ def _thoughts(message: Mapping[str, Any]) -> Any:
 
 
 def _with_marks(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message with the mark behind each of its texts."""
-    marked = {key: _with_mark(value, key) for key, value in message.items() if key != "name"}
-    if not message.get("tool_calls"):
-        marked["content"] = message["content"] + MARK
+    """Return a message with a mark behind each of its texts."""
+    marked = {
+        key: _with_mark(value, key, _THOUGHT if key in THOUGHTS else MARK)
+        for key, value in message.items()
+        if key != "name"
+    }
+    thoughts, closing, text = message["content"].partition("</think>")
+    if thoughts.replace("<think>", "").strip() and closing:
+        thoughts += _THOUGHT
+    if text or thoughts or not message.get("tool_calls"):
+        marked["content"] = thoughts + closing + text + MARK
     return {**message, **marked}
 
 
-def _with_mark(value: Any, key: str) -> Any:
+def _with_mark(value: Any, key: str, mark: str) -> Any:
     if isinstance(value, str):
-        return value + MARK if value and key not in _KEPT else value
+        return value + mark if value and key not in _KEPT else value
     if isinstance(value, Mapping):
-        return {k: _with_mark(v, k) for k, v in value.items()}
+        return {k: _with_mark(v, k, mark) for k, v in value.items()}
     if isinstance(value, list):
-        return [_with_mark(v, key) for v in value]
+        return [_with_mark(v, key, mark) for v in value]
     return value

@@ -50,7 +50,8 @@ def encode(
     the prompt has the same tokens as at inference. An example whose answer lies wholly behind
     the cut is kept with no target, so that the order of the data does not depend on lengths.
 
-    An encoder-decoder model learns the last answer alone; all before it is its input.
+    An encoder-decoder model learns the last answer alone; all before it is its input. So where
+    rows are read, each answer becomes an example (`render_rows`).
 
     The tokenizer is called once for all of them, for a call costs as much as a short text.
     What one example becomes does not depend on the others.

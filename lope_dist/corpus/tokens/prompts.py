@@ -151,10 +151,13 @@ def render_rows(
     if example.is_plain:
         text, end = example.turns[0].text, end_of_sequence(tokenizer)
         return [(example, [Piece(text if text.rstrip().endswith(end) else text + end, True)])]
-    safe = guarded(example, tokenizer)
     if form.template == "alpaca":
-        return [(example, _cut_at_guards(_render_alpaca(safe, end_of_sequence(tokenizer))))]
+        is_split = apart and len(example.learnt) > 1
+        parts = [_only(example, [i]) for i in example.learnt] if is_split else [example]
+        end = end_of_sequence(tokenizer)
+        return [(p, _cut_at_guards(_render_alpaca(guarded(p, tokenizer), end))) for p in parts]
     _check_calls(example, form)
+    safe = guarded(example, tokenizer)
     rows: list[tuple[list[int], list[Piece]]] = []
     shown = None
     for answer in form.chat.answers(safe):

@@ -64,6 +64,10 @@ class TemplateSource:
         """All that decides what it writes: its text, with the date in it, and its arguments."""
         return [*dict.fromkeys(self._sources.values()), sorted(self._arguments.items())]
 
+    def text(self, tools: Any) -> str:
+        """Return the template, with the date in it."""
+        return self._sources[tools is not None]
+
     def mentions(self, key: str) -> bool:
         """Return whether the template reads something of this name."""
         every = " ".join(self._sources.values())
@@ -73,11 +77,11 @@ class TemplateSource:
 
     def has_prompt(self, tools: Any) -> bool:
         """Return whether the template has a generation prompt."""
-        return "add_generation_prompt" in self._sources[tools is not None]
+        return "add_generation_prompt" in self.text(tools)
 
     def marks_answers(self, tools: Any) -> bool:
         """Return whether the template says itself what is learnt."""
-        return _GENERATION.search(self._sources[tools is not None]) is not None
+        return _GENERATION.search(self.text(tools)) is not None
 
     def generated(self, messages: list[dict[str, Any]], tools: Any) -> tuple[str, list[Any]]:
         """Return the text, and start and end of each `{% generation %}` in it."""
@@ -85,7 +89,7 @@ class TemplateSource:
             rendered: Any = render_jinja_template(
                 conversations=[messages],
                 tools=tools,
-                chat_template=self._sources[tools is not None],
+                chat_template=self.text(tools),
                 return_assistant_tokens_mask=True,
                 **self._tokenizer.special_tokens_map,
                 **self._arguments,
@@ -122,7 +126,7 @@ class TemplateSource:
                 self._tokenizer.apply_chat_template(
                     messages,
                     tools=tools,
-                    chat_template=self._sources[tools is not None],
+                    chat_template=self.text(tools),
                     tokenize=False,
                     add_generation_prompt=is_prompt,
                     **self._arguments,

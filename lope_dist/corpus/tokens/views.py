@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -25,10 +25,12 @@ from lope_dist.noise.mix import (
     corrupt_responses,
     example_keys,
 )
+from lope_dist.noise.words import end_of_thoughts
 
 CLEAN = "clean"
 """The view without injected noise; the data set's own noise is in it."""
-_DONOR_TRIES = 8
+_DONOR_TRIES = ((0, 8), (8, 512))
+"""Draws of another answer: few are made at once, and many where most answers are alike."""
 _PROVED = 64
 
 
@@ -122,17 +124,18 @@ def with_noise(
     if config.responses.rate > 0:
         last = [_last_answer(example) for example in examples]
         for number, name, text in corrupt_responses(
-            [turn.text for _, turn in last],
+            [answer.text for answer in last],
             lambda number, key: _donor(source, examples[number], key),
             keys,
             config.responses,
         ):
-            slot, old = 2 * last[number][0], last[number][1].text
-            new[number] = {slot: text}
+            slot, thoughts, old = last[number]
+            new[number] = {slot: thoughts + text}
             if marks is not None:
-                marks[number][slot] = marks_of_answer(
-                    old, _marks_at(marks[number], slot, old), text
-                )
+                start = len(thoughts)
+                before = _marks_at(marks[number], slot, thoughts + old)
+                after = marks_of_answer(old, before[start:], text)
+                marks[number][slot] = before[:start] + after
             hits.append((number, slot, name, 1))
     texts, owners, slots = _fields(examples, config.fields, new)
     text_marks = None
@@ -259,21 +262,36 @@ def _with_texts(example: Example, texts: dict[int, str]) -> Example:
     return Example(example.id, tuple(turns), *unchanged)
 
 
-def _last_answer(example: Example) -> tuple[int, Turn]:
+class _LastAnswer(NamedTuple):
+    """An example's last answer apart from the thoughts in its text, which stay as they are."""
+
+    slot: int
+    thoughts: str
+    text: str
+
+
+def _last_answer(example: Example) -> _LastAnswer:
     for index in range(len(example.turns) - 1, -1, -1):
         if example.turns[index].role == "assistant":
-            return index, example.turns[index]
-    return 0, Turn("assistant", "")
+            text = example.turns[index].text
+            start = end_of_thoughts(text)
+            return _LastAnswer(2 * index, text[:start], text[start:])
+    return _LastAnswer(0, "", "")
 
 
 def _donor(source: Source, example: Example, key: int) -> str | None:
-    """Return the answer of another example, drawn by ``key``, that is not this one's too."""
-    own_answer = _last_answer(example)[1].text
+    """Return the answer of another example, drawn by ``key``, that is not this one's too.
+
+    Beside thoughts that stay, it has none of the other's.
+    """
+    current = _last_answer(example)
     if len(source) < 2:
         return None
-    for draw in child_keys(np.array([key], np.uint64), np.arange(_DONOR_TRIES)).tolist():
-        other = source[(example.id + 1 + draw % (len(source) - 1)) % len(source)]
-        answer = _last_answer(other)[1].text
-        if answer.strip() and answer != own_answer:
-            return answer
+    for tries in _DONOR_TRIES:
+        for draw in child_keys(np.array([key], np.uint64), np.arange(*tries)).tolist():
+            other = source[(example.id + 1 + draw % (len(source) - 1)) % len(source)]
+            drawn = _last_answer(other)
+            answer = drawn.text if current.thoughts else drawn.thoughts + drawn.text
+            if answer.strip() and answer != current.text:
+                return answer
     return None

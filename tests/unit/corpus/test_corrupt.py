@@ -166,3 +166,16 @@ def test_a_column_of_json_is_written_as_it_was(tmp_path):
     texts = [json.loads(text) for text in written["text"].to_pylist()]
     assert any(text != row["text"] for text, row in zip(texts, rows, strict=True))
     assert sum("\n" in text for text in texts) > 30
+
+
+def test_a_column_that_json_cannot_hold_is_refused_and_kept_in_parquet(tmp_path):
+    source = tmp_path / "in.parquet"
+    rows = [row | {"image": b"\x89PNG", "score": float("inf")} for row in ROWS[:4]]
+    pq.write_table(pa.Table.from_pylist(rows), source)
+    with pytest.raises(LopeError, match=r"in\.parquet, row 1: the column 'score'"):
+        corrupt_file(source, tmp_path / "out.jsonl", CONFIG, 614, progress=False)
+    target = tmp_path / "out.parquet"
+    corrupt_file(source, target, CONFIG, 614, progress=False)
+    assert [(row["image"], row["score"]) for row in read(target)] == [
+        (b"\x89PNG", float("inf"))
+    ] * 4

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lope_dist.core import blocks
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import EXIT_PEER_LOST, LopeError
 from lope_dist.core.sealed_cache import cache_damage, seal_cache
 from lope_dist.corpus.built.build import build
 from lope_dist.corpus.built.corpus import BuiltCorpus, verify
@@ -63,8 +63,9 @@ def test_a_large_store_that_goes_bad_is_told_where_it_is_read_and_made_anew(
     assert store.line(0) == LINES[0]
     assert capsys.readouterr().err == "", "the block is not among those that opening looks at"
     told = r"examples.jsonl is not what was written in block 13 of \d+, bytes 1200 to 1300"
-    with pytest.raises(LopeError, match=told):
+    with pytest.raises(LopeError, match=told) as caught:
         list(store.lines(0, len(store)))
+    assert caught.value.status == EXIT_PEER_LOST, "another try makes it anew"
     again = open_store("key", fill)
     assert list(again.lines(0, len(again))) == LINES
     assert "read anew" in capsys.readouterr().err

@@ -116,8 +116,9 @@ def test_a_dead_worker_is_told_and_hangs_nobody(make_loader):
 
     loader.micro_batches = micro_batches
     batches = batches_of(loader, workers=1)
-    with pytest.raises(LopeError, match=r"data\.workers = 1 "):
+    with pytest.raises(LopeError, match=r"data\.workers = 1 ") as caught:
         list(batches)
+    assert caught.value.status == 69, "the supervisor resumes the run"
 
 
 def test_an_error_in_a_worker_arrives_as_itself(make_loader, corpus):

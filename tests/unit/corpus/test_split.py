@@ -6,12 +6,14 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lope_dist.config.data import DataConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.examples.source import ExampleSource, open_source
 from lope_dist.corpus.examples.split import num_in_both, split_source
+from lope_dist.corpus.feed.mixture import Mixture
 
 
 def write(path: Path, texts: list[str]) -> Path:
@@ -41,7 +43,9 @@ def test_two_parts_of_all_rows_in_order(tmp_path: Path) -> None:
     assert sorted(kept + out) == sorted(first + second)
     assert [t for t in first + second if t in set(kept)] == kept
     assert 0.1 < len(out) / 340 < 0.3
-    assert rest.sizes == (len([t for t in kept if t.startswith("row")]), 40 - held.sizes[1])
+    of_second = [t for t in kept if t.startswith("other")]
+    assert rest.sizes == (len(kept) - len(of_second), len(of_second))
+    assert (held.sizes, held.weights) == ((len(out),), (1,))
     assert [e.turns[0].text for e in rest.read(5, 9)] == kept[5:9]
     assert texts_of(pickle.loads(pickle.dumps(rest))) == kept
     alone = opened(
@@ -52,6 +56,16 @@ def test_two_parts_of_all_rows_in_order(tmp_path: Path) -> None:
     place = rest.location(len(rest) - 1)
     assert place[0].endswith("b.jsonl")
     assert rest.first_of_row(rest._where(3)[1]) == 3
+
+
+def test_a_source_of_few_rows_may_give_none(tmp_path: Path) -> None:
+    many, few = ([f"{name} {i}" for i in range(n)] for name, n in (("row", 600), ("other", 12)))
+    source = opened(write(tmp_path / "a.jsonl", many), write(tmp_path / "b.jsonl", few))
+    parts = [split_source(source, 0.05, seed) for seed in range(6)]
+    assert any(not set(few) & set(texts_of(held)) for _, held in parts)
+    for _, held in parts:
+        mixture = Mixture(held.sizes, held.weights, 0, shuffle=False)
+        assert mixture.example_ids(0, np.arange(len(held))).tolist() == [*range(len(held))]
 
 
 def test_a_row_keeps_its_side_whatever_is_beside_it(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 import pytest
+from support.row_files import write_rows
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from lope_dist.config.data import DataConfig
+from lope_dist.corpus.examples.source import open_source
 from lope_dist.corpus.rows.turns import Example, Turn
 from lope_dist.corpus.tokens.encode import IGNORED
 from lope_dist.corpus.tokens.encode import encode as encode_all
@@ -122,6 +125,26 @@ def test_encoder_decoder_reads_the_prompt_and_writes_the_last_answer(tokenizer):
     assert tokenizer.decode(tokenized.input_ids) == "".join(piece.text for piece in before)
     cut = encode(EXAMPLE, Form(tokenizer, "alpaca", 16, True))
     assert (len(cut.input_ids), len(cut.labels), cut.was_cut) == (16, 5, True)
+
+
+@pytest.mark.parametrize("template", ["alpaca", "chat"])
+def test_an_encoder_decoder_learns_every_answer(tokenizer, template, tmp_path):
+    said = ["one", "two", "three", "four"]
+    turns = [{"role": role, "content": text} for text in said for role in ("user", "assistant")]
+    turns[3]["weight"] = 0  # the second answer is shown alone
+    rows = [{"messages": turns}, {"messages": turns[:2]}]
+    path = write_rows(tmp_path / "x.jsonl", rows)
+    form = Form(tokenizer, template, 4096, True)
+    source = open_source(DataConfig(path=str(path), template=template), form)
+    tokens = [encode(example, form) for example in source.read()]
+    decoded = [tokenizer.decode(t.labels) for t in tokens]
+    assert [text.split("<")[0].strip() for text in decoded] == ["one", "three", "four", "one"]
+    inputs = [tokenizer.decode(t.input_ids) for t in tokens]
+    assert [text.count("two") for text in inputs] == [0, 2, 2, 0]
+    assert (source.account.split, source.account.target_tokens) == (
+        1,
+        sum(len(t.labels) for t in tokens),
+    )
 
 
 @pytest.mark.parametrize("is_encoder_decoder", [False, True])

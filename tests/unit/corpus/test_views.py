@@ -158,6 +158,59 @@ def test_wrong_answers_are_others_as_they_are():
     assert "wrong_label" not in views(same[:1], noise=noise)[0].hits
 
 
+SOLVED = "He sells 48/2 = <<48/2=24>>24 of them, number {} of all.\n#### {}"
+
+
+@pytest.mark.parametrize("name", ["truncate", "wrong_label", "garbage", "wrong_language"])
+def test_answers_with_brackets_in_them_are_hit_as_others_are(name):
+    source = [
+        Example(i, (Turn("user", f"{i}?"), Turn("assistant", SOLVED.format(i, i))))
+        for i in range(400)
+    ]
+    noise = text_only(rate=0, responses={"rate": 0.2, "operations": [name]})
+    found = views(source, noise=noise)
+    assert sum(name in v.hits for v in found) / 400 == pytest.approx(0.2, abs=0.05)
+    for v in found:
+        assert ("<<" in v.example.turns[1].text) <= ("<<48/2=24>>24" in v.example.turns[1].text)
+
+
+def test_thoughts_in_an_answer_stay_and_what_is_behind_them_is_hit():
+    def thinking(i):
+        return f"<think>\nIs it {i}?\n</think>\n\n"
+
+    source = [
+        Example(i, (Turn("user", "?"), Turn("assistant", f"{thinking(i)}It is number {i}.")))
+        for i in range(60)
+    ]
+    for name in ("truncate", "wrong_label", "garbage"):
+        noise = text_only(rate=0, responses={"rate": 0.99, "operations": [name]})
+        found = stage_views(
+            source, source, noise, injects_text=True, seed=1, epoch=0, has_marks=True
+        )
+        hit = [v for v in found if name in v.hits]
+        assert len(hit) > 50
+        for v in hit:
+            text, start = v.example.turns[1].text, len(thinking(v.example.id))
+            assert text.startswith(thinking(v.example.id))
+            assert "think" not in text[start:]
+            assert text[start:] != source[v.example.id].turns[1].text[start:]
+            assert len(v.marks[2]) == len(text)
+            assert (1 in v.marks[2][:start], 1 in v.marks[2]) == (False, True)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.98])
+def test_a_wrong_label_is_there_however_many_answers_are_alike(share):
+    alike = int(1000 * share)
+    source = [
+        Example(i, (Turn("user", "?"), Turn("assistant", "Yes." if i < alike else f"No {i % 3}.")))
+        for i in range(1000)
+    ]
+    noise = text_only(rate=0, responses={"rate": 0.3, "operations": ["wrong_label"]})
+    found = views(source, noise=noise)
+    of_most = sum("wrong_label" in v.hits for v in found[:alike]) / alike
+    assert of_most == pytest.approx(0.3, abs=0.05)
+
+
 def test_hits_count_what_changed():
     noise = text_only(rate=0.3, operations=["keyboard"])
     for found in views(answers(50), noise=noise):
