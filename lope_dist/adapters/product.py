@@ -37,7 +37,7 @@ def refuse_banks(model: nn.Module, targets: Sequence[str]) -> None:
     Raises:
         LopeError: a target is a name, a dotted suffix or a pattern of a bank or its weight.
     """
-    for bank, attributes in _banks(model).items():
+    for bank, attributes in modules_with_banks(model).items():
         for name in (bank, *(f"{bank}.{attribute}" for attribute in attributes)):
             for target in targets:
                 if name == target or name.endswith(f".{target}") or fnmatchcase(name, target):
@@ -48,7 +48,7 @@ def refuse_banks(model: nn.Module, targets: Sequence[str]) -> None:
                     )
 
 
-def _banks(model: nn.Module) -> dict[str, list[str]]:
+def modules_with_banks(model: nn.Module) -> dict[str, list[str]]:
     """Return the modules with three-dimensional weights, and those weights' names."""
     banks: dict[str, list[str]] = {}
     for name, module in model.named_modules():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lope_dist.adapters.product import is_product, refuse_banks
+from lope_dist.adapters.product import is_product, modules_with_banks, refuse_banks
 from lope_dist.core.errors import LopeError, suggest
 
 ALL_LINEAR = "all-linear"
@@ -19,6 +19,10 @@ _QUERY = re.compile(r"w?(q|query)(_b)?(_proj|_lin)?")
 _VALUE = re.compile(r"w?(v|value|kv|kv_b)(_proj|_lin)?")
 _FUSED = re.compile(r".*(qkv|kqv|query_key_value).*|c_attn")
 _ROUTER = re.compile(r"(.*_)?(router|gate)")
+CROSS_ATTENTION = re.compile(
+    r"EncDecAttention|encoder_attn|cross_?attn|cross_?attention", re.IGNORECASE
+)
+"""Names of modules in which a decoder reads something else than its own tokens."""
 _SHOWN = 12
 
 
@@ -60,20 +64,27 @@ def default_targets(model: nn.Module) -> tuple[str, ...]:
     """Return the paper's targets: query and value projections, or the fused ones, by their names.
 
     A model without attention has the projection into its state-space mixers; () without those.
+    A decoder-only model's cross-attention reads no text, so where it shares their names they are
+    dotted suffixes.
     """
     linear = linear_layers(model)
     siblings: dict[str, list[str]] = {}
     for name in linear:
         parent, _, leaf = name.rpartition(".")
         siblings.setdefault(parent, []).append(leaf)
+    crossing: set[str] = set()
+    if not (isinstance(model, PreTrainedModel) and model.config.is_encoder_decoder):
+        crossed = [parent for parent in siblings if CROSS_ATTENTION.search(parent)]
+        crossing = {leaf for parent in crossed for leaf in siblings.pop(parent)}
     names: dict[str, None] = {}
-    for leaves in siblings.values():
+    for parent, leaves in siblings.items():
         fused = [leaf for leaf in leaves if _FUSED.fullmatch(leaf.lower())]
         queries, values = (
             [leaf for leaf in leaves if kind.fullmatch(leaf.lower())] for kind in (_QUERY, _VALUE)
         )
         chosen = fused or (queries and values and [*queries, *values]) or []
-        names |= dict.fromkeys(chosen)
+        inside = parent.rpartition(".")[2]
+        names |= {(f"{inside}.{leaf}" if leaf in crossing else leaf): None for leaf in chosen}
     if not names:
         convolves = {
             name.rpartition(".")[0]
@@ -92,23 +103,23 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     GPT-2's `Conv1D` is one; a router or a head that does more than multiply is none. Of a layer
     with an adapter it is the base.
     """
-    parts = _text_parts(model)
+    text = text_modules(model)
     return {
         name: module  # pyright: ignore[reportReturnType]
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D))
-        and (parts is None or id(module) in parts)
-        and is_product(module)
+        if isinstance(module, (nn.Linear, Conv1D)) and module in text and is_product(module)
     }
 
 
 def _matching(model: nn.Module, linear: dict[str, nn.Linear], target: str) -> dict[str, nn.Linear]:
     if target == ALL_LINEAR:
         head = _head(model)
+        routing = routers_beside(model, modules_with_banks(model))
         return {
             name: layer
             for name, layer in linear.items()
             if layer is not head
+            and layer not in routing
             and not _ROUTER.fullmatch(name.rpartition(".")[2])
             and not getattr(layer, "is_read_outside", False)
         }
@@ -121,14 +132,54 @@ def _matching(model: nn.Module, linear: dict[str, nn.Linear], target: str) -> di
     }
 
 
-def _text_parts(model: nn.Module) -> set[int] | None:
-    """Return the modules that read text, by identity; None: all."""
+def routers_beside(model: nn.Module, banks: Iterable[str]) -> set[nn.Module]:
+    """Return all modules of the routers, by their names, that stand beside banks of experts.
+
+    Args:
+        model: With the banks.
+        banks: Their names.
+    """
+    blocks = {model.get_submodule(name.rpartition(".")[0]) for name in banks}
+    return {
+        module
+        for block in blocks
+        for name, sibling in block.named_children()
+        if _ROUTER.fullmatch(name)
+        for module in sibling.modules()
+    }
+
+
+def text_modules(model: nn.Module) -> set[nn.Module]:
+    """Return the modules that read text.
+
+    A decoder or an encoder may hold other models, of images or of sound: a child in which such a
+    model is reads no text.
+    """
     if not isinstance(model, PreTrainedModel):
-        return None
-    parts: list[Any] = [model.get_decoder(), _head(model)]
+        return set(model.modules())
+    parts: list[Any] = [model.get_decoder()]
     if model.config.is_encoder_decoder:
         parts.append(model.get_encoder())
-    return {id(module) for part in parts if part is not None for module in part.modules()}
+    modules = [module for part in parts if part is not None for module in _reading_text(part)]
+    head = _head(model)
+    return {*modules, *(head.modules() if head is not None else ())}
+
+
+def _reading_text(part: nn.Module) -> list[nn.Module]:
+    """Return a decoder's or an encoder's modules but those of images and sound inside."""
+    if not isinstance(part, PreTrainedModel):
+        return list(part.modules())
+    kind = type(part.config.get_text_config())
+    inside = [module for module in part.modules() if isinstance(module, PreTrainedModel)]
+    part = next((module for module in inside if type(module.config) is kind), part)
+    others = {module for module in inside if "text" not in module.input_modalities}
+    left_out = {
+        module
+        for child in part.children()
+        if any(module in others for module in child.modules())
+        for module in child.modules()
+    }
+    return [module for module in part.modules() if module not in left_out]
 
 
 def _head(model: nn.Module) -> Any:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
@@ -34,10 +33,12 @@ from lope_dist.model.kernels import choose_kernels
 from lope_dist.model.loss_head import LossHead
 from lope_dist.model.placement import Placement
 from lope_dist.model.plausible import refuse_endless
+from lope_dist.model.prequantized import forget_packing
 from lope_dist.model.quantization import quantization_of, refuse_what_is_left
 from lope_dist.model.source import description_folder, local_folder, model_folder
 from lope_dist.model.stream import load_weights
 from lope_dist.model.weight_reads import mark_read_outside
+from lope_dist.model.without_weights import without_weights
 
 _IMPOSSIBLE = (ValueError, TypeError, ArithmeticError)
 """What transformers raises where numbers of an architecture do not go together."""
@@ -87,10 +88,10 @@ def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedM
     """Return the model on the meta device (buffers are real), with our linear layers in it.
 
     Raises:
-        LopeError: an architecture that cannot be, or an attention that it does not have.
+        LopeError: an architecture that cannot be, an attention that it does not have, or weights
+            that are quantized in a way that is not read.
     """
-    # How the files are packed; the loader sees that in the files themselves.
-    vars(arch).pop("quantization_config", None)
+    forget_packing(arch)
     without_dropout(arch)
     dtype = getattr(torch, config.dtype)
     auto = auto_class(arch, remote=config.runs_remote_code)
@@ -98,7 +99,7 @@ def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedM
     try:
         with (
             bounded(f"The {arch.model_type} architecture", seconds=_MOST_SECONDS),
-            init_empty_weights(include_buffers=False),
+            without_weights(),
         ):
             model = auto.from_config(
                 arch,
@@ -106,7 +107,7 @@ def build_meta_model(config: ModelConfig, arch: PretrainedConfig) -> PreTrainedM
                 dtype=dtype,
                 trust_remote_code=config.runs_remote_code,
             )
-    except (ImportError, ValueError, AssertionError) as error:
+    except (ImportError, ValueError, AssertionError, RuntimeError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise LopeError(
             f"A {arch.model_type} model with model.attention = '{config.attention}' and this "

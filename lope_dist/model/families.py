@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from lope_dist.adapters.targets import default_targets, linear_layers
+from lope_dist.adapters.targets import CROSS_ATTENTION, default_targets, linear_layers
 from lope_dist.core.errors import LopeError
 
-_CROSS = re.compile(r"EncDecAttention|encoder_attn|cross_?attn|cross_?attention", re.IGNORECASE)
 _KEYS_AND_VALUES = re.compile(r"w?(k|v|kv|key|value)(_proj|_lin)?")
 
 
@@ -55,6 +54,32 @@ def decoder_start_of(arch: PretrainedConfig) -> int | None:
     return start
 
 
+def num_positions(arch: PretrainedConfig) -> int | None:
+    """Return how many tokens a model was made for; None where its configuration does not tell."""
+    longest = getattr(arch.get_text_config(), "max_position_embeddings", None)
+    return longest if isinstance(longest, int) and longest > 0 else None
+
+
+def has_position_table(model: PreTrainedModel) -> bool:
+    """Return whether a model looks its positions up, so that it fails beyond the last one.
+
+    The table is an embedding with a row for each position. Some keep two more, for padding.
+    """
+    longest = num_positions(model.config)
+    vocabulary = getattr(model.config.get_text_config(), "vocab_size", None)
+    if longest is None:
+        return False
+    untrained = _untrained(model)
+    tables = (
+        module.num_embeddings
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding)
+        and module is not model.get_input_embeddings()
+        and not any(name.startswith(f"{part}.") for part in untrained)
+    )
+    return any(0 <= rows - longest <= 2 for rows in tables if rows != vocabulary)
+
+
 def _streams(model: PreTrainedModel) -> Callable[[str], str]:
     """Return the streams of an encoder-decoder.
 
@@ -66,7 +91,7 @@ def _streams(model: PreTrainedModel) -> Callable[[str], str]:
         name
         for name in linear_layers(model)
         if name.startswith(f"{decoder}.")
-        and _CROSS.search(name)
+        and CROSS_ATTENTION.search(name)
         and _KEYS_AND_VALUES.fullmatch(name.rpartition(".")[2])
     }
     if not (encoder and decoder and crossing):

@@ -16,7 +16,9 @@ from math import isfinite
 from typing import Any
 
 import torch
+from transformers import PretrainedConfig
 
+from lope_dist.core.errors import LopeError
 from lope_dist.model.checkpoint_files import TensorFiles
 from lope_dist.model.finite import read_finite
 from lope_dist.model.nf4 import NESTED_BLOCK, NestedScales, PackedWeight, nf4_code
@@ -25,6 +27,26 @@ from lope_dist.model.origin import Origin
 
 _STATE = ".quant_state.bitsandbytes__"
 _PARTS = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
+
+
+def forget_packing(arch: PretrainedConfig) -> None:
+    """Drop from an architecture how its weights are packed: the loader sees NF4 in the files.
+
+    Raises:
+        LopeError: they are quantized otherwise, which may change what plain weights compute too.
+    """
+    for part in (arch, arch.get_text_config()):
+        settings = getattr(part, "quantization_config", None) or {}
+        is_ours = settings.get("load_in_4bit") or settings.get("load_in_8bit")
+        method = settings.get("quant_method", "bitsandbytes" if is_ours else None)
+        if settings and method != "bitsandbytes":
+            raise LopeError(
+                f"model.name_or_path: the weights of this {arch.model_type} model are for "
+                f"{method} (quantization_config in its config.json), and only NF4 of bitsandbytes "
+                "and weights that are not quantized are read; take a 16-bit checkpoint of the "
+                "model."
+            )
+        vars(part).pop("quantization_config", None)
 
 
 def companions(name: str, available: set[str]) -> set[str]:

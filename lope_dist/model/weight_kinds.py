@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lope_dist.adapters.base import AdapterModule, adapter_modules
+from lope_dist.adapters.targets import routers_beside, text_modules
 from lope_dist.model.nf4 import packed_weights
 from lope_dist.model.nf4_layout import BLOCK
 from lope_dist.model.weight_reads import weights_read_outside
@@ -107,6 +108,7 @@ class Kinds:
         self._routers = {
             id(router) for name, bank in banks.items() for router in _routers_of(model, name, bank)
         }
+        self._routing = {id(module) for module in routers_beside(model, banks)}
         self._embeddings = {
             id(parameter)
             for module in model.modules()
@@ -122,7 +124,11 @@ class Kinds:
         )
         self._read_outside = weights_read_outside(model)
         self._beside_convolutions = _beside_convolutions(model)
-        self._text = _text_part(model) | self._head
+        self._text = {
+            id(parameter)
+            for module in text_modules(model)
+            for parameter in module.parameters(recurse=False)
+        }
 
     def of(self, weight: Weight) -> str | None:
         """Return the weight's kind, or None for a matrix of a product and for the unknown."""
@@ -132,7 +138,7 @@ class Kinds:
             (HEAD, identity in self._head and "lm_head" in self._skip_modules),
             (VECTOR, sum(size > 1 for size in weight.shape) < 2),
             (CONVOLUTION, isinstance(weight.module, _ConvNd)),
-            (ROUTER, identity in self._routers),
+            (ROUTER, identity in self._routers or id(weight.module) in self._routing),
             (BIAS, weight.attribute.endswith("bias")),
             (FLOAT32, any(names_weight(entry, weight.name) for entry in self._float32)),
             (NO_BLOCKS, weight.numel % BLOCK != 0),
@@ -223,11 +229,3 @@ def _beside_convolutions(model: nn.Module) -> set[int]:
         if any(isinstance(child, _ConvNd) for child in children):
             modules |= {id(module), *map(id, children)}
     return modules
-
-
-def _text_part(model: PreTrainedModel) -> set[int]:
-    """Return the parameters of the part that reads text."""
-    parts: list[nn.Module] = [model.get_decoder()]
-    if model.config.is_encoder_decoder:
-        parts.append(model.get_encoder())
-    return {id(parameter) for part in parts for parameter in part.parameters()}

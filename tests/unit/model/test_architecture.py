@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
-from lope_dist.model.build import architecture
+from lope_dist.model.build import architecture, build_meta_model
 
+SIZES = {"vocab_size": 64, "hidden_size": 8192, "num_attention_heads": 64, "num_hidden_layers": 1}
+EXPERTS = {"intermediate_size": 16384, "num_local_experts": 4096, "head_dim": 128}
 TEXT = {"model_type": "gemma3_text", "hidden_size": 64, "num_hidden_layers": 2}
 GEMMA = {"model_type": "gemma3", "text_config": TEXT, "mm_tokens_per_image": 4}
 
@@ -41,3 +44,18 @@ def test_a_part_of_it_may_be_stated(stated) -> None:
 def test_another_models_is_told_before_weights_are_read(stated, values: dict, message: str) -> None:
     with pytest.raises(LopeError, match=rf"model\.architecture .*{message}"):
         stated(values)
+
+
+def test_experts_larger_than_any_host_are_built_without_weights() -> None:
+    """A bank of 4 TiB: nothing of it is made in memory on its way to the meta device."""
+    arch = AutoConfig.for_model("llama4_text", **SIZES, **EXPERTS, interleave_moe_layer_step=1)
+    model = build_meta_model(ModelConfig(name_or_path="x"), arch)
+    assert model.get_submodule("model.layers.0.feed_forward.experts").gate_up_proj.is_meta
+    assert not any(buffer.is_meta for buffer in model.buffers())
+
+
+def test_what_the_host_cannot_hold_is_one_sentence() -> None:
+    """A table that is computed, of 4 TiB."""
+    arch = AutoConfig.for_model("gptj", n_embd=64, n_head=4, rotary_dim=16, n_positions=1 << 40)
+    with pytest.raises(LopeError, match=r"gptj model .*cannot be built: "):
+        build_meta_model(ModelConfig(name_or_path="x"), arch)

@@ -69,6 +69,11 @@ def test_the_heads_loss_is_ligers_where_it_may_be(
     assert told.endswith(", by Liger in poison") == uses
     robust["train__stages__poison__loss"] = {"kind": "generalized"}
     assert "Liger" not in head_sentence(model, tiny_config(**robust))
+    routing = {"gradient_routing": "detected", "strict_routing": True, "soft_routing": True}
+    stage = tiny_config().train.stages["poison"].model_dump(mode="json") | routing
+    told = head_sentence(model, tiny_config(train__stages__poison=stage))
+    assert told.endswith(", by Liger in finetune") == uses
+    assert "Liger" not in head_sentence(model, tiny_config(data__columns={"weight": "w"}))
 
 
 def test_a_head_alone_takes_liger_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

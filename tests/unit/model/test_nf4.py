@@ -127,7 +127,8 @@ def test_a_weight_too_large_for_one_call_is_the_same(nested: bool, monkeypatch) 
     monkeypatch.setattr(nf4, "_MOST_AT_ONCE", 64 * 256)
     monkeypatch.setattr(nf4.bnb, "dequantize_4bit", counting)
     assert torch.equal(layer.dequantized(), whole)
-    assert len(sizes) == 10 and max(sizes) == 64 * 256
+    assert len(sizes) == 10
+    assert max(sizes) == 64 * 256
 
 
 @pytest.mark.parametrize("storage", [torch.bfloat16, torch.float32])

@@ -74,6 +74,20 @@ def test_a_packed_checkpoint_equals_quantizing_while_loading(
     _assert_same_weights(ours, _load(tiny_llama, double_quantization=nested))
 
 
+BITNET = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+
+
+@pytest.mark.parametrize("settings", [BITNET, {"quant_method": "gptq"}, {"quant_method": "mxfp4"}])
+def test_weights_that_are_quantized_otherwise_are_refused_before_they_are_read(
+    tiny_llama: Path, settings: dict
+) -> None:
+    """Even plain ones with ordinary names, with which BitNet's layers compute something else."""
+    arch = AutoConfig.from_pretrained(tiny_llama)
+    arch.quantization_config = settings
+    with pytest.raises(LopeError, match=rf"{settings['quant_method']} .*take a 16-bit checkpoint"):
+        build_meta_model(ModelConfig(name_or_path="x"), arch)
+
+
 def _edited(packed: Path, target: Path, edit) -> Path:
     shutil.copytree(packed, target)
     tensors = load_file(target / "model.safetensors")

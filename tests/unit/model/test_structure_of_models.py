@@ -4,13 +4,16 @@ import pytest
 import torch
 from support.architectures import SHAPES, tiny_arch
 from torch import nn
+from transformers import AutoConfig
 
-from lope_dist.adapters.targets import ALL_LINEAR, find_targets
+from lope_dist.adapters.targets import ALL_LINEAR, find_targets, linear_layers
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.model.build import build_meta_model, decide_head
 from lope_dist.model.families import family_of
 from lope_dist.model.loss_head import loss_head
+from lope_dist.model.nf4 import NF4Linear
+from lope_dist.model.quantization import quantization_of
 from lope_dist.model.tokenizer_fit import check_tokenizer
 
 
@@ -151,6 +154,63 @@ def test_streams_of_an_encoder_decoder() -> None:
     assert family.stream_of("model.decoder.layers.0.self_attn.v_proj") == "decoder"
     assert family.stream_of("model.decoder.layers.0.encoder_attn.v_proj") == "encoder"
     assert family.stream_of("model.decoder.layers.0.encoder_attn.q_proj") == "decoder"
+
+
+SIZES = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 258}
+SIZES |= {"num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 257}
+
+
+def test_default_targets_leave_out_what_a_decoder_only_model_reads_of_images() -> None:
+    """Llama 3.2 Vision skips the layers of its cross-attention where there are no images."""
+    text = SIZES | {"cross_attention_layers": [1]}
+    arch = AutoConfig.for_model("mllama", text_config=text)
+    model = build_meta_model(ModelConfig(name_or_path="x"), arch)
+    targets = family_of(model).targets
+    assert targets == ("self_attn.q_proj", "self_attn.v_proj")
+    layers = [f"model.layers.0.{target}" for target in targets]
+    assert list(find_targets(model, targets)) == layers
+    assert "model.layers.1.cross_attn.q_proj" in find_targets(model, ["q_proj"])
+
+
+def test_towers_inside_the_decoder_read_no_text() -> None:
+    """Phi-4-multimodal's decoder is the whole model, with images and sound."""
+    images = {"intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    images |= {"hidden_size": 64, "image_size": 28, "patch_size": 14}
+    sound = {"hidden_size": 64, "intermediate_size": 64, "num_blocks": 1, "num_attention_heads": 2}
+    towers = {"vision_config": images, "audio_config": sound}
+    rotary = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+    config = ModelConfig(name_or_path="x")
+    arch = AutoConfig.for_model("phi4_multimodal", **SIZES, **towers, **rotary)
+    model = build_meta_model(config, arch)
+    family = family_of(model)
+    assert (family.targets, family.untrained) == (("qkv_proj",), ("model.embed_tokens_extend",))
+    assert quantization_of(model, config).exempt["parts that read no text"]
+    assert not any("extend" in name for name in find_targets(model, [ALL_LINEAR]))
+
+
+def test_towers_inside_the_encoder_read_no_text() -> None:
+    """T5Gemma 2's encoder holds its text model beside that of images and a projector."""
+    text = SIZES | {"head_dim": 32, "sliding_window": 16}
+    images = {"intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    images |= {"hidden_size": 64, "image_size": 28, "patch_size": 14}
+    encoder = {"text_config": text, "vision_config": images, "mm_tokens_per_image": 4}
+    arch = AutoConfig.for_model("t5gemma2", encoder=encoder, decoder=text)
+    linear = linear_layers(build_meta_model(ModelConfig(name_or_path="x"), arch))
+    assert "model.encoder.text_model.layers.0.self_attn.q_proj" in linear
+    assert not any("vision" in name or "projector" in name for name in linear)
+
+
+def test_a_router_of_several_layers_is_a_router() -> None:
+    """ZAYA1's first multiplies with `down_proj`, and an MLP of its own chooses."""
+    experts = {"num_experts": 4, "moe_intermediate_size": 64, "router_hidden_size": 64}
+    experts |= {"head_dim": 32}
+    config = ModelConfig(name_or_path="x")
+    model = build_meta_model(config, AutoConfig.for_model("zaya", **SIZES, **experts))
+    router = model.get_submodule("model.layers.0.mlp.gate")
+    linear = [layer for layer in router.modules() if isinstance(layer, nn.Linear)]
+    assert len(linear) == 4
+    assert not any(isinstance(layer, NF4Linear) for layer in linear)
+    assert not any(".gate." in name for name in find_targets(model, [ALL_LINEAR]))
 
 
 def test_a_token_beyond_the_embedding_is_told(tiny_llama) -> None:
