@@ -25,6 +25,8 @@ KEYS = {
     "lora_dropout": "adapter.dropout",
     "lora_model_dir": "adapter.init_from",
     "lora_r": "adapter.rank",
+    "lora_rank": "adapter.rank",
+    "lora_target": "adapter.targets",
     "lora_target_modules": "adapter.targets",
     "lr": _STAGE + "lr",
     "lr_scheduler": _STAGE + "schedule",

@@ -136,6 +136,12 @@ class RunConfig(Section):
                 f"train.stages has {len(self.train.stages)} stages with adapter.kind = 'adalora', "
                 "which cuts its ranks once over one stage; leave one stage"
             )
+        for key in ("keep_best", "early_stopping"):
+            if isinstance(self.adapter, AdaLoraConfig) and getattr(self.train, key) is not None:
+                raise ValueError(
+                    f"train.{key} with adapter.kind = 'adalora': before the stage's last cut there "
+                    "are more ranks than adapter.target_rank; leave it out"
+                )
         for name, stage in self.train.stages.items():
             if isinstance(self.adapter, AdaLoraConfig) and stage.ema_decay is not None:
                 raise ValueError(
@@ -185,6 +191,11 @@ class RunConfig(Section):
                     f"train.{setting} has no effect without rows to validate on; set "
                     "data.validation.path or data.validation.share"
                 )
+        if train.early_stopping is not None and train.evaluate.every_steps is None:
+            raise ValueError(
+                "train.early_stopping has no effect with train.evaluate.every_steps = null: the "
+                "loss is taken at a stage's end alone; set train.evaluate.every_steps"
+            )
         for answer in answers:
             if problem := absent_expert(answer, self.adapter):
                 raise ValueError(f"train.evaluate.experts: {problem}")

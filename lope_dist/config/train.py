@@ -163,7 +163,7 @@ class TrainConfig(Section):
     """A row of experts. The checkpoint with its lowest loss on `data.validation` is saved as the
     best one, named in `state.json`, and never removed. `lope eval --checkpoint best` takes it."""
     early_stopping: EarlyStoppingConfig | None = None
-    """When a stage ends before its last step. `null`: never."""
+    """When a stage ends before its last step; needs `train.evaluate.every_steps`. `null`: never."""
     max_skipped_steps: int = Field(default=0, ge=0)
     """How many steps of a stage may be skipped because their loss or gradient is not finite; one
     more ends the run. The checkpoint's `state.json` lists them with their examples."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from lope_dist.config.model import ModelConfig
@@ -30,7 +31,7 @@ class Checked:
     data: list[str]
     """What a run does to its data."""
     rows: list[str]
-    """What is in the rows, as a table."""
+    """What is in the rows, as a table, or why they were not looked at."""
     missing: str | None = None
     """Why rows that were to be read are not there."""
 
@@ -60,32 +61,23 @@ def check_run(config: RunConfig, *, has_data: bool, reads_rows: bool) -> Checked
     Args:
         config: Of a recipe, or of a model by its name.
         has_data: Whether the configuration says what is learnt from.
-        reads_rows: Whether rows that are in files here are rendered and counted.
+        reads_rows: Whether rows that are in files here are rendered and counted; that needs the
+            tokenizer, which the hub is not asked for where the architecture is stated.
 
     Raises:
         LopeError: what would stop a run.
     """
     plan = preflight(config)
-    rows: list[str] = []
-    missing = None
-    if not _is_described(config.model):
-        about_tokenizer = (
-            "Tokenizer: not looked at; with model.architecture the model's files are not read."
-        )
-    else:
-        tokenizer = load_tokenizer(config.model)
+    tokenizer = _tokenizer(config.model)
+    about_tokenizer = (
+        "Tokenizer: not looked at; model.architecture is stated, and the hub's cache lacks it."
+    )
+    if tokenizer is not None:
         check_tokenizer(tokenizer, plan.model, config.model.name_or_path)
         about_tokenizer = f"Tokenizer: {len(tokenizer):,} tokens, each with a row of the embedding."
-        if has_data and reads_rows:
-            try:
-                is_here = is_local(config.data)
-            except LopeError as error:
-                missing = str(error)
-                rows = [f"Data: not looked at: {missing}"]
-            else:
-                rows = ["Data: not looked at; they are on the hub."]
-                if is_here:
-                    rows = _rows(dated(config, tokenizer), tokenizer, plan.model.config)
+    rows, missing = [], None
+    if has_data and reads_rows:
+        rows, missing = _rows(config, tokenizer, plan.model.config)
     changes = data_changes(config) if has_data else []
     premises = check_premises(plan, config)
     if (initial := find_initial(config, plan.model)) is not None:
@@ -94,14 +86,36 @@ def check_run(config: RunConfig, *, has_data: bool, reads_rows: bool) -> Checked
 
 
 def _rows(
-    config: RunConfig, tokenizer: PreTrainedTokenizerBase, arch: PretrainedConfig
-) -> list[str]:
-    """Return the table of rows that are in files here."""
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase | None, arch: PretrainedConfig
+) -> tuple[list[str], str | None]:
+    """Return what is in rows that are in files here, and why there are none, if so."""
+    try:
+        is_here = is_local(config.data)
+    except LopeError as error:
+        return [f"Data: not looked at: {error}"], str(error)
+    if not is_here:
+        return ["Data: not looked at; they are on the hub."], None
+    if tokenizer is None:
+        return [
+            "Data: not looked at, for want of the tokenizer; `lope data stats` fetches it."
+        ], None
+    config = dated(config, tokenizer)
     source, validation = open_parts(config, tokenizer, arch)
     source.tell()
-    return lines_of(config, source, validation)
+    return lines_of(config, source, validation), None
 
 
-def _is_described(config: ModelConfig) -> bool:
-    """Return whether the model's own files were asked for its architecture."""
-    return config.architecture is None or local_folder(config) is not None
+def _tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer; None if, with a stated architecture, only the hub may have it."""
+    is_here = config.architecture is None or local_folder(config) is not None
+    return load_tokenizer(config) if is_here or _is_cached(config) else None
+
+
+def _is_cached(config: ModelConfig) -> bool:
+    try:
+        file = try_to_load_from_cache(
+            config.name_or_path, "tokenizer_config.json", revision=config.revision
+        )
+    except ValueError:  # the name is none of the hub
+        return False
+    return isinstance(file, str)

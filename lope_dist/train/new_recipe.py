@@ -9,15 +9,16 @@ from typing import Any
 
 import yaml
 
-from lope_dist.config.data import DataConfig
 from lope_dist.config.load import load_config, validate_config
 from lope_dist.config.named import load_recipe_or_model
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.examples.account import BadRows
-from lope_dist.corpus.examples.source import ExampleSource, open_source
+from lope_dist.corpus.examples.source import ExampleSource
 from lope_dist.corpus.examples.split import TooFewRows
+from lope_dist.corpus.tokens.encode import encode
 from lope_dist.model.build import architecture, load_tokenizer
+from lope_dist.model.families import num_positions
 from lope_dist.model.slow_dtype import slow_dtype_sentence
 from lope_dist.train.premises.data import opened, steps_of
 from lope_dist.train.premises.params import count_run
@@ -25,6 +26,8 @@ from lope_dist.train.premises.params import count_run
 _LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 _SAMPLE = 1000
 """Rows that are looked at to choose a length."""
+_UNCUT = 1 << 30
+"""Tokens that no row has: an answer behind a cut is no bad row."""
 _FEW_CUT = 0.01
 _MOST_BAD = 0.01
 """Share of bad rows up to which the recipe leaves them out."""
@@ -79,11 +82,12 @@ def new_recipe(model: str, data: str, output_dir: str, machine: Machine) -> str:
     Raises:
         LopeError: a model that a run would refuse, or more than a few bad rows.
     """
-    bad_rows = open_source(DataConfig(path=data, max_bad_rows=_MOST_BAD)).bad_rows
-    bad_rows.tell()
     base = load_recipe_or_model(model)
     tokenizer, arch = load_tokenizer(base.model), architecture(base.model)
-    parameters = count_run(base)["model_parameters"]
+    limit = num_positions(arch) or _LENGTHS[-1]
+    lengths = [n for n in _LENGTHS if n <= limit] or [limit]
+    of_base = base.data.model_copy(update={"max_length": lengths[0]})
+    parameters = count_run(base.model_copy(update={"data": of_base}))["model_parameters"]
     template = "chat" if tokenizer.chat_template else "alpaca"
     recipe: dict[str, Any] = {
         "output_dir": output_dir,
@@ -91,12 +95,13 @@ def new_recipe(model: str, data: str, output_dir: str, machine: Machine) -> str:
         "data": {"path": data, "template": template},
         "train": {},
     }
-    if bad_rows.total:
+    length, cut, has_bad_rows = _looked_through(recipe, lengths)
+    recipe["data"]["max_length"] = length
+    if has_bad_rows:
         recipe["data"]["max_bad_rows"] = _MOST_BAD
-    limit = getattr(arch.get_text_config(), "max_position_embeddings", None) or _LENGTHS[-1]
-    length, cut = _length(recipe, [n for n in _LENGTHS if n <= limit] or [limit])
-    recipe["data"] |= {"max_length": length}
-    examples = _opened(recipe)[1].account.examples
+    rows = _opened(recipe)[1]
+    rows.bad_rows.tell()
+    examples = rows.account.examples
     batch = max(n for n in (4, 8, 16, 32) if n == 4 or examples / n >= _STEPS_WANTED)
     recipe["train"] = {"global_batch": batch}
     share, steps = _share_and_steps(recipe, examples)
@@ -112,7 +117,7 @@ def new_recipe(model: str, data: str, output_dir: str, machine: Machine) -> str:
         about_template="the model's own" if template == "chat" else "the model has none of its own",
         length=length,
         cut=f"{cut:.1%}",
-        bad=_about_bad(bad_rows),
+        bad=_about_bad(rows.bad_rows),
         share=share,
         batch=batch,
         steps=steps,
@@ -140,19 +145,22 @@ def write_recipe(path: Path, text: str) -> None:
         raise
 
 
-def _length(recipe: dict[str, Any], lengths: list[int]) -> tuple[int, float]:
-    """Return the least length that cuts few of the first rows, and the share that it cuts."""
-    share = 1.0
-    for length in lengths:
-        data = recipe["data"] | {"max_length": length, "max_examples": _SAMPLE}
-        try:
-            account = _opened(recipe | {"data": data})[1].account
-        except LopeError:
-            continue  # what is wrong at every length is raised where the whole file is read
-        share = account.cut / max(1, account.examples)
-        if share <= _FEW_CUT:
-            return length, share
-    return lengths[-1], share
+def _looked_through(recipe: dict[str, Any], lengths: list[int]) -> tuple[int, float, bool]:
+    """Return what the rows, uncut, need.
+
+    That is the least length that cuts few of the first rows, the share that it cuts, and whether
+    there are bad rows.
+
+    Raises:
+        LopeError: there are more than a few.
+    """
+    data = recipe["data"] | {"max_length": _UNCUT, "max_bad_rows": _MOST_BAD}
+    _, source, form = opened(validate_config(recipe | {"data": data}, "lope init"))
+    tokens = encode([*source.read(0, _SAMPLE)], form)
+    sizes = [max(len(row.input_ids), len(row.labels)) for row in tokens]
+    shares = {n: sum(size > n for size in sizes) / len(sizes) for n in lengths}
+    length = next((n for n, share in shares.items() if share <= _FEW_CUT), lengths[-1])
+    return length, shares[length], source.bad_rows.total > 0
 
 
 def _share_and_steps(recipe: dict[str, Any], examples: int) -> tuple[float, int]:

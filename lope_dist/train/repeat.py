@@ -70,10 +70,11 @@ def repeat(run_dir: Path, num_steps: int, num_ranks: int | None, timeout_s: floa
     ranks = num_ranks or len(manifest["starts"][-1]["ranks"])
     differs = _differences(manifest["starts"], ranks)
     result = Repeat(not differs and _device_here() == "cpu", differs)
-    recorded = _losses(run_dir)
+    recorded, extended = _losses(run_dir), _first_extensions(manifest["starts"])
     with scratch_folder("lope-repro-") as temporary:
         for index, stage in enumerate(config.train.stages, start=1):
-            expected = {k: v for k, v in recorded.items() if k[0] == stage and k[1] < num_steps}
+            end = min(num_steps, extended.get(stage, {"after": num_steps})["after"])
+            expected = {k: v for k, v in recorded.items() if k[0] == stage and k[1] < end}
             if not expected:
                 continue
             folder = temporary / stage
@@ -86,11 +87,20 @@ def repeat(run_dir: Path, num_steps: int, num_ranks: int | None, timeout_s: floa
 
 
 def begun_alike(config: RunConfig, starts: Sequence[dict[str, Any]]) -> RunConfig:
-    """Return the configuration with the very checkpoint that `adapter.init_from` gave the run.
+    """Return the configuration that the run began with.
+
+    That is with the very checkpoint that `adapter.init_from` gave it, and stages as long as they
+    were before they were extended.
 
     Raises:
         LopeError: that adapter is not there any more.
     """
+    stages = dict(config.train.stages)
+    for name, extension in _first_extensions(starts).items():
+        lengths = {key: extension[key][0] for key in ("epochs", "max_steps") if key in extension}
+        stages[name] = stages[name].model_copy(update=lengths)
+    train = config.train.model_copy(update={"stages": stages})
+    config = config.model_copy(update={"train": train})
     recorded_initial = next((start["init_from"] for start in starts if "init_from" in start), None)
     if recorded_initial is None:
         return config
@@ -101,6 +111,12 @@ def begun_alike(config: RunConfig, starts: Sequence[dict[str, Any]]) -> RunConfi
     changes = {"init_from": str(folder.parents[1]), "init_checkpoint": folder.name}
     adapter = config.adapter.model_copy(update=changes)
     return config.model_copy(update={"adapter": adapter})
+
+
+def _first_extensions(starts: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return by stage what the manifest says of its first `--extend`."""
+    extensions = [start["extended"] for start in reversed(starts) if "extended" in start]
+    return {extension["stage"]: extension for extension in extensions}
 
 
 def _differences(starts: Sequence[dict[str, Any]], ranks: int) -> list[str]:

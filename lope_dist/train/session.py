@@ -29,6 +29,7 @@ from lope_dist.train.run.folder import LOGS, Resume
 from lope_dist.train.run.lock import run_lock
 from lope_dist.train.run.manifest import note, recorded
 from lope_dist.train.run.resume import Opened, open_run
+from lope_dist.train.run.same_inputs import refuse_other_inputs
 from lope_dist.train.run.saving import check_last_is_there
 from lope_dist.train.run.settle import prove, take_recorded
 from lope_dist.train.run.setup import Inputs, Session, load_session, stage_loader
@@ -91,11 +92,12 @@ def _train(
         model_folder(config.model)  # to load it may take longer than ranks wait for each other
         world = start_world(config.engine)
         with world.failures_named(_LESS_MEMORY), ExitStack() as held:
-            tell_rows(config, source, validation, tokenizer, plan.model.config, world)
-            inputs = Inputs(config, world, stop, plan, source, validation, tokenizer, {})
+            hashes = fingerprints(config.model, tokenizer)
+            inputs = Inputs(config, world, stop, plan, source, validation, tokenizer, hashes)
+            refuse_other_inputs(inputs)
+            if world.is_main:
+                tell_rows(config, source, validation, tokenizer, plan.model.config)
             inputs.hold = world.on_main(lambda: held.enter_context(run_lock(inputs.run_dir)))
-            hashes = world.on_main(lambda: fingerprints(config.model, tokenizer))
-            inputs.fingerprints = hashes or {}
             for stage in config.train.stages.values():
                 stage_loader(inputs, stage)  # data that do not fit it show before any is trained
             opened = open_run(
@@ -103,8 +105,7 @@ def _train(
             )
             keep_log_in(inputs.run_dir / LOGS, "rank")
             take_recorded(inputs, opened.checkpoint)
-            hashes = {**inputs.fingerprints, "data": source.fingerprint}
-            with recorded(inputs.config, world, hashes) as record:
+            with recorded(inputs.config, world, hashes | {"data": source.fingerprint}) as record:
                 record |= opened.notes
                 session = load_session(inputs)
                 packing = prove(session, is_resumed=opened.checkpoint is not None)

@@ -38,6 +38,10 @@ class _Initial(TypedDict):
     sha256: str
 
 
+class _Description(TypedDict):
+    fingerprints: NotRequired[dict[str, str]]
+
+
 class _State(TypedDict):
     """What a resume needs of `state.json`; what later versions added is filled in."""
 
@@ -87,6 +91,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     description = read_json(path)
     if not isinstance(description, dict) or not isinstance(description.get("sha256"), str):
         raise LopeError(f"{path} has no sha256; restore it from a copy.")
+    if not has_shape(description, _Description):
+        raise LopeError(f"{path} has fingerprints that are none; restore it from a copy.")
     refuse_newer(description.get("format"), DESCRIPTION_FORMAT, path)
     return description
 

@@ -22,6 +22,9 @@ from lope_dist.train.checkpoint.folder import (
     checkpoint_in,
 )
 
+STAGE_END = "STAGE_END"
+"""A file in a checkpoint that was a stage's end until the stage was extended."""
+
 
 def checkpoints(run_dir: Path) -> list[Checkpoint]:
     """Return what looks like a checkpoint, the latest first; whole or not."""
@@ -64,9 +67,14 @@ def prune(
 ) -> None:
     """Remove checkpoints in the middle of stages but the last few up to ``newest``, a whole one.
 
+    One that was a stage's end is none of them.
     ``best``: stage (from 1) and step of one that stays whatever its age.
     """
-    older = [c for c in checkpoints(run_dir) if c.step is not None and c.order <= newest.order]
+    older = [
+        c
+        for c in checkpoints(run_dir)
+        if c.step is not None and c.order <= newest.order and not (c.folder / STAGE_END).exists()
+    ]
     for checkpoint in older[keep_last:]:
         if (checkpoint.index, checkpoint.step) == best:
             continue

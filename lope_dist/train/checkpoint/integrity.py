@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lope_dist.core.errors import LopeError, NewerFormat, refuse_newer
 from lope_dist.core.fingerprint import sha256_of
@@ -17,12 +17,13 @@ _FORMAT = 1
 def seal(folder: Path) -> None:
     """Write the manifest of all files of ``folder``, and sync every one of them to disk."""
     files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in sorted(folder.rglob("*")):
         _sync(path)
-        files[path.relative_to(folder).as_posix()] = {
-            "size": path.stat().st_size,
-            "sha256": sha256_of(path),
-        }
+        if path.is_file():
+            files[path.relative_to(folder).as_posix()] = {
+                "size": path.stat().st_size,
+                "sha256": sha256_of(path),
+            }
     write_json(folder / MANIFEST, {"format": _FORMAT, "files": files})
     _sync(folder)
 
@@ -45,7 +46,7 @@ def defect(folder: Path) -> str | None:
         files = sealed_files(folder)
         for name, entry in files.items():
             path = folder / name
-            if path.is_symlink():
+            if _leads_out(folder, name):
                 return f"{name} is a link, and could lead out of the folder"
             if not path.is_file():
                 return f"{name} is missing"
@@ -72,7 +73,7 @@ def read_sealed(folder: Path, name: str) -> bytes:
     entry = sealed_files(folder).get(name)
     if entry is None:
         raise LopeError(f"{folder} has no {name}: its {MANIFEST} does not name it.")
-    if (folder / name).is_symlink():
+    if _leads_out(folder, name):
         raise LopeError(f"{folder / name} is a link, and could lead out of the folder.")
     try:
         content = (folder / name).read_bytes()
@@ -97,11 +98,24 @@ def sealed_files(folder: Path) -> dict[str, dict]:
         refuse_newer(manifest["format"], _FORMAT, folder / MANIFEST)
         files = manifest["files"]
         for name, entry in files.items():
-            if name == ".." or Path(name).name != name or not {"size", "sha256"} <= set(entry):
+            if not _is_inside(name) or not {"size", "sha256"} <= set(entry):
                 raise LopeError(f"{folder / MANIFEST} has a bad entry {name!r}")
     except (TypeError, KeyError, AttributeError):
         raise LopeError(f"{folder / MANIFEST} is not a manifest") from None
     return files
+
+
+def _is_inside(name: str) -> bool:
+    """Return whether a name is that of a file in a folder, or in a folder inside of it."""
+    path = PurePosixPath(name)
+    is_plain = bool(path.parts) and path.as_posix() == name
+    return is_plain and not path.is_absolute() and ".." not in path.parts
+
+
+def _leads_out(folder: Path, name: str) -> bool:
+    """Return whether a file, or a folder that the file is in, is a link."""
+    path = PurePosixPath(name)
+    return any((folder / part).is_symlink() for part in (path, *path.parents[:-1]))
 
 
 def _sync(path: Path) -> None:

@@ -15,7 +15,6 @@ _FREE_TO_CHANGE = (
     "model.gradient_checkpointing",
     "train.checkpoint.every_steps",
     "train.checkpoint.keep_last",
-    "train.keep_best",
     "train.log_every_seconds",
     "train.log_every_steps",
     "train.max_skipped_steps",
@@ -38,25 +37,27 @@ def method_differences(
     ``with_lengths``: epochs and steps of stages too, which `--extend` changes.
     """
     old, new = ({key: tree.get(key) for key in _DECIDES_THE_RESULT} for tree in (before, now))
-    if not _validation_decides(old) and not _validation_decides(new):
-        old, new = _without_validation(old), _without_validation(new)
+    gone = _of_validation(old) & _of_validation(new)
+    old, new = _without(old, gone), _without(new, gone)
     differences = describe_difference(old, new)
     return (
         differences if with_lengths else [each for each in differences if not _LENGTH.match(each)]
     )
 
 
-def _validation_decides(tree: dict[str, Any]) -> bool:
-    """Return whether validation has a say in what is trained, or for how long."""
+def _of_validation(tree: dict[str, Any]) -> set[tuple[str, str]]:
+    """Return the settings of validation that have no say in what is trained, or for how long."""
     data, train = tree.get("data") or {}, tree.get("train") or {}
+    if train.get("early_stopping") is not None:
+        return set()
     is_share = (data.get("validation") or {}).get("share") is not None
-    return is_share or train.get("early_stopping") is not None
+    of_train = {("train", "evaluate"), ("train", "keep_best")}
+    return of_train if is_share else of_train | {("data", "validation")}
 
 
-def _without_validation(tree: dict[str, Any]) -> dict[str, Any]:
-    gone = {"data": ("validation",), "train": ("evaluate", "early_stopping")}
+def _without(tree: dict[str, Any], gone: set[tuple[str, str]]) -> dict[str, Any]:
     return {
-        section: {key: value for key, value in values.items() if key not in gone.get(section, ())}
+        section: {key: value for key, value in values.items() if (section, key) not in gone}
         if isinstance(values, dict)
         else values
         for section, values in tree.items()

@@ -33,7 +33,7 @@ def of_its_time(tree: dict[str, Any]) -> dict[str, Any]:
     A setting that has been removed since is left out if it was off, and kept to be refused by its
     name if it was on.
     """
-    tree = without_removed(tree)
+    tree = _without_idle_watching(without_removed(tree))
     adapter = tree.get("adapter", {})
     if not isinstance(adapter, dict) or adapter.get("kind", "lope") != "lope":
         return tree
@@ -44,6 +44,19 @@ def of_its_time(tree: dict[str, Any]) -> dict[str, Any]:
     if compensation["mode"] == "none":
         compensation["top_k"] = None  # without effect, and once allowed
     return tree | {"adapter": adapter | {"compensation": compensation}}
+
+
+def _without_idle_watching(tree: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what was once allowed: to stop by no loss, or to choose among unpruned ranks."""
+    train, adapter = tree.get("train"), tree.get("adapter")
+    if not isinstance(train, dict):
+        return tree
+    evaluate = train.get("evaluate")
+    is_evaluated = isinstance(evaluate, dict) and evaluate.get("every_steps") is not None
+    idle: tuple[str, ...] = () if is_evaluated else ("early_stopping",)
+    if isinstance(adapter, dict) and adapter.get("kind") == "adalora":
+        idle = ("early_stopping", "keep_best")
+    return tree | {"train": {key: value for key, value in train.items() if key not in idle}}
 
 
 def _is_plain(tree: Any) -> bool:

@@ -11,7 +11,6 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from lope_dist.config.data import DataConfig
 from lope_dist.config.schema import RunConfig
-from lope_dist.core.errors import LopeError
 from lope_dist.corpus.built.manifest import PLAN, Plan, read_section
 from lope_dist.corpus.examples.account import figures, table
 from lope_dist.corpus.examples.source import ExampleSource, open_source
@@ -23,12 +22,11 @@ from lope_dist.corpus.rows.readers.hub import HubRows
 from lope_dist.corpus.show import example_lines, show_rows
 from lope_dist.corpus.tokens.prompts import Form
 from lope_dist.corpus.tokens.template_source import uses_date
-from lope_dist.engine.world import World
 from lope_dist.model.build import architecture, load_tokenizer
 from lope_dist.noise.mix import check_operations
 from lope_dist.train.checkpoint.descriptions import read_recorded
 from lope_dist.train.checkpoint.folder import CONFIG
-from lope_dist.train.premises.data_changes import data_changes, idle_noise
+from lope_dist.train.premises.data_changes import data_changes, idle_noise, idle_stopping
 
 
 def dated(
@@ -106,8 +104,9 @@ def lines_of(
     config: RunConfig, source: ExampleSource, validation: ExampleSource | None
 ) -> list[str]:
     """Return what is done to a run's rows, and the table of them, as text."""
-    lines = table(source.account, source.bad_rows, steps_of(config, source))
-    changes = [*data_changes(config), *idle_noise(config, source)]
+    steps = steps_of(config, source)
+    lines = table(source.account, source.bad_rows, steps)
+    changes = [*data_changes(config), *idle_noise(config, source), *idle_stopping(config, steps)]
     return [*changes, *lines, *_validation_lines(config, source, validation)]
 
 
@@ -135,30 +134,14 @@ def tell_rows(
     validation: ExampleSource | None,
     tokenizer: PreTrainedTokenizerBase,
     arch: PretrainedConfig,
-    world: World,
 ) -> None:
-    """Print the bad rows, the table and one example, shortened, on the main rank.
-
-    Collective: yes.
-
-    Raises:
-        LopeError: ranks that began on different days, where the template has the date in it.
-    """
-    day = config.data.template_date
-    if day is not None:
-        ordinal = date.fromisoformat(day).toordinal()
-        if world.max([ordinal]) != [-day_before for day_before in world.max([-ordinal])]:
-            raise LopeError(
-                "The ranks began on different days, and the chat template has the date in it; "
-                f"start again, or set data.template_date={day}."
-            )
-    if world.is_main:
-        for one in (source, validation):
-            if one is not None:
-                one.tell()
-        lines = lines_of(config, source, validation)
-        (first,) = show_rows(config, source, form_of(config, tokenizer, arch), first=0, count=1)
-        print("\n".join([*lines, *example_lines(first, limit=600)]), file=sys.stderr)
+    """Print the bad rows, the table and one example, shortened. One rank calls this."""
+    for one in (source, validation):
+        if one is not None:
+            one.tell()
+    lines = lines_of(config, source, validation)
+    (first,) = show_rows(config, source, form_of(config, tokenizer, arch), first=0, count=1)
+    print("\n".join([*lines, *example_lines(first, limit=600)]), file=sys.stderr)
 
 
 def is_local(data: DataConfig) -> bool:

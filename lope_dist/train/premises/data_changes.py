@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from lope_dist.config.noise import DataNoiseConfig, TextNoiseConfig
 from lope_dist.config.schema import RunConfig
+from lope_dist.config.validation import is_trained
 from lope_dist.corpus.examples.source import ExampleSource
 from lope_dist.corpus.tokens.views import with_noise
 from lope_dist.noise.mix import DATA_NOISE, TEXT_NOISE, example_keys
@@ -58,6 +59,28 @@ def idle_noise(config: RunConfig, source: ExampleSource) -> list[str]:
                     f"{len(examples):,} examples, so its share of the rate hits nothing there."
                 )
     return sentences
+
+
+def idle_stopping(config: RunConfig, steps: Mapping[str, int]) -> list[str]:
+    """Return a sentence where stages end before `train.early_stopping` could end them.
+
+    ``steps``: the optimizer steps of each stage.
+    """
+    rule, every = config.train.early_stopping, config.train.evaluate.every_steps
+    if rule is None or every is None:
+        return []
+    least = (rule.patience + 1) * every  # the first evaluation is what later ones do not improve
+    idle = [
+        f"{name} ({steps[name]:,} steps)"
+        for name, stage in config.train.stages.items()
+        if is_trained(config.watched, stage.trainable) and steps[name] <= least
+    ]
+    if not idle:
+        return []
+    return [
+        f"train.early_stopping ends no stage before step {least:,}, so it does nothing in "
+        f"{', '.join(idle)}: set a smaller patience or train.evaluate.every_steps."
+    ]
 
 
 def _one_by_one(section: TextNoiseConfig) -> Iterator[tuple[str, str, TextNoiseConfig]]:

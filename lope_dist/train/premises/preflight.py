@@ -15,8 +15,9 @@ from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.corpus.feed.loader import check_packing
 from lope_dist.model.build import architecture, attention_of, build_meta_model
-from lope_dist.model.families import Family, family_of
+from lope_dist.model.families import Family, family_of, has_position_table, num_positions
 from lope_dist.noise.mix import check_operations
+from lope_dist.train.premises.mixed_lengths import refuse_mixed_lengths
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,21 @@ def preflight(config: RunConfig) -> Plan:
     Raises:
         LopeError: an unknown noise operation or architecture, an attention that the model does
             not have, a target that matches no layer, packing or routed gradients with an
-            encoder-decoder, recomputation of layers that share keys and values.
+            encoder-decoder, recomputation of layers that share keys and values, a length beyond
+            the positions of which the model has an embedding, or at which one example changes
+            the positions of another.
     """
     check_operations(config.noise)
     arch = architecture(config.model)
     check_packing(config.data, arch.is_encoder_decoder)
     _check_recomputation(config, arch)
+    refuse_mixed_lengths(config, arch)
     _check_routing(config, arch.is_encoder_decoder)
     config = _settled(config, arch)
     model = build_meta_model(config.model, arch)
     family = family_of(model)
+    if (reason := beyond_positions(config, arch)) and has_position_table(model):
+        raise LopeError(f"{reason}, and it has an embedding of no others.")
     adapt(model, config, family)
     return Plan(model, family, config)
 
@@ -67,6 +73,19 @@ def with_settled(config: RunConfig, *, attention: str, packing: bool | str) -> R
             "model": config.model.model_copy(update={"attention": attention}),
             "data": config.data.model_copy(update={"packing": packing}),
         }
+    )
+
+
+def beyond_positions(config: RunConfig, arch: PretrainedConfig) -> str | None:
+    """Return in words that rows may be longer than what the model was made for; None: they fit."""
+    longest, length = num_positions(arch), config.data.max_length
+    virtual = getattr(config.adapter, "num_virtual_tokens", 0)
+    if longest is None or length + virtual <= longest:
+        return None
+    more = f" with adapter.num_virtual_tokens = {virtual}" if virtual else ""
+    return (
+        f"data.max_length = {length}{more} is more than the {longest} positions that the model was "
+        f"made for (at most {longest - virtual} fits)"
     )
 
 

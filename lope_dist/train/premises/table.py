@@ -20,7 +20,7 @@ from lope_dist.model.loss_head import loss_head
 from lope_dist.model.quantization import quantization_of
 from lope_dist.model.slow_dtype import slow_dtype_sentence
 from lope_dist.train.premises.expected import batch_sentence, memory_sentence
-from lope_dist.train.premises.preflight import Plan
+from lope_dist.train.premises.preflight import Plan, beyond_positions
 
 _SHOWN = 6
 
@@ -44,6 +44,8 @@ class Premises:
     """The checkpoint of another run that the adapter began with."""
     precision: str | None = None
     """A precision that this device only emulates."""
+    positions: str | None = None
+    """That rows may be longer than what the model was trained on."""
     parts: str | None = None
     """What of the model is not trained because it reads no text."""
     data: dict[str, Any] | None = None
@@ -80,7 +82,7 @@ def check_premises(
     leaves = list(dict.fromkeys(name.rpartition(".")[2] for name in layers))
     named = ", ".join(leaves[:_SHOWN]) + (" ..." if len(leaves) > _SHOWN else "")
     stages = ", ".join(f"{name} trains {count:,}" for name, count in by_stage.items())
-    parts = plan.family.untrained
+    parts, beyond = plan.family.untrained, beyond_positions(config, model.config)
     return Premises(
         model=f"{config.model.name_or_path} ({model.config.model_type}, {settled.model.dtype})",
         quantization=facts.sentence(),
@@ -94,6 +96,7 @@ def check_premises(
         memory=memory_sentence(plan, num_ranks, device),
         output=_output(config),
         precision=slow_dtype_sentence(settled.model.dtype, device),
+        positions=beyond,
         parts=f"{', '.join(parts)}: not trained, they read no text" if parts else None,
         facts={
             **facts.as_json(),
@@ -117,11 +120,15 @@ def _packing(packing: bool | str) -> str:
 
 
 def head_sentence(model: PreTrainedModel, config: RunConfig) -> str:
-    """Return how the loss is computed, in words; Liger computes a plain cross-entropy alone."""
+    """Return how the loss is computed, in words; Liger sums a plain cross-entropy, unweighted."""
     if (head := loss_head(model)) is not None:
-        plain = [name for name, s in config.train.stages.items() if s.loss.kind == "cross_entropy"]
+        plain = [
+            name
+            for name, stage in config.train.stages.items()
+            if stage.loss.kind == "cross_entropy" and not stage.soft_routing
+        ]
         by = ""
-        if head.uses_liger and plain:
+        if head.uses_liger and plain and not config.data.has_weights:
             where = "" if len(plain) == len(config.train.stages) else f" in {', '.join(plain)}"
             by = f", by Liger{where}"
         return f"the loss is computed in chunks, without whole logits{by}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,9 @@ from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.files import write_atomic
 from lope_dist.train.checkpoint.descriptions import read_recorded
 from lope_dist.train.checkpoint.folder import CONFIG, OPTIMIZER, checkpoint_at, read_state
-from lope_dist.train.checkpoint.history import checkpoints
+from lope_dist.train.checkpoint.history import STAGE_END, checkpoints, last_checkpoint
 from lope_dist.train.run.folder import refuse_changes
+from lope_dist.train.run.setup import Inputs, stage_loader
 
 
 class Extension(NamedTuple):
@@ -58,24 +60,26 @@ def parse_extension(config: RunConfig, text: str) -> tuple[RunConfig, Extension]
     return config.model_copy(update={"train": train}), Extension(name, key, int(count))
 
 
-def extend_folder(config: RunConfig, extension: Extension) -> dict[str, Any]:
+def extend_folder(inputs: Inputs, extension: Extension) -> dict[str, Any]:
     """Make a run's folder ready to go on; return what the manifest says of it. One rank calls this.
 
     Args:
-        config: What `parse_extension` returned.
+        inputs: Those of the configuration that `parse_extension` returned.
         extension: The same.
 
     Raises:
-        LopeError: no run there, another configuration, a stage that has as much or more, one that
-            a later stage went on from, or one whose optimizer was not kept.
+        LopeError: no run there, another configuration, a stage that has as much or more, more
+            steps than its epochs have, one that a later stage went on from, or one whose optimizer
+            was not kept.
     """
-    folder, (name, key, count) = Path(config.output_dir), extension
+    config, (name, key, count) = inputs.config, extension
+    folder = inputs.run_dir
     path = folder / CONFIG
     before = read_recorded(path.read_bytes()) if path.is_file() else None
     if before is None:
         raise LopeError(f"--extend {name}={count}: {folder} holds no run to go on with.")
     held = (before["train"]["stages"].get(name) or {}).get(key)
-    longer = yaml.safe_load(yaml.safe_dump(before))
+    longer = deepcopy(before)
     if held is not None:
         longer["train"]["stages"][name][key] = count
     refuse_changes(longer, config, folder)
@@ -91,34 +95,43 @@ def extend_folder(config: RunConfig, extension: Extension) -> dict[str, Any]:
             f"--extend {name}={count}: the run has trained '{later[-1].stage}' after '{name}' "
             "already; extend the last stage, or start a new run in another output_dir."
         )
-    notes: dict[str, Any] = {}
-    if not later:
-        notes = _open_end(config, extension, index)
+    num_steps = stage_loader(inputs, config.train.stages[name]).num_steps
+    if key == "max_steps" and count > max(held, num_steps):
+        raise LopeError(
+            f"--extend {name}={count}: train.stages.{name}.epochs = "
+            f"{config.train.stages[name].epochs} end after {num_steps} steps; give no more than "
+            "these, or start a new run with more epochs in another output_dir."
+        )
+    notes = {} if later else _open_end(folder, extension, index)
     if count > held:
         write_atomic(path, yaml.safe_dump(longer, sort_keys=False, allow_unicode=True))
     return notes
 
 
-def _open_end(config: RunConfig, extension: Extension, index: int) -> dict[str, Any]:
-    """Make a stage's end a checkpoint in its middle, unless it is the end of the longer one."""
+def _open_end(folder: Path, extension: Extension, index: int) -> dict[str, Any]:
+    """Tell from where a longer stage goes on; what was its end becomes a checkpoint in its middle.
+
+    Nothing is told where it has not begun, or has gone on already.
+    """
     name, key, count = extension
-    end = checkpoint_at(Path(config.output_dir), index, name)
-    if not end.folder.is_dir():
+    last = last_checkpoint(folder)
+    if last is None or last.index < index:
         return {}
-    recorded = read_recorded((end.folder / CONFIG).read_bytes())
+    recorded = read_recorded((last.folder / CONFIG).read_bytes())
     assert recorded is not None, "a whole checkpoint has one"
-    held = recorded["train"]["stages"][name][key]
+    held, step = recorded["train"]["stages"][name][key], read_state(last)["next_step"]
     if held == count:
         return {}
-    if not (end.folder / OPTIMIZER).is_file():
+    if not (last.folder / OPTIMIZER).is_file():
         raise LopeError(
-            f"--extend {name}={count}: {end.folder} has no {OPTIMIZER}, because an older version "
+            f"--extend {name}={count}: {last.folder} has no {OPTIMIZER}, because an older version "
             "wrote it; start a new run in another output_dir."
         )
-    step = read_state(end)["next_step"]
-    middle = checkpoint_at(Path(config.output_dir), index, name, step)
-    shutil.rmtree(middle.folder, ignore_errors=True)
-    end.folder.rename(middle.folder)
+    if last.step is None:
+        middle = checkpoint_at(folder, index, name, step)
+        shutil.rmtree(middle.folder, ignore_errors=True)
+        (last.folder / STAGE_END).touch()
+        last.folder.rename(middle.folder)
     unit = "epochs" if key == "epochs" else "steps"
     print(
         f"Stage {name} is extended from {held} to {count} {unit}: it goes on after step {step} "

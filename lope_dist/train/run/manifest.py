@@ -70,7 +70,7 @@ def recorded(
     Args:
         config: The run's configuration; its folder is there.
         world: The ranks.
-        fingerprints: Of base weights, tokenizer and data; rank 0's count.
+        fingerprints: Of base weights, architecture, tokenizer and data.
 
     Collective: yes, on entering.
 

@@ -37,6 +37,7 @@ from lope_dist.model.probes import (
     vocabulary,
 )
 from lope_dist.model.side_inputs import side_inputs
+from lope_dist.train.premises.mixed_lengths import why_lengths_mix
 from lope_dist.train.premises.saved_tensors import layers_of
 from lope_dist.train.run.setup import Session
 
@@ -55,6 +56,8 @@ def prove_packing(session: Session) -> str | None:
 
     Collective: yes.
     """
+    if reason := why_lengths_mix(session.config, session.model.config):
+        return reason
     batches = _Batches(session)
     tries = range(_TRIES)
     with _asking(session, training=False):
@@ -87,7 +90,7 @@ def prove_repeatable(session: Session) -> None:
 
     Raises:
         LopeError: some dropout of the base is on, or a layer with an adapter is not called, or
-            not with each token of its stream once.
+            not with each token of its stream once; or the model does not train on text alone.
     """
     inputs = _Batches(session).alone(1).to(session.world.device).inputs
     with _asking(session, training=True), _noting_calls(session) as seen:
@@ -212,13 +215,26 @@ class _Batches:
 
 @contextmanager
 def _asking(session: Session, *, training: bool) -> Iterator[None]:
-    """Context in which the base alone answers, and nothing of the run is changed."""
+    """Context in which the base alone answers, and nothing of the run is changed.
+
+    Raises:
+        LopeError: the model's own code refuses what it is asked. Errors of a device or of a
+            collective are `RuntimeError`s, and pass.
+    """
     with (
         session.context.answering("none"),
         gathering(session.model),
         mode(session.model, training=training),
     ):
-        yield
+        try:
+            yield
+        except (LopeError, RuntimeError):
+            raise
+        except Exception as error:  # of any kind: transformers' own code, or a stranger's
+            raise LopeError(
+                f"This {session.model.config.model_type} model cannot be asked with text alone "
+                f"({first_line(error)}); take a model that trains on text alone."
+            ) from error
 
 
 def _adapted(session: Session) -> dict[str, nn.Module]:

@@ -10,6 +10,7 @@ from lope_dist.engine.exchange import exchange
 from lope_dist.train.checkpoint.folder import Checkpoint, checkpoint_at, read_state
 from lope_dist.train.checkpoint.history import checkpoints
 from lope_dist.train.checkpoint.initial import InitialAdapter, find_initial
+from lope_dist.train.checkpoint.same_base import OF_BASE, differences
 from lope_dist.train.run.extend import Extension, extend_folder
 from lope_dist.train.run.folder import Resume, open_run_folder
 from lope_dist.train.run.setup import Inputs, stage_loader
@@ -50,7 +51,7 @@ def open_run(
 
     def look() -> Checkpoint | None:
         if extension is not None:
-            notes.update(extend_folder(inputs.config, extension))
+            notes.update(extend_folder(inputs, extension))
         begins = not checkpoints(inputs.run_dir)
         if begins:
             find_and_note_initial()  # before the folder is claimed: what is refused can be mended
@@ -77,25 +78,16 @@ def _refuse_other_inputs(
     stage = config.train.stages[checkpoint.stage]
     now = {**inputs.fingerprints, "data": stage_loader(inputs, stage).fingerprint}
     then = {**state["fingerprints"], "data": state["data_fingerprint"]}
-    where = {
-        "base weights": f"'{config.model.name_or_path}' holds",
-        "architecture": f"'{config.model.name_or_path}' holds",
-        "tokenizer": f"'{config.model.name_or_path}' holds",
-        "data": f"'{inputs.source.name}' holds",
-    }
+    where = dict.fromkeys(OF_BASE, f"'{config.model.name_or_path}' holds")
+    where["data"] = f"'{inputs.source.name}' holds"
     accepted = {}
     if accepts_other_data and then["data"] != now["data"]:
         change = {"from": then["data"], "to": now["data"], "after": checkpoint.folder.name}
         accepted = {"accepted_data_change": change}
         del where["data"]
-    differences = [
-        f"other {what} than {where[what]} now (fingerprint {then.get(what)}, now {now[what]})"
-        for what in where
-        if then.get(what) != now[what]
-    ]
-    if differences:
+    if different := differences(then, now, where):
         raise LopeError(
-            f"The stage '{checkpoint.stage}' was trained on {' and '.join(differences)}; restore "
+            f"The stage '{checkpoint.stage}' was trained on {' and '.join(different)}; restore "
             "what it was, or start over in another output_dir"
             + (
                 "; where rows were mended, --accept-data-change goes on with them as they are now."

@@ -45,7 +45,7 @@ class Inputs:
     """Rows that are never trained on."""
     tokenizer: PreTrainedTokenizerBase
     fingerprints: dict[str, str]
-    """Of base weights, architecture and tokenizer; on the main rank alone."""
+    """Of base weights, architecture and tokenizer."""
     hold: RunHold | None = field(default=None, kw_only=True)
     """The run's folder, locked; on the main rank alone."""
 

@@ -29,6 +29,7 @@ def test_every_key_of_a_full_run_has_a_row() -> None:
                 "stages": {
                     "<name>": {"trainable": ["normal_b", "router"], "groups": {"router": {}}}
                 },
+                "evaluate": {"every_steps": 1},
                 "early_stopping": {},
             },
         },

@@ -61,6 +61,24 @@ def test_a_recorded_setting_that_was_on_is_refused_by_its_name(
     assert recorded["train"]["stages"]["poison"][name] == 0.5, "a resume tells the difference"
 
 
+def test_what_was_once_allowed_is_read_without_it(tiny_config, write) -> None:
+    """Early stopping by no loss, and the best of AdaLoRA's checkpoints, whose ranks differ."""
+    config = tiny_config(data__validation={"share": 0.2}, train__keep_best="all")
+    tree = yaml.safe_load(dump_config(config))
+    tree["train"]["early_stopping"] = {"patience": 2}
+    assert load_recorded(write(tree)) == config
+    tree["train"]["evaluate"]["every_steps"] = 2
+    assert load_recorded(write(tree)).train.early_stopping is not None
+    tree["adapter"] = {"kind": "adalora"}
+    tree["train"]["stages"] = {"finetune": {"trainable": ["adapter"]}}
+    path = write(tree)
+    train = load_recorded(path).train
+    assert (train.early_stopping, train.keep_best, train.evaluate.every_steps) == (None, None, 2)
+    recorded = read_recorded(path.read_bytes())
+    assert recorded is not None
+    assert recorded["train"]["early_stopping"] is recorded["train"]["keep_best"] is None
+
+
 def test_the_rest_of_a_tree_is_left_alone() -> None:
     tree = {"separation": 0.0, "train": {"stages": None, "separation": 0}}
     assert without_removed(tree) == tree

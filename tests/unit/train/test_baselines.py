@@ -26,6 +26,7 @@ from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.train import session
 
 METHODS = BASELINES | WITHOUT_POISON
+WATCHED = {"data__validation": {"share": 0.2}, "train__evaluate": {"every_steps": 2}}
 IDS = torch.arange(30).view(2, 15) + 60
 
 
@@ -197,6 +198,16 @@ def test_noise_reaches_a_baseline_too(config_in, tmp_path: Path) -> None:
             "adalora",
             {"train__stages__more": {"trainable": ["adapter"]}},
             "train.stages .*adapter.kind = 'adalora'",
+        ),
+        (
+            "adalora",
+            WATCHED | {"train__keep_best": "all"},
+            r"train\.keep_best .*'adalora'.*adapter\.target_rank",
+        ),
+        (
+            "adalora",
+            WATCHED | {"train__early_stopping": {"patience": 1}},
+            r"train\.early_stopping .*'adalora'.*adapter\.target_rank",
         ),
         (
             "adalora",

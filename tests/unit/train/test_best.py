@@ -186,5 +186,5 @@ def test_a_stage_that_ended_early_has_its_patience_anew_when_it_is_extended(
     config = config_in(tmp_path / "run", **settings | rule)
     train(config)
     assert len(masked(tmp_path / "run")) == 1 + 2, "of this stage alone, and none is less by 100"
-    train(config, extend="finetune=20")
+    train(config, extend="finetune=11")
     assert len(masked(tmp_path / "run")) == 1 + 2 + 2

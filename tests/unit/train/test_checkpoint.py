@@ -22,6 +22,7 @@ from lope_dist.train.checkpoint.folder import (
     save_checkpoint,
 )
 from lope_dist.train.checkpoint.history import (
+    STAGE_END,
     checkpoints,
     last_checkpoint,
     newest_checkpoint,
@@ -251,14 +252,12 @@ def test_a_pickle_among_the_files_is_not_read(save, weights, tmp_path: Path) -> 
 
 def test_the_last_few_are_kept_and_every_stage_end(save, weights, tmp_path: Path) -> None:
     save(weights)
-    for at in (2, 4, 6, 8):
-        newest = save(weights, 2, "finetune", at=at)
-    prune(tmp_path, newest, keep_last=2)
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
-        "1-poison",
-        "2-finetune-step-000006",
-        "2-finetune-step-000008",
-    ]
+    saved = {at: save(weights, 2, "finetune", at=at) for at in (2, 3, 4, 6, 8)}
+    for at in (3, 6):  # the stage had ended there, and was extended
+        (saved[at].folder / STAGE_END).touch()
+    prune(tmp_path, saved[8], keep_last=2)
+    names = ["1-poison", *(f"2-finetune-step-00000{at}" for at in (3, 4, 6, 8))]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == names
 
 
 def test_one_that_was_passed_over_does_not_push_out_a_whole_one(

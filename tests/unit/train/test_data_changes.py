@@ -6,7 +6,7 @@ import re
 
 from lope_dist.config.load import load_config
 from lope_dist.corpus.examples.source import open_source
-from lope_dist.train.premises.data_changes import data_changes, idle_noise
+from lope_dist.train.premises.data_changes import data_changes, idle_noise, idle_stopping
 
 
 def test_the_papers_recipe_says_what_it_changes(repository) -> None:
@@ -49,3 +49,18 @@ def test_noise_that_finds_nothing_is_told(tiny_config, tmp_path) -> None:
     ]
     calm = tiny_config(**settings, train__stages__poison__noise="none")
     assert idle_noise(calm, source) == []
+
+
+def test_stages_that_are_over_before_they_could_be_stopped_are_told(tiny_config) -> None:
+    """Three evaluations end one at the earliest: after the 6th of 7 steps, and at the 6th of 6."""
+    config = tiny_config(
+        data__validation={"share": 0.2},
+        train__evaluate={"every_steps": 2},
+        train__early_stopping={"patience": 2},
+    )
+    assert idle_stopping(config, {"poison": 5, "finetune": 7}) == []
+    (told,) = idle_stopping(config, {"poison": 5, "finetune": 6})
+    assert re.search(r"train\.early_stopping .*step 6, .*finetune \(6 steps\)", told)
+    assert "poison" not in told, "it trains nothing of what is watched"
+    never = config.train.model_copy(update={"early_stopping": None})
+    assert idle_stopping(config.model_copy(update={"train": never}), {"finetune": 1}) == []

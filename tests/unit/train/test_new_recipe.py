@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.tiny import save_tiny_llama
+from typer.testing import CliRunner
 
+from lope_dist.cli import app
 from lope_dist.config.load import load_config
 from lope_dist.core.errors import LopeError
 from lope_dist.train.new_recipe import Machine, new_recipe, write_recipe
@@ -83,6 +86,29 @@ def test_of_few_rows_enough_are_held_out(tmp_path: Path) -> None:
         new_recipe(MODEL, str(tmp_path / "1.jsonl"), "run", CPU)
 
 
+def test_a_recipe_for_other_machines_says_nothing_of_this_one(
+    rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A laptop that emulates bfloat16 writes for two hosts of eight GPUs."""
+    laptop = Machine(1, 0.0, emulates_bfloat16=True)
+    monkeypatch.setattr(Machine, "here", classmethod(lambda _: laptop))
+    path = tmp_path / "recipe.yaml"
+    words = ["init", str(path), "--model", MODEL, "--data", rows, "--devices"]
+    refused = CliRunner().invoke(app, [*words, "16"])
+    assert isinstance(refused.exception, LopeError)
+    assert "give --gpu-memory" in str(refused.exception)
+    assert not path.exists()
+    done = CliRunner().invoke(app, [*words, "16", "--gpu-memory", "80"])
+    tree = yaml.safe_load(path.read_text())
+    assert "dtype" not in tree["model"]
+    assert tree["engine"] == {"kind": "deepspeed", "zero_stage": 3}
+    assert "16 x 80 GiB" in path.read_text()
+    assert done.output.strip().endswith(f"then lope launch train {path} --hostfile HOSTS")
+    path.unlink()
+    done = CliRunner().invoke(app, [*words, "8", "--gpu-memory", "80"])
+    assert done.output.strip().endswith(f"then lope launch train {path}")
+
+
 def test_few_bad_rows_are_named_and_left_out(rows: str, tmp_path: Path, capsys) -> None:
     with Path(rows).open("a") as file:
         file.write('{"instruction": "Say it.", "output": ""}\n')
@@ -95,6 +121,35 @@ def test_few_bad_rows_are_named_and_left_out(rows: str, tmp_path: Path, capsys) 
     assert "# leaves out 1 of 101 rows; the first is rows: mine.jsonl, line 81: output" in text
     write_recipe(tmp_path / "recipe.yaml", text)
     assert survey_rows(load_config(tmp_path / "recipe.yaml"))[0]["examples"] == 100
+
+
+def test_few_rows_that_the_template_refuses_are_left_out(tmp_path: Path) -> None:
+    save_tiny_llama(tmp_path / "model")  # of 512 positions
+    strict = (
+        "{% for m in messages %}{% if m.role == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}"
+        "{{ m.content + eos_token }}{% endfor %}"
+    )
+    (tmp_path / "model" / "chat_template.jinja").write_text(strict)
+    rows = [{"instruction": f"Say {n}.", "output": "now"} for n in range(300)]
+    rows += [{"instruction": f"Say {n}. " * 200, "output": "behind the cut"} for n in range(9)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def recipe() -> dict:
+        text = new_recipe(str(tmp_path / "model"), str(path), str(tmp_path / "run"), CPU)
+        write_recipe(tmp_path / "recipe.yaml", text)
+        survey_rows(load_config(tmp_path / "recipe.yaml"))
+        return yaml.safe_load(text)["data"]
+
+    behind = recipe()
+    assert (behind["max_length"], "max_bad_rows" in behind) == (512, False)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:300]))
+    with path.open("a") as file:
+        file.write('{"system": "Be brief.", "instruction": "Say it.", "output": "now"}\n')
+    assert recipe()["max_bad_rows"] == 0.01
+    text = (tmp_path / "recipe.yaml").read_text()
+    assert "# leaves out 1 of 301 rows; the first is rows.jsonl, line 301: " in text
 
 
 def test_a_length_that_hides_all_answers_is_passed_over(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 import yaml
 from support.architectures import save_tiny
 from support.quick import quick
-from transformers import AutoConfig
+from support.tiny import save_byte_tokenizer
+from transformers import AutoConfig, MllamaForConditionalGeneration
 
 from lope_dist.config.load import validate_config
 from lope_dist.core.errors import LopeError
@@ -153,6 +154,17 @@ def test_layers_that_read_each_other_without_a_word_in_the_config_are_found(
         train(validate_config(tree, "test"))
 
 
+LONG_ROPE = {
+    "original_max_position_embeddings": 64,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+    },
+}
+
+
 def _with_flash_attention(content: bytes):
     tree = yaml.safe_load(content)
     tree["model"]["attention"] = "flash_attention_2"
@@ -178,6 +190,45 @@ def test_a_dropout_that_nobody_knows_ends_the_run(make, monkeypatch) -> None:
     with pytest.raises(LopeError, match=r"training mode .*config\.json"):
         train(config)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_a_model_raises_over_text_alone_is_one_sentence(make, monkeypatch) -> None:
+    """As Molmo 2 does while it trains."""
+    from transformers.models.mistral.modeling_mistral import MistralMLP
+
+    forward = MistralMLP.forward
+
+    def asking(self, x):
+        if self.training:
+            raise ValueError("mm_token_type_ids is required")
+        return forward(self, x)
+
+    monkeypatch.setattr(MistralMLP, "forward", asking)
+    with pytest.raises(LopeError, match=r"mistral model .*text alone \(.*mm_token_type_ids"):
+        train(make("mistral"))
+
+
+def test_images_cross_attention_is_no_default_target(make, tmp_path: Path) -> None:
+    """Of Llama 3.2 Vision, whose layers with it are skipped where there are no images."""
+    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 258}
+    text |= {"num_attention_heads": 2, "num_key_value_heads": 1, "cross_attention_layers": [1]}
+    images = {"num_hidden_layers": 1, "num_global_layers": 1, "intermediate_layers_indices": [0]}
+    images |= {"hidden_size": 32, "intermediate_size": 32, "attention_heads": 2, "image_size": 28}
+    images |= {"vision_output_dim": 64, "max_num_tiles": 1, "supported_aspect_ratios": [[1, 1]]}
+    tokens = {"bos_token_id": 0, "eos_token_id": 256, "pad_token_id": 257}
+    arch = AutoConfig.for_model("mllama", text_config=text | tokens, vision_config=images)
+    MllamaForConditionalGeneration(arch).save_pretrained(tmp_path / "mllama")
+    save_byte_tokenizer(tmp_path / "mllama")
+    folder = train(make("mllama"))
+    assert yaml.safe_load((folder / "run.yaml").read_text())["data"]["packing"] is True
+
+
+def test_long_examples_that_change_short_ones_are_not_packed(make, capsys) -> None:
+    """A resume would be refused: the run began packed, and the proof's examples are short."""
+    config = make("phi3", model=LONG_ROPE, micro_batch=1)
+    folder = train(config)
+    assert yaml.safe_load((folder / "run.yaml").read_text())["data"]["packing"] is False
+    assert "changes the positions of others" in capsys.readouterr().err
 
 
 def test_a_layer_that_is_not_called_ends_the_run(make, monkeypatch) -> None:

@@ -95,6 +95,22 @@ def test_a_resume_may_change_the_engine_and_the_folders_spelling(tiny_config) ->
     assert open_run_folder(changed, resume=True) is None
 
 
+def test_what_validation_decides_may_not_change_and_the_rest_may(tiny_config) -> None:
+    valid = {"data__validation": {"share": 0.2}}
+    kept = valid | {"train__evaluate": {"every_steps": 2}, "train__keep_best": "masked"}
+    other = valid | {"train__evaluate": {"every_steps": 3}, "train__keep_best": "all"}
+    open_run_folder(tiny_config(**kept), resume=False)
+    for config in (tiny_config(**other), tiny_config(**valid)):
+        assert open_run_folder(config, resume=True) is None
+    stopping = {"train__early_stopping": {"patience": 2}}
+    folder = Path(tiny_config().output_dir).with_name("stopping")
+    open_run_folder(tiny_config(**kept, **stopping, output_dir=str(folder)), resume=False)
+    for key, told in (("keep_best", "'masked' -> 'all'"), ("evaluate", "every_steps: 2 -> 3")):
+        changed = kept | stopping | {f"train__{key}": other[f"train__{key}"]}
+        with pytest.raises(LopeError, match=rf"train\.{key}.*{told}"):
+            open_run_folder(tiny_config(**changed, output_dir=str(folder)), resume=True)
+
+
 @pytest.mark.parametrize("content", ["", "- a list\n", "seed: [1\n"])
 def test_a_damaged_configuration_is_told(tiny_config, content: str) -> None:
     config = tiny_config()

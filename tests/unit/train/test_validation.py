@@ -186,6 +186,10 @@ VALID = {"data__validation": {"share": 0.2}}
             VALID | {"train__evaluate": {"experts": ["all"]}, "train__keep_best": "masked"},
             "train.keep_best = 'masked' .*train.evaluate.experts",
         ),
+        (
+            VALID | {"train__early_stopping": {"patience": 2}},
+            r"train\.early_stopping .*set train\.evaluate\.every_steps",
+        ),
     ],
 )
 def test_a_setting_without_effect_is_refused(tiny_config, changes, sentence: str) -> None:
