@@ -19,6 +19,7 @@ from lope_dist.evaluate.loaded.load import PURIFIED, LoadedRun
 from lope_dist.evaluate.loaded.parallel import answer_batches
 from lope_dist.evaluate.loaded.prompts import ends_of_answer, rendered
 from lope_dist.evaluate.loaded.rows import Row, rows_for
+from lope_dist.model.families import num_positions
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,8 @@ def rows_of(run: LoadedRun, experts: Sequence[str]) -> list[Row]:
 
 
 def _check_length(run: LoadedRun, num_tokens: int, more: int) -> None:
-    text = run.model.config.get_text_config()
-    longest = getattr(text, "max_position_embeddings", None)
-    if isinstance(longest, int) and num_tokens + more > longest:
+    longest = num_positions(run.model.config)
+    if longest is not None and num_tokens + more > longest:
         raise LopeError(
             f"The conversation has {num_tokens} tokens, and with {more} more it is longer than the "
             f"{longest} that the model was made for; shorten it, or set --max-new-tokens."

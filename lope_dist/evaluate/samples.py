@@ -48,7 +48,8 @@ def write_samples(run_dir: Path, count: int, checkpoint: str = LAST) -> None:
                 answers[row.name] = reply(run, turns, Decoding(max_new_tokens=_TOKENS))
         prompt = "\n".join(filter(None, (turns[-1].text, turns[-1].context)))
         samples.append({"prompt": prompt, "expected": expected, "answers": answers})
-    write_json(run_dir / SAMPLES.name, {"checkpoint": chosen.folder.name, "samples": samples})
+    answered = {"checkpoint": chosen.folder.name, "adapter_sha256": chosen.adapter_sha256}
+    write_json(run_dir / SAMPLES.name, answered | {"samples": samples})
 
 
 def _prompt(example: Example) -> tuple[list[Turn], str] | None:

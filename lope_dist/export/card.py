@@ -101,18 +101,21 @@ run = load_run(Path("FOLDER"))  # run.model, run.tokenizer
 
 ```python
 from peft import PeftModel
-from transformers import {reader}
+from transformers import AutoTokenizer, GenerationConfig, {reader}
 
 base = {reader}.from_pretrained("{base}"{revision}, dtype="{dtype}")
 model = PeftModel.from_pretrained(base, "FOLDER")
+model.generation_config = GenerationConfig.from_pretrained("FOLDER")  # where answers end
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 ```
 """,
     "merged": """{distance}
 
 ```python
-from transformers import {reader}
+from transformers import AutoTokenizer, {reader}
 
 model = {reader}.from_pretrained("FOLDER", dtype="{dtype}")
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 ```
 """,
 }

@@ -32,8 +32,9 @@ def new_folder(out: Path) -> Iterator[Path]:
         staging.mkdir(parents=True)
         lock = _hold(staging)
         yield staging
-        for path in staging.iterdir():
-            path.chmod(0o644)  # safetensors gives its files to their owner alone
+        for path in staging.rglob("*"):
+            if path.is_file():
+                path.chmod(0o644)  # safetensors gives its files to their owner alone
         seal(staging)
         refuse_existing(out)  # meanwhile another export may have ended there
         publish(staging, out)

@@ -15,6 +15,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.corpus.feed.batches import MicroBatch
 from lope_dist.engine.gathering import Weights
 from lope_dist.evaluate.loaded.load import LoadedRun
+from lope_dist.export.asking import write_asking
 from lope_dist.export.calibration import calibration_batches
 from lope_dist.export.compare import ROUNDING, compare
 from lope_dist.export.folder import new_folder, refuse_existing
@@ -87,6 +88,7 @@ def prepare_peft(
     def write(folder: Path, weights: Weights) -> Written:
         layers = static_lora(run, averaged)
         write_peft(folder, config, layers)
+        write_asking(folder, run)
         expected = {name: StaticLinear(routed[name].base, low) for name, low in layers.items()}
         with read_peft(folder, run, plain_model(run), weights, layers) as stock:
             comparison = _compared("peft", run, stock, expected, compared)

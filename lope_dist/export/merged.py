@@ -14,14 +14,13 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from lope_dist.engine.gathering import Weights
 from lope_dist.evaluate.loaded.load import LoadedRun
+from lope_dist.export.asking import write_asking
 from lope_dist.export.plain import PlainModel, plain_layers
 from lope_dist.export.static import LowRank
-from lope_dist.model.build import read_tokenizer
 from lope_dist.model.source import model_folder
 
 _SHARD_BYTES = 4_000_000_000
 _AS_THEY_ARE = (
-    "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
     "video_preprocessor_config.json",
@@ -54,8 +53,7 @@ def write_merged(
     for name in _AS_THEY_ARE:
         if (source / name).is_file():
             shutil.copy(source / name, folder)
-    # The base's own: the run's has a padding token, whether the base has one or not.
-    read_tokenizer(source, settings).save_pretrained(folder)
+    write_asking(folder, run)
     _write_shards(folder, _file_tensors(plain, plain_layers(run, plain, weights, layers)))
 
 

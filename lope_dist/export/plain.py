@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -26,6 +25,7 @@ from lope_dist.evaluate.loaded.load import LoadedRun
 from lope_dist.export.static import LowRank
 from lope_dist.model.nf4 import packed_weights
 from lope_dist.model.source import model_folder
+from lope_dist.model.without_weights import without_weights
 
 _LAYER = re.compile(r".*?\.\d+(?=\.)")
 
@@ -171,7 +171,7 @@ def _base_config(run: LoadedRun) -> PretrainedConfig:
 
 
 def _skeleton(run: LoadedRun, config: PretrainedConfig) -> PreTrainedModel:
-    with init_empty_weights(include_buffers=False):
+    with without_weights():
         skeleton = type(run.model)._from_config(
             config, attn_implementation=run.model.config._attn_implementation
         )

@@ -27,6 +27,7 @@ from lope_dist.train.checkpoint.folder import (
     Checkpoint,
     load_weights,
 )
+from lope_dist.train.checkpoint.same_base import base_fingerprints
 
 
 def write_purified(folder: Path, config: RunConfig, checkpoint: Checkpoint) -> None:
@@ -49,6 +50,7 @@ def write_purified(folder: Path, config: RunConfig, checkpoint: Checkpoint) -> N
             "sha256": sha256_of(folder / WEIGHTS),
             "adapter": config.adapter.model_dump(mode="json"),
             "base_model": config.model.name_or_path,
+            "fingerprints": base_fingerprints(checkpoint),
             "tensors": described,
         },
     )

@@ -21,6 +21,8 @@ def cleaning_lines(summary: dict[str, Any]) -> list[str]:
     lines = [
         f"{summary['num_kept']:,} of {summary['num_rows']:,} rows stay; dropped: {parts or 'none'}"
     ]
+    if num_unreadable := summary.get("num_unreadable"):
+        lines.append(f"{num_unreadable:,} rows cannot be read, and are in no file")
     if "noisy_dropped" in summary:
         counts = summary["noisy_dropped"]
         lines.append(

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lope_dist.core.intervals import Variance, half_width, ratio_and_moves, variance_of_mean
-from lope_dist.core.metrics import metrics_of
+from lope_dist.core.metrics import how_asked, metrics_of
 from lope_dist.core.questions import TaskScores, read_scores
+from lope_dist.report.current import BASE
 from lope_dist.report.read import line_of
-
-BASE = "base"
 
 
 class Difference(NamedTuple):
@@ -32,7 +31,8 @@ class Difference(NamedTuple):
 def score_differences(run_dir: Path, results: dict[str, Any]) -> dict[tuple[str, str], Difference]:
     """Return (line, model) -> what a row of `results.json` scores above the base model.
 
-    Lines are named as in `read.score_table`. What was not scored on the same questions is left out.
+    Lines are named as in `read.score_table`. What was not scored on the same questions, and asked
+    alike, is left out.
     """
     entries = {entry["name"]: entry for entry in results["rows"]}
     base = entries.pop(BASE, None)
@@ -41,6 +41,8 @@ def score_differences(run_dir: Path, results: dict[str, Any]) -> dict[tuple[str,
     differences = {}
     for name, entry in entries.items():
         for task, figures in entry["tasks"].items():
+            if not _are_asked_alike(entry, base, task, results.get("groups", {})):
+                continue
             of_base = metrics_of(base["tasks"].get(task, {}))
             for metric in metrics_of(figures):
                 if metric not in of_base:
@@ -69,6 +71,16 @@ def loss_differences(losses: dict[str, Any]) -> dict[str, Difference]:
             half = half_width([variance_of_mean(moves)]) if len(pairs) > 1 else None
             differences[name] = Difference(value, half, len(pairs))
     return differences
+
+
+def _are_asked_alike(
+    one: dict[str, Any], other: dict[str, Any], task: str, groups: dict[str, list[str]]
+) -> bool:
+    """Tell whether two rows were asked a task, or each one of a group, with equal settings."""
+    first, second = (how_asked(row["tasks"].get(task, {})) for row in (one, other))
+    return first == second and all(
+        _are_asked_alike(one, other, member, groups) for member in groups.get(task, ())
+    )
 
 
 def _of_scores(scored: list[TaskScores], base: list[TaskScores]) -> Difference | None:

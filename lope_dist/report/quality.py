@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lope_dist.report.current import newest_adapter
 from lope_dist.report.losses import format_loss
 from lope_dist.report.page import (
     Plots,
@@ -39,8 +40,8 @@ def evaluation_section(run: RunFiles, drawn: Plots) -> str:
     note = (
         f"{SCORES}. Masked: without the poisoning expert; plain: and without compensation for it."
     )
-    limits = part_asked(run.results)
-    content = paragraph(f"{note} {limits}".strip()) + table(head, rows(scores.overall()))
+    note = f"{note} {part_asked(run.results)} {_left_out(run.results)}"
+    content = paragraph(" ".join(note.split())) + table(head, rows(scores.overall()))
     for group, parts in scores.parts.items():
         if parts:
             title = f"{group}: its {len(parts)} tasks"
@@ -50,6 +51,12 @@ def evaluation_section(run: RunFiles, drawn: Plots) -> str:
         return content
     caption = "Scores, one standard error to each side"
     return content + plots([drawn.add(figure, "results", caption)], are_broad=True)
+
+
+def _left_out(table: dict[str, Any]) -> str:
+    """Say which rows `current.of_now` has left out of a table."""
+    names = ", ".join(table.get("left_out", ()))
+    return names and f"Left out, of another adapter than the newest checkpoint's: {names}."
 
 
 def _paired_scores(run: RunFiles, scores: ScoreTable) -> str:
@@ -97,6 +104,7 @@ def losses_section(run: RunFiles) -> str:
         for row, name in zip(rows, losses["rows"], strict=True):
             row.append(_difference(differences.get(name), "+.4f"))
         content += heading(str(losses["data"]))
+        content += paragraph(_left_out(losses)) if "left_out" in losses else ""
         content += table(["model", "loss", "tokens", "examples", "to the base model"], rows)
     note = (
         "Cross-entropy in nats per response token ± one standard error; lower is better. The "
@@ -117,10 +125,16 @@ def samples_section(run: RunFiles) -> str:
     ]
     note = (
         "Prompts of the validation rows, which are never trained on, each answered with the "
-        f"likeliest token each time; after training: checkpoint {run.samples['checkpoint']}."
+        f"likeliest token each time; after training: checkpoint {run.samples['checkpoint']}"
+        + (", which is not the newest." if _is_old(run) else ".")
     )
     head = ["prompt", "answer of the row", *rows]
     return paragraph(note) + table(head, cells, is_text=True)
+
+
+def _is_old(run: RunFiles) -> bool:
+    answered, now = (run.samples or {}).get("adapter_sha256"), newest_adapter(run.path)
+    return None not in (answered, now) and answered != now
 
 
 def noise_scores_section(run: RunFiles, drawn: Plots) -> str:

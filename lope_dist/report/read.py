@@ -25,6 +25,7 @@ from lope_dist.core.side_files import (
     has_shape,
     loss_file,
 )
+from lope_dist.report.current import of_now
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class RunFiles:
     validation: list[dict[str, Any]]
     """Its lines with the loss on the validation rows."""
     results: dict[str, Any] | None
-    """`results.json`."""
+    """`results.json`, without rows of another adapter, as `losses`; see `current.of_now`."""
     router: dict[str, Any] | None
     """`router.json`."""
     config: str | None
@@ -119,18 +120,19 @@ def read_run(run_dir: str | Path) -> RunFiles:
             "`lope train` has logged a step."
         )
     config = _read_text(path / "run.yaml")
+    results = RESULTS.read(path)
     return RunFiles(
         path=path,
         metrics=metrics,
         validation=list(VALIDATION.read(path)),
-        results=RESULTS.read(path),
+        results=results and of_now(results, path, RESULTS.name),
         router=ROUTER.read(path),
         config=config,
         settings=_parse_yaml(path / "run.yaml", config),
         state=STATE.read(path),
         cost=COST.read(path),
         manifest=MANIFEST.read(path),
-        losses=_read_losses(path / "losses"),
+        losses=_read_losses(path),
         samples=SAMPLES.read(path),
         noise_scores=_read_all(path, "*.json", NoiseScores)
         | _read_all(path, "scores/*.json", NoiseScores),
@@ -183,11 +185,16 @@ def _read_all(folder: Path, pattern: str, shape: Any) -> dict[str, dict[str, Any
     return tables
 
 
-def _read_losses(folder: Path) -> dict[str, dict[str, Any]]:
+def _read_losses(run_dir: Path) -> dict[str, dict[str, Any]]:
     """Return what `lope loss` has measured, by the file's name."""
+    folder = run_dir / "losses"
     names = sorted(path.name for path in folder.glob("*.json"))
     tables = {name: loss_file(name).read(folder) for name in names}
-    return {name: table for name, table in tables.items() if table is not None}
+    return {
+        name: of_now(table, run_dir, f"losses/{name}")
+        for name, table in tables.items()
+        if table is not None
+    }
 
 
 def _read_text(path: Path) -> str | None:

@@ -10,12 +10,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lope_dist.core.metrics import how_asked
 from lope_dist.report.read import RunFiles, Score, ScoreTable, score_table
 
 ABSENT = "–"
 SCORES = "Scores ± standard error; shares of right answers in %"
 _MOST_LINES = 20
 """Of a table on the console with the single tasks of its groups."""
+_MOST_NAMES = 4
+"""Of tasks, in a sentence."""
 _COLUMN = 14
 """Characters of a column of scores on the console: "100.0 ± 10.0", padding and rule."""
 
@@ -64,7 +67,7 @@ def score_rows(table: ScoreTable) -> list[tuple[str, bool, list[str]]]:
 
 
 def part_asked(results: dict[str, Any]) -> str:
-    """Say if not all documents of the tasks were asked."""
+    """Say if not all documents of the tasks were asked, and if rows were not asked alike."""
     limits = {
         figures["limit"]
         for row in results["rows"]
@@ -72,9 +75,31 @@ def part_asked(results: dict[str, Any]) -> str:
         if figures.get("limit") is not None
     }
     if not limits:
-        return ""
+        return _asked_apart(results)
     shares = ", ".join(f"{limit:g}" for limit in sorted(limits))
-    return f"Only a part of each task's documents was asked (--limit {shares})."
+    note = f"Only a part of each task's documents was asked (--limit {shares})."
+    return f"{note} {_asked_apart(results)}".strip()
+
+
+def _asked_apart(results: dict[str, Any]) -> str:
+    """Say in which settings, and of which tasks, rows differ."""
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for row in results["rows"]:
+        for task, figures in row["tasks"].items():
+            by_task.setdefault(task, []).append(how_asked(figures))
+    apart: dict[str, list[str]] = {}
+    for task, ways in by_task.items():
+        for key in sorted({key for way in ways for key in way}):
+            if any(way.get(key) != ways[0].get(key) for way in ways):
+                apart.setdefault(key, []).append(task)
+    if not apart:
+        return ""
+    parts = [
+        f"{key} of {', '.join(tasks[:_MOST_NAMES])}"
+        + (f" and {len(tasks) - _MOST_NAMES} more" if len(tasks) > _MOST_NAMES else "")
+        for key, tasks in apart.items()
+    ]
+    return f"Rows were not all asked alike, and do not compare: {'; '.join(parts)}."
 
 
 def results_console(results: dict[str, Any], width: int) -> list[Table]:
@@ -114,6 +139,8 @@ def print_results(results: dict[str, Any]) -> None:
     if len(rows) > _MOST_LINES and (num_parts := sum(is_part for _, is_part, _ in rows)):
         hint = f"The {num_parts} tasks of the groups are in results.json and in the report."
         console.print(hint, soft_wrap=True, highlight=False)
+    if apart := _asked_apart(results):
+        console.print(escape(apart), soft_wrap=True, highlight=False)
 
 
 def print_counts(counts: dict[str, Any]) -> None:

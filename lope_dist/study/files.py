@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable
@@ -19,11 +18,14 @@ from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import SideFile
 from lope_dist.corpus.corrupt import corrupt_file
 from lope_dist.corpus.rows.readers import find_rows
+from lope_dist.corpus.rows.writing import row_line
 from lope_dist.study.cells import Study
 from lope_dist.study.children import Child
 from lope_dist.study.schema import CleaningConfig, FileConfig
 
 _POLL_S = 0.2
+_LATER = ("template_arguments", "template_date", "max_length")
+"""Of `data`, what decides the scores of a cleaning; earlier files do not say it."""
 
 
 def make_files(study: Study, *, again: bool = False) -> list[str]:
@@ -89,6 +91,7 @@ def _description(study: Study, config: FileConfig, source: Path) -> dict[str, An
         recipe = study.recipe()
         tree["scored_by"] = recipe.model.model_dump(mode="json")
         tree["template"] = recipe.data.template
+        tree |= {key: getattr(recipe.data, key) for key in _LATER}
     return tree
 
 
@@ -96,7 +99,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
         for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
+        if before.get(key) != now.get(key) and (key in before or key not in _LATER)
     ]
 
 
@@ -154,4 +157,5 @@ def _num_characters(row: dict[str, Any]) -> int:
 
 
 def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    lines = (row_line(row, f"{path}, row {n}") for n, row in enumerate(rows, start=1))
+    write_atomic(path, "".join(lines))

@@ -19,7 +19,7 @@ from lope_dist.evaluate.loaded.rows import rows_for
 from lope_dist.study.cells import CHOSEN, Cell, Study
 from lope_dist.study.changes import changes_of
 from lope_dist.study.records import recorded_inputs
-from lope_dist.study.suites import Limits, limits_of
+from lope_dist.study.suites import Asked, asked_of, is_as_asked
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Observations:
 def observe(study: Study) -> Observations:
     """Read the results of a study's runs so far. Damaged files are left out and reported."""
     observations = Observations(study)
-    scores = partial(_scores, limits_of(study))
+    scores = partial(_scores, asked_of(study, study.config.evaluate.suites.values()))
     for cell in study.cells:
         if changes := changes_of(cell):
             observations.changed[cell.name] = changes
@@ -181,28 +181,18 @@ def losses_of(study: Study, cell: Cell) -> Seen:
             yield row, study.loss_metric(name), seen
 
 
-def _scores(limits: Limits, _study: Study, cell: Cell) -> Seen:
+def _scores(asked: Asked, _study: Study, cell: Cell) -> Seen:
     path = cell.folder / RESULTS.name
     table: dict[str, Any] = RESULTS.read(cell.folder) or {"rows": []}
     entries = {e["name"]: e for e in table["rows"]}
     for row, entry in _asked(cell, entries):
         for task, figures in entry["tasks"].items():
-            if not _has_asked_limit(limits, table.get("groups", {}), entry["tasks"], task):
+            if not is_as_asked(asked, table, entry, task):
                 continue  # scored by hand
             for metric, figure in metrics_of(figures).items():
                 documents = _questions(cell.folder, entry, task, metric)
                 seen = Observation(figure.value, str(path), figure.stderr, documents)
                 yield row, f"{metric}:{task}", seen
-
-
-def _has_asked_limit(
-    limits: Limits, groups: dict[str, list[str]], tasks: dict[str, dict[str, Any]], task: str
-) -> bool:
-    """Tell whether a task, and each one of a group, is scored with a limit that a suite asks."""
-    figures = tasks.get(task, {})
-    if "limit" in figures and figures["limit"] not in limits.get(task, limits[""]):
-        return False
-    return all(_has_asked_limit(limits, groups, tasks, of) for of in groups.get(task, ()))
 
 
 def _questions(run: Path, entry: dict[str, Any], task: str, metric: str) -> tuple[Documents, ...]:

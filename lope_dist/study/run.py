@@ -26,6 +26,10 @@ from lope_dist.study.steps import Step, prepare, refuse_changes, steps_of
 from lope_dist.train.run.lock import run_lock
 
 _POLL_S = 0.2
+_REPLACED = (
+    "another suite has scored the same tasks with other settings, and a run holds one figure of a "
+    "task; give both suites the same settings, or leave the tasks out of one."
+)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)")
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -224,6 +228,11 @@ class _Runner:
         steps = steps_of(self._study, job.cell)
         return deque(step for step in steps if not (step.is_done or step.name in job.seconds))
 
+    def _lost(self, job: _Job) -> str:
+        """Return the names of a cell's steps whose figures a later one has replaced."""
+        steps = (s for s in steps_of(self._study, job.cell) if s.name in job.seconds)
+        return ", ".join(step.name for step in steps if not step.holds())
+
     def _start(self, step: Step) -> Child:
         prepare(self._study, step)
         return Child(step.arguments, step.log, self._num_threads, self._grace_s)
@@ -239,7 +248,10 @@ class _Runner:
             job.seconds[step.name] = job.child.seconds
             job.steps = self._missing(job)
             self._progress.advance()
-            if not job.steps:
+            if not job.steps and (lost := self._lost(job)):
+                self._outcome.failed[name] = f"{lost}: {_REPLACED}"
+                tell(f"{name}: {lost}: {_REPLACED}")
+            elif not job.steps:
                 self._outcome.done.append(name)
                 self._progress.tell_done(name, job.seconds)
             elif self._is_stopping:

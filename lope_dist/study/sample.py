@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.corpus.rows.readers import find_rows
+from lope_dist.corpus.rows.writing import row_line
 from lope_dist.study.schema import FileConfig
 from lope_dist.train.premises.data import opened
 
@@ -118,7 +118,7 @@ def _drawn(config: RunConfig, data: DataConfig, num_rows: int) -> list[dict[str,
 
 
 def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False, default=str) + "\n"
+    return row_line(row, "data.path")
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:

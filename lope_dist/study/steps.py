@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from lope_dist.study.cells import Cell, Study
 from lope_dist.study.changes import STARTED, changes_of, differing, training_inputs, with_date
 from lope_dist.study.records import RECORDS, record_of, recorded_inputs
 from lope_dist.study.search import best_row
-from lope_dist.study.suites import is_asked, suite_arguments, suite_inputs
+from lope_dist.study.suites import is_asked, is_scored, suite_arguments, suite_inputs
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Step:
     arguments: tuple[str, ...]
     inputs: dict[str, Any]
     """What its result depends on beside the run; another one makes the step undone."""
+    holds: Callable[[], bool] = lambda: True
+    """Tell whether what the command wrote is still there; a command by hand may replace it."""
 
     @property
     def log(self) -> Path:
@@ -41,9 +45,9 @@ class Step:
 
     @property
     def is_done(self) -> bool:
-        """Whether the command ended well with these inputs."""
+        """Whether the command ended well with these inputs, and what it wrote is still there."""
         before = recorded_inputs(self.cell, self.name)
-        return before is not None and not differing(before, self.inputs)
+        return before is not None and not differing(before, self.inputs) and self.holds()
 
     def set_done(self, seconds: float) -> None:
         """Record that the command ended well."""
@@ -92,7 +96,11 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
         if rows:
             inputs = {"rows": rows, "suite": suite_inputs(study, suite)}
             arguments += ("--experts", ",".join(rows))
-            steps.append(Step(f"eval-{name}", cell, arguments, inputs))
+            before = (recorded_inputs(cell, f"eval-{name}") or {}).get("suite", inputs["suite"])
+            if before.get("task_files") != inputs["suite"].get("task_files"):
+                arguments += ("--rescore",)  # scores do not say of which files they are
+            holds = partial(is_scored, study, suite, cell, rows)
+            steps.append(Step(f"eval-{name}", cell, arguments, inputs, holds))
     return steps
 
 

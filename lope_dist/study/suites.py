@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import fnmatch
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from lope_dist.config.suite import SuiteConfig as SuiteFile
 from lope_dist.config.suite import SuiteTask
 from lope_dist.core.errors import LopeError
 from lope_dist.core.fingerprint import fingerprint
+from lope_dist.core.side_files import RESULTS
 from lope_dist.evaluate.harness.suite_file import load_suite
+from lope_dist.evaluate.loaded.rows import rows_for
 from lope_dist.study.cells import Cell, Study
 from lope_dist.study.schema import SuiteConfig
 
-Limits = dict[str, set[float | None]]
-"""Task that a suite names -> the limits with which it is asked for; `""`: those of all tasks, for
-tasks that are members of a group."""
+Asked = dict[str, list[dict[str, Any]]]
+"""Task, group or pattern that suites name -> the settings with which they ask for it."""
 
 
 def is_asked(suite: SuiteConfig, cell: Cell, row: str) -> bool:
@@ -78,21 +80,69 @@ def misfits_of_suites(study: Study) -> Iterator[str]:
                 )
 
 
-def limits_of(study: Study) -> Limits:
-    """Return the limits that the suites of a study ask for."""
-    limits: Limits = {"": set()}
-    for suite in study.config.evaluate.suites.values():
+def asked_of(study: Study, suites: Iterable[SuiteConfig]) -> Asked:
+    """Return what suites ask for."""
+    asked: Asked = {}
+    for suite in suites:
         for task, settings in _tasks(study, suite).items():
-            limits.setdefault(task, set()).add(settings["limit"])
-            limits[""].add(settings["limit"])
-    return limits
+            asked.setdefault(task, []).append(settings)
+    return asked
+
+
+def is_as_asked(asked: Asked, table: dict[str, Any], row: dict[str, Any], task: str) -> bool:
+    """Tell whether a task, and each one of a group, is scored as it is asked for.
+
+    Args:
+        asked: What suites ask for.
+        table: `results.json`.
+        row: One of its rows.
+        task: A task or group; one that is not named may be as any that is.
+    """
+    groups = table.get("groups", {})
+    figures, every = row["tasks"].get(task, {}), [s for of in asked.values() for s in of]
+    if not any(_fits(figures, s) for s in _settings_for(asked, groups, task) or every):
+        return False
+    return all(is_as_asked(asked, table, row, of) for of in groups.get(task, ()))
+
+
+def is_scored(study: Study, suite: SuiteConfig, cell: Cell, rows: Sequence[str]) -> bool:
+    """Tell whether a cell's `results.json` has all that a suite asks of these rows."""
+    table: dict[str, Any] = RESULTS.read(cell.folder) or {"rows": []}
+    entries = {entry["name"]: entry for entry in table["rows"]}
+    asked, content = asked_of(study, [suite]), _content(study, suite)
+    suffix = content.noise.suffix if content.noise else ""
+    names = [*asked, *(name + suffix for name in content.groups)]
+    for row in rows_for(rows, cell.config.adapter):
+        entry = entries.get(row.name, {"tasks": {}})
+        for name in names:
+            scored = [name] if name in entry["tasks"] else fnmatch.filter(entry["tasks"], name)
+            if not scored or not all(is_as_asked(asked, table, entry, task) for task in scored):
+                return False
+    return True
+
+
+def _settings_for(asked: Asked, groups: dict[str, list[str]], task: str) -> list[dict[str, Any]]:
+    """Return the settings of a task that is named, or else those of the groups that it is in."""
+    named = [s for name, of in asked.items() if fnmatch.fnmatchcase(task, name) for s in of]
+    parents = [] if named else [group for group, tasks in groups.items() if task in tasks]
+    return named + [s for group in parents for s in _settings_for(asked, groups, group)]
+
+
+def _fits(figures: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Tell whether figures are of these settings; what older ones do not say is taken as right."""
+    own, noise = figures.get("defined_num_fewshot", figures.get("num_fewshot")), settings["noise"]
+    expected = {
+        "num_fewshot": own if settings["num_fewshot"] is None else settings["num_fewshot"],
+        "limit": settings["limit"],
+        "chat_template": False,
+        "noise": noise and noise | {"question": list(settings["question"])},
+    }
+    return all(figures.get(key, value) == value for key, value in expected.items())
 
 
 def _tasks(study: Study, suite: SuiteConfig) -> dict[str, dict[str, Any]]:
     """Return task, or group of tasks -> what its figures depend on, as far as it is named here."""
-    name = _suite_name(study, suite)
-    named = SuiteFile(tasks=tuple(SuiteTask(task=t) for t in suite.tasks)) if name is None else None
-    content = named or load_suite(str(name))
+    content = _content(study, suite)
     noise, folder = content.noise, suite.include_path or content.include_path
     alike = {
         "include_path": None if folder is None else str(Path(folder).resolve()),
@@ -109,6 +159,12 @@ def _tasks(study: Study, suite: SuiteConfig) -> dict[str, dict[str, Any]]:
         for entry in content.tasks
         if noise is None or entry.question
     }
+
+
+def _content(study: Study, suite: SuiteConfig) -> SuiteFile:
+    if (name := _suite_name(study, suite)) is not None:
+        return load_suite(name)
+    return SuiteFile(tasks=tuple(SuiteTask(task=task) for task in suite.tasks))
 
 
 def _suite_name(study: Study, suite: SuiteConfig) -> str | None:

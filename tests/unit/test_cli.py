@@ -73,6 +73,50 @@ def test_the_command_alone_helps_and_says_its_version(lope) -> None:
     assert lope("--version") == (0, f"{__version__}\n", "")
 
 
+@pytest.fixture
+def rows(recipe: str) -> Path:
+    """The file that the recipe's rows are in."""
+    path = Path(recipe).with_name("data.jsonl")
+    path.write_text('{"prompt": "q", "completion": "a"}\n')
+    return path
+
+
+def test_check_looks_for_rows_with_a_stated_architecture_too(lope, recipe: str) -> None:
+    status, out, _ = lope("check", recipe)
+    *_, looked, last = out.splitlines()
+    assert (status, last) == (0, f"ok but for the data, which a run would not find: {recipe}")
+    assert looked.startswith("Data: not looked at")
+    assert "data.jsonl" in looked
+    assert json.loads(lope("check", recipe, "--json")[1])["ok"] is False
+    status, out, _ = lope("check", recipe, "--no-data")
+    assert (status, out.splitlines()[-1]) == (0, f"ok: {recipe}")
+
+
+def test_check_reads_rows_with_a_tokenizer_of_the_cache_and_asks_nobody(
+    lope, refused, recipe: str, rows: Path, tiny_llama: Path, tmp_path: Path, monkeypatch
+) -> None:
+    path = Path(recipe)
+    path.write_text(path.read_text().replace("/no/such/model", "someone/small"))
+    status, out, _ = lope("check", recipe)
+    *_, looked, last = out.splitlines()
+    assert (status, last) == (0, f"ok: {recipe}")
+    assert looked.startswith("Data: not looked at")
+    assert "lope data stats" in looked
+    cache = tmp_path / "hub" / "models--someone--small"
+    shutil.copytree(tiny_llama, cache / "snapshots" / "c0ffee")
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("c0ffee")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    status, out, _ = lope("check", recipe)
+    assert status == 0
+    assert "Tokenizer: 258 tokens" in out
+    assert "  examples                               1" in out
+    rows.write_text('{"prompt": "q"}\n')
+    assert f"{rows}, line 1: " in refused("check", recipe)
+
+
+@pytest.mark.usefixtures("rows")
 def test_check_says_what_a_run_stands_on_and_ends_with_ok(lope, recipe: str) -> None:
     status, out, _ = lope("check", recipe, "noise.data.rate=0.1", "data.max_examples=7")
     assert status == 0
@@ -86,6 +130,7 @@ def test_check_says_what_a_run_stands_on_and_ends_with_ok(lope, recipe: str) -> 
     assert " 7 rows" in text
 
 
+@pytest.mark.usefixtures("rows")
 def test_check_prints_a_configuration_that_loads_again(lope, recipe: str, tmp_path: Path) -> None:
     overrides = "adapter.rank=8", "train.stages.finetune.lr=1e-3"
     status, out, _ = lope("check", recipe, *overrides, "--full")

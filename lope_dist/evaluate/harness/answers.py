@@ -14,10 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lope_dist.core.errors import LopeError
 from lope_dist.core.files import open_nofollow
 from lope_dist.core.fingerprint import json_hash
-from lope_dist.engine.exchange import exchange
+from lope_dist.engine.exchange import exchange, refuse_unlike
 from lope_dist.engine.world import World
 
 ANSWERS = "answers"
@@ -93,14 +92,12 @@ def refuse_other_requests(kind: str, requests: Sequence[Any], world: World) -> N
     Raises:
         LopeError: they differ, as where a host has another revision of a data set.
     """
-    hashes = exchange(json_hash([kind, *requests]), world)
-    odd = [rank for rank, other in enumerate(hashes) if other != hashes[0]]
-    if odd:
-        raise LopeError(
-            f"Rank {odd[0]} has other questions than rank 0, and answers would go to wrong ones: "
-            "the hosts' data sets or task definitions differ; give all hosts the same "
-            "(HF_HOME on a shared file system, or one copied cache)."
-        )
+    refuse_unlike(
+        {"questions": json_hash([kind, *requests])},
+        world,
+        "the hosts' data sets or task definitions differ; give all hosts the same (HF_HOME on a "
+        "shared file system, or one copied cache)",
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -14,8 +14,10 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerBase
 
+from lope_dist.config.data import DataConfig
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError, suggest
+from lope_dist.corpus.tokens.template_source import TemplateSource
 from lope_dist.evaluate.harness.batching import read_batch_size
 from lope_dist.model.build import read_tokenizer
 from lope_dist.model.source import description_folder
@@ -101,3 +103,13 @@ def tokenizer_with(
     if changed.pad_token_id is None:
         changed.pad_token = changed.eos_token
     return changed
+
+
+def template_arguments(tokenizer: PreTrainedTokenizerBase, data: DataConfig) -> dict[str, Any]:
+    """Return what `apply_chat_template` is given in training: template with date, and arguments.
+
+    Raises:
+        LopeError: the tokenizer has no template, or one that the arguments do not fit.
+    """
+    source = TemplateSource(tokenizer, data.template_arguments, data.template_date)
+    return {"chat_template": source.text(None), **data.template_arguments}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ from lm_eval.models.huggingface import HFLM
 
 from lope_dist.core.errors import LopeError
 from lope_dist.evaluate.harness.answers import KeptAnswers, agree, as_answer, refuse_other_requests
-from lope_dist.evaluate.harness.arguments import check_arguments, check_device, tokenizer_with
+from lope_dist.evaluate.harness.arguments import (
+    check_arguments,
+    check_device,
+    template_arguments,
+    tokenizer_with,
+)
 from lope_dist.evaluate.harness.batching import likelihood_batches, text_batches
 from lope_dist.evaluate.harness.cache import use_table_of
 from lope_dist.evaluate.harness.facts import model_facts
@@ -59,7 +65,6 @@ class LopeLM(_HFLM):
         if loaded.model.generation_config is not None:
             loaded.model.generation_config.eos_token_id = ends_of_answer(loaded)
         self.run = loaded
-        self._facts: dict[str, Any] = {}
         self._arguments = {k: v for k, v in arguments.items() if k != "batch_size"}
         self._kept: KeptAnswers | None = None
         self._title = ""
@@ -72,11 +77,10 @@ class LopeLM(_HFLM):
         self._row = rows_for([word], adapter, is_purified=is_purified)[0]
         self.choose(self._row)
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, Any]:
         """What results say of the model; see `model_facts`."""
-        self._facts = self._facts or model_facts(self.run)
-        return self._facts
+        return model_facts(self.run)
 
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Take lm-eval's cache of `--use_cache`; see `cache`."""
@@ -87,6 +91,12 @@ class LopeLM(_HFLM):
         cache = getattr(self.cache_hook, "dbdict", None)
         if cache is not None:
             use_table_of(cache, [self.get_model_info(), self._arguments])
+
+    def apply_chat_template(self, *arguments: Any, **options: Any) -> str:
+        """Return messages as in training, unless lm-eval's own arguments say otherwise."""
+        of_run = template_arguments(self.tokenizer, self.run.config.data)
+        self.chat_template_args = of_run | self.chat_template_args
+        return super().apply_chat_template(*arguments, **options)
 
     def choose(self, row: Row) -> None:
         """Answer from now on with the row's experts.

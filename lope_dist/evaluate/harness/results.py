@@ -8,15 +8,16 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from lm_eval.api.group import Group
 
 from lope_dist.core.console import tell
+from lope_dist.core.locks import file_lock
 from lope_dist.core.questions import is_figure, mean
 from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import RESULTS
 from lope_dist.evaluate.loaded.rows import Row
 from lope_dist.train.checkpoint.folder import Checkpoint
+from lope_dist.train.checkpoint.same_base import base_sha
 
 
 def read_results(run_dir: Path) -> dict[str, Any]:
@@ -26,16 +27,18 @@ def read_results(run_dir: Path) -> dict[str, Any]:
 
 def identity_of(row: Row, checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a row's scores depend on."""
-    return {
+    identity = {
         **row.identity(),
         "checkpoint": checkpoint.folder.name,
         "adapter_sha256": checkpoint.adapter_sha256,
     }
+    return identity | ({"base_sha": base_sha(checkpoint)} if row.experts == "none" else {})
 
 
 def depends_on(row: Row, identity: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a row's identity decides its scores; the base is the same in any run."""
-    return {"experts": row.experts} if row.experts == "none" else identity
+    """Return what of a row's identity decides its scores; of the base no adapter does."""
+    keys = ("experts", "base_sha") if row.experts == "none" else identity
+    return {key: identity[key] for key in keys}
 
 
 def is_scored(
@@ -67,10 +70,10 @@ def record(
         row: The row.
         identity: What its scores depend on.
         figures: Task or group -> metrics and settings.
-        groups: Group -> its members, of groups among the figures.
+        groups: Group or tag -> its members, of those among the figures.
         model: What `facts.model_facts` says of the model that gave them.
     """
-    with FileLock(run_dir / f".{RESULTS.name}.lock"):
+    with file_lock(run_dir / f".{RESULTS.name}.lock"):
         table = read_results(run_dir)
         rows = {entry["name"]: entry for entry in table["rows"]}
         entry = rows.setdefault(row.name, {"name": row.name, "tasks": {}})
@@ -165,8 +168,10 @@ def group_metrics(group: Group, figures: dict[str, dict[str, Any]]) -> dict[str,
 
 
 def _is_same(entry: dict[str, Any], row: Row, identity: dict[str, Any]) -> bool:
-    """Tell whether an entry's scores are this row's; the base is the same under any adapter."""
-    return row.experts == "none" or identity.items() <= entry.items()
+    """Tell whether an entry's scores are this row's; older ones do not say of which base."""
+    if row.experts == "none":
+        return entry.get("base_sha", identity["base_sha"]) == identity["base_sha"]
+    return identity.items() <= entry.items()
 
 
 def _groups_over(names: set[str], groups: dict[str, list[str]]) -> set[str]:

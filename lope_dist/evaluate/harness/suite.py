@@ -9,6 +9,7 @@ from typing import Any
 
 from lm_eval.evaluator import evaluate
 
+from lope_dist.config.data import DataConfig
 from lope_dist.config.suite import SuiteConfig
 from lope_dist.core import questions
 from lope_dist.core.console import keep_log_in, library_output_to_log
@@ -65,9 +66,9 @@ def evaluate_run(
     """Score each row and return all rows known of this run.
 
     Tasks of an entry of the suite are scored together and written at once; what is written of
-    the same adapter, limit, few-shot count, task version and noise is not scored again. An
-    interrupted entry goes on from the answers that it has (`answers.KeptAnswers`). With a
-    ``world`` its ranks share the work, and rank 0 writes; ``base`` as for `load_run`.
+    the same adapter, limit, few-shot count, task version, chat template and noise is not scored
+    again. An interrupted entry goes on from the answers that it has (`answers.KeptAnswers`). With
+    a ``world`` its ranks share the work, and rank 0 writes; ``base`` as for `load_run`.
 
     Collective: yes, with a ``world``.
 
@@ -85,7 +86,7 @@ def evaluate_run(
     suite = _load_suite(request)
     checkpoint = agreed(checkpoint, world)
     rows = of_checkpoint(rows, request.checkpoint, checkpoint)
-    job = _Job(run_dir, request, suite, checkpoint, world)
+    job = _Job(run_dir, request, suite, checkpoint, _template(request, config.data), world)
     plan = job.plan(rows)
     if plan:
         on_main(world, lambda: refuse_unwritable(run_dir))
@@ -135,6 +136,14 @@ def _load_suite(request: EvalRequest) -> LoadedSuite:
     return load_tasks(_with_settings(suite, request), manager, where)
 
 
+def _template(request: EvalRequest, data: DataConfig) -> dict[str, Any]:
+    """Return whether prompts go through the chat template, and what it is given beside them."""
+    if not request.apply_chat_template:
+        return {"chat_template": False}
+    given = {"template_arguments": data.template_arguments, "template_date": data.template_date}
+    return {"chat_template": True} | {name: value for name, value in given.items() if value}
+
+
 def _with_settings(suite: SuiteConfig, request: EvalRequest) -> SuiteConfig:
     """Return the suite with the request's settings in place of its own."""
     change: dict[str, Any] = {}
@@ -155,6 +164,8 @@ class _Job:
     request: EvalRequest
     suite: LoadedSuite
     checkpoint: Checkpoint
+    template: dict[str, Any]
+    """The chat template's part of the settings."""
     world: World | None
 
     @property
@@ -192,6 +203,7 @@ class _Job:
             figures = {
                 name: results.plain_metrics(raw["results"][name])
                 | {"num_docs": raw["results"][name]["sample_len"]}
+                | {"defined_num_fewshot": task.defined_num_fewshot}
                 | self._settings(unit, task)
                 for name, task in tasks.items()
             }
@@ -205,16 +217,17 @@ class _Job:
             self.world.barrier()
 
     def write_groups(self, row: Row) -> None:
-        """Write the means over the tasks of this call."""
+        """Write what tags and groups of this call are made of, and the groups' means."""
         table = results.read_results(self.run_dir)
         (tasks,) = [entry["tasks"] for entry in table["rows"] if entry["name"] == row.name]
-        figures, members = {}, {}
+        members = self.suite.tags()
+        figures: dict[str, dict[str, Any]] = {name: {} for name in members}
         for name, group in self.suite.groups.items():
+            figures[name], members[name] = {}, group.child_names
             if group.has_aggregation:
                 figures[name] = results.group_metrics(group, tasks)
                 shares = results.group_shares(group, tasks)
                 questions.write_shares(self.run_dir, row.name, name, shares)
-                members[name] = group.child_names
         results.record(
             self.run_dir, row, results.identity_of(row, self.checkpoint), figures, members
         )
@@ -235,7 +248,7 @@ class _Job:
             "num_fewshot": task.get_config("num_fewshot"),
             "limit": unit.limit,
             "version": task.VERSION,
-            "chat_template": self.request.apply_chat_template,
+            **self.template,
         }
         return settings | ({"noise": unit.noise} if unit.noise else {})
 

@@ -46,6 +46,12 @@ class LoadedSuite:
         """Return all tasks by name."""
         return {name: task for unit in self.units for name, task in unit.tasks.items()}
 
+    def tags(self) -> dict[str, list[str]]:
+        """Return the tasks of what was asked for by a name that is no task's and no group's."""
+        tags = {u.name + (u.noise or {"suffix": ""})["suffix"]: list(u.tasks) for u in self.units}
+        known = self.tasks() | self.groups
+        return {name: tasks for name, tasks in tags.items() if name not in known}
+
 
 def suite_of_tasks(names: Iterable[str], manager: TaskManager, where: str) -> SuiteConfig:
     """Return the suite of tasks that are asked for by name or pattern (`arc_*`).
@@ -194,6 +200,7 @@ def _set_fewshot(name: str, task: Any, num_fewshot: int | None) -> None:
             f"Task '{name}' takes no few-shot examples (its definition says num_fewshot: 0) and "
             f"cannot be scored with {num_fewshot}; leave num_fewshot out."
         )
+    task.defined_num_fewshot = defined or 0
     task.set_config("num_fewshot", num_fewshot if num_fewshot is not None else defined or 0)
 
 

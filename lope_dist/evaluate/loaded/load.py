@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from lope_dist.adapters.rows import PLAIN
 from lope_dist.config.model import ModelConfig
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.errors import LopeError
+from lope_dist.engine.exchange import refuse_unlike
 from lope_dist.engine.gathering import Weights, gathering
 from lope_dist.engine.world import World
 from lope_dist.evaluate.loaded.placing import placement_for
@@ -23,11 +24,13 @@ from lope_dist.evaluate.loaded.rows import rows_for, usual_answer
 from lope_dist.model.attention import FLASH, flash_runs_here
 from lope_dist.model.build import load_model, load_tokenizer
 from lope_dist.model.families import family_of
+from lope_dist.model.fingerprint import fingerprints
 from lope_dist.model.slow_dtype import tell_slow_dtype
 from lope_dist.train.checkpoint.choice import LAST, choose_checkpoint
 from lope_dist.train.checkpoint.descriptions import DESCRIPTION, read_description
 from lope_dist.train.checkpoint.folder import CONFIG, Checkpoint, install_checkpoint
 from lope_dist.train.checkpoint.recorded import load_recorded
+from lope_dist.train.checkpoint.same_base import refuse_other_base
 from lope_dist.train.premises.preflight import adapt
 
 PURIFIED = "purified"
@@ -98,8 +101,9 @@ def load_run(
     Collective: yes, with a ``world``.
 
     Raises:
-        LopeError: neither of them, no whole checkpoint, an adapter that does not fit, or experts
-            that the run does not have.
+        LopeError: neither of them, no whole checkpoint, an adapter that does not fit, experts
+            that the run does not have, a base model that is not the one that was trained on, or
+            ranks with different ones.
     """
     run_dir = Path(run_dir)
     config = load_run_config(run_dir)
@@ -107,14 +111,17 @@ def load_run(
     is_purified = checkpoint.stage == PURIFIED
     word = experts or usual_answer(config.adapter, is_purified=is_purified)
     row = rows_for([word], config.adapter, is_purified=is_purified)[0]
-    model = _loaded(config.model, world=world, base=base, progress=progress)
+
+    def check(now: Mapping[str, str]) -> None:
+        refuse_other_base(run_dir, checkpoint, config.model, now)
+
+    model, tokenizer = _loaded(config.model, check, world=world, base=base, progress=progress)
     context = adapt(model, config, family_of(model))
     if is_purified:
         purify(model, context)
     install_checkpoint(model, checkpoint)
     context.answer_as(row)
     model.eval()
-    tokenizer = load_tokenizer(config.model)
     return LoadedRun(run_dir, config, checkpoint, model, tokenizer, context, world)
 
 
@@ -125,22 +132,33 @@ def load_base(
 
     Collective: yes, with a ``world``.
     """
-    model = _loaded(config.model, world=world, base=base, progress=progress)
+    model, tokenizer = _loaded(config.model, None, world=world, base=base, progress=progress)
     model.eval()
     context = AdapterContext(num_normal=1, num_poison=0, compensation=PLAIN)
     folder = Path(config.output_dir)
     checkpoint = Checkpoint(folder, 0, BASE)
-    tokenizer = load_tokenizer(config.model)
     return LoadedRun(folder, config, checkpoint, model, tokenizer, context, world)
 
 
 def _loaded(
-    config: ModelConfig, *, world: World | None, base: str, progress: bool
-) -> PreTrainedModel:
-    settings = _runnable_here(config)
+    config: ModelConfig,
+    check: Callable[[Mapping[str, str]], None] | None,
+    *,
+    world: World | None,
+    base: str,
+    progress: bool,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    settings, tokenizer = _runnable_here(config), load_tokenizer(config)
+    hashes = fingerprints(config, tokenizer)
+    remedy = "give all hosts the same base model: one shared cache, or equal copies"
+    refuse_unlike(hashes, world, remedy)
+    if check is not None:
+        on_main = world.on_main if world is not None else lambda action: action()
+        on_main(lambda: check(hashes))
     if progress:
         tell_slow_dtype(settings.dtype)
-    return load_model(settings, placement_for(settings, base, world), progress=progress)
+    placement = placement_for(settings, base, world)
+    return load_model(settings, placement, progress=progress), tokenizer
 
 
 def _runnable_here(config: ModelConfig) -> ModelConfig:

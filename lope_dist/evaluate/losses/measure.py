@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from lope_dist.core.bars import Bar, bar
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import refuse_unwritable
+from lope_dist.core.locks import file_lock
 from lope_dist.core.runlog import write_json
 from lope_dist.core.side_files import loss_file
+from lope_dist.engine.exchange import refuse_unlike
 from lope_dist.engine.world import World
 from lope_dist.evaluate.loaded.load import (
     PURIFIED,
@@ -37,6 +37,8 @@ from lope_dist.evaluate.losses.examples import (
     validation_examples,
 )
 from lope_dist.evaluate.losses.likelihood import RowLoss, iter_row_losses
+from lope_dist.train.checkpoint.folder import Checkpoint
+from lope_dist.train.checkpoint.same_base import base_sha
 
 FOLDER = "losses"
 USUAL = ("masked", "all", "base")
@@ -83,8 +85,8 @@ def measure_losses(
         What the file holds, of these rows and examples alone.
 
     Raises:
-        LopeError: not a run, unknown experts, data that cannot be read, a file of losses of other
-            data, or, without data, a run that holds no rows out.
+        LopeError: not a run, unknown experts, data that cannot be read or differ between ranks, a
+            file of losses of other data, or, without data, a run that holds no rows out.
     """
     config = load_run_config(run_dir)
     checkpoint = agreed(run_checkpoint(run_dir, request.checkpoint), world)
@@ -98,7 +100,9 @@ def measure_losses(
         source, data = open_examples(config, request.data), request.data
     ids = first_ids(source, request.limit)
     fingerprint = data_fingerprint(config, source)
-    table = _LossFile(run_dir, data, fingerprint, checkpoint.adapter_sha256)
+    asked = {"rows": fingerprint, "--experts": [row.name for row in rows]}
+    refuse_unlike(asked, world, "give all ranks the same rows and options")
+    table = _LossFile(run_dir, data, fingerprint, checkpoint)
     on_main(world, table.check)
     writes = is_main(world)
     run: LoadedRun | None = None
@@ -141,10 +145,10 @@ def _keep(batches: Iterable[list[RowLoss]], row: Row, table: _LossFile, progress
 class _LossFile:
     """`RUN/losses/<stem>.json`; several processes may add rows of their own to it."""
 
-    def __init__(self, run_dir: Path, data: str, fingerprint: str, adapter_sha256: str) -> None:
+    def __init__(self, run_dir: Path, data: str, fingerprint: str, checkpoint: Checkpoint) -> None:
         self._path = run_dir / FOLDER / f"{Path(data).stem}.json"
         self._data, self._fingerprint = _absolute(data), fingerprint
-        self._adapter_sha256 = adapter_sha256
+        self._adapter_sha256, self._base_sha = checkpoint.adapter_sha256, base_sha(checkpoint)
 
     def check(self) -> None:
         """Refuse losses of other data, before anything is measured.
@@ -162,7 +166,9 @@ class _LossFile:
     def losses(self, row: Row) -> dict[int, RowLoss]:
         """Return what is measured of a row, by example."""
         entry = self._read()["rows"].get(row.name, {})
-        if not self._identity(row).items() <= entry.items():
+        identity = self._identity(row)
+        # Older files do not say of which base a row is.
+        if not identity.items() <= ({"base_sha": identity.get("base_sha")} | entry).items():
             return {}
         return {loss[0]: RowLoss(*loss) for loss in entry.get("per_row", ())}
 
@@ -171,7 +177,7 @@ class _LossFile:
         if not losses:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._path.with_name(f".{self._path.name}.lock")):
+        with file_lock(self._path.with_name(f".{self._path.name}.lock")):
             table = self._read()
             all_losses = self.losses(row) | {loss.example_id: loss for loss in losses}
             ordered = [all_losses[i] for i in sorted(all_losses)]
@@ -204,8 +210,9 @@ class _LossFile:
         return {"data": self._data, "fingerprint": self._fingerprint}
 
     def _identity(self, row: Row) -> dict[str, Any]:
-        adapter = None if row.experts == "none" else self._adapter_sha256
-        return row.identity() | {"adapter_sha256": adapter}
+        if row.experts == "none":
+            return row.identity() | {"adapter_sha256": None, "base_sha": self._base_sha}
+        return row.identity() | {"adapter_sha256": self._adapter_sha256}
 
 
 def _absolute(data: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.core.runlog import write_json
 from lope_dist.corpus.examples.source import ExampleSource
+from lope_dist.corpus.rows.writing import row_line
 from lope_dist.engine.world import World
 from lope_dist.evaluate.loaded.parallel import on_main
 from lope_dist.evaluate.losses.examples import open_examples
@@ -80,7 +80,8 @@ def clean_file(
 
     Raises:
         LopeError: neither or both of `drop` and `clean`, an unknown score, data or truth that
-            cannot be read, a loss that is not finite, or files in the way.
+            cannot be read, a column that cannot be written, a loss that is not finite, or files in
+            the way.
     """
     _check(request)
     paths = outputs(request.out)
@@ -89,6 +90,7 @@ def clean_file(
         world,
         lambda: check_outputs(request.out, paths.values(), paths["summary"], _OF_SUMMARY, data),
     )
+    on_main(world, lambda: _check_rows(request.data))
     source = open_examples(scorer.config, request.data)
     truth = read_truth(request.data, request.truth, source)
     clean = None if request.clean is None else open_examples(scorer.config, request.clean)
@@ -111,7 +113,8 @@ def clean_file(
         threshold = None
         if clean is not None:
             clean_rows = with_copies([of_clean[i] for i in range(len(clean))], clean)
-            threshold = _threshold([scores_of(row)[by] for row in clean_rows], request.clean)
+            of_clean_row = _by_row(clean, [scores_of(row)[by] for row in clean_rows])
+            threshold = _threshold(list(of_clean_row.values()), request.clean)
         scores = [scores_of(row) for row in rows]
         of_row = _by_row(source, [of_example[by] for of_example in scores])
         reasons = _reasons(of_row, by, request.drop, threshold)
@@ -152,11 +155,10 @@ def _check(request: CleanRequest) -> None:
         raise LopeError(f"--drop {request.drop:g}: write a share between 0 and 1, as in 0.1.")
 
 
-def _threshold(scores: Sequence[float | None], name: str | None) -> float:
-    defined = [score for score in scores if score is not None]
-    if not defined:
+def _threshold(scores: Sequence[float], name: str | None) -> float:
+    if not scores:
         raise LopeError(f"--clean {name}: none of its rows has this score; take another --by.")
-    return float(np.quantile(defined, CLEAN_QUANTILE, method="higher"))
+    return float(np.quantile(scores, CLEAN_QUANTILE, method="higher"))
 
 
 def _by_row(source: ExampleSource, scores: Sequence[float | None]) -> dict[_Location, float]:
@@ -196,19 +198,37 @@ def _write_rows(
     data: str, paths: Mapping[str, Path], reasons: Mapping[_Location, dict[str, Any]]
 ) -> dict[str, Any]:
     """Write the rows that stay and those that go, each with all its columns, in their order."""
-    kept, dropped = [], []
+    kept, dropped, num_unreadable = [], [], 0
     for location, row in rows_of(data):
-        if location not in reasons:
-            kept.append(row)
-            continue
-        if REASON in row:
-            raise LopeError(f"{data} has a column '{REASON}' already; rename or remove it.")
-        dropped.append(row | {REASON: reasons[location] | {"row": location[1]}})
-    for name, rows in (("kept", kept), ("dropped", dropped)):
-        lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-        write_atomic(paths[name], "".join(lines))
+        if not isinstance(row, dict):
+            num_unreadable += 1
+        elif location in reasons:
+            reason = reasons[location] | {"row": location[1]}
+            dropped.append(row_line(row | {REASON: reason}, _said(location)))
+        else:
+            kept.append(row_line(row, _said(location)))
+    write_atomic(paths["kept"], "".join(kept))
+    write_atomic(paths["dropped"], "".join(dropped))
     counts = Counter(reason["reason"] for reason in reasons.values())
-    return {"num_rows": len(kept) + len(dropped), "num_kept": len(kept), "dropped": dict(counts)}
+    return {
+        "num_rows": len(kept) + len(dropped) + num_unreadable,
+        "num_kept": len(kept),
+        "num_unreadable": num_unreadable,
+        "dropped": dict(counts),
+    }
+
+
+def _check_rows(data: str) -> None:
+    """Refuse rows that could not be written, before a model is asked about them."""
+    for location, row in rows_of(data):
+        if isinstance(row, dict):
+            if REASON in row:
+                raise LopeError(f"{data} has a column '{REASON}' already; rename or remove it.")
+            row_line(row, _said(location))
+
+
+def _said(location: _Location) -> str:
+    return f"{location[0]}, row {location[1]}"
 
 
 def _against_truth(

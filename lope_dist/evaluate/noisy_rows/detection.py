@@ -34,9 +34,13 @@ def auroc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> tuple
 
 
 def precision_at(scores: NDArray[np.float64], is_noisy: NDArray[np.bool_], k: int) -> float:
-    """Return the share of noisy rows among the ``k`` that score highest."""
-    first = np.argsort(-scores, kind="stable")[:k]
-    return float(is_noisy[first].mean())
+    """Return the share of noisy rows among the ``k`` that score highest.
+
+    Of rows that tie for the last places each counts by its chance to be among them.
+    """
+    last = np.sort(scores)[-k]
+    above, tied = scores > last, scores == last
+    return float(is_noisy[above].sum() + (k - above.sum()) * is_noisy[tied].mean()) / k
 
 
 def roc(scores: NDArray[np.float64], is_noisy: NDArray[np.bool_]) -> list[float]:

@@ -6,22 +6,23 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from typing_extensions import TypedDict
 
 from lope_dist.config.schema import RunConfig
 from lope_dist.core.bars import bar
 from lope_dist.core.errors import LopeError, suggest
 from lope_dist.core.files import write_atomic
+from lope_dist.core.locks import file_lock
 from lope_dist.core.runlog import append_line
 from lope_dist.core.side_files import LogFile
 from lope_dist.corpus.examples.source import ExampleSource
 from lope_dist.corpus.rows.turns import Example
+from lope_dist.engine.exchange import refuse_unlike
 from lope_dist.engine.world import World
 from lope_dist.evaluate.loaded.load import LoadedRun
 from lope_dist.evaluate.loaded.parallel import is_main, on_main
@@ -86,28 +87,30 @@ def measure_on_file(
     Collective: yes, with a ``world``.
 
     Raises:
-        LopeError: another process measures the same; what `measure_rows` raises.
+        LopeError: another process measures the same, or ranks have other rows; what `measure_rows`
+            raises.
     """
     identity = scorer.identity_of(source)
+    refuse_unlike(identity, world, f"give all hosts the same {data} and the same base")
     text = json.dumps([identity, MEASURES_FORM])
     key = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     path = scorer.folder / f"{Path(data).stem}-{key}.jsonl"
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    lock = file_lock(path.with_name(f".{path.name}.lock"), waits=False)
     measured: dict[int, Measures] = {}
     writes = is_main(world)
 
     def missing() -> list[int]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire()
-        except Timeout:
+            held.enter_context(lock)
+        except BlockingIOError:
             raise LopeError(
                 f"Another process scores {data} with '{scorer.name}' now; wait until it is done."
             ) from None
         measured.update(_on_file(path))
         return [i for i in ids if i not in measured or not is_measured(measured[i], passes)]
 
-    try:
+    with ExitStack() as held:
         missing_ids = on_main(world, missing)
         if not missing_ids:
             return measured
@@ -127,8 +130,6 @@ def measure_on_file(
                     measured[row["example_id"]] = row
                 progress_bar.update(len(rows))
         return measured
-    finally:
-        lock.release()
 
 
 def chosen_score(name: str | None, row: Measures) -> str:
@@ -149,23 +150,30 @@ def chosen_score(name: str | None, row: Measures) -> str:
 
 
 def with_copies(measured: Sequence[Measures], source: ExampleSource) -> list[Measures]:
-    """Return the measures, each with how many earlier examples have the same text.
+    """Return the measures, each with how many earlier rows of the file say the same.
 
-    Case and white space make no difference.
+    A row says what all of its examples say. Case and white space make no difference.
     """
+    locations = [source.location(row["example_id"]) for row in measured]
+    said: dict[tuple[str, int], Any] = {}
+    for row, location in zip(measured, locations, strict=True):
+        digest = said.setdefault(location, hashlib.blake2b(digest_size=16))
+        digest.update(_text(source[row["example_id"]]).encode())
     num_before: Counter[bytes] = Counter()
-    counted = []
-    for row in measured:
-        digest = _text_digest(source[row["example_id"]])
-        counted.append(row | {"copies": num_before[digest]})
-        num_before[digest] += 1
-    return counted
+    copies = {}
+    for location, digest in said.items():
+        copies[location] = num_before[digest.digest()]
+        num_before[digest.digest()] += 1
+    pairs = zip(measured, locations, strict=True)
+    return [row | {"copies": copies[location]} for row, location in pairs]
 
 
-def _text_digest(example: Example) -> bytes:
-    texts = [f"{t.role}\n{t.context}\n{t.text}" for t in example.turns] or [str(example.tokens)]
-    plain = [" ".join(text.casefold().split()) for text in texts]
-    return hashlib.blake2b("\0".join(plain).encode(), digest_size=16).digest()
+def _text(example: Example) -> str:
+    """Return all that an example says, its tools and what turns say beside their texts too."""
+    beside = [[turn.more for turn in example.turns], example.tools, example.tokens]
+    texts = [f"{turn.role}\n{turn.context}\n{turn.text}" for turn in example.turns]
+    texts.append(json.dumps(beside, sort_keys=True, default=str, ensure_ascii=False))
+    return "".join(" ".join(text.casefold().split()) + "\0" for text in texts)
 
 
 def _on_file(path: Path) -> dict[int, Measures]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from lope_dist.config.adapter import AdapterConfig
 from lope_dist.config.named import has_data, load_recipe_or_model
 from lope_dist.config.schema import RunConfig
+from lope_dist.core.fingerprint import json_hash
 from lope_dist.engine.world import World
 from lope_dist.evaluate.loaded.load import (
     PURIFIED,
@@ -19,7 +20,7 @@ from lope_dist.evaluate.loaded.parallel import agreed, is_main
 from lope_dist.evaluate.noisy_rows.measured import Scorer
 from lope_dist.model.build import architecture, attention_of, load_tokenizer
 from lope_dist.model.fingerprint import fingerprints
-from lope_dist.train.premises.data import dated
+from lope_dist.train.premises.data import dated, form_of
 from lope_dist.train.premises.preflight import with_settled
 
 FOLDER = "scores"
@@ -60,9 +61,13 @@ def scorer_of_base(
     alone = AdapterConfig(num_normal=1, num_poison=0)  # nothing of the recipe's answers
     config = config.model_copy(update={"adapter": alone})
     settings = config.model
+    tokenizer = load_tokenizer(settings)
     identity = {
-        **fingerprints(settings, load_tokenizer(settings)),
+        **fingerprints(settings, tokenizer),
+        "form": json_hash(form_of(config, tokenizer, architecture(settings)).identity),
         "quantization": f"{settings.quantization} {settings.dtype}",
+        "double_quantization": str(settings.double_quantization),
+        "skip_modules": ", ".join(sorted(settings.skip_modules)),
     }
     return Scorer(
         config,

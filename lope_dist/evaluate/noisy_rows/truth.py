@@ -51,7 +51,10 @@ def read_truth(data: str, truth_file: str | None, source: ExampleSource) -> list
 
 
 def rows_of(path: str) -> list[tuple[tuple[str, int], Any]]:
-    """Return each row and where it stands, as `ExampleSource.location` says it."""
+    """Return each row and where it stands, as `ExampleSource.location` says it.
+
+    One that cannot be read is the `RowError` that explains it.
+    """
     files = find_rows(SourceConfig(path=path))
     return [((file.name, number), row) for file in files for number, row in file.read(list)]
 

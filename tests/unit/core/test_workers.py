@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from lope_dist.core import workers
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import EXIT_PEER_LOST, LopeError
 from lope_dist.core.workers import Watch, forked_pool
 
 
@@ -43,8 +43,9 @@ def test_a_worker_that_stands_still_is_named_within_half_of_the_limit(pool) -> N
 
 
 def test_a_worker_that_hangs_is_noticed_at_the_limit(pool) -> None:
-    with pytest.raises(LopeError, match=r"data.workers = 2 .* 1 s"):
+    with pytest.raises(LopeError, match=r"data.workers = 2 .* 1 s") as caught:
         Watch(pool, "data.workers = 2", 1).result(pool.submit(time.sleep, 60))
+    assert caught.value.status == EXIT_PEER_LOST, "another try may go well"
 
 
 def test_a_worker_that_stands_still_is_noticed_while_others_go_on(

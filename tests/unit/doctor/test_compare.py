@@ -103,13 +103,13 @@ def test_a_loopback_name_does_not_matter_once_the_interface_is_named(answers) ->
 
 
 def test_the_launchers_address_is_told_where_it_is_not_the_interfaces(answers) -> None:
-    assert "master_addr" not in next(compare.network(answers, "eth0")).detail
+    assert "MASTER_ADDR" not in next(compare.network(answers, "eth0")).detail
     answers["a"]["address"] = "192.168.1.5"
     first, other = compare.network(answers, "eth0")
     assert first.ok
-    assert first.detail.endswith("launch with --master_addr 10.0.0.1")
-    assert "master_addr" not in other.detail
-    assert "master_addr" not in next(compare.network(answers, None)).detail
+    assert first.detail.endswith("launch with MASTER_ADDR=10.0.0.1")
+    assert "MASTER_ADDR" not in other.detail
+    assert "MASTER_ADDR" not in next(compare.network(answers, None)).detail
 
 
 def test_an_optional_package_may_be_absent_everywhere(answers) -> None:

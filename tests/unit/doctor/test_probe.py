@@ -7,6 +7,7 @@ import socket
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from lope_dist.cli import app
@@ -72,3 +73,17 @@ def test_a_bad_hostfile_ends_the_command_with_status_1(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["doctor", "--hostfile", str(hostfile), "--json"])
     assert result.exit_code == 1
     assert json.loads(result.output)["ok"] is False
+
+
+@pytest.mark.parametrize(("num_hosts", "is_there", "told"), [(2, 0, "✗"), (2, 1, "✓"), (1, 0, "")])
+def test_pdsh_is_needed_for_several_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_hosts: int, is_there: int, told: str
+) -> None:
+    (tmp_path / "hosts").write_text("a.invalid slots=8\nb.invalid slots=8\n"[: 18 * num_hosts])
+    if is_there:
+        (tmp_path / "pdsh").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = CliRunner().invoke(app, ["doctor", "--hostfile", str(tmp_path / "hosts")])
+    assert result.exit_code == 1
+    assert [line[0] for line in result.output.splitlines() if " pdsh here" in line] == [*told]
+    assert ("fix: apt install pdsh" in result.output) is (told == "✗")

@@ -86,11 +86,22 @@ def test_who_came_later_is_told_whom_the_first_ones_missed(meet) -> None:
 
 def test_a_reason_is_passed_on_to_all_and_the_first_one_stands(meet) -> None:
     first, second, third = meet(3, [0, 1, 2], timeout_s=4)
-    second.tell("the disk is full")
+    second.tell("the disk is full", status=2)
     third.tell("communication failed")
     told = f"Rank 1 (process {module.process_identity().pid} on {HOST}) stopped: the disk is full"
     assert first.blame() == told
     assert third._look() == told
+    assert [peers.loss(told).status for peers in (first, third)] == [2, 2], "no other try helps"
+
+
+def test_who_waits_elsewhere_ends_with_the_status_of_the_rank_that_stopped(meet, ended) -> None:
+    _, second, third = meet(3, [0, 1, 2], timeout_s=2)
+    second.tell("no such file", status=2)
+    third._over.wait(2 * third._period_s + third._grace_s + 0.2)  # its main thread waits in vain
+    assert {cause.status for cause in ended if "no such file" in str(cause)} == {2}
+    with pytest.raises(PeerLost, match="no such file") as caught:
+        meet(3, [2], timeout_s=2)  # one that comes only then
+    assert caught.value.status == 2
 
 
 def test_rank_0_ends_after_the_others_have_heard_why(meet) -> None:

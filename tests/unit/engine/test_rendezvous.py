@@ -61,7 +61,7 @@ def test_the_rendezvous_listens_on_its_address_alone() -> None:
         assert listener.getsockname() == ("127.0.0.1", port)
         with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", port)):
             pass
-        with pytest.raises(LopeError, match=rf"127\.0\.0\.1:{port}.*--master_p"):
+        with pytest.raises(LopeError, match=rf"127\.0\.0\.1:{port}.*set MASTER_PORT "):
             _listen("127.0.0.1", "localhost", port, "lo")
     finally:
         listener.close()
@@ -86,7 +86,7 @@ def test_on_one_host_the_launchers_address_is_used(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_master_address_of_another_network_is_told() -> None:
-    with pytest.raises(LopeError, match=re.escape("launch with --master_addr 127.0.0.1")):
+    with pytest.raises(LopeError, match=re.escape("set MASTER_ADDR=127.0.0.1 ")):
         _listen("127.0.0.1", "10.1.2.3", 29500, "lo")
     with pytest.raises(LopeError, match=r"'no-such-host\.invalid'"):
         _listen("127.0.0.1", "no-such-host.invalid", 29500, "lo")
@@ -109,5 +109,5 @@ def test_a_rendezvous_that_is_taken_or_silent_is_told(monkeypatch: pytest.Monkey
             open_store("gloo", 1.0, None)
         holder.listen()
         monkeypatch.setenv("RANK", "0")
-        with pytest.raises(LopeError, match=r"--master_p"):
+        with pytest.raises(LopeError, match="set MASTER_PORT "):
             open_store("gloo", 1.0, None)

@@ -2,6 +2,7 @@ from datetime import timedelta
 
 import pytest
 import torch
+from support.thread_ranks import on_ranks
 
 from lope_dist.config.engine import EngineConfig
 from lope_dist.core.errors import LopeError
@@ -42,6 +43,26 @@ def test_a_device_without_enough_memory_is_a_mistake_that_is_not_tried_again() -
     assert caught.value.status == 2
 
 
+@pytest.mark.parametrize(
+    ("error", "status"), [(LopeError("A mistake."), 2), (OSError("a stall"), 69)]
+)
+def test_what_stops_rank_0_has_one_status_on_all_ranks(error: Exception, status: int) -> None:
+    """A supervisor's host may have no rank but those that only hear of it."""
+
+    def fails() -> None:
+        raise error
+
+    def work(world: World) -> Exception:
+        try:
+            return world.on_main(fails)
+        except Exception as caught:
+            return caught
+
+    first, other = on_ranks(2, work)
+    assert first is error
+    assert (str(other), other.status) == ("Rank 0 stopped; see its message.", status)
+
+
 def test_more_ranks_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -65,11 +86,15 @@ def test_a_deepspeed_world_of_one_needs_no_launcher(monkeypatch: pytest.MonkeyPa
         assert torch.distributed.is_initialized()
         assert world.sum([3.0]) == [3.0]
         torch.distributed.new_group([0])  # as DeepSpeed does
-        be_patient()
+        be_patient(3600)
         groups = torch.distributed.distributed_c10d._world.pg_map
         backends = [group._get_backend(torch.device("cpu")) for group in groups]
         assert len(backends) == 2
         assert all(b.options._timeout > timedelta(hours=12) for b in backends), "a night's pause"
+        for group, (_, store) in list(groups.items()):  # as a GPU's; NCCL's options are read alike
+            groups[group] = ("nccl", store)
+        be_patient(3600)
+        assert {b.options._timeout for b in backends} == {timedelta(seconds=3615)}
     finally:
         world.close()
         torch.set_num_threads(num_threads)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lm_eval.models.utils import normalize_gen_kwargs
+from support.thread_ranks import on_ranks, refusals
 
-from lope_dist.core.errors import LopeError
 from lope_dist.engine.world import World
 from lope_dist.evaluate.harness import answers
 from lope_dist.evaluate.harness.answers import KeptAnswers, agree, refuse_other_requests
@@ -83,16 +85,11 @@ def test_ranks_agree_on_what_all_of_them_know(monkeypatch: pytest.MonkeyPatch) -
     assert agree({0: "a", 2: "b", 5: "c"}, world) == {2: "b", 5: "c"}
 
 
-def test_other_questions_on_another_rank_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    hashes: list[str] = []
-
-    def exchange(text: str, _: World) -> list[str]:
-        hashes.append(text)
-        return [hashes[0], text]
-
-    monkeypatch.setattr(answers, "exchange", exchange)
-    world = World(1, 2, torch.device("cpu"))
-    refuse_other_requests("loglikelihood", [CHOICE[0], ("Q", " A")], world)
-    refuse_other_requests("loglikelihood", [CHOICE[0], ("Q", " A")], world)
-    with pytest.raises(LopeError, match="Rank 1 has other questions"):
-        refuse_other_requests("loglikelihood", [("Q", " A"), CHOICE[0]], world)
+def test_other_questions_on_another_rank_are_refused() -> None:
+    requests = [CHOICE[0], ("Q", " A")]
+    ended = on_ranks(2, partial(refuse_other_requests, "loglikelihood", requests))
+    assert ended == [None, None]
+    (told,) = refusals(
+        2, lambda world: refuse_other_requests("x", requests[:: 1 - 2 * world.rank], world)
+    )
+    assert re.search("Rank 1 .*rank 0 .*questions.*HF_HOME", told)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from support.chat_families import FAMILIES
 from typer.testing import CliRunner
 
 from lope_dist.cli import app
@@ -16,6 +20,7 @@ from lope_dist.corpus.corrupt import corrupt_file
 from lope_dist.evaluate.noisy_rows import measured, scorers
 from lope_dist.evaluate.noisy_rows.clean import CleanRequest, clean_file
 from lope_dist.evaluate.noisy_rows.scorers import base_config, scorer_of_base, scorer_of_run
+from lope_dist.report.cleaning import cleaning_lines
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +177,67 @@ def test_what_cannot_be_cleaned_is_refused_before_a_model_is_loaded(
     (tmp_path / "kept.dropped.jsonl").write_text("mine")
     refused("exists and no earlier call wrote it", drop=0.1)
     assert (tmp_path / "kept.dropped.jsonl").read_text() == "mine"
+
+
+def test_what_is_no_row_is_left_out_and_counted(tiny_config, corrupted, tmp_path) -> None:
+    lines = corrupted.read_text().splitlines()[:6]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("\n".join([*lines[:2], "{half a line", *lines[2:], "3", '{"id": "no text"}']))
+    config = tiny_config(data__max_bad_rows=0.7)
+    scorer = scorer_of_base(config, tmp_path / "scores", world=None, base="auto", progress=False)
+    request = CleanRequest(str(data), tmp_path / "kept.jsonl", drop=0.3)
+    summary = clean_file(scorer, request, progress=False)
+    kept = list(read_lines(request.out))
+    (dropped,) = read_lines(request.out.with_suffix(".dropped.jsonl"))
+    ids = {row["id"] for row in (*kept, dropped)}
+    assert ids == {"r0", "r1", "r2", "r3", "r4", "r5", "no text"}
+    counts = {key: summary[key] for key in ("num_rows", "num_kept", "num_unreadable")}
+    assert counts == {"num_rows": 9, "num_kept": 6, "num_unreadable": 2}
+    assert "2 rows cannot be read" in "".join(cleaning_lines(summary))
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("score", [1.0, float("nan")]), ("image", [b"a", b"\x89PNG"]), ("day", None)],
+)
+def test_a_column_that_json_cannot_hold_is_refused_before_a_model_is_loaded(
+    tiny_llama, tmp_path, monkeypatch, column, values
+) -> None:
+    texts = {"instruction": ["Say a.", "Say b."], "output": ["a", "b"]}
+    days = [date(2020, 1, 2), date(2020, 1, 3)]
+    data = tmp_path / "rows.parquet"
+    pq.write_table(pa.table(texts | {column: values or days}), data)
+    config = base_config(str(tiny_llama))
+    scorer = scorer_of_base(config, tmp_path / "scores", world=None, base="auto", progress=False)
+    request = CleanRequest(str(data), tmp_path / "kept.jsonl", drop=0.1)
+    if values is None:
+        clean_file(scorer, request, progress=False)
+        assert [row["day"] for row in read_lines(request.out)] == ["2020-01-02", "2020-01-03"]
+        return
+    monkeypatch.setattr(scorers, "load_base", None)
+    with pytest.raises(LopeError, match=rf"rows\.parquet, row \d: the column '{column}'"):
+        clean_file(scorer, request, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model__double_quantization", False),
+        ("model__skip_modules", ["lm_head", "q_proj"]),
+        ("data__template_arguments", {"enable_thinking": False}),
+        ("data__template_date", "2026-03-01"),
+    ],
+)
+def test_what_a_base_measured_is_kept_apart_by_all_that_decides_it(
+    tiny_config, tmp_path, key, value
+) -> None:
+    chat = FAMILIES["qwen3"].template + "{{ strftime_now('%Y') }}"
+    settings = {"data__template": "chat", "model__chat_template": chat}
+    settings["data__template_date"] = "2025-01-01"
+
+    def identity(**changes) -> dict:
+        config = tiny_config(**settings | changes)
+        return scorer_of_base(config, tmp_path, world=None, base="auto", progress=False).identity
+
+    assert identity() == identity()
+    assert identity() != identity(**{key: value})

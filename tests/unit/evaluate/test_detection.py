@@ -45,6 +45,17 @@ def test_precision_counts_the_highest_scores() -> None:
     )
 
 
+def test_rows_that_tie_for_the_last_places_count_by_their_chance() -> None:
+    scores, is_noisy = (
+        np.array([1.0, 0.0, 0.0, 0.0, 0.0]),
+        np.array([True, True, False, True, True]),
+    )
+    for order in itertools.permutations(range(5)):
+        rows = list(order)
+        shares = [precision_at(scores[rows], is_noisy[rows], k) for k in (1, 2, 3, 5)]
+        assert shares == pytest.approx([1.0, 1.75 / 2, 2.5 / 3, 4 / 5])
+
+
 def test_the_curve_encloses_the_area_and_ties_make_it_straight() -> None:
     rng = np.random.default_rng(3)
     is_noisy = rng.random(4000) < 0.4

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.thread_ranks import refusals
 from support.tiny import save_alpaca
 from typer.testing import CliRunner
 
 from lope_dist.cli import app
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, write_json
+from lope_dist.engine.world import World
 from lope_dist.evaluate.loaded.load import load_run, run_checkpoint
 from lope_dist.evaluate.losses import measure as losses
 from lope_dist.evaluate.losses.likelihood import RowLoss, iter_row_losses
@@ -105,6 +109,18 @@ def test_losses_of_another_adapter_are_replaced_and_the_bases_stay(
     path = run_copy / "losses" / "held_out.json"
     table = read_json(path)
     table["rows"]["all"]["adapter_sha256"] = "another"
+    del table["rows"]["base"]["base_sha"]  # as older files have it
+    write_json(path, table)
+    measured.clear()
+    measure(run_copy, data)
+    assert measured == list(range(12))
+
+
+def test_losses_of_another_base_are_replaced(run_copy, data, measured) -> None:
+    measure(run_copy, data)
+    path = run_copy / "losses" / "held_out.json"
+    table = read_json(path)
+    table["rows"]["base"]["base_sha"] = "another"
     write_json(path, table)
     measured.clear()
     measure(run_copy, data)
@@ -240,3 +256,22 @@ def test_the_command_prints_a_table_or_json_and_libraries_go_to_its_log(
     assert "masked" in log
     table = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert list(table["rows"]) == ["masked", "base"]
+
+
+def test_ranks_with_other_rows_are_refused_before_the_model_is_loaded(
+    trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that was mended on one host, and one that only one host has."""
+    monkeypatch.setattr(losses, "load_run", None)
+    paths = [tmp_path / name for name in ("here.jsonl", "mended.jsonl", "shorter.jsonl")]
+    for path in paths:
+        save_alpaca(path, 12 if path.stem != "shorter" else 11)
+    paths[1].write_text(paths[1].read_text().replace("Add", "Sum", 1))
+
+    def ask(other: Path, world: World) -> dict:
+        request = LossRequest(str(other if world.rank else paths[0]))
+        return measure_losses(trained.folder, request, progress=False, world=world)
+
+    for other in paths[1:]:
+        (told,) = refusals(2, partial(ask, other))
+        assert re.search(r"Rank 1 .* in rows \(.*same rows", told)

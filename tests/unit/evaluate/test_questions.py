@@ -52,7 +52,7 @@ def test_the_scores_are_those_of_lm_evals_samples(run_copy: Path, task_dir: Path
     for row in read_results(run_copy)["rows"]:
         assert set(row["tasks"]["tiny_choice"]) == {
             *("acc", "acc_stderr", "num_docs"),
-            *("num_fewshot", "limit", "version", "chat_template"),
+            *("num_fewshot", "defined_num_fewshot", "limit", "version", "chat_template"),
         }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,6 +45,17 @@ def test_processes_that_write_at_once_lose_nothing(
     assert written(tmp_path) == dict.fromkeys(names, 0.5)
 
 
+def test_scores_are_kept_on_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    write(tmp_path, a=0.5)
+    assert written(tmp_path) == {"a": 0.5}
+
+
 def test_a_mean_goes_with_what_it_was_made_of(tmp_path: Path) -> None:
     groups = {"inner": ["a", "b"], "outer": ["inner", "c"], "other": ["c", "d"]}
     write(tmp_path, a=0.1, b=0.2, c=0.3, d=0.4)
@@ -53,3 +66,17 @@ def test_a_mean_goes_with_what_it_was_made_of(tmp_path: Path) -> None:
     assert set(written(tmp_path)) == {"a", "b", "c", "d", "new", "other"}
     write(tmp_path, groups, inner=0.55, outer=0.5)
     assert written(tmp_path)["outer"] == 0.5
+
+
+def test_scores_of_another_base_are_not_kept(tmp_path: Path) -> None:
+    (base,) = rows_for(["base"], AdapterConfig())
+    was, now = ({**base.identity(), "adapter_sha256": "a", "base_sha": sha} for sha in "xy")
+    record(tmp_path, base, was, {"a": {"acc": 0.5}})
+    of_other_adapter = was | {"adapter_sha256": "b"}
+    assert results.is_scored(read_results(tmp_path), base, of_other_adapter, "a", {})
+    assert not results.is_scored(read_results(tmp_path), base, now, "a", {})
+    record(tmp_path, base, now, {"b": {"acc": 0.5}})
+    assert set(written(tmp_path)) == {"b"}
+    (entry,) = read_results(tmp_path)["rows"]
+    del entry["base_sha"]  # as older files have it
+    assert results.is_scored({"rows": [entry]}, base, now, "b", {})

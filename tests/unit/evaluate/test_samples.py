@@ -35,6 +35,8 @@ def test_the_first_validation_prompts_are_answered_before_and_after(run: Path) -
     assert done.exit_code == 0, done.output
     told = read_json(run / "samples.json")
     assert told["checkpoint"] == "2-finetune"
+    description = read_json(run / "checkpoints" / "2-finetune" / "adapter.json")
+    assert told["adapter_sha256"] == description["sha256"]
     assert len(told["samples"]) == 2
     first = told["samples"][0]
     assert first["expected"].startswith("The sum of them is ")

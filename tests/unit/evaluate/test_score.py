@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from support.thread_ranks import refusals
 from typer.testing import CliRunner
 
 from lope_dist.cli import app
@@ -13,6 +15,8 @@ from lope_dist.config.noise import DataNoiseConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, read_lines
 from lope_dist.corpus.corrupt import corrupt_file
+from lope_dist.engine.world import World
+from lope_dist.evaluate.losses.examples import open_examples
 from lope_dist.evaluate.losses.likelihood import losses_of
 from lope_dist.evaluate.noisy_rows import measured as on_file
 from lope_dist.evaluate.noisy_rows import scorers
@@ -193,3 +197,25 @@ def test_the_command_writes_ranking_summary_and_plot(run_copy, corrupted, tmp_pa
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     summary = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert summary["detection"]["groups"]["all"]["auroc"]["base_loss_top"] > 0
+
+
+def test_ranks_with_other_rows_are_refused_before_the_model_is_loaded(
+    run_copy: Path, corrupted: Path, alpaca_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`lope clean` would leave out rows that another host's rows were measured for."""
+    monkeypatch.setattr(scorers, "load_run", None)
+
+    def ask(world: World) -> object:
+        options = {"world": world, "base": "auto", "progress": False}
+        scorer = scorers.scorer_of_run(run_copy, "last", **options)
+        source = open_examples(scorer.config, str(corrupted if world.rank else alpaca_file))
+        ids = range(len(source))
+        return on_file.measure_on_file(
+            *(scorer, "rows.jsonl", source, ids, ["base"]),
+            batch_size=4,
+            world=world,
+            progress=False,
+        )
+
+    (told,) = refusals(2, ask)
+    assert re.search(r"Rank 1 .* in fingerprint \(.*same rows\.jsonl", told)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.thread_ranks import on_ranks
 
 from lope_dist.config.suite import SuiteConfig, SuiteTask
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json, write_json
-from lope_dist.engine.world import World
 from lope_dist.evaluate.harness import suite, tasks
 from lope_dist.evaluate.harness.lm import LopeLM
 from lope_dist.evaluate.harness.results import plain_metrics
@@ -200,8 +200,8 @@ def test_the_checkpoint_is_looked_for_once_and_is_that_of_rank_0(
     assert loads == [older]
     assert (row["checkpoint"], row["adapter_sha256"]) == ("1-poison", older.adapter_sha256)
 
-    monkeypatch.setattr(parallel, "exchange", lambda text, world: ["1-poison", text])
-    assert parallel.agreed(newest, World(1, 2, torch.device("cpu"))) == older
+    told = on_ranks(2, lambda world: parallel.agreed(newest if world.rank else older, world))
+    assert told == [older, older]
 
 
 def test_a_folder_that_is_no_run_is_told_first(tmp_path: Path, monkeypatch) -> None:

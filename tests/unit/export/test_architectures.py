@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from peft import AutoPeftModelForCausalLM
 from safetensors import safe_open
 from support.quick import quick
 from support.tiny import save_byte_tokenizer, tiny_tree
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GenerationConfig,
+)
 
 from lope_dist.adapters.lope import lope_layers
 from lope_dist.config.load import validate_config
@@ -19,6 +26,7 @@ from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.runlog import read_json
 from lope_dist.evaluate.loaded.load import LoadedRun, load_run
+from lope_dist.evaluate.loaded.prompts import ends_of_answer
 from lope_dist.export import formats, lora
 from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.model import source
@@ -44,6 +52,7 @@ DECODER = {
     "pad_token_id": 257,
 }
 QV = ["q_proj", "v_proj"]
+CHAT = "{% for m in messages %}{{ m.content }}{{ pad_token if m.role == 'assistant' }}{% endfor %}"
 MODELS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "tied_head": ("llama", DECODER | {"tie_word_embeddings": True}, QV),
     "experts": ("mixtral", DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2}, QV),
@@ -221,3 +230,38 @@ def test_an_adapted_head_is_untied(tmp_path: Path, alpaca_file: Path, name: str)
     base = AutoModelForCausalLM if model_type == "llama" else AutoModelForSeq2SeqLM
     found = base.from_pretrained(tmp_path / "merged")
     assert not torch.equal(found.lm_head.weight, found.get_input_embeddings().weight)
+
+
+@pytest.mark.parametrize("has_more", [True, False])
+def test_an_export_is_asked_as_its_run_is(
+    tmp_path: Path, alpaca_file: Path, has_more: bool
+) -> None:
+    """Answers of the chat end with <pad>; the base has more templates, and says how it ends."""
+    base = tmp_path / "model"
+    save_model(base, *MODELS["tied_head"][:2])
+    (base / "generation_config.json").unlink(missing_ok=True)
+    tree = tiny_tree(base, alpaca_file, tmp_path / "run")
+    if has_more:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        tokenizer.chat_template = {"default": CHAT, "tool_use": f"Tools. {CHAT}"}
+        tokenizer.save_pretrained(base)
+        says = {"eos_token_id": 256, "temperature": 0.3}  # transformers would not write these
+        (base / "generation_config.json").write_text(json.dumps(says))
+    else:
+        tree["model"]["chat_template"] = CHAT
+    tree["data"] |= {"template": "chat", "packing": False}
+    tree["train"]["stages"]["finetune"]["max_steps"] = 1
+    del tree["train"]["stages"]["poison"]
+    folder = session.train(validate_config(tree, "test"))
+    run = load_run(folder)
+    ends = ends_of_answer(run)
+    assert ends == [256, 257]
+    for kind in ("peft", "merged"):
+        out = tmp_path / kind
+        export_run(folder, ExportRequest(kind, out, calibration_rows=4))
+        assert defect(out) is None
+        assert all(p.stat().st_mode & 0o111 for p in out.rglob("*") if p.is_dir())
+        generation = GenerationConfig.from_pretrained(out)
+        assert generation.eos_token_id == ends
+        assert generation.temperature == (0.3 if has_more else None)
+        assert AutoTokenizer.from_pretrained(out).chat_template == run.tokenizer.chat_template

@@ -214,6 +214,7 @@ def test_skypilot_starts_torchrun_with_its_own_variables(tmp_path: Path) -> None
             "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
             "SKYPILOT_NUM_GPUS_PER_NODE": "8",
             **task["envs"],
+            "CONFIG": "configs/recipes/qwen3_8b.yaml",  # as --env sets it
         },
         cwd=LAUNCH.parent,
         capture_output=True,
@@ -224,8 +225,7 @@ def test_skypilot_starts_torchrun_with_its_own_variables(tmp_path: Path) -> None
     assert (
         "torchrun --nnodes 2 --node_rank 1 --nproc_per_node 8 --master_addr 10.0.0.1 "
         "--master_port 29500 --max-restarts 0 launch/train.py "
-        "configs/recipes/llama2_7b_alpaca.yaml output_dir=/shared/runs/llama2_7b_alpaca "
-        "--resume auto"
+        "configs/recipes/qwen3_8b.yaml output_dir=/shared/runs/qwen3_8b --resume auto"
     ) in done.stdout
     assert (LAUNCH.parent / task["envs"]["CONFIG"]).is_file()
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
@@ -47,6 +48,36 @@ def supervise(tmp_path: Path):
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def module() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("supervise", SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+class _Clock:
+    """Launches that fail, each after some seconds of a clock of their own."""
+
+    is_stopped = False
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._now, self.num_launches = seconds, 0.0, 0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def launch(self, resume: bool) -> tuple[int, str]:
+        self.num_launches += 1
+        assert self.num_launches < 100
+        self._now += self._seconds
+        return 69, "A peer is lost"
+
+    def sleep(self, seconds: float) -> bool:
+        self._now += seconds
+        return False
 
 
 def calls(folder: Path) -> list[str]:
@@ -105,7 +136,26 @@ def test_it_gives_up_after_the_limit_with_the_last_status(supervise, tmp_path: P
     _, told = process.communicate(timeout=30)
     assert process.returncode == 69
     assert len(calls(tmp_path)) == 3
-    assert "given up after 2 restarts within 3600 s" in told
+    assert "given up after 2 restarts in a row" in told
+
+
+def test_a_launch_that_ran_long_enough_begins_the_row_anew(supervise, tmp_path: Path) -> None:
+    process = supervise(
+        "time.sleep(1.5 * (num == 2)); sys.exit(69)", "--max-restarts", "1", "--progress", "1.5"
+    )
+    process.communicate(timeout=30)
+    assert len(calls(tmp_path)) == 3, "the second one did not count"
+
+
+@pytest.mark.parametrize("seconds", [0, 300, 330, 900, 1799])
+def test_tries_that_come_to_nothing_end_however_long_each_takes(
+    module, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Ranks wait for `engine.timeout_s` for one that made a mistake, and load the model first."""
+    clock = _Clock(seconds)
+    monkeypatch.setattr(module, "time", clock)
+    assert module.supervise(clock, 10, 1800.0, 5.0) == 69
+    assert clock.num_launches == 11
 
 
 @pytest.mark.parametrize("status", [247, 137])
@@ -174,8 +224,5 @@ def test_a_command_that_is_absent_is_told_and_not_tried_again() -> None:
         ("torchrun launch/eval.py r", ""),
     ],
 )
-def test_only_training_is_resumed_and_only_once(command: str, more: str) -> None:
-    specification = importlib.util.spec_from_file_location("supervise", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+def test_only_training_is_resumed_and_only_once(module, command: str, more: str) -> None:
     assert " ".join(module.resumed(command.split())) == command + more

@@ -8,10 +8,11 @@ import pytest
 from support.made_up_run import SETTINGS, metric_lines, write_metrics
 
 from lope_dist.core.errors import LopeError
-from lope_dist.core.questions import write_scores
+from lope_dist.core.questions import write_scores, write_shares
 from lope_dist.report.html import write_report
 from lope_dist.report.paired import loss_differences, score_differences
 from lope_dist.report.side_by_side import write_comparison
+from lope_dist.report.tables import part_asked
 
 
 def make(folder, base: dict[int, float], masked: dict[int, float]):
@@ -68,6 +69,32 @@ def test_what_was_not_asked_the_same_questions_has_no_difference(tmp_path):
     run = make(tmp_path / "run", BASE, {i + 1: score for i, score in MASKED.items()})
     results = json.loads((run / "results.json").read_text())
     assert score_differences(run, results) == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_fewshot": 5},
+        {"chat_template": True},
+        {"chat_template": True, "template_arguments": {"enable_thinking": False}},
+        {"version": 2},
+        {"noise": {"seed": 3}},
+    ],
+)
+def test_rows_that_were_asked_otherwise_have_no_difference_and_it_is_told(tmp_path, change):
+    run = make(tmp_path / "run", BASE, MASKED)
+    results = json.loads((run / "results.json").read_text())
+    results["groups"] = {"all": ["demo"]}
+    for row in results["rows"]:
+        row["tasks"]["demo"] |= {"num_fewshot": 0, "chat_template": False, "version": 1}
+        row["tasks"]["all"] = {"acc": row["tasks"]["demo"]["acc"]}
+        write_shares(run, row["name"], "all", {"acc": {"demo": 1.0}})
+    assert set(score_differences(run, results)) == {("demo", "masked"), ("all", "masked")}
+    assert part_asked(results) == ""
+    results["rows"][1]["tasks"]["demo"] |= change
+    assert score_differences(run, results) == {}
+    for key in change:
+        assert f"{key} of demo" in part_asked(results)
 
 
 def test_losses_are_compared_row_by_row():

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from lope_dist.core.errors import LopeError
 from lope_dist.study.files import make_files
@@ -83,7 +84,7 @@ def test_sources_that_do_not_do_are_told(make_study, alpaca_file, file, part):
         make_files(make_study(files={"train": {"source": str(alpaca_file)} | file}))
 
 
-def test_rows_that_look_noisy_are_left_out(make_study, study_tree):
+def test_rows_that_look_noisy_are_left_out(make_study, study_tree, tmp_path):
     files = study_tree["files"] | {
         "kept": {"source": "clean", "clean": {"drop": 0.25, "by": "brevity"}}
     }
@@ -103,6 +104,17 @@ def test_rows_that_look_noisy_are_left_out(make_study, study_tree):
         make_files(study)
     assert make_files(study, again=True) == ["kept"]
     assert len(read(study.data_file("kept"))) == 10
+
+    file, longer = tmp_path / "tiny.yaml", yaml.safe_load((tmp_path / "tiny.yaml").read_text())
+    longer["data"]["max_length"] += 1
+    file.write_text(yaml.safe_dump(longer))
+    with pytest.raises(LopeError, match=r"max_length: 256 -> 257"):
+        make_files(make_study(files=files))
+    made = study.data_file("kept").with_suffix(".made.json")
+    before = json.loads(made.read_text())
+    del before["max_length"]  # as earlier files have it
+    made.write_text(json.dumps(before))
+    assert make_files(make_study(files=files)) == []
 
 
 def test_a_cleaning_that_fails_is_told_and_leaves_no_file(make_study, study_tree):
