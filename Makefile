@@ -58,6 +58,7 @@ check: $(READY)
 docs: $(READY)
 	$(BIN)/python -m lope_dist.config.reference > docs/configuration.md
 	$(BIN)/python docs/write_recipes.py
+	$(BIN)/python docs/write_migrating.py
 
 docs-site: $(READY)
 	$(BIN)/pip install --quiet -r docs/requirements.txt
