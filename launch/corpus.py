@@ -42,7 +42,7 @@ def main() -> None:
         _run(args)
     except LopeError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.status)
 
 
 def _run(args: argparse.Namespace) -> None:

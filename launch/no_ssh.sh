@@ -7,7 +7,7 @@
 #   NODE_RANK          this host's line in the hostfile, from 0
 #   MASTER_ADDR        address of the first host, reachable from all
 #   MASTER_PORT        a free port of it (default 29500), the same everywhere
-#   LOPE_MAX_RESTARTS  give up after so many failures within an hour (default 10)
+#   LOPE_MAX_RESTARTS  give up after so many failures in a row (default 10)
 # On hosts with several networks add engine.interface=eth0 (train) or --interface eth0 (eval).
 set -euo pipefail
 hostfile=${1:?give the hostfile}

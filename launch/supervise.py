@@ -13,12 +13,17 @@ Under `deepspeed --no_ssh` and `torchrun` run the same line on every host; the h
     anything else, or a killed  wait 5 s, 10 s, 20 s ... at most 60 s, `--resume auto` and on
        process
 
+It gives up after `--max-restarts` failures in a row. A launch that ran for `--progress` seconds
+counts as progress, and the count begins anew: that must be longer than `engine.timeout_s`, for
+which ranks wait for others that do not come, and the loading of the model together.
+
 SIGTERM, SIGINT, SIGUSR1 and SIGHUP are passed on as SIGTERM; what has not ended after `--grace`
 seconds is killed. Whatever way a launch ends, every process it started is ended before the next
 one. A supervisor that is killed leaves no run behind: a guardian passes its end on as SIGTERM too,
 so that a checkpoint is written, and a supervisor that is started again meanwhile waits for it.
 Variables for the ranks: LOPE_EXIT_FILE, where they note why they end (torchrun hides their
 statuses), and LOPE_GRACE_S, how long a run that is ending may still hold the folder.
+LOPE_PROGRESS_S is `--progress` where a script calls this.
 """
 
 from __future__ import annotations
@@ -49,9 +54,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--max-restarts", type=int, default=10, help="give up after so many within the window"
+        "--max-restarts", type=int, default=10, help="give up after so many failures in a row"
     )
-    parser.add_argument("--window", type=float, default=3600.0, metavar="S", help="its length")
+    parser.add_argument(
+        "--progress",
+        type=float,
+        default=os.environ.get("LOPE_PROGRESS_S") or 1800.0,
+        metavar="S",
+        help="a launch that ran for so long begins the row anew (default: 1800)",
+    )
     parser.add_argument("--wait", type=float, default=5.0, metavar="S", help="before the first")
     parser.add_argument(
         "--grace", type=float, default=60.0, metavar="S", help="between a signal and the kill"
@@ -62,26 +73,28 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as of nohup
             signal.signal(number, supervisor.stop)
-    sys.exit(supervise(supervisor, arguments.max_restarts, arguments.window, arguments.wait))
+    sys.exit(supervise(supervisor, arguments.max_restarts, arguments.progress, arguments.wait))
 
 
-def supervise(supervisor: Supervisor, max_restarts: int, window_s: float, wait_s: float) -> int:
+def supervise(supervisor: Supervisor, max_restarts: int, progress_s: float, wait_s: float) -> int:
     """Launch until the work is done or there is no use in another try; return the status."""
-    restarts: list[float] = []
+    num_restarts = 0
     while True:
-        status, reason = supervisor.launch(resume=bool(restarts))
+        began = time.monotonic()
+        status, reason = supervisor.launch(resume=num_restarts > 0)
         if status == 0 or supervisor.is_stopped:
             return status
         if status in (USER_ERROR, BY_CTRL_C):
             _say(f"{reason}; no restart, for it would end the same way or was not wanted.")
             return status
-        restarts = [t for t in restarts if time.monotonic() - t < window_s]
-        if len(restarts) >= max_restarts:
-            _say(f"{reason}; given up after {len(restarts)} restarts within {window_s:.0f} s.")
+        if time.monotonic() - began >= progress_s:
+            num_restarts = 0
+        if num_restarts >= max_restarts:
+            _say(f"{reason}; given up after {num_restarts} restarts in a row.")
             return status
-        delay = min(wait_s * 2 ** len(restarts), _LONGEST_WAIT_S)
-        restarts.append(time.monotonic())
-        _say(f"{reason}; restart {len(restarts)} of {max_restarts} in {delay:.0f} s.")
+        delay = min(wait_s * 2**num_restarts, _LONGEST_WAIT_S)
+        num_restarts += 1
+        _say(f"{reason}; restart {num_restarts} of {max_restarts} in {delay:.0f} s.")
         if supervisor.sleep(delay):
             return status
 

@@ -9,7 +9,7 @@
 #   MASTER_ADDR        address of the first host, reachable from all
 #   MASTER_PORT        a free port of it (default 29500), the same everywhere
 #   RANKS_PER_NODE     ranks of a host (default: SLURM_GPUS_ON_NODE, else `gpu`: its devices)
-#   LOPE_MAX_RESTARTS  give up after so many failures within an hour (default 10)
+#   LOPE_MAX_RESTARTS  give up after so many failures in a row (default 10)
 #   LOPE_GRACE_S       seconds from a SIGTERM to the kill (default 60): time for a checkpoint
 # torchrun's own restarts are off: a host that comes back on its own cannot join the others. The
 # supervisor ends all ranks of this host and starts them again; the other hosts' do the same.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from typing import Annotated
 import typer
 
 from lope_dist.cli.options import JsonOption, OverridesArg
+from lope_dist.core.sent_variables import sent_variables
 
 app = typer.Typer()
 
@@ -34,6 +36,8 @@ def doctor(
     """
     from lope_dist.config.load import load_config
 
+    if hostfile is not None:
+        os.environ.update(sent_variables())  # what the recipe reads on the hosts
     resolved = None if config is None else load_config(config, overrides or ())
     from lope_dist.doctor.examine import examine
 

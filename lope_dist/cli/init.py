@@ -12,6 +12,9 @@ from lope_dist.core.errors import LopeError
 
 app = typer.Typer()
 
+_OF_A_HOST = 8
+"""GPUs that a host is taken to have where this machine has none, as in `lope plan`."""
+
 
 @app.command()
 def init(
@@ -25,7 +28,8 @@ def init(
         typer.Option(help="The run's folder. Default: runs/NAME, with the recipe's name."),
     ] = None,
     devices: Annotated[
-        int | None, typer.Option(min=1, help="Number of GPUs. Default: the GPUs of this machine.")
+        int | None,
+        typer.Option(min=1, help="GPUs of all hosts together. Default: those of this machine."),
     ] = None,
     gpu_memory: Annotated[
         float | None, typer.Option(min=0, help="GiB of each GPU. Default: that of this machine.")
@@ -44,13 +48,21 @@ def init(
     from lope_dist.train.new_recipe import Machine, new_recipe, write_recipe
 
     here = Machine.here()
+    has_gpu = here.gib > 0
+    if devices is not None and gpu_memory is None and not has_gpu:
+        raise LopeError(
+            f"--devices {devices}: this machine has no GPU to read the memory of; give "
+            "--gpu-memory too, the GiB of each."
+        )
     memory = gpu_memory if gpu_memory is not None else here.gib
-    is_slow = gpu_memory is None and here.emulates_bfloat16  # of another machine it is not known
-    machine = Machine(devices or here.devices, memory, is_slow)
+    is_meant = devices is None and gpu_memory is None  # of another machine precision is not known
+    machine = Machine(devices or here.devices, memory, is_meant and here.emulates_bfloat16)
     text = new_recipe(model, data, output_dir or f"runs/{recipe.stem}", machine)
     write_recipe(recipe, text)
-    start = "lope train" if machine.devices == 1 else "lope launch train"
-    typer.echo(f"Wrote {recipe}. Next: lope check {recipe}, then {start} {recipe}")
+    start = f"lope train {recipe}" if machine.devices == 1 else f"lope launch train {recipe}"
+    if machine.devices > (here.devices if has_gpu else _OF_A_HOST):
+        start += " --hostfile HOSTS"
+    typer.echo(f"Wrote {recipe}. Next: lope check {recipe}, then {start}")
 
 
 def _asked(question: str, option: str) -> str:

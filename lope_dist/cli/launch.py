@@ -35,7 +35,8 @@ def launch(
 ) -> None:
     """Start a launch script on many ranks. All other arguments go to the script.
 
-    With --hostfile a supervisor starts a failed launch again; see docs/launching.md.
+    With --hostfile a supervisor starts a failed launch again; see docs/launching.md. The variables
+    MASTER_ADDR and MASTER_PORT say where the hosts meet. corpus has no ranks: it starts once.
 
     Example: lope launch train mine.yaml --hostfile hosts
     """
@@ -46,6 +47,13 @@ def launch(
             f"{suggest(script, _SCRIPTS)}"
         )
     target = str(shipped(f"launch/{script}.py"))
+    if script == "corpus":
+        if hostfile is not None or ranks is not None:
+            raise LopeError(
+                "lope launch corpus: --hostfile and --ranks are for train and eval; give --workers "
+                "for processes of this machine, or --slurm-partition for tasks on others."
+            )
+        _become([sys.executable, target, *context.args])
     if hostfile is not None:
         if ranks is not None:
             raise LopeError("--ranks is for this machine; a hostfile says the ranks of each host.")

@@ -20,6 +20,7 @@ from lope_dist.cli.options import (
 from lope_dist.cli.run_console import keep_log_of
 from lope_dist.core.console import open_console
 from lope_dist.core.errors import LopeError
+from lope_dist.core.side_files import RESULTS
 
 if TYPE_CHECKING:
     from lope_dist.evaluate.losses.measure import LossRequest
@@ -118,9 +119,10 @@ def evaluate(
             results = evaluate_run(run, request, world, base)
             if not is_main(world):
                 return
+            from lope_dist.report.current import of_now
             from lope_dist.report.tables import print_results
 
-            show(results, as_json, print_results)
+            show(results, as_json, lambda table: print_results(of_now(table, run, RESULTS.name)))
 
 
 def _validation_request(

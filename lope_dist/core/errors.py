@@ -10,8 +10,8 @@ import difflib
 from collections.abc import Iterable
 
 EXIT_USER_ERROR, EXIT_PEER_LOST, EXIT_PREEMPTED, EXIT_INTERRUPTED = 2, 69, 75, 130
-"""Exit statuses: a mistake that another try would make again; a rank, host or network that is
-gone, where another try may well succeed (EX_UNAVAILABLE of sysexits.h); a run that a signal
+"""Exit statuses: a mistake that another try would make again; a rank, host, network or worker that
+is gone, where another try may well succeed (EX_UNAVAILABLE of sysexits.h); a run that a signal
 stopped, which wrote a checkpoint and can be resumed (EX_TEMPFAIL); and one that Ctrl-C stopped, the
 status that shells give it."""
 
@@ -51,10 +51,23 @@ class Diverged(LopeError):
     """Training came to a loss or gradient that is not finite; the message is one sentence."""
 
 
-class PeerLost(LopeError):
-    """Another rank, its host or the network to it is gone; the message is one sentence."""
+class TryAgain(LopeError):
+    """What another try may well mend, as a killed worker process; the message is one sentence."""
 
     status = EXIT_PEER_LOST
+
+
+class PeerLost(LopeError):
+    """Another rank, its host or the network to it is gone; the message is one sentence.
+
+    Args:
+        sentence: The message.
+        status: That of the rank that stopped, where it told: another try would end as its own.
+    """
+
+    def __init__(self, sentence: str, status: int = EXIT_PEER_LOST) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 class Preempted(Exception):
@@ -67,6 +80,11 @@ class Interrupted(Preempted):
     """Ctrl-C stopped it; its message says what is left to go on from."""
 
     status = EXIT_INTERRUPTED
+
+
+def status_of(error: BaseException) -> int:
+    """Return the exit status of ranks that stop because one of them met this error."""
+    return error.status if isinstance(error, (LopeError, Preempted)) else EXIT_PEER_LOST
 
 
 def suggest(given: str, allowed: Iterable[str]) -> str:

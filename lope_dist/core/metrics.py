@@ -7,8 +7,18 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeGuard
 
-_SETTINGS = frozenset({"num_docs", "num_fewshot", "limit", "version"})
+_SETTINGS = frozenset({"num_docs", "num_fewshot", "defined_num_fewshot", "limit", "version"})
 """What else stands beside a task's metrics as a number."""
+_ASKED = (
+    "num_fewshot",
+    "limit",
+    "version",
+    "chat_template",
+    "template_arguments",
+    "template_date",
+    "noise",
+)
+"""What else stands beside them that decides what was asked."""
 _SHARE = re.compile(r"(^|_)(acc|exact_match|em|f1|pass|pass_at)(_|@|$)")
 
 
@@ -32,6 +42,11 @@ def metrics_of(figures: dict[str, Any]) -> dict[str, Metric]:
             stderr = figures.get(errors.get(name, ""))
             metrics[name] = Metric(float(value), float(stderr) if is_finite(stderr) else None)
     return metrics
+
+
+def how_asked(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return with which settings a task was asked, those of a plain task left out."""
+    return {key: figures[key] for key in _ASKED if figures.get(key)}
 
 
 def is_share(metric: str, values: Iterable[float]) -> bool:

@@ -96,6 +96,7 @@ class _Sample(TypedDict):
 
 class _Samples(TypedDict):
     checkpoint: str
+    adapter_sha256: NotRequired[str]
     samples: list[_Sample]
 
 

@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from lope_dist.core.errors import LopeError
+from lope_dist.core.errors import TryAgain
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -66,7 +66,7 @@ def in_order(
         limit_s: How long a worker may give nothing.
 
     Raises:
-        LopeError: a worker died, stands still, or gave nothing for ``limit_s``.
+        TryAgain: a worker died, stands still, or gave nothing for ``limit_s``.
         Exception: what ``make`` raises.
     """
     if num_workers == 0:
@@ -88,7 +88,7 @@ def in_order(
         while ahead:
             yield following()
     except BrokenProcessPool:
-        raise LopeError(
+        raise TryAgain(
             f"A worker of {what} died (killed, perhaps because memory ran out); {remedy}."
         ) from None
     finally:
@@ -141,7 +141,7 @@ class Watch:
         """Return what a worker has made.
 
         Raises:
-            LopeError: none came within the limit, or a worker stands still; names it. All of the
+            TryAgain: none came within the limit, or a worker stands still; names it. All of the
                 pool's are ended.
         """
         self._waited_s = 0.0
@@ -174,12 +174,12 @@ class Watch:
 
     def _tell(self, stopped: list[int]) -> NoReturn:
         if not stopped:
-            raise LopeError(
+            raise TryAgain(
                 f"A worker of {self._what} hangs: it gave nothing for {self._limit_s:g} s; start "
                 "the same again, which goes on from what is done."
             )
         who = ", ".join(map(str, sorted(stopped)))
-        raise LopeError(
+        raise TryAgain(
             f"A worker of {self._what} stands still: process {who} is stopped (by SIGSTOP or a "
             f"debugger) for {self._most_stopped_s:g} s; start the same again, which goes on from "
             "what is done."

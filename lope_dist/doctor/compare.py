@@ -166,7 +166,7 @@ def network(answers: Answers, interface: str | None) -> Iterator[Finding]:
         else:
             address = answer["interfaces"].get(interface, answer["address"])
             is_first = host == next(iter(answers))
-            launch = f"; launch with --master_addr {address}"
+            launch = f"; launch with MASTER_ADDR={address}"
             is_said = is_first and address != answer["address"]
             by = ", ".join(sorted(routes))
             yield good(check, f"reaches the others by {by}{launch if is_said else ''}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ def examine(
         yield from findings
         if not all(f.ok for f in findings):
             return
+        if len(hosts) > 1:
+            yield _pdsh()
         reachable = True
         for name in hosts:
             finding = _reach(name)
@@ -66,6 +69,17 @@ def examine(
     if all(f.ok for f in network):
         interface = configured or compare.common_interface(answers)
         yield _all_reduce(answers, hosts, interface)
+
+
+def _pdsh() -> Finding:
+    check = "pdsh here"
+    if (path := shutil.which("pdsh")) is not None:
+        return good(check, path)
+    return bad(
+        check,
+        "not installed, and `lope launch --hostfile` and launch/ssh.sh start the hosts by it",
+        "apt install pdsh",
+    )
 
 
 def _reach(host: str) -> Finding:

@@ -11,27 +11,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lope_dist.core.sent_variables import sent_variables
+
 _SSH = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "PasswordAuthentication=no"]
-_FORWARDED = (
-    "PYTHONPATH",
-    "DS_ACCELERATOR",
-    "HF_HOME",
-    "XDG_CACHE_HOME",
-    "LOPE_DATA_CACHE",
-    "OMP_NUM_THREADS",
-)
+_FORWARDED = ("PYTHON", "NCCL", "DS_ACCELERATOR", "OMP_NUM_THREADS")
+"""How names begin that are sent beside those of `sent_variables`; DeepSpeed sends the first two."""
 SSH_FAILED = 255
 
 
 def start(host: str | None, arguments: Sequence[str]) -> subprocess.Popen[str]:
     """Start `python -m lope_dist.doctor ARGUMENTS` on a host; None is this one.
 
-    On another host it runs in this working directory with this Python, as DeepSpeed's launcher
-    does it.
+    On another host it runs in this working directory with this Python and the variables that a
+    launch sets there, as DeepSpeed's launcher does it.
     """
     command = [sys.executable, "-m", "lope_dist.doctor", *arguments]
     if host is not None:
-        values = [f"{k}={os.environ[k]}" for k in _FORWARDED if k in os.environ]
+        forwarded = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED)}
+        values = [f"{k}={v}" for k, v in (forwarded | sent_variables()).items()]
         line = shlex.join(["env", *values, *command])
         command = [*_SSH, host, f"cd {shlex.quote(str(Path.cwd()))} && exec {line}"]
     return subprocess.Popen(

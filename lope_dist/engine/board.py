@@ -25,6 +25,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from lope_dist.core.errors import EXIT_PEER_LOST
 from lope_dist.engine.processes import Identity
 
 _NOTHING = "-"
@@ -35,10 +36,11 @@ _ALWAYS_THERE = ("leader", "roll", "alarm", "verdict")
 
 @dataclass(frozen=True)
 class Verdict:
-    """Ranks that are gone, and the sentence that says so."""
+    """Ranks that are gone, the sentence that says so, and the status with which all others end."""
 
     ranks: tuple[int, ...]
     sentence: str
+    status: int = EXIT_PEER_LOST
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def _read_verdict(text: str) -> Verdict | None:
     if text == _NOTHING:
         return None
     fields = json.loads(text)
-    return Verdict(tuple(fields["ranks"]), fields["sentence"])
+    return Verdict(tuple(fields["ranks"]), fields["sentence"], fields["status"])
 
 
 def _read_entries(text: str) -> dict[int, Identity]:

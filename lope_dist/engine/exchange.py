@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import socket
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lope_dist.core.errors import LopeError
 from lope_dist.engine.world import World
+
+_MOST_NAMED, _LONGEST = 4, 48
 
 
 def exchange(text: str, world: World) -> list[str]:
@@ -23,3 +31,42 @@ def exchange(text: str, world: World) -> list[str]:
         bytes(part[: int(size)].cpu().numpy()).decode()
         for part, size in zip(parts, sizes, strict=True)
     ]
+
+
+def refuse_unlike(parts: Mapping[str, Any], world: World | None, remedy: str) -> None:
+    """Refuse ranks of which one has something else than rank 0.
+
+    Args:
+        parts: Name of what must be the same -> what JSON can hold; of what is long, a hash.
+        world: The ranks; None: this process alone.
+        remedy: How to mend it; the end of the sentence.
+
+    Collective: yes, with a world.
+
+    Raises:
+        LopeError: on every rank; names parts, ranks and hosts.
+    """
+    if world is None:
+        return
+    told = [json.loads(each) for each in exchange(json.dumps([socket.gethostname(), parts]), world)]
+    host, expected = told[0]
+    odd = [rank for rank, (_, theirs) in enumerate(told) if theirs != expected]
+    if not odd:
+        return
+    _, theirs = told[odd[0]]
+    names = [n for n in {**expected, **theirs} if theirs.get(n) != expected.get(n)]
+    differences = [
+        f"{name} ({_short(theirs.get(name))}, there {_short(expected.get(name))})"
+        for name in names[:_MOST_NAMED]
+    ]
+    hosts = list(dict.fromkeys(told[rank][0] for rank in odd))[:_MOST_NAMED]
+    rank = f"Rank {odd[0]} (on {told[odd[0]][0]})"
+    others = f", and so do {len(odd) - 1} more on {', '.join(hosts)}" if len(odd) > 1 else ""
+    raise LopeError(
+        f"{rank} differs from rank 0 (on {host}) in {', '.join(differences)}{others}; {remedy}."
+    )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

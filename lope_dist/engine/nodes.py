@@ -6,7 +6,6 @@ its gathers stay inside the host, and only what trains crosses the network.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch.distributed as dist
 from lope_dist.config.engine import EngineConfig
 from lope_dist.engine.exchange import exchange
 from lope_dist.engine.patience import be_patient
+from lope_dist.engine.processes import process_identity
 from lope_dist.engine.world import World
 
 
@@ -42,15 +42,14 @@ def sharing_ranks(world: World, engine: EngineConfig) -> Sharing:
         return Sharing(world.rank, world.size)
     # Every rank makes every group, in the same order.
     groups: list[Any] = [dist.new_group(ranks) for ranks in hosts]
-    be_patient()
+    be_patient(engine.timeout_s)
     (host,) = (index for index, ranks in enumerate(hosts) if world.rank in ranks)
     return Sharing(hosts[host].index(world.rank), len(hosts[host]), groups[host])
 
 
 def _ranks_of_hosts(world: World) -> list[list[int]]:
-    """Return the ranks of each host. Launchers number ranks host by host. Collective: yes."""
-    first = world.rank - int(os.environ.get("LOCAL_RANK", "0"))
+    """Return the ranks of each host, as they recognize each other. Collective: yes."""
     hosts: dict[str, list[int]] = {}
-    for rank, text in enumerate(exchange(str(first), world)):
-        hosts.setdefault(text, []).append(rank)
+    for rank, name in enumerate(exchange(process_identity().where, world)):
+        hosts.setdefault(name, []).append(rank)
     return list(hosts.values())

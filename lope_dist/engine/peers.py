@@ -28,11 +28,11 @@ import threading
 import time
 from contextlib import suppress
 
-from lope_dist.core.errors import PeerLost
+from lope_dist.core.errors import EXIT_PEER_LOST, PeerLost
 from lope_dist.core.exits import end_at_once
 from lope_dist.engine.board import Board, Verdict
 from lope_dist.engine.heartbeats import Heartbeats
-from lope_dist.engine.processes import is_alive, process_identity
+from lope_dist.engine.processes import host_of, is_alive, process_identity
 from lope_dist.engine.store_guard import StoreGuard
 
 _MOST_PERIOD_S, _MOST_SILENCE_S, _MOST_GRACE_S = 2.0, 40.0, 5.0
@@ -87,13 +87,14 @@ class Peers:
         """Note that the main thread has come to the next place where ranks meet."""
         self._num_meetings += 1
 
-    def tell(self, reason: str) -> None:
-        """Tell the others why this rank stops, and stop watching."""
+    def tell(self, reason: str, status: int = EXIT_PEER_LOST) -> None:
+        """Tell the others why this rank stops and with which status they end; stop watching."""
         self._end_watch()
         self._guard.note_answer()
         with suppress(RuntimeError):  # the store is gone, and the others see that
             if self._verdict is None:
-                self._judge([self._rank], f"{self._name([self._rank])} stopped: {reason}")
+                sentence = f"{self._name([self._rank])} stopped: {reason}"
+                self._judge([self._rank], sentence, status)
             if self._rank == 0:
                 self._wait_until_heard()
         self._guard.close()
@@ -115,6 +116,11 @@ class Peers:
                 return self._look() or sentence
             time.sleep(self._interval_s)
         return None
+
+    def loss(self, sentence: str) -> PeerLost:
+        """Return the error of what `blame` says, with the status of the rank that stopped."""
+        heard = None if self._standing is None else self._verdict
+        return PeerLost(sentence, EXIT_PEER_LOST if heard is None else heard.status)
 
     def close(self) -> None:
         """Stop watching: the run is over."""
@@ -152,7 +158,7 @@ class Peers:
         waited_s, last, pause_s = 0.0, time.monotonic(), _FIRST_ROLL_S
         while True:
             if sentence := self._look():
-                raise PeerLost(sentence)
+                raise self.loss(sentence)
             if self._is_complete:
                 return
             now = time.monotonic()
@@ -176,17 +182,14 @@ class Peers:
 
     def _describe_missing(self, rank: int) -> str:
         """Return a missing rank's name with its host, if another rank of that host is known."""
-        for other, identity in self._identities.items():
-            first = other - identity.local_rank
-            if first <= rank < first + identity.local_size:
-                return f"Rank {rank} (on {identity.host})"
-        return f"Rank {rank} (on a host of which no rank came)"
+        host = host_of(rank, self._size, self._identities) or "a host of which no rank came"
+        return f"Rank {rank} (on {host})"
 
     def _watch(self) -> None:
         while not self._over.wait(self._interval_s):
             sentence = self._look()
             if sentence and not self._over.wait(self._grace_s):
-                end_at_once(PeerLost(sentence))  # the main thread waits for what will not come
+                end_at_once(self.loss(sentence))  # the main thread waits for what will not come
 
     def _look(self) -> str | None:
         """Beat, look at the others and return a sentence on who is gone, if anyone is."""
@@ -254,9 +257,9 @@ class Peers:
             )
         return None
 
-    def _judge(self, ranks: list[int], sentence: str) -> str:
+    def _judge(self, ranks: list[int], sentence: str, status: int = EXIT_PEER_LOST) -> str:
         """Tell all who is gone; return the sentence that stands, which is the first one."""
-        standing = self._board.judge(Verdict(tuple(ranks), sentence))
+        standing = self._board.judge(Verdict(tuple(ranks), sentence, status))
         self._hear(standing)
         return sentence if self._rank in standing.ranks else standing.sentence
 

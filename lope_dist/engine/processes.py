@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,8 @@ class Identity:
         machine: Its boot and process namespace; equal means that `pid` can be looked up.
         pid: Its process number.
         started: When it started, since numbers are used again.
-        local_rank: Its place among the ranks of its host.
+        local_rank: The launcher's number for it on its host: its place among the host's ranks,
+            or under DeepSpeed its rank modulo their number.
         local_size: How many ranks its host has, as the launcher says.
     """
 
@@ -27,6 +29,11 @@ class Identity:
     started: str
     local_rank: int = 0
     local_size: int = 1
+
+    @property
+    def where(self) -> str:
+        """Its host, told from others of the same name."""
+        return f"{self.host} {self.machine}"
 
 
 def process_identity() -> Identity:
@@ -73,3 +80,24 @@ def _start_of(pid: int) -> str | None:
     except OSError:
         return None
     return None if fields[0] in ("Z", "X") else fields[19]
+
+
+def host_of(rank: int, size: int, known: Mapping[int, Identity]) -> str | None:
+    """Return the host of a rank of ``size``, by ranks that are known; None if they do not tell.
+
+    Launchers number ranks host by host, so a host's ranks are a block, in which no rank of another
+    host lies. Where that leaves a choice, its first rank has local rank 0.
+    """
+    by_host: dict[str, list[int]] = {}
+    for other in sorted(known):
+        by_host.setdefault(known[other].where, []).append(other)
+    for ranks in by_host.values():
+        identity, least, most = known[ranks[0]], ranks[0], ranks[-1]
+        before = max((other for other in known if other < least), default=-1)
+        after = min((other for other in known if other > most), default=size)
+        first = least - identity.local_rank
+        first = max(first, before + 1, most - identity.local_size + 1)
+        first = min(first, least, after - identity.local_size)
+        if first <= rank < first + identity.local_size:
+            return identity.host
+    return None

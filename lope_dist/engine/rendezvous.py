@@ -123,9 +123,10 @@ def _listen(address: str, name: str, port: int, interface: str | None) -> socket
         raise LopeError(f"The rendezvous' host '{name}' does not resolve ({error}).") from None
     if address not in resolved:
         raise LopeError(
-            f"The launcher's --master_addr is '{name}' ({', '.join(sorted(map(str, resolved)))}), "
+            f"The launcher's MASTER_ADDR is '{name}' ({', '.join(sorted(map(str, resolved)))}), "
             f"but engine.interface = '{interface}' has the address {address} on rank 0's host; "
-            f"launch with --master_addr {address}."
+            f"set MASTER_ADDR={address} for the launch script (deepspeed and torchrun themselves: "
+            f"--master_addr {address})."
         )
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -140,6 +141,6 @@ def _listen(address: str, name: str, port: int, interface: str | None) -> socket
 
 def _taken(where: str) -> str:
     return (
-        f"The rendezvous cannot listen on {where}: launch with another --master_port, or end "
-        "the run that holds it"
+        f"The rendezvous cannot listen on {where}: set MASTER_PORT to a free port for the launch "
+        "script (deepspeed and torchrun themselves: --master_port), or end the run that holds it"
     )

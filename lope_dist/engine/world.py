@@ -11,23 +11,20 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from lope_dist.config.engine import EngineConfig
-from lope_dist.core.errors import LopeError, PeerLost, first_line
+from lope_dist.core.errors import LopeError, PeerLost, first_line, status_of
 from lope_dist.core.ports import free_port
-from lope_dist.engine.patience import be_patient, connect
+from lope_dist.engine.patience import be_patient, connect, limit_of
 from lope_dist.engine.peers import Peers
 from lope_dist.engine.processes import local_size
 from lope_dist.engine.rendezvous import no_connection, open_store
 
 T = TypeVar("T")
-_NAMING_S = 15.0
-"""What a process group waits beyond `engine.timeout_s`, so that a hung rank is named before."""
 _LETTING_GO_S = 0.1
 """Far beyond what gloo's threads take to give back a collective's tensors."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -66,7 +63,7 @@ class World:
         self.sum([0.0])
 
     def on_main(self, action: Callable[[], T]) -> T | None:
-        """Run something on rank 0 alone; if it fails there, every rank stops.
+        """Run something on rank 0 alone; if it fails there, every rank stops with its status.
 
         Collective: yes.
         """
@@ -77,11 +74,11 @@ class World:
                 result = action()
             except Exception as caught:  # of any kind: the others must not wait in vain
                 error = caught
-        (failed,) = self.sum([float(error is not None)])
+        (status,) = self.sum([0.0 if error is None else status_of(error)])
         if error is not None:
             raise error
-        if failed:
-            raise LopeError("Rank 0 stopped; see its message.")
+        if status:
+            raise PeerLost("Rank 0 stopped; see its message.", int(status))
         return result
 
     @contextmanager
@@ -108,9 +105,9 @@ class World:
             reason = (cause or str(error).strip() or type(error).__name__).splitlines()[0]
             if is_collective and cause is None:
                 cause = f"Communication failed, and all ranks still live: {reason}"
-            self._peers.tell(cause or reason)
+            self._peers.tell(cause or reason, status_of(error))
             if cause:
-                raise PeerLost(cause) from error
+                raise self._peers.loss(cause) from error
             raise
 
     def close(self) -> None:
@@ -218,10 +215,10 @@ def _meet(config: EngineConfig, device: torch.device) -> Peers | None:
             rank=rank,
             world_size=size,
             # Until all are connected; by then the others have been looked at, and one was named.
-            timeout=timedelta(seconds=config.timeout_s + _NAMING_S),
+            timeout=limit_of(config.timeout_s),
         )
         connect(device)
-        be_patient()
+        be_patient(config.timeout_s)
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     except Exception as error:
         sentence = no_connection(error)

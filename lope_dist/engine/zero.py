@@ -69,7 +69,7 @@ class ZeroEngine:
             ),
             dist_init_required=False,
         )
-        be_patient()  # in the groups that it made
+        be_patient(engine.timeout_s)  # in the groups that it made
 
     @property
     def gradient_scale(self) -> float:

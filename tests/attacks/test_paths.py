@@ -39,7 +39,9 @@ def test_a_stage_names_no_folder_elsewhere(tiny_config, name: str) -> None:
         tiny_config(train__stages=stages)
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "sub/x", ".."])
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/passwd", "sub/../x", "./x", "sub/..", "..", "."]
+)
 def test_a_checkpoints_manifest_names_files_of_its_folder_alone(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "checkpoint"
     folder.mkdir()
@@ -52,16 +54,18 @@ def test_a_checkpoints_manifest_names_files_of_its_folder_alone(tmp_path: Path, 
         read_sealed(folder, name)
 
 
-def test_a_checkpoints_file_is_no_link(tmp_path: Path) -> None:
+@pytest.mark.parametrize("linked", ["sub/state.json", "sub"])
+def test_a_checkpoints_file_is_no_link(tmp_path: Path, linked: str) -> None:
     folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    (folder / "state.json").write_text("secret")
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "state.json").write_text("secret")
     seal(folder)
-    (folder / "state.json").rename(tmp_path / "secret")
-    (folder / "state.json").symlink_to(tmp_path / "secret")
+    assert read_sealed(folder, "sub/state.json") == b"secret"
+    (folder / linked).rename(tmp_path / "secret")
+    (folder / linked).symlink_to(tmp_path / "secret")
     assert "is a link" in str(defect(folder))
     with pytest.raises(LopeError, match="is a link"):
-        read_sealed(folder, "state.json")
+        read_sealed(folder, "sub/state.json")
 
 
 def test_a_corpus_manifest_names_shards_of_its_folder_alone(tmp_path: Path) -> None:

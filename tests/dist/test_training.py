@@ -233,3 +233,43 @@ def test_a_loss_that_is_no_number_stops_all_ranks_with_its_cause(
         assert re.search(r"error: Step 3.* rank 1.* examples \[", rank.output)
     assert not (run / "checkpoints").exists()
     assert len(_metrics(run)) == 3
+
+
+OTHER_HOST = "tests/dist/workers/other_host.py"
+
+
+def test_other_rows_on_another_host_are_refused_by_every_rank(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Also where a resume may go on with changed rows: those of one host, not of two."""
+    run, mended = tmp_path / "run", tmp_path / "mended.jsonl"
+    shutil.copytree(runs["zero3_x2"], run)
+    before = (run / "manifest.json").read_bytes()
+    recipe = runs["zero3_x2"].with_suffix(".yaml")
+    rows = (recipe.parent / "weighted.jsonl").read_text()
+    mended.write_text(rows.replace("Add", "Sum", 1))
+    here = [str(recipe), "--resume", "--accept-data-change", f"output_dir={run}"]
+    there = [f"data.path={mended}", "train.optimizer.max_grad_norm=0.5"]
+    ended = run_ranks([OTHER_HOST, *here, "--there", *there], 2, folder=tmp_path)
+    for rank in ended:
+        assert rank.status == 2, rank.output
+        told = (
+            r"Rank 1 .* differs from rank 0 .*optimizer\.max_grad_norm \(0\.5, .*rows for training"
+        )
+        assert re.search(told, rank.output)
+        assert "Traceback" not in rank.output
+    assert (run / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.thorough  # tests/unit/train/test_same_inputs.py compares copies
+def test_a_host_may_have_equal_copies_at_other_paths(
+    runs: dict[str, Path], tiny_llama: Path, tmp_path: Path
+) -> None:
+    run, recipe = tmp_path / "run", runs["zero3_x2"].with_suffix(".yaml")
+    model = shutil.copytree(tiny_llama, tmp_path / "model")
+    rows = shutil.copy(recipe.parent / "weighted.jsonl", tmp_path / "rows.jsonl")
+    here = [str(recipe), f"output_dir={run}", "train.stages.poison.max_steps=1"]
+    there = [f"data.path={rows}", f"model.name_or_path={model}"]
+    succeed(run_ranks([OTHER_HOST, *here, "--there", *there], 2, folder=tmp_path))
+    for ours, theirs in zip(_metrics(run)[:1], _metrics(runs["zero3_x2"])[:1], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)

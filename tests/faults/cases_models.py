@@ -15,8 +15,6 @@ from faults.commands import lope, refused, works
 from faults.runs import assert_tells, train, write_recipe
 from safetensors.torch import load_file, save_file
 
-from lope_dist.core.errors import EXIT_PEER_LOST
-
 GROUP = "Base models"
 QUANTIZED, PLAIN = "model.layers.1.mlp.up_proj.weight", "lm_head.weight"
 
@@ -74,7 +72,7 @@ def _nan_sharded(folder: Path) -> dict[str, Any]:
     index = 128 * 64 - 1
     _set(model, QUANTIZED, index, float("nan"))
     ended = train(recipe, 2)
-    assert [rank.status for rank in ended] == [EXIT_PEER_LOST, 2], ended[0].output[-3000:]
+    assert [rank.status for rank in ended] == [2, 2], ended[0].output[-3000:]
     for rank in ended:
         assert_tells(rank, f"element {index} of tensor '{QUANTIZED}' is nan")
     return {}

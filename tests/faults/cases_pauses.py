@@ -110,7 +110,7 @@ def _stopped_worker(folder: Path, num_ranks: int, **changes: Any) -> dict[str, A
     began = time.monotonic()
     ended = running.wait(LIMIT_S)
     seconds = ended[0].ended - began
-    assert ended[0].status == 2, ended[0].output[-3000:]
+    assert ended[0].status == EXIT_PEER_LOST, ended[0].output[-3000:]
     sentence = f"A worker of data.workers = 2 stands still: process {worker} is stopped"
     for rank in ended:
         assert_tells(rank, sentence)
@@ -148,7 +148,7 @@ def _command_with_a_stopped_worker(folder: Path, what: str, *arguments: object) 
         _, said = process.communicate(timeout=LIMIT_S)
     finally:
         process.kill()
-    assert process.returncode == 2, said[-3000:]
+    assert process.returncode == EXIT_PEER_LOST, said[-3000:]
     assert f"A worker of {what}" in said, said[-2000:]
     assert f"process {worker} is stopped" in said
     assert "Traceback" not in said

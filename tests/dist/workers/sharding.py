@@ -6,8 +6,8 @@ With fewer ranks a host than there are, each host has a copy. Each rank writes O
 
 import gc
 import json
-import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import bitsandbytes as bnb
@@ -18,7 +18,9 @@ from lope_dist.adapters.inject import set_trainable
 from lope_dist.adapters.lope import model_roles
 from lope_dist.config.load import validate_config
 from lope_dist.core.roles import Role
+from lope_dist.engine import nodes
 from lope_dist.engine.groups import build_groups
+from lope_dist.engine.processes import process_identity
 from lope_dist.engine.world import start_world
 from lope_dist.engine.zero import ZeroEngine
 from lope_dist.engine.zero_placement import ZeroPlacement
@@ -44,7 +46,8 @@ config = validate_config(
     "worker",
 )
 world = start_world(config.engine)
-os.environ["LOCAL_RANK"] = str(world.rank % per_host)
+host = replace(process_identity(), machine=f"host {world.rank // per_host}")
+nodes.process_identity = lambda: host
 placement = ZeroPlacement(world, config.engine)
 whole = load_model(config.model, Replicated(world.device), progress=False)
 sharded = load_model(config.model, placement, progress=False)
