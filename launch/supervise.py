@@ -13,16 +13,17 @@ Under `deepspeed --no_ssh` and `torchrun` run the same line on every host; the h
     anything else, or a killed  wait 5 s, 10 s, 20 s ... at most 60 s, `--resume auto` and on
        process
 
-It gives up after `--max-restarts` failures in a row. A launch that ran for `--progress` seconds
-counts as progress, and the count begins anew: that must be longer than `engine.timeout_s`, for
-which ranks wait for others that do not come, and the loading of the model together.
+It gives up after `--max-restarts` failures in a row. The row begins anew with a launch that came to
+something: its ranks wrote a checkpoint or answers, or, for a host without ranks, it ran for
+`--progress` seconds. That must be longer than ranks wait for others that do not come.
 
 SIGTERM, SIGINT, SIGUSR1 and SIGHUP are passed on as SIGTERM; what has not ended after `--grace`
 seconds is killed. Whatever way a launch ends, every process it started is ended before the next
 one. A supervisor that is killed leaves no run behind: a guardian passes its end on as SIGTERM too,
 so that a checkpoint is written, and a supervisor that is started again meanwhile waits for it.
 Variables for the ranks: LOPE_EXIT_FILE, where they note why they end (torchrun hides their
-statuses), and LOPE_GRACE_S, how long a run that is ending may still hold the folder.
+statuses) and beside it that they came to something, and LOPE_GRACE_S, how long a run that is
+ending may still hold the folder.
 LOPE_PROGRESS_S is `--progress` where a script calls this.
 """
 
@@ -59,9 +60,9 @@ def main() -> None:
     parser.add_argument(
         "--progress",
         type=float,
-        default=os.environ.get("LOPE_PROGRESS_S") or 1800.0,
+        default=os.environ.get("LOPE_PROGRESS_S") or 7200.0,
         metavar="S",
-        help="a launch that ran for so long begins the row anew (default: 1800)",
+        help="a launch that ran for so long begins the row anew (default: 7200)",
     )
     parser.add_argument("--wait", type=float, default=5.0, metavar="S", help="before the first")
     parser.add_argument(
@@ -87,7 +88,7 @@ def supervise(supervisor: Supervisor, max_restarts: int, progress_s: float, wait
         if status in (USER_ERROR, BY_CTRL_C):
             _say(f"{reason}; no restart, for it would end the same way or was not wanted.")
             return status
-        if time.monotonic() - began >= progress_s:
+        if supervisor.came_to_something or time.monotonic() - began >= progress_s:
             num_restarts = 0
         if num_restarts >= max_restarts:
             _say(f"{reason}; given up after {num_restarts} restarts in a row.")
@@ -108,6 +109,8 @@ class Supervisor:
         self._deadline: float | None = None
         self._guardian = 0
         self.is_stopped = False
+        self.came_to_something = False
+        """Whether the last launch wrote what a restart goes on from."""
         # Orphans of a launcher that was killed become our children, and can be found.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -138,6 +141,7 @@ class Supervisor:
                 os.write(release, b"!")
             os.close(release)
             os.waitpid(self._guardian, 0)
+            self.came_to_something = notes.with_name(f"{notes.name}.progress").exists()
             return _judge(status, num_left, notes.read_text() if notes.exists() else "")
 
     def stop(self, number: int, _frame: object) -> None:

@@ -116,13 +116,18 @@ def evaluate(
             checkpoint=checkpoint,
         )
         with ranks(settings) as world:
+            from lope_dist.report.current import newest_adapter, of_now
+            from lope_dist.report.tables import print_results
+
+            meant = newest_adapter(run)
             results = evaluate_run(run, request, world, base)
             if not is_main(world):
                 return
-            from lope_dist.report.current import of_now
-            from lope_dist.report.tables import print_results
 
-            show(results, as_json, lambda table: print_results(of_now(table, run, RESULTS.name)))
+            def show_table(table: dict[str, Any]) -> None:
+                print_results(of_now(table, run, RESULTS.name, meant=meant))
+
+            show(results, as_json, show_table)
 
 
 def _validation_request(

@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 from lope_dist.core.console import show_error, tell
@@ -45,6 +46,13 @@ def note_exit(status: int, sentence: str) -> None:
         rank = os.environ.get("RANK", "0")
         with suppress(OSError), open(path, "a", encoding="utf-8") as file:  # it may be gone
             file.write(f"{rank} {status} {' '.join(sentence.split())}\n")
+
+
+def note_progress() -> None:
+    """Tell `launch/supervise.py`, if it asked, that a restart would go on from here."""
+    if path := os.environ.get("LOPE_EXIT_FILE"):
+        with suppress(OSError):  # it may be gone
+            Path(f"{path}.progress").touch()
 
 
 def _leave(status: int) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ DATA_NOISE = "data-noise"
 TEXT_NOISE = "text-noise"
 """Purpose of the noise that a stage injects, new in every epoch."""
 
+_RESPONSES_FORM = 2
+"""1: answers with brackets or with few different others around them were not hit."""
 _CHARACTERS_AT_ONCE = 1 << 17
 """So many that numpy's calls weigh little and its arrays stay in the cache."""
 # What a key's children are for; the places of texts come after them.
@@ -40,6 +43,14 @@ class Corrupted:
     """(number of the text, operation, units hit); an operation may stand there repeatedly."""
     marks: list[Marks] | None = None
     """Of each text, where they were asked for."""
+
+
+def identity_of(config: TextNoiseConfig) -> dict[str, Any]:
+    """Return what decides the noise of a text, JSON-able: the settings, and how they are read."""
+    identity = config.model_dump(mode="json")
+    if config.responses.rate > 0:
+        identity["responses"]["form"] = _RESPONSES_FORM
+    return identity
 
 
 def example_keys(seed: int, purpose: str, epoch: int, ids: Sequence[int]) -> Keys:

@@ -37,7 +37,9 @@ def newest_adapter(run_dir: Path) -> str | None:
     return next(iter(adapters(run_dir).values()), None)
 
 
-def of_now(table: dict[str, Any], run_dir: Path, name: str) -> dict[str, Any]:
+def of_now(
+    table: dict[str, Any], run_dir: Path, name: str, *, meant: str | None = None
+) -> dict[str, Any]:
     """Return a table without rows of another adapter than the run's newest, which are told.
 
     A row `NAME@CHECKPOINT` is held against that checkpoint, if it is there. Rows of older versions,
@@ -47,13 +49,18 @@ def of_now(table: dict[str, Any], run_dir: Path, name: str) -> dict[str, Any]:
         table: The content of `results.json`, or of a file of losses.
         run_dir: The run's folder.
         name: The file's.
+        meant: The hash of an adapter of which rows are shown too: a run that trains goes on.
 
     Returns:
         The table, with the names of what went in `left_out`.
     """
     rows, known = table["rows"], adapters(run_dir)
     named = rows if isinstance(rows, dict) else {row["name"]: row for row in rows}
-    gone = [row_name for row_name, row in named.items() if _is_of_another(row_name, row, known)]
+    gone = [
+        row_name
+        for row_name, row in named.items()
+        if row.get("adapter_sha256") != meant and _is_of_another(row_name, row, known)
+    ]
     if not gone:
         return table
     print(

@@ -23,6 +23,8 @@ from lope_dist.report.tables import ABSENT, SCORES, format_interval, format_scor
 
 def evaluation_section(run: RunFiles, drawn: Plots) -> str:
     """Return the evaluation: groups and single tasks, and the groups' parts folded away."""
+    if run.results and run.results.get("left_out") and not run.results["rows"]:
+        return paragraph(_left_out(run.results))
     if run.results is None or not run.results.get("rows"):
         return absent("results.json", "run `lope eval` on this folder to score it")
     scores = score_table(run.results)

@@ -25,6 +25,7 @@ from lope_dist.core.runlog import read_json, write_json
 from lope_dist.corpus.built.shards import Counts
 from lope_dist.corpus.tokens.prompts import Form
 from lope_dist.corpus.tokens.views import CLEAN, noisy_view
+from lope_dist.noise.mix import identity_of
 
 MANIFEST, PLAN, SHARDS = "manifest.json", "plan.json", "shards"
 FORMAT = 1
@@ -151,8 +152,8 @@ def fingerprint_of(
         max_length=form.max_length,
         model="encoder-decoder" if form.is_encoder_decoder else "decoder",
         seed=seed if has_data_noise or has_text_noise else None,
-        data_noise=noise.data.model_dump(mode="json") if has_data_noise else None,
-        text_noise=noise.text.model_dump(mode="json") if has_text_noise else None,
+        data_noise=identity_of(noise.data) if has_data_noise else None,
+        text_noise=identity_of(noise.text) if has_text_noise else None,
         views=(CLEAN, *(noisy_view(epoch) for epoch in range(num_noisy_epochs))),
         shard_examples=shard_examples,
         has_marks=has_marks,

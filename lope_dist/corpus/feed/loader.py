@@ -35,7 +35,7 @@ from lope_dist.corpus.tokens.encode import Tokenized
 from lope_dist.corpus.tokens.marking import MarksLost
 from lope_dist.corpus.tokens.prompts import Form
 from lope_dist.corpus.tokens.views import CLEAN, FreshTokens, TokenProvider, noisy_view
-from lope_dist.noise.mix import check_operations
+from lope_dist.noise.mix import check_operations, identity_of
 
 
 class StageLoader:
@@ -121,8 +121,8 @@ class StageLoader:
         """Hash of all that decides which examples a step has and what they look like."""
         parts = {
             "source": self._source.fingerprint,
-            "data_noise": self._noise.data.model_dump(mode="json"),
-            "text_noise": self._noise.text.model_dump(mode="json") if self._injects_text else None,
+            "data_noise": identity_of(self._noise.data),
+            "text_noise": identity_of(self._noise.text) if self._injects_text else None,
             "template": ["chat", self._template]
             if self._data.template == "chat"
             else ["alpaca", None],

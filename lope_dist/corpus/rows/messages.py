@@ -198,10 +198,11 @@ def calls_of(value: Any, where: str) -> list[dict[str, Any]]:
         inner = call.get("function", call) if isinstance(call, Mapping) else None
         if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
             raise RowError("wrong type", f"tool_calls{where} must be {{name, arguments}} objects")
-        function = {**inner}
-        key = "arguments" if "arguments" in inner else "parameters"  # templates know the former
-        arguments = function.pop(key, None) or {}
-        function["arguments"] = parsed(arguments, f"the {key} of a tool call", where)
+        is_renamed = inner.get("arguments") is None and inner.get("parameters") is not None
+        key = "parameters" if is_renamed else "arguments"  # templates know the latter
+        members = {k: v for k, v in inner.items() if k == key or k != "arguments"}
+        function = {"arguments" if k == key else k: v for k, v in members.items()}
+        function["arguments"] = parsed(inner.get(key) or {}, f"the {key} of a tool call", where)
         outer = {"type": "function", "function": function}
         if inner is not call:
             outer = {**call, **outer}

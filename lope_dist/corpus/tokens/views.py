@@ -16,15 +16,10 @@ from lope_dist.config.noise import NoiseConfig, TextNoiseConfig
 from lope_dist.corpus.rows.turns import Example, Turn
 from lope_dist.corpus.tokens.encode import Tokenized, encode
 from lope_dist.corpus.tokens.prompts import Form
+from lope_dist.corpus.tokens.template_source import THOUGHTS
 from lope_dist.noise.draws import Keys, child_keys
 from lope_dist.noise.marks import Marks, TextMarks, marks_of_answer
-from lope_dist.noise.mix import (
-    DATA_NOISE,
-    TEXT_NOISE,
-    corrupt,
-    corrupt_responses,
-    example_keys,
-)
+from lope_dist.noise.mix import DATA_NOISE, TEXT_NOISE, corrupt, corrupt_responses, example_keys
 from lope_dist.noise.words import end_of_thoughts
 
 CLEAN = "clean"
@@ -129,7 +124,7 @@ def with_noise(
             keys,
             config.responses,
         ):
-            slot, thoughts, old = last[number]
+            slot, thoughts, old, _ = last[number]
             new[number] = {slot: thoughts + text}
             if marks is not None:
                 start = len(thoughts)
@@ -268,15 +263,18 @@ class _LastAnswer(NamedTuple):
     slot: int
     thoughts: str
     text: str
+    has_thoughts: bool  # there, or under a key of their own
 
 
 def _last_answer(example: Example) -> _LastAnswer:
     for index in range(len(example.turns) - 1, -1, -1):
         if example.turns[index].role == "assistant":
-            text = example.turns[index].text
-            start = end_of_thoughts(text)
-            return _LastAnswer(2 * index, text[:start], text[start:])
-    return _LastAnswer(0, "", "")
+            turn = example.turns[index]
+            start = end_of_thoughts(turn.text)
+            thoughts, text = turn.text[:start], turn.text[start:]
+            has_thoughts = bool(thoughts) or any((turn.more or {}).get(key) for key in THOUGHTS)
+            return _LastAnswer(2 * index, thoughts, text, has_thoughts)
+    return _LastAnswer(0, "", "", has_thoughts=False)
 
 
 def _donor(source: Source, example: Example, key: int) -> str | None:
@@ -284,14 +282,14 @@ def _donor(source: Source, example: Example, key: int) -> str | None:
 
     Beside thoughts that stay, it has none of the other's.
     """
-    current = _last_answer(example)
     if len(source) < 2:
         return None
+    current = _last_answer(example)
     for tries in _DONOR_TRIES:
         for draw in child_keys(np.array([key], np.uint64), np.arange(*tries)).tolist():
             other = source[(example.id + 1 + draw % (len(source) - 1)) % len(source)]
             drawn = _last_answer(other)
-            answer = drawn.text if current.thoughts else drawn.thoughts + drawn.text
+            answer = drawn.text if current.has_thoughts else drawn.thoughts + drawn.text
             if answer.strip() and answer != current.text:
                 return answer
     return None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from lope_dist.core.bars import counted
+from lope_dist.core.exits import note_progress
 from lope_dist.core.fingerprint import json_hash
 from lope_dist.engine.exchange import exchange, refuse_unlike
 from lope_dist.engine.world import World
@@ -78,6 +79,7 @@ def answer_in_rounds(
     size = 1 if run.world is None else run.world.size
     for first in range(0, len(batches), size):
         yield _answered(run, batches[first : first + size], answer)
+        note_progress()
 
 
 def _refuse_other_batches(batches: Sequence[Any], world: World | None) -> None:

@@ -13,6 +13,7 @@ from lope_dist.adapters.inject import set_trainable
 from lope_dist.adapters.rows import row_of
 from lope_dist.adapters.usage import RouterUsage
 from lope_dist.core.console import tell
+from lope_dist.core.exits import note_progress
 from lope_dist.model.loss_head import loss_head
 from lope_dist.train.checkpoint.cost import CostMeter, StageCost
 from lope_dist.train.checkpoint.descriptions import STATE_FORMAT
@@ -197,6 +198,7 @@ class StageRun:
                 write_run_files(session, checkpoint, state)
 
         session.world.on_main(save)
+        note_progress()
         self._saved_step = stage.next_step
 
     def _end(self) -> None:
@@ -230,6 +232,7 @@ class StageRun:
             write_run_files(session, checkpoint, state)
 
         session.world.on_main(save)
+        note_progress()
         progress.index, progress.stage = progress.index + 1, StageProgress()
 
     def _is_folder_there(self) -> bool:

@@ -9,6 +9,7 @@ from lope_dist.corpus.rows.turns import Example, Turn
 from lope_dist.corpus.tokens.prompts import Form, alpaca_prompt, render
 from lope_dist.corpus.tokens.views import stage_views
 from lope_dist.noise.base import NOISE as OPERATIONS
+from lope_dist.noise.mix import identity_of
 
 WORDS = " ".join(f"word{i}" for i in range(30))
 EXAMPLE = Example(
@@ -251,3 +252,26 @@ def test_measured_rates_on_alpaca(alpaca, name):
         config = text_only(rate=0, responses=mix) if is_whole else text_only(unit=unit, **mix)
         found = sum(v.hits.get(name, 0) for v in views(alpaca, noise=config))
         assert found / num_units[unit] == pytest.approx(mix["rate"], rel=0.1), unit
+
+
+def test_thoughts_under_their_own_key_get_no_second_ones():
+    def answer(i, *, apart):
+        thoughts, text = f"Is it {i}?", f"It is number {i}."
+        if apart:
+            return Turn("assistant", text, more={"reasoning_content": thoughts})
+        return Turn("assistant", f"<think>{thoughts}</think>{text}")
+
+    source = [Example(i, (Turn("user", "?"), answer(i, apart=i % 2 == 0))) for i in range(40)]
+    noise = text_only(rate=0, responses={"rate": 0.99, "operations": ["wrong_label"]})
+    found = stage_views(source, source, noise, injects_text=True, seed=1, epoch=0)
+    of_apart = [v.example.turns[1] for v in found if v.hits and v.example.id % 2 == 0]
+    assert len(of_apart) > 15
+    assert not any("think" in turn.text for turn in of_apart)
+
+
+def test_noise_of_answers_says_how_it_is_read_and_other_noise_is_as_it_was():
+    words = text_only(rate=0.2)
+    assert identity_of(words.text) == words.text.model_dump(mode="json")
+    answers = text_only(rate=0, responses={"rate": 0.2, "operations": ["truncate"]})
+    before = answers.text.model_dump(mode="json")
+    assert identity_of(answers.text) == before | {"responses": before["responses"] | {"form": 2}}

@@ -14,6 +14,8 @@ from types import ModuleType
 import psutil
 import pytest
 
+from lope_dist.core.exits import note_progress
+
 SCRIPT = Path(__file__).resolve().parents[3] / "launch" / "supervise.py"
 
 
@@ -61,7 +63,7 @@ def module() -> ModuleType:
 class _Clock:
     """Launches that fail, each after some seconds of a clock of their own."""
 
-    is_stopped = False
+    is_stopped = came_to_something = False
 
     def __init__(self, seconds: float) -> None:
         self._seconds, self._now, self.num_launches = seconds, 0.0, 0
@@ -147,14 +149,23 @@ def test_a_launch_that_ran_long_enough_begins_the_row_anew(supervise, tmp_path: 
     assert len(calls(tmp_path)) == 3, "the second one did not count"
 
 
-@pytest.mark.parametrize("seconds", [0, 300, 330, 900, 1799])
+def test_a_launch_that_wrote_something_begins_the_row_anew(supervise, tmp_path: Path) -> None:
+    progress = f"from {note_progress.__module__} import note_progress\n"
+    process = supervise(
+        f"{progress}if num == 2: note_progress()\nsys.exit(69)", "--max-restarts", "1"
+    )
+    process.communicate(timeout=60)
+    assert len(calls(tmp_path)) == 3, "the second one did not count"
+
+
+@pytest.mark.parametrize("seconds", [0, 300, 330, 900, 7199])
 def test_tries_that_come_to_nothing_end_however_long_each_takes(
     module, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     """Ranks wait for `engine.timeout_s` for one that made a mistake, and load the model first."""
     clock = _Clock(seconds)
     monkeypatch.setattr(module, "time", clock)
-    assert module.supervise(clock, 10, 1800.0, 5.0) == 69
+    assert module.supervise(clock, 10, 7200.0, 5.0) == 69
     assert clock.num_launches == 11
 
 

@@ -4,6 +4,7 @@ import json
 
 from support.made_up_run import LOSSES, RESULTS, metric_lines, write_metrics
 
+from lope_dist.report.current import of_now
 from lope_dist.report.html import write_report
 from lope_dist.report.read import read_run, score_table
 
@@ -45,3 +46,18 @@ def test_figures_of_another_adapter_are_left_out_and_told(tmp_path, capsys):
     text = " ".join(write_report(run).read_text(encoding="utf-8").split())
     assert "newest checkpoint's: all, all@1-poison." in text.replace("&#39;", "'")
     assert "checkpoint 1-poison, which is not the newest." in text
+
+
+def test_what_was_just_scored_is_shown_while_its_run_trains_on(tmp_path, capsys):
+    for name, sha in (("1-poison-step-000005", "a"), ("1-poison-step-000010", "b")):
+        folder = tmp_path / "checkpoints" / name
+        folder.mkdir(parents=True)
+        (folder / "adapter.json").write_text(json.dumps({"sha256": sha}))
+    (_, masked) = RESULTS["rows"]
+    table = RESULTS | {"rows": [masked | {"adapter_sha256": "a"}]}
+    assert of_now(table, tmp_path, "results.json", meant="a") == table
+    assert of_now(table, tmp_path, "results.json")["rows"] == []
+    (tmp_path / "results.json").write_text(json.dumps(table))
+    write_metrics(tmp_path, metric_lines("poison", 10, 1e9))
+    page = " ".join(write_report(tmp_path).read_text(encoding="utf-8").split())
+    assert "adapter than the newest checkpoint's: masked." in page.replace("&#39;", "'")
