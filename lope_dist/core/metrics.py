@@ -13,6 +13,7 @@ _ASKED = (
     "num_fewshot",
     "limit",
     "version",
+    "task_files",
     "chat_template",
     "template_arguments",
     "template_date",

@@ -96,9 +96,6 @@ def steps_of(study: Study, cell: Cell) -> list[Step]:
         if rows:
             inputs = {"rows": rows, "suite": suite_inputs(study, suite)}
             arguments += ("--experts", ",".join(rows))
-            before = (recorded_inputs(cell, f"eval-{name}") or {}).get("suite", inputs["suite"])
-            if before.get("task_files") != inputs["suite"].get("task_files"):
-                arguments += ("--rescore",)  # scores do not say of which files they are
             holds = partial(is_scored, study, suite, cell, rows)
             steps.append(Step(f"eval-{name}", cell, arguments, inputs, holds))
     return steps

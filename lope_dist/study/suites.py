@@ -10,9 +10,8 @@ from typing import Any
 from lope_dist.config.suite import SuiteConfig as SuiteFile
 from lope_dist.config.suite import SuiteTask
 from lope_dist.core.errors import LopeError
-from lope_dist.core.fingerprint import fingerprint
 from lope_dist.core.side_files import RESULTS
-from lope_dist.evaluate.harness.suite_file import load_suite
+from lope_dist.evaluate.harness.suite_file import fingerprint_of_tasks, load_suite
 from lope_dist.evaluate.loaded.rows import rows_for
 from lope_dist.study.cells import Cell, Study
 from lope_dist.study.schema import SuiteConfig
@@ -36,7 +35,7 @@ def suite_inputs(study: Study, suite: SuiteConfig) -> dict[str, Any]:
         folder = folder or content.include_path
         inputs["content"] = content.model_dump(mode="json", exclude={"include_path"})
     if folder is not None:
-        inputs["task_files"] = fingerprint([folder])
+        inputs["task_files"] = fingerprint_of_tasks(folder)
     return inputs
 
 
@@ -115,10 +114,22 @@ def is_scored(study: Study, suite: SuiteConfig, cell: Cell, rows: Sequence[str])
     for row in rows_for(rows, cell.config.adapter):
         entry = entries.get(row.name, {"tasks": {}})
         for name in names:
-            scored = [name] if name in entry["tasks"] else fnmatch.filter(entry["tasks"], name)
+            scored = [name] if name in entry["tasks"] else _matching(table, entry, name)
             if not scored or not all(is_as_asked(asked, table, entry, task) for task in scored):
                 return False
     return True
+
+
+def _matching(table: dict[str, Any], row: dict[str, Any], pattern: str) -> list[str]:
+    """Return what a pattern asks for of a row: noisy variants are asked for by name alone."""
+    names = fnmatch.filter(row["tasks"], pattern)
+    return [name for name in names if not _is_noisy(table, row, name)]
+
+
+def _is_noisy(table: dict[str, Any], row: dict[str, Any], task: str) -> bool:
+    members = table.get("groups", {}).get(task, ())
+    is_noisy = bool(row["tasks"].get(task, {}).get("noise"))
+    return is_noisy or any(_is_noisy(table, row, member) for member in members)
 
 
 def _settings_for(asked: Asked, groups: dict[str, list[str]], task: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from lope_dist.engine.world import World
 from lope_dist.evaluate.harness import results
 from lope_dist.evaluate.harness.answers import KeptAnswers
 from lope_dist.evaluate.harness.lm import LopeLM
-from lope_dist.evaluate.harness.suite_file import load_suite
+from lope_dist.evaluate.harness.suite_file import fingerprint_of_tasks, load_suite
 from lope_dist.evaluate.harness.tasks import (
     SEED,
     LoadedSuite,
@@ -65,10 +65,11 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Score each row and return all rows known of this run.
 
-    Tasks of an entry of the suite are scored together and written at once; what is written of
-    the same adapter, limit, few-shot count, task version, chat template and noise is not scored
-    again. An interrupted entry goes on from the answers that it has (`answers.KeptAnswers`). With
-    a ``world`` its ranks share the work, and rank 0 writes; ``base`` as for `load_run`.
+    Tasks of an entry of the suite are scored together and written at once; what is written of the
+    same adapter, limit, few-shot count, task version, task files, chat template and noise is not
+    scored again. An interrupted entry goes on from the answers that it has
+    (`answers.KeptAnswers`). With a ``world`` its ranks share the work, and rank 0 writes; ``base``
+    as for `load_run`.
 
     Collective: yes, with a ``world``.
 
@@ -83,10 +84,11 @@ def evaluate_run(
     is_purified = checkpoint.stage == PURIFIED
     words = request.experts or (usual_answer(config.adapter, is_purified=is_purified),)
     rows = rows_for(words, config.adapter, is_purified=is_purified)
-    suite = _load_suite(request)
+    suite, files = _load_suite(request)
     checkpoint = agreed(checkpoint, world)
     rows = of_checkpoint(rows, request.checkpoint, checkpoint)
-    job = _Job(run_dir, request, suite, checkpoint, _template(request, config.data), world)
+    settings = _template(request, config.data) | files
+    job = _Job(run_dir, request, suite, checkpoint, settings, world)
     plan = job.plan(rows)
     if plan:
         on_main(world, lambda: refuse_unwritable(run_dir))
@@ -125,15 +127,17 @@ def _check_settings(request: EvalRequest) -> None:
         raise LopeError(f"--num-fewshot {request.num_fewshot}: must be a whole number from 0.")
 
 
-def _load_suite(request: EvalRequest) -> LoadedSuite:
+def _load_suite(request: EvalRequest) -> tuple[LoadedSuite, dict[str, Any]]:
+    """Return the suite, and what its scores say of the task files, of lm-eval's own nothing."""
     if bool(request.tasks) == (request.suite is not None):
         raise LopeError("Give --tasks or --suite, one of them, to say what to score.")
     suite = load_suite(request.suite) if request.suite is not None else None
     include_path = request.include_path or (suite and suite.include_path)
     manager = task_manager(include_path)
+    files = {"task_files": fingerprint_of_tasks(include_path)} if include_path else {}
     where = include_path or "lm-eval's own tasks"
     suite = suite or suite_of_tasks(request.tasks, manager, where)
-    return load_tasks(_with_settings(suite, request), manager, where)
+    return load_tasks(_with_settings(suite, request), manager, where), files
 
 
 def _template(request: EvalRequest, data: DataConfig) -> dict[str, Any]:
@@ -164,8 +168,8 @@ class _Job:
     request: EvalRequest
     suite: LoadedSuite
     checkpoint: Checkpoint
-    template: dict[str, Any]
-    """The chat template's part of the settings."""
+    alike: dict[str, Any]
+    """The settings that all tasks share: of the chat template and of the task files."""
     world: World | None
 
     @property
@@ -248,7 +252,7 @@ class _Job:
             "num_fewshot": task.get_config("num_fewshot"),
             "limit": unit.limit,
             "version": task.VERSION,
-            **self.template,
+            **self.alike,
         }
         return settings | ({"noise": unit.noise} if unit.noise else {})
 

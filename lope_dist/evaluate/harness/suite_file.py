@@ -8,6 +8,7 @@ from lope_dist.config.load import load_section
 from lope_dist.config.noise import NoiseConfig
 from lope_dist.config.suite import SuiteConfig
 from lope_dist.core.errors import LopeError, suggest
+from lope_dist.core.fingerprint import fingerprint
 from lope_dist.core.shipped import shipped
 from lope_dist.noise.mix import check_operations
 
@@ -38,3 +39,10 @@ def load_suite(name_or_file: str) -> SuiteConfig:
     if suite.include_path is None:
         return suite
     return suite.model_copy(update={"include_path": str(path.parent / suite.include_path)})
+
+
+def fingerprint_of_tasks(folder: str) -> str | None:
+    """Return a hash of the files of task definitions, not of Python's caches; None: no folder."""
+    files = (file for file in sorted(Path(folder).rglob("*")) if file.is_file())
+    kept = [file for file in files if "__pycache__" not in file.parts]
+    return fingerprint(kept or [folder])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,25 @@ def test_what_is_scored_is_not_scored_again(
     monkeypatch.setattr(suite, "load_run", None)  # no weights are read where nothing is open
     assert evaluate_run(run_copy, asked(task_dir, "tiny_choice")) == table
     assert read_json(run_copy / "results.json") == table
+
+
+def test_changed_task_files_are_scored_again_once(
+    run_copy: Path, task_dir: Path, tmp_path: Path, passes: list[int]
+) -> None:
+    files = shutil.copytree(task_dir, tmp_path / "tasks")
+    both = EvalRequest(("tiny_choice", "tiny_other"), ("all",), str(files), batch_size=2)
+    evaluate_run(run_copy, both)
+    needed = sum(passes)
+    passes.clear()
+    (files / "__pycache__").mkdir()
+    (files / "__pycache__/source.cpython-311.pyc").write_bytes(b"compiled by Python")
+    evaluate_run(run_copy, both)
+    assert passes == []
+    (files / "source.py").write_text((files / "source.py").read_text() + "# other\n")
+    evaluate_run(run_copy, asked(files, "tiny_choice"))  # all that a stopped one has scored
+    assert sum(passes) == needed / 2
+    evaluate_run(run_copy, both)
+    assert sum(passes) == needed
 
 
 @pytest.mark.usefixtures("passes")

@@ -53,6 +53,7 @@ def test_the_scores_are_those_of_lm_evals_samples(run_copy: Path, task_dir: Path
         assert set(row["tasks"]["tiny_choice"]) == {
             *("acc", "acc_stderr", "num_docs"),
             *("num_fewshot", "defined_num_fewshot", "limit", "version", "chat_template"),
+            "task_files",
         }
 
 

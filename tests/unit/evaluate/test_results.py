@@ -68,6 +68,19 @@ def test_a_mean_goes_with_what_it_was_made_of(tmp_path: Path) -> None:
     assert written(tmp_path)["outer"] == 0.5
 
 
+def test_scores_of_other_task_files_are_not_kept(tmp_path: Path) -> None:
+    figures = {"a": {"acc": 0.5, "task_files": "x"}, "older": {"acc": 0.5}}
+    record(tmp_path, ROW, IDENTITY, figures)
+
+    def is_scored(task: str, files: str) -> bool:
+        settings = {"task_files": files}
+        return results.is_scored(read_results(tmp_path), ROW, IDENTITY, task, settings)
+
+    assert is_scored("a", "x")
+    assert not is_scored("a", "y")
+    assert not is_scored("older", "x"), "of which files is not known"
+
+
 def test_scores_of_another_base_are_not_kept(tmp_path: Path) -> None:
     (base,) = rows_for(["base"], AdapterConfig())
     was, now = ({**base.identity(), "adapter_sha256": "a", "base_sha": sha} for sha in "xy")

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from lope_dist.cli import app
 from lope_dist.core.runlog import read_json, write_json
 from lope_dist.evaluate.harness import results
+from lope_dist.evaluate.harness.suite_file import load_suite
 from lope_dist.evaluate.loaded.rows import rows_for
 from lope_dist.study import run as study_run
 from lope_dist.study.observe import observe
@@ -97,9 +98,35 @@ def test_a_suite_is_scored_again_where_its_figures_or_its_files_changed(
     suites["s"]["include_path"] = str(moved)
     study = make_study(**ONE, evaluate={"suites": {"s": suites["s"]}})
     assert not eval_step(study).is_done
+    assert "--rescore" not in eval_step(study).arguments, "a restart would begin anew"
     run()
-    assert one() == whole
-    assert "--rescore" not in eval_step(study).arguments
+    assert one()["acc"] == whole["acc"]
+
+
+def test_a_pattern_does_not_ask_for_noisy_variants(make_study, tmp_path: Path) -> None:
+    (tmp_path / "noisy.yaml").write_text(
+        "tasks: [{task: arc, question: [q]}]\nnoise: {text: {rate: 0.1}}\n"
+    )
+    suites = {"clean": {"tasks": ["arc*"]}, "noisy": {"suite": "noisy.yaml"}}
+    study = make_study(**ONE, evaluate={"suites": suites})
+    (cell,) = study.cells
+    write_answers(cell, {"all": {"arc_easy": [True, False], "arc_easy_noisy": [False, False]}})
+    path = cell.folder / "results.json"
+    table = read_json(path) | {"groups": {"arc": ["arc_easy"], "arc_noisy": ["arc_easy_noisy"]}}
+    figures = table["rows"][0]["tasks"]
+    noise = load_suite(str(tmp_path / "noisy.yaml")).noise
+    assert noise is not None
+    figures["arc_easy_noisy"]["noise"] = noise.model_dump(mode="json") | {"question": ["q"]}
+    figures["arc"] = figures["arc_noisy"] = {"acc": 0.5}
+    write_json(path, table)
+    assert eval_step(study, "clean").holds()
+    assert eval_step(study, "noisy").holds()
+    figures["arc_easy"]["limit"] = 5
+    write_json(path, table)
+    assert not eval_step(study, "clean").holds()
+    del figures["arc_easy"], figures["arc"]
+    write_json(path, table)
+    assert not eval_step(study, "clean").holds(), "nothing but the noisy variants is left"
 
 
 @pytest.mark.parametrize(
@@ -131,8 +158,9 @@ def test_a_score_of_other_settings_is_not_the_studys(make_study, change) -> None
     every = {"acc:piqa", "acc:group_a", "acc:b", "acc:group"}
     assert shown() == (True, every)
     assert shown(piqa=change) == (False, every - {"acc:piqa"})
-    assert shown(group_a=change) == (False, every - {"acc:group_a"})
-    assert shown(b=change) == (False, every - {"acc:b", "acc:group"}), "one of the group"
+    is_variant = "noise" in change  # a pattern does not ask for noisy variants
+    assert shown(group_a=change) == (is_variant, every - {"acc:group_a"})
+    assert shown(b=change) == (is_variant, every - {"acc:b", "acc:group"}), "one of the group"
 
 
 def test_suites_that_replace_each_others_figures_are_told(make_study, monkeypatch) -> None:
