@@ -16,12 +16,14 @@ from lope_dist.core.sent_variables import SENT, sent_variables
 
 def main() -> None:
     """Add to the variables that DeepSpeed sends, and be its launcher."""
-    try:
-        sent_variables()
-    except LopeError as error:
-        _refuse(error)
     from deepspeed.launcher import runner
 
+    hosts = runner.fetch_hostfile(runner.parse_args().hostfile) or ()
+    try:
+        if len(hosts) > 1:  # one host is started here, and nothing is sent
+            sent_variables()
+    except LopeError as error:
+        _refuse(error)
     runner.EXPORT_ENVS.extend(SENT)
     try:
         runner.main()

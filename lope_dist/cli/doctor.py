@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from lope_dist.cli.options import JsonOption, OverridesArg
-from lope_dist.core.sent_variables import sent_variables
+from lope_dist.core.sent_variables import SENT, sent_variables
 
 app = typer.Typer()
 
@@ -35,14 +35,19 @@ def doctor(
     Example: lope doctor recipe.yaml --hostfile hosts
     """
     from lope_dist.config.load import load_config
+    from lope_dist.doctor.hostfile import read_hostfile
 
-    if hostfile is not None:
-        os.environ.update(sent_variables())  # what the recipe reads on the hosts
+    sent: dict[str, str] = {}
+    if hostfile is not None and len(read_hostfile(hostfile)[0]) > 1:
+        sent = sent_variables()
+        for name, value in sent.items():
+            if name.startswith(SENT):  # what the recipe reads on the hosts
+                os.environ[name] = os.path.expandvars(value)
     resolved = None if config is None else load_config(config, overrides or ())
     from lope_dist.doctor.examine import examine
 
     findings = []
-    for finding in examine(resolved, hostfile, min_free):
+    for finding in examine(resolved, hostfile, min_free, sent):
         findings.append(finding)
         if not as_json:
             typer.echo(f"{'✓' if finding.ok else '✗'} {finding.check}: {finding.detail}")

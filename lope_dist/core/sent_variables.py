@@ -39,6 +39,9 @@ _CHANGED = re.compile(r'["$`\\]|%[hnu%]')
 def sent_variables() -> dict[str, str]:
     """Return what a launch over ssh sets on every host; the lines of `.deepspeed_env` win.
 
+    Values of that file are as they stand there: each host's shell expands their `$`.
+    DeepSpeed sends all of it to two hosts or more; one host it starts here, and sends nothing.
+
     Raises:
         LopeError: a value that would not arrive as it is, or a line that is no NAME=VALUE.
     """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,31 @@ from lope_dist.doctor.remote import finish, reach, start
 
 _PROBE_S, _RING_S, _ROWS_S = 120.0, 180.0, 3600.0
 _LOCAL = "this host"
+_Begin = Callable[[str, str], subprocess.Popen[str]]
+"""Starts one of the doctor's own commands on a host by name."""
 
 
 def examine(
-    config: RunConfig | None, hostfile: Path | None, min_free_gib: float
+    config: RunConfig | None,
+    hostfile: Path | None,
+    min_free_gib: float,
+    sent: Mapping[str, str],
 ) -> Iterator[Finding]:
     """Yield what each check finds; a check that others need and that fails ends the list.
 
-    Without a hostfile this host alone is looked at.
+    Only this host is looked at without a hostfile, and with a hostfile of one host, for which
+    DeepSpeed starts the ranks here.
+
+    Args:
+        config: The recipe, whose files are looked at.
+        hostfile: DeepSpeed's list of hosts.
+        min_free_gib: Least free disk space.
+        sent: Variables that a launch sets on several hosts.
     """
+
+    def begin(name: str, command: str) -> subprocess.Popen[str]:
+        return start(name if len(hosts) > 1 else None, [command], sent)
+
     hosts: dict[str, int] = {}
     if hostfile is not None:
         hosts, findings = read_hostfile(hostfile)
@@ -48,7 +65,7 @@ def examine(
         if not reachable:
             return
     answers: dict[str, dict[str, Any]] = {}
-    for name, answer in _probe(config, hosts).items():
+    for name, answer in _probe(config, hosts, begin).items():
         if isinstance(answer, Finding):
             yield answer
         else:
@@ -62,13 +79,14 @@ def examine(
         files = list(compare.files(answers, config))
         yield from files
         yield from compare.output(answers, config)
-        yield from _rows(config, hosts, are_files_alike=all(file.ok for file in files))
+        are_files_alike = all(file.ok for file in files)
+        yield from _rows(config, hosts, begin, are_files_alike=are_files_alike)
     configured = config.engine.interface if config is not None else None
     network = list(compare.network(answers, configured))
     yield from network
     if all(f.ok for f in network):
         interface = configured or compare.common_interface(answers)
-        yield _all_reduce(answers, hosts, interface)
+        yield _all_reduce(answers, hosts, interface, begin)
 
 
 def _pdsh() -> Finding:
@@ -78,7 +96,7 @@ def _pdsh() -> Finding:
     return bad(
         check,
         "not installed, and `lope launch --hostfile` and launch/ssh.sh start the hosts by it",
-        "apt install pdsh",
+        "apt install pdsh; launch/no_ssh.sh, launch/torchrun.sh and Slurm do without",
     )
 
 
@@ -105,7 +123,9 @@ def _reach(host: str) -> Finding:
     return bad(check, reason, fix)
 
 
-def _probe(config: RunConfig | None, hosts: dict[str, int]) -> dict[str, dict[str, Any] | Finding]:
+def _probe(
+    config: RunConfig | None, hosts: dict[str, int], begin: _Begin
+) -> dict[str, dict[str, Any] | Finding]:
     """Return what each host tells of itself, asked all at once."""
     output = Path(config.output_dir).absolute() if config is not None else None
     folders = {"temporary files": tempfile.gettempdir(), "home": str(Path.home())}
@@ -118,7 +138,7 @@ def _probe(config: RunConfig | None, hosts: dict[str, int]) -> dict[str, dict[st
     with _marker(output) as marker:
         question["marker"] = marker
         names = list(hosts) or [_LOCAL]
-        started = {n: start(n if hosts else None, ["probe"]) for n in names}
+        started = {name: begin(name, "probe") for name in names}
         answers: dict[str, dict[str, Any] | Finding] = {}
         for name, process in started.items():
             answer, reason = finish(process, json.dumps(question), _PROBE_S)
@@ -131,7 +151,9 @@ def _probe(config: RunConfig | None, hosts: dict[str, int]) -> dict[str, dict[st
     return answers
 
 
-def _rows(config: RunConfig, hosts: dict[str, int], *, are_files_alike: bool) -> Iterator[Finding]:
+def _rows(
+    config: RunConfig, hosts: dict[str, int], begin: _Begin, *, are_files_alike: bool
+) -> Iterator[Finding]:
     """Have each host read, render and count rows that are in files, all at once."""
     from lope_dist.train.premises.data import is_local  # slow to import
 
@@ -143,7 +165,7 @@ def _rows(config: RunConfig, hosts: dict[str, int], *, are_files_alike: bool) ->
         return
     names = list(hosts) or [_LOCAL]
     question = json.dumps({"config": config.model_dump(mode="json")})
-    started = {name: start(name if hosts else None, ["rows"]) for name in names}
+    started = {name: begin(name, "rows") for name in names}
     answers = {}
     for name, process in started.items():
         answer, reason = finish(process, question, _ROWS_S)
@@ -173,7 +195,10 @@ def _marker(output: Path | None) -> Iterator[str | None]:
 
 
 def _all_reduce(
-    answers: dict[str, dict[str, Any]], hosts: dict[str, int], interface: str | None
+    answers: dict[str, dict[str, Any]],
+    hosts: dict[str, int],
+    interface: str | None,
+    begin: _Begin,
 ) -> Finding:
     """Start a process group over the hosts and time it."""
     sizes = hosts or {_LOCAL: answers[_LOCAL]["devices"] or 2}
@@ -191,7 +216,7 @@ def _all_reduce(
         "interface": interface,
         "timeout_s": 60.0,
     }
-    processes = [start(name if hosts else None, ["all-reduce"]) for name, _ in ranks]
+    processes = [begin(name, "all-reduce") for name, _ in ranks]
     for rank, ((name, local_rank), process) in enumerate(zip(ranks, processes, strict=True)):
         question = base | {"rank": rank, "local_rank": local_rank, "local_size": sizes[name]}
         assert process.stdin is not None

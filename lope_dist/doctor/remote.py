@@ -7,11 +7,9 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from lope_dist.core.sent_variables import sent_variables
 
 _SSH = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "PasswordAuthentication=no"]
 _FORWARDED = ("PYTHON", "NCCL", "DS_ACCELERATOR", "OMP_NUM_THREADS")
@@ -19,18 +17,25 @@ _FORWARDED = ("PYTHON", "NCCL", "DS_ACCELERATOR", "OMP_NUM_THREADS")
 SSH_FAILED = 255
 
 
-def start(host: str | None, arguments: Sequence[str]) -> subprocess.Popen[str]:
+def start(
+    host: str | None, arguments: Sequence[str], sent: Mapping[str, str]
+) -> subprocess.Popen[str]:
     """Start `python -m lope_dist.doctor ARGUMENTS` on a host; None is this one.
 
     On another host it runs in this working directory with this Python and the variables that a
-    launch sets there, as DeepSpeed's launcher does it.
+    launch sets there, as DeepSpeed's launcher does it: the shell there expands `$`.
+
+    Args:
+        host: Its name in the hostfile.
+        arguments: Of the doctor's own commands.
+        sent: What `sent_variables` says; nothing of it is set on this host.
     """
     command = [sys.executable, "-m", "lope_dist.doctor", *arguments]
     if host is not None:
         forwarded = {k: v for k, v in os.environ.items() if k.startswith(_FORWARDED)}
-        values = [f"{k}={v}" for k, v in (forwarded | sent_variables()).items()]
-        line = shlex.join(["env", *values, *command])
-        command = [*_SSH, host, f"cd {shlex.quote(str(Path.cwd()))} && exec {line}"]
+        exports = "".join(f'export {k}="{v}"; ' for k, v in (forwarded | dict(sent)).items())
+        line = f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join(command)}"
+        command = [*_SSH, host, exports + line]
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

@@ -10,6 +10,7 @@ from typing import Any
 
 from lope_dist.config.data import DataConfig
 from lope_dist.config.schema import RunConfig
+from lope_dist.core.console import tell
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import write_atomic
 from lope_dist.corpus.rows.readers import find_rows
@@ -39,7 +40,8 @@ class Sample:
 def draw_sample(config: RunConfig, num_rows: int, folder: Path) -> Sample:
     """Write a sample of at most so many of a recipe's rows; return it as files of a study.
 
-    Rows that the recipe's runs would leave out as bad are not drawn. Where the recipe has
+    Rows that the recipe's runs would leave out as bad are not drawn. What JSON cannot hold, such as
+    bytes or NaN, becomes null, and its column is told. Where the recipe has
     `data.validation.path`, rows to choose and to judge on come from there.
 
     Raises:
@@ -107,14 +109,46 @@ def _drawn(config: RunConfig, data: DataConfig, num_rows: int) -> list[dict[str,
     _, source, _ = opened(config.model_copy(update={"data": whole}))
     good = {source.location(index) for index in range(len(source))}
     (only_source,) = data.all_sources
+    emptied: set[str] = set()
     good_rows = [
-        row
+        _writable(row, emptied)
         for file in find_rows(only_source)
         for number, row in file.read(list)
         if (file.name, number) in good and isinstance(row, dict)
     ]
+    key = "data.path" if data is config.data else "data.validation.path"
+    for column in sorted(emptied):
+        tell(
+            f"{key}: what JSON cannot hold in the column '{column}', such as bytes or NaN, is null "
+            "in the sample."
+        )
     rows = [*{_line(row): row for row in good_rows}.values()]
     return random.Random(config.seed).sample(rows, min(num_rows, len(rows)))
+
+
+def _writable(row: dict[str, Any], emptied: set[str]) -> dict[str, Any]:
+    """Return a row with null for what JSON cannot hold; add the columns concerned to a set."""
+    if _is_writable(row):
+        return row
+    columns = [column for column, value in row.items() if not _is_writable({column: value})]
+    emptied.update(columns)
+    return row | {column: _without_unwritable(row[column]) for column in columns}
+
+
+def _without_unwritable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_unwritable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [*map(_without_unwritable, value)]
+    return value if _is_writable({"value": value}) else None
+
+
+def _is_writable(row: dict[str, Any]) -> bool:
+    try:
+        _line(row)
+    except LopeError:
+        return False
+    return True
 
 
 def _line(row: dict[str, Any]) -> str:

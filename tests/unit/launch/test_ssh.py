@@ -13,12 +13,17 @@ LAUNCH = Path(__file__).resolve().parents[3] / "launch"
 
 
 def _by_ssh(
-    folder: Path, *, has_pdsh: bool = True, **variables: str
+    folder: Path,
+    *,
+    has_pdsh: bool = True,
+    hosts: tuple[str, ...] = ("alpha", "beta"),
+    script: str = "launch/train.py",
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ssh.sh over two hosts of a pdsh that prints the variables that are set there."""
+    """Run ssh.sh over hosts of a pdsh that prints the variables that are set there."""
     tools, hostfile = folder / "tools", folder / "hosts"
     tools.mkdir()
-    hostfile.write_text("alpha slots=1\nbeta slots=1\n")
+    hostfile.write_text("".join(f"{host} slots=1\n" for host in hosts))
     (tools / "ssh").write_text("#!/bin/bash\necho 10.0.0.1\n")
     there = 'exec env -i bash -c "$1 export -p"'
     if has_pdsh:
@@ -28,7 +33,7 @@ def _by_ssh(
     for program in tools.iterdir():
         program.chmod(0o755)
     return subprocess.run(
-        [str(LAUNCH / "ssh.sh"), str(hostfile), "launch/train.py", "--config", "c"],
+        [str(LAUNCH / "ssh.sh"), str(hostfile), script, "--config", "c"],
         env={
             "PATH": f"{tools}:{Path(sys.executable).parent}:/usr/bin:/bin",
             "PYTHONPATH": str(LAUNCH.parent),
@@ -75,6 +80,15 @@ def test_a_value_that_ssh_would_change_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "LOPE_DATA = '/mnt/$HOME'" in done.stderr
     assert done.stderr.count("error: ") == 1
+
+
+def test_one_host_is_started_here_and_is_sent_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".deepspeed_env").write_text("# nothing\n")
+    script = tmp_path / "script.py"
+    script.write_text("import os\nprint('read', os.environ['LOPE_DATA'])\n")
+    done = _by_ssh(tmp_path, hosts=("alpha",), script=str(script), LOPE_DATA="/mnt/$HOME")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "read /mnt/$HOME" in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("pdsh", path="/usr/bin:/bin") is not None, reason="pdsh is here")

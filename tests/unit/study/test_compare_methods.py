@@ -64,6 +64,31 @@ def test_bad_rows_are_not_drawn_and_too_many_are_refused(config, alpaca_file, tm
         draw_sample(validate_config(tree, "test"), 1000, tmp_path / "other")
 
 
+def test_what_json_cannot_hold_is_null_in_the_sample(config, alpaca_file, tmp_path, capsys):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = [json.loads(line) for line in alpaca_file.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row |= {"score": float("nan") if number % 2 else 0.5}
+        row |= {"image": {"bytes": b"\xff", "path": f"{number}.png"}}
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+    tree = config.model_dump(mode="json")
+    tree["data"]["path"] = str(path)
+    config = validate_config(tree, "test")
+    sample = draw_sample(config, 1000, tmp_path)
+    told = capsys.readouterr().err
+    assert [told.count(f"the column '{name}'") for name in ("image", "score", "output")] == [
+        1,
+        1,
+        0,
+    ]
+    drawn = [json.loads(row) for name in ("train", "held_out") for row in rows_of(tmp_path, name)]
+    assert {row["score"] for row in drawn} == {None, 0.5}
+    assert all(row["image"]["bytes"] is None and row["image"]["path"] for row in drawn)
+    assert all(row["output"] for row in drawn)
+    assert draw_sample(config, 1000, tmp_path) == sample  # again: the same rows
+
+
 def test_rows_to_judge_on_come_from_the_validation_file(config, tmp_path):
     clean = tmp_path / "clean.jsonl"
     lines = [json.dumps({"instruction": f"Clean {n}", "output": "yes"}) for n in range(30)]
