@@ -25,9 +25,9 @@ from lope_dist.model.nf4_cpu import quantize_on_cpu
 from lope_dist.model.nf4_layout import BLOCK, PackedLayout
 
 NESTED_BLOCK = 256
+"""Scales that share one scale of scales (double quantization)."""
 _MOST_AT_ONCE = 1 << 30
 """Weights, in whole blocks: bitsandbytes counts them in 32 bits on a GPU."""
-"""Scales that share one scale of scales (double quantization)."""
 
 
 @dataclass(frozen=True)

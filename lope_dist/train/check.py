@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
@@ -17,8 +18,9 @@ from lope_dist.model.tokenizer_fit import check_tokenizer
 from lope_dist.train.checkpoint.initial import find_initial
 from lope_dist.train.premises.data import dated, is_local, lines_of, open_parts
 from lope_dist.train.premises.data_changes import data_changes
-from lope_dist.train.premises.preflight import preflight
+from lope_dist.train.premises.preflight import check_length, preflight
 from lope_dist.train.premises.table import Premises, check_premises
+from lope_dist.train.run.folder import has_begun
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def check_run(config: RunConfig, *, has_data: bool, reads_rows: bool) -> Checked
         LopeError: what would stop a run.
     """
     plan = preflight(config)
+    check_length(config, plan.model, has_begun=has_begun(Path(config.output_dir)))
     tokenizer = _tokenizer(config.model)
     about_tokenizer = (
         "Tokenizer: not looked at; model.architecture is stated, and the hub's cache lacks it."

@@ -95,12 +95,12 @@ def new_recipe(model: str, data: str, output_dir: str, machine: Machine) -> str:
         "data": {"path": data, "template": template},
         "train": {},
     }
-    length, cut, has_bad_rows = _looked_through(recipe, lengths)
-    recipe["data"]["max_length"] = length
+    shares, has_bad_rows = _looked_through(recipe, lengths)
     if has_bad_rows:
         recipe["data"]["max_bad_rows"] = _MOST_BAD
-    rows = _opened(recipe)[1]
+    rows = _read_at_first_of(recipe, [*shares])
     rows.bad_rows.tell()
+    length = recipe["data"]["max_length"]
     examples = rows.account.examples
     batch = max(n for n in (4, 8, 16, 32) if n == 4 or examples / n >= _STEPS_WANTED)
     recipe["train"] = {"global_batch": batch}
@@ -116,7 +116,7 @@ def new_recipe(model: str, data: str, output_dir: str, machine: Machine) -> str:
         template=template,
         about_template="the model's own" if template == "chat" else "the model has none of its own",
         length=length,
-        cut=f"{cut:.1%}",
+        cut=f"{shares[length]:.1%}",
         bad=_about_bad(rows.bad_rows),
         share=share,
         batch=batch,
@@ -145,11 +145,11 @@ def write_recipe(path: Path, text: str) -> None:
         raise
 
 
-def _looked_through(recipe: dict[str, Any], lengths: list[int]) -> tuple[int, float, bool]:
+def _looked_through(recipe: dict[str, Any], lengths: list[int]) -> tuple[dict[int, float], bool]:
     """Return what the rows, uncut, need.
 
-    That is the least length that cuts few of the first rows, the share that it cuts, and whether
-    there are bad rows.
+    That is the lengths, from the least that cuts few of the first rows, with the share that each
+    cuts, and whether there are bad rows.
 
     Raises:
         LopeError: there are more than a few.
@@ -159,8 +159,26 @@ def _looked_through(recipe: dict[str, Any], lengths: list[int]) -> tuple[int, fl
     tokens = encode([*source.read(0, _SAMPLE)], form)
     sizes = [max(len(row.input_ids), len(row.labels)) for row in tokens]
     shares = {n: sum(size > n for size in sizes) / len(sizes) for n in lengths}
-    length = next((n for n, share in shares.items() if share <= _FEW_CUT), lengths[-1])
-    return length, shares[length], source.bad_rows.total > 0
+    few = {n: share for n, share in shares.items() if share <= _FEW_CUT}
+    return few or {lengths[-1]: shares[lengths[-1]]}, source.bad_rows.total > 0
+
+
+def _read_at_first_of(recipe: dict[str, Any], lengths: list[int]) -> ExampleSource:
+    """Set the first length at which the rows are accepted, and return them, read and counted.
+
+    A row whose answer is behind the cut counts as a bad one, so a greater length may have fewer.
+
+    Raises:
+        LopeError: they are accepted at none.
+    """
+    for length in lengths:
+        recipe["data"]["max_length"] = length
+        try:
+            return _opened(recipe)[1]
+        except LopeError:
+            if length == lengths[-1]:
+                raise
+    raise AssertionError("there is a length")
 
 
 def _share_and_steps(recipe: dict[str, Any], examples: int) -> tuple[float, int]:

@@ -21,11 +21,11 @@ from lope_dist.model.tokenizer_fit import check_tokenizer
 from lope_dist.train.checkpoint.folder import Checkpoint, install_checkpoint, read_state
 from lope_dist.train.checkpoint.progress import RunProgress
 from lope_dist.train.premises.data import dated, figures_of, open_parts, tell_rows
-from lope_dist.train.premises.preflight import preflight
+from lope_dist.train.premises.preflight import check_length, preflight
 from lope_dist.train.premises.table import check_premises, head_sentence
 from lope_dist.train.run.extend import Extension, parse_extension
 from lope_dist.train.run.files import write_run_files
-from lope_dist.train.run.folder import LOGS, Resume
+from lope_dist.train.run.folder import LOGS, Resume, has_begun
 from lope_dist.train.run.lock import run_lock
 from lope_dist.train.run.manifest import note, recorded
 from lope_dist.train.run.resume import Opened, open_run
@@ -84,6 +84,7 @@ def _train(
     if config.engine.partitions_parameters:
         calm_allocator(from_bytes=1 << 20)  # smaller ones save memory and cost much time
     plan = preflight(config)
+    check_length(config, plan.model, has_begun=has_begun(Path(config.output_dir)))
     tokenizer = load_tokenizer(config.model)
     check_tokenizer(tokenizer, plan.model, config.model.name_or_path)
     config = dated(config, tokenizer)

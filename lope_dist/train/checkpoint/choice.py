@@ -52,9 +52,15 @@ def _best(run_dir: Path, newest: Checkpoint) -> Checkpoint:
     assert recorded is not None, "a whole checkpoint has one"
     config = validate_config(recorded, str(newest.folder / CONFIG))
     if config.train.keep_best is None:
+        is_adalora = config.adapter.kind == "adalora"
+        reason = (
+            "AdaLoRA's ranks are final only at the end"
+            if is_adalora
+            else ("train.keep_best was not set")
+        )
         raise LopeError(
-            f"'{run_dir}' has no best checkpoint: train.keep_best was not set; take 'last' or "
-            f"one of {_names(run_dir)}."
+            f"'{run_dir}' has no best checkpoint: {reason}; take 'last' or one of "
+            f"{_names(run_dir)}."
         )
     history = ValidationHistory.from_json(read_state(newest).get("validation", {}))
     point = best_point(config, history)

@@ -119,7 +119,7 @@ def checkpoint_defect(
     differences = (
         []
         if run_config is None
-        else method_differences(run_config, saved_config, with_lengths=False)
+        else method_differences(run_config, saved_config, of_checkpoint=True)
     )
     return f"it is of another run ({'; '.join(differences[:6])})" if differences else None
 

@@ -25,24 +25,26 @@ _FREE_TO_CHANGE = (
     "train.tracking.tags",
 )
 
-_LENGTH = re.compile(r"train\.stages\..+\.(epochs|max_steps): ")
+# What may differ among the checkpoints of one run: `--extend` changes lengths, and once a resume
+# could change by which loss the best one is chosen.
+_OF_A_CHECKPOINT = re.compile(r"train\.(stages\..+\.(epochs|max_steps)|keep_best): ")
 _SETTLED_BY_THE_RUN = ("data.packing", "model.attention")
 
 
 def method_differences(
-    before: dict[str, Any], now: dict[str, Any], *, with_lengths: bool = True
+    before: dict[str, Any], now: dict[str, Any], *, of_checkpoint: bool = False
 ) -> list[str]:
     """Return `key: old -> new` for each value of two whole configurations that differs.
 
-    ``with_lengths``: epochs and steps of stages too, which `--extend` changes.
+    ``of_checkpoint``: without those in which a checkpoint may differ from its run.
     """
     old, new = ({key: tree.get(key) for key in _DECIDES_THE_RESULT} for tree in (before, now))
     gone = _of_validation(old) & _of_validation(new)
     old, new = _without(old, gone), _without(new, gone)
     differences = describe_difference(old, new)
-    return (
-        differences if with_lengths else [each for each in differences if not _LENGTH.match(each)]
-    )
+    if not of_checkpoint:
+        return differences
+    return [each for each in differences if not _OF_A_CHECKPOINT.match(each)]
 
 
 def _of_validation(tree: dict[str, Any]) -> set[tuple[str, str]]:

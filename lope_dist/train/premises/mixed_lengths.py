@@ -10,26 +10,24 @@ from __future__ import annotations
 from transformers import PretrainedConfig
 
 from lope_dist.config.schema import RunConfig
-from lope_dist.core.errors import LopeError
 
 _ALONE = "longrope"
 """The kind that computes an example as ever where it is alone in its forward pass."""
 _ANY = 1 << 62
 
 
-def refuse_mixed_lengths(config: RunConfig, arch: PretrainedConfig) -> None:
-    """Refuse rows so long that one example would change the positions of another.
+def mixed_lengths(config: RunConfig, arch: PretrainedConfig) -> tuple[str, str] | None:
+    """Return why one example may change the positions of another, and the remedy; None: none does.
 
-    Raises:
-        LopeError: such a `data.max_length`, beside other examples or with dynamic positions.
+    That is with such a `data.max_length`, beside other examples or with dynamic positions.
     """
     reason = why_lengths_mix(config, arch)
     may_be_alone = _rotation(arch)[0] == _ALONE
     is_alone = config.data.packing is not True and config.train.micro_batch == 1
     if reason is None or (may_be_alone and is_alone):
-        return
+        return None
     alone = ", or data.packing=false and train.micro_batch=1" if may_be_alone else ""
-    raise LopeError(f"{reason}; set data.max_length to no more than that{alone}.")
+    return reason, f"set data.max_length to no more than that{alone}"
 
 
 def why_lengths_mix(config: RunConfig, arch: PretrainedConfig) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from transformers import PretrainedConfig, PreTrainedModel
@@ -17,7 +18,7 @@ from lope_dist.corpus.feed.loader import check_packing
 from lope_dist.model.build import architecture, attention_of, build_meta_model
 from lope_dist.model.families import Family, family_of, has_position_table, num_positions
 from lope_dist.noise.mix import check_operations
-from lope_dist.train.premises.mixed_lengths import refuse_mixed_lengths
+from lope_dist.train.premises.mixed_lengths import mixed_lengths
 
 
 @dataclass(frozen=True)
@@ -36,23 +37,38 @@ def preflight(config: RunConfig) -> Plan:
     Raises:
         LopeError: an unknown noise operation or architecture, an attention that the model does
             not have, a target that matches no layer, packing or routed gradients with an
-            encoder-decoder, recomputation of layers that share keys and values, a length beyond
-            the positions of which the model has an embedding, or at which one example changes
-            the positions of another.
+            encoder-decoder, or recomputation of layers that share keys and values.
     """
     check_operations(config.noise)
     arch = architecture(config.model)
     check_packing(config.data, arch.is_encoder_decoder)
     _check_recomputation(config, arch)
-    refuse_mixed_lengths(config, arch)
     _check_routing(config, arch.is_encoder_decoder)
     config = _settled(config, arch)
     model = build_meta_model(config.model, arch)
     family = family_of(model)
-    if (reason := beyond_positions(config, arch)) and has_position_table(model):
-        raise LopeError(f"{reason}, and it has an embedding of no others.")
     adapt(model, config, family)
     return Plan(model, family, config)
+
+
+def check_length(config: RunConfig, model: PreTrainedModel, *, has_begun: bool = False) -> None:
+    """Refuse rows longer than the model can compute as they are alone.
+
+    ``has_begun``: the run is in its folder, and its length cannot be changed: it is told on stderr.
+
+    Raises:
+        LopeError: a length beyond the positions of which the model has an embedding, or at which
+            one example changes the positions of another.
+    """
+    mixed, reason = mixed_lengths(config, model.config), beyond_positions(config, model.config)
+    if mixed is None and reason and has_position_table(model):
+        mixed = f"{reason}, and it has an embedding of no others", "set a smaller data.max_length"
+    if mixed is None:
+        return
+    reason, remedy = mixed
+    if not has_begun:
+        raise LopeError(f"{reason}; {remedy}.")
+    print(f"{reason}. The run has begun, and goes on: let no row be that long.", file=sys.stderr)
 
 
 def _settled(config: RunConfig, arch: PretrainedConfig) -> RunConfig:

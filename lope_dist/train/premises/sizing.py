@@ -18,7 +18,7 @@ from lope_dist.engine.sizes import Settings, Sizes, packed_bytes
 from lope_dist.engine.speed import Hardware
 from lope_dist.model.nf4 import packed_weights
 from lope_dist.model.quantization import quantization_of
-from lope_dist.train.premises.preflight import num_sharing_layers, preflight
+from lope_dist.train.premises.preflight import check_length, num_sharing_layers, preflight
 from lope_dist.train.premises.saved_tensors import chosen_experts, kept_activations, layers_of
 
 
@@ -34,7 +34,8 @@ def plan_run(
     """Return the plan of `lope plan --json`: both ZeRO stages, all sizes in bytes.
 
     Raises:
-        LopeError: what `preflight` refuses, a baseline's adapter, host offload, numbers below 1.
+        LopeError: what `preflight` and `check_length` refuse, a baseline's adapter, host offload,
+            numbers below 1.
     """
     for name, value in (("--world-size", world_size), ("--ranks-per-node", ranks_per_node)):
         if value < 1:
@@ -50,6 +51,7 @@ def plan_run(
             "engine.offload=none, whose figures for the devices are an upper bound."
         )
     checked = preflight(config)
+    check_length(config, checked.model)
     model, config = checked.model, checked.config
     facts = quantization_of(model, config.model)
     sizes = measure(model, config)

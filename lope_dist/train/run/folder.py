@@ -94,6 +94,12 @@ def open_run_folder(config: RunConfig, resume: Resume) -> Checkpoint | None:
     return last
 
 
+def has_begun(folder: Path) -> bool:
+    """Return whether a run is in a folder whose configuration decides what is trained there."""
+    is_recorded = (folder / CONFIG).is_file() or bool(checkpoints(folder))
+    return is_recorded and not _has_not_begun(folder)
+
+
 def _has_not_begun(folder: Path) -> bool:
     """Return whether a run was started in a folder, and no start came to its first step."""
     was_started = MANIFEST.read(folder) is not None

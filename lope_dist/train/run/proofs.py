@@ -56,7 +56,8 @@ def prove_packing(session: Session) -> str | None:
 
     Collective: yes.
     """
-    if reason := why_lengths_mix(session.config, session.model.config):
+    is_open = session.config.data.packing == "auto"  # else `check_length` has refused or told
+    if is_open and (reason := why_lengths_mix(session.config, session.model.config)):
         return reason
     batches = _Batches(session)
     tries = range(_TRIES)

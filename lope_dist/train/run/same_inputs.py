@@ -40,9 +40,11 @@ def refuse_other_inputs(inputs: Inputs) -> None:
         name: None if source is None else [source.fingerprint, *source.sizes]
         for name, source in rows.items()
     }
+    day = inputs.config.data.template_date
+    same_day = ", and where only the day differs set data.template_date=DAY"
     refuse_unlike(
         recipe | of_rows | inputs.fingerprints,
         inputs.world,
         "start all ranks with the same recipe, rows, tokenizer and base, from a file system that "
-        "all hosts share or from equal copies",
+        f"all hosts share or from equal copies{same_day if day else ''}",
     )

@@ -24,6 +24,7 @@ from lope_dist.evaluate.loaded.load import load_run
 from lope_dist.evaluate.loaded.rows import rows_for
 from lope_dist.export.run import ExportRequest, export_run
 from lope_dist.train import session
+from lope_dist.train.checkpoint.choice import choose_checkpoint
 
 METHODS = BASELINES | WITHOUT_POISON
 WATCHED = {"data__validation": {"share": 0.2}, "train__evaluate": {"every_steps": 2}}
@@ -129,6 +130,8 @@ def test_a_resumed_run_equals_the_uninterrupted_one(run, tmp_path: Path, step: i
 
 def test_adalora_keeps_its_target_of_ranks(config_in, tmp_path: Path) -> None:
     folder = session.train(config_of(config_in, tmp_path / "run", "adalora"))
+    with pytest.raises(LopeError, match="AdaLoRA's ranks are final only at the end; take 'last'"):
+        choose_checkpoint(folder, "best")
     ranks = [int((t != 0).sum()) for n, t in adapter_of(folder).items() if "lora_E" in n]
     assert sum(ranks) == 2 * len(ranks)
     assert len(set(ranks)) > 1, "every layer got the same rank, as without importance"

@@ -164,6 +164,20 @@ def test_a_length_that_hides_all_answers_is_passed_over(tmp_path: Path) -> None:
     assert yaml.safe_load(new_recipe(MODEL, str(path), "run", CPU))["data"]["max_length"] == 1024
 
 
+def test_a_length_at_which_too_many_rows_are_bad_is_passed_over(tmp_path: Path) -> None:
+    """Six bad rows and six questions longer than the least length are more than 1 % of 1,000."""
+    save_tiny_llama(tmp_path / "model")  # of 512 positions
+    rows = [{"instruction": f"{n}", "output": "yes"} for n in range(988)]
+    rows += [{"instruction": "word " * 60, "output": "yes"}] * 6
+    rows += [{"instruction": "bad", "output": ""}] * 6
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = new_recipe(str(tmp_path / "model"), str(path), "run", CPU)
+    assert yaml.safe_load(text)["data"]["max_length"] == 512
+    assert "cuts 0.0% of the first rows" in text
+    assert "leaves out 6 of 1,000 rows" in text
+
+
 def test_no_file_is_left_of_a_recipe_that_does_not_load(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     with pytest.raises(LopeError):

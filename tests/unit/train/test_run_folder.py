@@ -11,7 +11,7 @@ from lope_dist.core.errors import LopeError, NewerFormat
 from lope_dist.train.checkpoint.folder import read_state
 from lope_dist.train.checkpoint.history import newest_checkpoint
 from lope_dist.train.checkpoint.integrity import MANIFEST, seal
-from lope_dist.train.checkpoint.method import describe_difference
+from lope_dist.train.checkpoint.method import describe_difference, method_differences
 from lope_dist.train.checkpoint.progress import RunProgress
 from lope_dist.train.run.folder import open_run_folder
 
@@ -109,6 +109,10 @@ def test_what_validation_decides_may_not_change_and_the_rest_may(tiny_config) ->
         changed = kept | stopping | {f"train__{key}": other[f"train__{key}"]}
         with pytest.raises(LopeError, match=rf"train\.{key}.*{told}"):
             open_run_folder(tiny_config(**changed, output_dir=str(folder)), resume=True)
+    keeping = (kept, kept | {"train__keep_best": "all"})
+    trees = (tiny_config(**each, **stopping) for each in keeping)
+    once, now = (tree.model_dump(mode="json") for tree in trees)
+    assert not method_differences(once, now, of_checkpoint=True), "a resume could once change it"
 
 
 @pytest.mark.parametrize("content", ["", "- a list\n", "seed: [1\n"])

@@ -94,7 +94,7 @@ def test_another_recipe_on_a_host_is_named_by_its_key(
     sentence = told(make("a"), make("b", **changes))
     assert sentence.startswith("Rank 1 (on ")
     assert part in sentence
-    assert "equal copies" in sentence
+    assert sentence.endswith("equal copies.")
 
 
 def mend_a_row(disk: Path) -> None:
@@ -148,3 +148,4 @@ def test_ranks_that_began_on_different_days_are_told_the_key(make: Maker) -> Non
     days = ("a", "2026-01-31"), ("b", "2026-02-01")
     configs = [make(host, **chat, data__template_date=day) for host, day in days]
     assert ' in data.template_date ("2026-02-01", there "2026-01-31"); ' in told(*configs)
+    assert told(*configs).endswith(" set data.template_date=DAY.")
