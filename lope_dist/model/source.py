@@ -13,11 +13,10 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock
-
 from lope_dist.config.model import ModelConfig
 from lope_dist.core.errors import LopeError
 from lope_dist.core.files import cache_dir
+from lope_dist.core.locks import file_lock
 from lope_dist.core.sealed_cache import cache_damage, seal_cache
 from lope_dist.model.hub import fetch
 
@@ -106,7 +105,7 @@ def _from_package(package: str) -> Path:
 @cache
 def _converted(source: Path, target: Path) -> Path:
     """Return the converted model, its files held against their hashes once a process."""
-    with FileLock(f"{target}.lock"):  # the system drops it when a process dies
+    with file_lock(Path(f"{target}.lock")):  # the system drops it when a process dies
         for left_over in target.parent.glob(f"{target.name}.*"):
             if left_over.is_dir():  # of a conversion that was killed
                 shutil.rmtree(left_over, ignore_errors=True)

@@ -10,9 +10,9 @@ from typing import Any
 from faults.base import case
 from faults.commands import refused, works
 from faults.runs import NUM_STEPS, assert_tells, distance, train, write_recipe
-from filelock import FileLock
 from support.launching import succeed
 
+from lope_dist.core.locks import file_lock
 from lope_dist.core.runlog import read_lines
 
 GROUP = "Validation"
@@ -33,7 +33,7 @@ def _validated(folder: Path) -> list[dict[str, Any]]:
 def _undisturbed(folder: Path, num_ranks: int, settings: dict[str, Any]) -> Path:
     """Return a validated run that nothing has disturbed, made once for all cases."""
     cache = folder.parent / f"validated-{num_ranks}"
-    with FileLock(f"{cache}.lock"):
+    with file_lock(Path(f"{cache}.lock")):
         if not (cache / "done").exists():
             shutil.rmtree(cache, ignore_errors=True)
             cache.mkdir()

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from faults.runs import stopped, train, write_recipe
-from filelock import FileLock
 from support.launching import succeed
 
 from lope_dist.cli import main
 from lope_dist.core.errors import EXIT_USER_ERROR
+from lope_dist.core.locks import file_lock
 
 
 class Ended(NamedTuple):
@@ -86,7 +86,7 @@ def _local(folder: Path) -> Path:
 
 def _copied(folder: Path, name: str, make) -> Path:
     cache = folder.parent / f"{name}-run"
-    with FileLock(f"{cache}.lock"):
+    with file_lock(Path(f"{cache}.lock")):
         if not (cache / "done").exists():
             shutil.rmtree(cache, ignore_errors=True)
             cache.mkdir()

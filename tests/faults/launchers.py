@@ -16,9 +16,10 @@ from typing import Any
 import yaml
 from faults.hosts import INTERFACE, Hosts, hosts
 from faults.waits import LIMIT_S
-from filelock import FileLock
 from support.launching import REPOSITORY
 from support.tiny import save_alpaca, save_tiny_llama, tiny_tree
+
+from lope_dist.core.locks import file_lock
 
 BIN = Path(sys.executable).parent
 PORT = "29600"
@@ -28,7 +29,7 @@ PORT = "29600"
 def material(folder: Path) -> tuple[Path, Path]:
     """Return the model and the rows that all cases share, made once."""
     shared = folder.parent / "material"
-    with FileLock(f"{shared}.lock"):
+    with file_lock(Path(f"{shared}.lock")):
         if not (shared / "rows.jsonl").exists():
             save_tiny_llama(shared / "model")
             save_alpaca(shared / "rows.jsonl", 2400)
@@ -128,7 +129,7 @@ def alone_on_one_host(folder: Path, steps: int) -> Path:
     """Return a run of so many steps a stage that nothing disturbed, made once for all cases."""
     name = f"alone-{steps}"
     shared = folder.parent / name
-    with FileLock(f"{shared}.lock"):
+    with file_lock(Path(f"{shared}.lock")):
         if not shared.exists():
             with hosts(1, folder / "one") as one:
                 path = recipe(folder, steps=steps, run=name)

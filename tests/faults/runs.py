@@ -13,11 +13,11 @@ from typing import Any
 import torch
 import yaml
 from faults.waits import LIMIT_S
-from filelock import FileLock
 from safetensors.torch import load_file
 from support.launching import Rank, Running, start_ranks, succeed
 from support.tiny import save_alpaca, save_tiny_llama, tiny_tree
 
+from lope_dist.core.locks import file_lock
 from lope_dist.core.runlog import read_lines
 from lope_dist.train.checkpoint.history import last_checkpoint
 
@@ -76,7 +76,7 @@ def train(recipe: Path, num_ranks: int, *overrides: str, **settings: Any) -> lis
 def reference(folder: Path, num_ranks: int) -> Path:
     """Return a run under ZeRO-3 that nothing has disturbed, made once for all cases."""
     cache = folder.parent / f"reference-{num_ranks}"
-    with FileLock(f"{cache}.lock"):
+    with file_lock(Path(f"{cache}.lock")):
         if not (cache / "done").exists():
             shutil.rmtree(cache, ignore_errors=True)
             cache.mkdir()
@@ -138,7 +138,7 @@ def assert_equals_undisturbed(folder: Path, attempts: int, expected: Path) -> No
 
 def _inputs(cache: Path) -> Path:
     folder = cache / "inputs"
-    with FileLock(f"{folder}.lock"):
+    with file_lock(Path(f"{folder}.lock")):
         if not (folder / "rows.jsonl").exists():
             save_tiny_llama(folder / "model")
             save_alpaca(folder / "rows.jsonl", 83)

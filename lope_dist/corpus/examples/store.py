@@ -29,11 +29,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock
-
 from lope_dist.core.blocks import BlockCheck, BlockHasher, DamagedBlock, hash_blocks
 from lope_dist.core.errors import LopeError, TryAgain, first_line
 from lope_dist.core.files import cache_dir, write_atomic
+from lope_dist.core.locks import file_lock
 
 _VARIABLE = "LOPE_DATA_CACHE"
 _EXAMPLES, _OFFSETS, _INDEX = "examples.jsonl", "offsets.u64", "index.json"
@@ -213,10 +212,10 @@ def open_store(key: str, write: Callable[[StoreWriter], dict[str, Any]]) -> Stor
         return store
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with file_lock(Path(f"{folder}.lock")):
             return _open_whole(folder, tells=True) or _write(folder, write)
-    except (OSError, NotImplementedError) as error:  # no locks on some file systems
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise LopeError(
             f"The examples cannot be kept in the cache folder '{folder.parent}': {reason}; set "
             f"{_VARIABLE} to a folder with room for them."
